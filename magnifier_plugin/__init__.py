@@ -1,0 +1,1 @@
+"""MagnifierNet and DSA-reID as first-class citizens of torchreid."""

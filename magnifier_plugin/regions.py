@@ -1,0 +1,133 @@
+"""The 8 body regions of MagnifierNet and the 24 body parts of DensePose: names, numbers, tables.
+
+Nobody else writes these numbers. "Part" is one of DensePose's 24, "region" one of the 8 that
+MagnifierNet pools (MagnifierNet, section 3.1 and 4.1); a region has no side, a part has.
+"""
+
+from types import MappingProxyType
+
+import numpy as np
+
+REGIONS = (
+    "background",
+    "head",
+    "upper arm",
+    "lower arm",
+    "chest",
+    "upper leg",
+    "lower leg",
+    "foot",
+)
+NUM_REGIONS = len(REGIONS)
+BACKGROUND = REGIONS.index("background")
+# A pixel that nobody labelled; it counts in no mask loss. The same value as in Cityscapes and VOC.
+UNKNOWN = 255
+
+
+def _region_ids(*names: str) -> tuple[int, ...]:
+    return tuple(REGIONS.index(name) for name in names)
+
+
+# U_torso and L_torso of MagnifierNet, section 4.1.
+UPPER_REGIONS = _region_ids("head", "upper arm", "lower arm", "chest")
+LOWER_REGIONS = _region_ids("upper leg", "lower leg", "foot")
+BODY_REGIONS = UPPER_REGIONS + LOWER_REGIONS
+
+# One colour a region, for palette PNGs and overlays: far apart also for colour-blind readers.
+REGION_COLOURS = (
+    (0, 0, 0),
+    (240, 228, 66),
+    (230, 159, 0),
+    (213, 94, 0),
+    (0, 158, 115),
+    (86, 180, 233),
+    (0, 114, 178),
+    (204, 121, 167),
+)
+
+# DensePose's fine parts, id 0 the background. Two parts of one name are the two charts (front and
+# back, or inner and outer) of one limb.
+PARTS = (
+    "background",
+    "torso back",
+    "torso front",
+    "right hand",
+    "left hand",
+    "left foot",
+    "right foot",
+    "right upper leg back",
+    "left upper leg back",
+    "right upper leg front",
+    "left upper leg front",
+    "right lower leg back",
+    "left lower leg back",
+    "right lower leg front",
+    "left lower leg front",
+    "left upper arm inner",
+    "right upper arm inner",
+    "left upper arm outer",
+    "right upper arm outer",
+    "left lower arm inner",
+    "right lower arm inner",
+    "left lower arm outer",
+    "right lower arm outer",
+    "head right",
+    "head left",
+)
+NUM_PARTS = len(PARTS) - 1
+
+# Part (without its side and chart) → region. The paper's list has no hand: hands go with the
+# lower arm, or to the background (`part_to_region(hands="background")`).
+_REGION_OF = MappingProxyType(
+    {
+        "background": "background",
+        "torso": "chest",
+        "hand": "lower arm",
+        "foot": "foot",
+        "upper leg": "upper leg",
+        "lower leg": "lower leg",
+        "upper arm": "upper arm",
+        "lower arm": "lower arm",
+        "head": "head",
+    }
+)
+
+
+def _limb(part: str) -> str:
+    """A part's name without its side and chart: "left upper arm inner" → "upper arm"."""
+    words = part.split()
+    return " ".join(
+        w for w in words if w not in {"left", "right", "back", "front", "inner", "outer"}
+    )
+
+
+def _mirrored(part: str) -> str:
+    swap = {"left": "right", "right": "left"}
+    return " ".join(swap.get(word, word) for word in part.split())
+
+
+def _read_only(values: list[int]) -> np.ndarray:
+    table = np.array(values, dtype=np.uint8)
+    table.setflags(write=False)
+    return table
+
+
+def part_to_region(hands: str = "lower arm") -> np.ndarray:
+    """The table that turns DensePose's part ids into region ids.
+
+    Args:
+        hands: the region that hands count as, "lower arm" or "background".
+    Returns:
+        uint8 [25], values 0..7; entry 0 (no part) is the background.
+    Raises:
+        ValueError: hands is neither of the two.
+    """
+    if hands not in ("lower arm", "background"):
+        raise ValueError(f"hands: expected 'lower arm' or 'background', got {hands!r}")
+    region_of = {**_REGION_OF, "hand": hands}
+    return _read_only([REGIONS.index(region_of[_limb(part)]) for part in PARTS])
+
+
+# uint8 [25]: region of a part, part on the other side of the body.
+PART_TO_REGION = part_to_region()
+MIRRORED_PART = _read_only([PARTS.index(_mirrored(part)) for part in PARTS])

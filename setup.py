@@ -1,0 +1,42 @@
+"""Installs magnifier_plugin and what torchreid 0.2.5 from PyPI imports without declaring it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# What the package itself imports.
+OWN = [
+    "torch>=2.11",
+    "torchvision>=0.26",
+    "torchreid>=0.2.5",
+    "gdown>=5.2",
+    "scipy>=1.13",
+    "numpy>=1.26",
+    "matplotlib>=3.9",
+    "pillow>=10.4",
+    "tqdm>=4.66",
+    "yacs>=0.1.8",
+    "pyyaml>=6.0",
+]
+# What torchreid 0.2.5 imports at once or on use, and does not declare.
+TORCHREID = [
+    "h5py>=3.11",
+    "imageio>=2.34",
+    "opencv-python-headless>=4.10",
+    "six>=1.16",
+    "tensorboard>=2.17",
+]
+
+setup(
+    name="magnifier_plugin",
+    version="0.1.0",
+    description="MagnifierNet and DSA-reID as first-class citizens of torchreid",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["magnifier_plugin", "magnifier_plugin.*"]),
+    package_data={"magnifier_plugin": ["**/*.yaml"]},
+    install_requires=OWN + TORCHREID,
+    extras_require={"test": ["pytest>=8.2", "ruff>=0.8"]},
+)
