@@ -1,1 +1,19 @@
-"""MagnifierNet and DSA-reID as first-class citizens of torchreid."""
+"""MagnifierNet and DSA-reID as first-class citizens of torchreid.
+
+Importing this package registers its models, data sets, engine and losses in torchreid.
+"""
+
+import warnings
+
+with warnings.catch_warnings():
+    # torchreid recommends a compiled evaluator that PyPI's package does not ship; ours replaces it.
+    warnings.filterwarnings("ignore", message="Cython evaluation")
+    import torchreid  # noqa: F401
+
+from magnifier_plugin.models.build import build_model
+from magnifier_plugin.registry import register
+
+__version__ = "0.1.0"
+__all__ = ["build_model", "register"]
+
+register()

@@ -1,0 +1,44 @@
+"""Run any torchreid script with this package's models and data sets registered.
+
+    python -m magnifier_plugin PATH_TO_SCRIPT ARGS…
+
+torchreid's own scripts say `from torchreid.utils import …`, which the package on PyPI cannot
+answer: there the modules are called `torchreid.reid.…`. They get their other names here, at all
+levels; fewer, and Python would load a second copy with an empty registry.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+import magnifier_plugin
+
+DEEP = "torchreid.reid."
+
+
+def alias_modules() -> None:
+    """Let `torchreid.X` name every loaded `torchreid.reid.X`."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(DEEP):
+            sys.modules.setdefault(name.replace(DEEP, "torchreid.", 1), module)
+
+
+def main(argv: list[str]) -> None:
+    """Run `argv[0]` as a script with the rest as its arguments.
+
+    Raises:
+        SystemExit: no script was named, or there is none of that name.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.exit(f"{__doc__}\nversion {magnifier_plugin.__version__}")
+    script = Path(argv[0])
+    if not script.is_file():
+        sys.exit(f"python -m magnifier_plugin: expected a script, found no file {script}")
+    alias_modules()
+    sys.path.insert(0, str(script.resolve().parent))
+    sys.argv = argv
+    runpy.run_path(str(script), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

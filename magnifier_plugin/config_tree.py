@@ -1,0 +1,149 @@
+"""The configuration's tree: torchreid's keys, and ours beside them. Every key says what it is."""
+
+from yacs.config import CfgNode as Node
+
+
+def default_config() -> Node:
+    """The whole tree with its default values: torchreid's where it knows the key."""
+    cfg = Node()
+    cfg.use_gpu = True  # take a GPU if there is one
+    cfg.amp = "auto"  # bf16 mixed precision: on, off, auto = where the device computes in bf16
+    cfg.channels_last = "auto"  # memory format of images and features: on, off, auto = as amp
+    _torchreid_tree(cfg)
+    _our_tree(cfg)
+    return cfg
+
+
+def _torchreid_tree(cfg: Node) -> None:
+    cfg.model = Node()
+    cfg.model.name = "magnifiernet"  # also -a/--arch; any model that torchreid knows
+    cfg.model.pretrained = True  # start from ImageNet weights
+    cfg.model.load_weights = ""  # a checkpoint to take the weights of, and nothing else
+    cfg.model.resume = ""  # a checkpoint to go on from, in whichever stage it was saved
+
+    cfg.data = Node()
+    cfg.data.type = "image"  # the only one: there are no video data sets with label maps
+    cfg.data.root = "reid-data"  # folder of all data sets, --root
+    cfg.data.sources = ["market1501"]  # train on these, -s
+    cfg.data.targets = ["market1501"]  # test on these, -t
+    cfg.data.workers = 4  # processes that read images, for each loader
+    cfg.data.split_id = 0  # which split, for data sets with several
+    cfg.data.height = 256  # pixels
+    cfg.data.width = 128  # pixels
+    cfg.data.combineall = False  # train on query and gallery images too
+    cfg.data.transforms = ["random_flip"]  # torchreid's, and pad_crop; --transforms
+    cfg.data.k_tfm = 1  # augmented copies of an image; the engine here trains on 1
+    cfg.data.norm_mean = [0.485, 0.456, 0.406]  # of R, G, B in 0..1; ImageNet's
+    cfg.data.norm_std = [0.229, 0.224, 0.225]
+    cfg.data.save_dir = "log"  # where log, checkpoints, results and pictures go
+
+    cfg.market1501 = Node()
+    cfg.market1501.use_500k_distractors = False  # add them to the gallery
+
+    cfg.cuhk03 = Node()
+    cfg.cuhk03.labeled_images = False  # labelled boxes instead of detected ones
+    cfg.cuhk03.classic_split = False  # 1,367 / 100 identities instead of 767 / 700
+    cfg.cuhk03.use_metric_cuhk03 = False  # single gallery shot, for the classic split
+
+    cfg.sampler = Node()
+    cfg.sampler.train_sampler = "RandomSampler"  # RandomIdentitySampler for triplet losses
+    cfg.sampler.num_instances = 4  # images of one identity in a batch
+    cfg.sampler.num_cams = 1  # cameras in a batch (RandomDomainSampler)
+    cfg.sampler.num_datasets = 1  # data sets in a batch (RandomDatasetSampler)
+
+    cfg.train = Node()
+    cfg.train.optim = "adam"  # adam, amsgrad, sgd, rmsprop, radam
+    cfg.train.lr = 0.0003
+    cfg.train.weight_decay = 5e-4
+    cfg.train.max_epoch = 60  # with stages: their sum; setting it scales them
+    cfg.train.start_epoch = 0  # count on from here; model.resume sets it
+    cfg.train.batch_size = 32
+    cfg.train.fixbase_epoch = 0  # epochs, from the first, that train open_layers alone
+    cfg.train.open_layers = ["mask_module", "branches"]  # torchreid's models: ['classifier']
+    cfg.train.staged_lr = False  # base_lr_mult × lr for all but new_layers
+    cfg.train.new_layers = ["mask_module", "branches"]  # torchreid's models: ['classifier']
+    cfg.train.base_lr_mult = 0.1
+    cfg.train.lr_scheduler = "single_step"  # single_step, multi_step, cosine
+    cfg.train.stepsize = [20]  # epochs; single_step: the period, multi_step: each step
+    cfg.train.gamma = 0.1  # the learning rate's factor at a step
+    cfg.train.print_freq = 20  # batches between two lines of the log
+    cfg.train.seed = 1
+    cfg.train.warmup_epoch = 0  # epochs of linear warm-up (ours)
+    cfg.train.warmup_factor = 0.01  # the learning rate's factor in the first epoch (ours)
+    cfg.train.checkpoint_freq = 1  # epochs between two checkpoints of a running training (ours)
+
+    cfg.sgd = Node()
+    cfg.sgd.momentum = 0.9
+    cfg.sgd.dampening = 0.0
+    cfg.sgd.nesterov = False
+    cfg.rmsprop = Node()
+    cfg.rmsprop.alpha = 0.99
+    cfg.adam = Node()
+    cfg.adam.beta1 = 0.9
+    cfg.adam.beta2 = 0.999
+
+    cfg.loss = Node()
+    cfg.loss.name = "magnifier"  # magnifier, or torchreid's softmax and triplet
+    cfg.loss.softmax = Node()
+    cfg.loss.softmax.label_smooth = True  # smoothing of 0.1
+    cfg.loss.triplet = Node()
+    cfg.loss.triplet.margin = 0.3  # Euclidean distance
+    cfg.loss.triplet.weight_t = 1.0  # of the triplet losses
+    cfg.loss.triplet.weight_x = 1.0  # of the cross entropies; torchreid's default is 0
+
+    cfg.test = Node()
+    cfg.test.batch_size = 100
+    cfg.test.dist_metric = "euclidean"  # squared Euclidean as in torchreid, or cosine
+    cfg.test.normalize_feature = False  # to length 1, so that Euclidean ranks as cosine
+    cfg.test.ranks = [1, 5, 10, 20]  # of the CMC, to print
+    cfg.test.evaluate = False  # test only
+    cfg.test.eval_freq = -1  # epochs between two tests during training; -1: at the end
+    cfg.test.start_eval = 0  # first epoch to test after
+    cfg.test.rerank = False  # k-reciprocal re-ranking as well, in the last test
+    cfg.test.visrank = False  # save the ranking of each query as a picture (test.evaluate)
+    cfg.test.visrank_topk = 10
+
+
+def _our_tree(cfg: Node) -> None:
+    cfg.model.backbone_weights = ""  # file of ImageNet weights, or none; "": torchvision's download
+
+    cfg.masks = Node()
+    cfg.masks.dir = ""  # folder of the label maps; "": $MAGNIFIER_MASKS, else ./mask_labels
+    cfg.masks.max_missing = 0.3  # share of training images that may lack one, 0..1
+
+    cfg.magnifier = Node()
+    cfg.magnifier.backbone = "resnet50"  # resnet18, resnet34, resnet50, resnet101
+    cfg.magnifier.branches = ["G", "M", "SAB", "SFB"]  # rows of the paper's Table 2
+    cfg.magnifier.sampling = "torso"  # SAB keeps regions of each torso half: torso; any: baseline
+    cfg.magnifier.keep = 4  # K̂, body regions that SAB keeps
+    cfg.magnifier.fusion = "gru"  # SFB: gru, lstm (authors' code), concat (ablation branch)
+    cfg.magnifier.mask_rescaling = "bilinear"  # of region masks to the feature map; or nearest
+    cfg.magnifier.gamma = 2e-3  # γ, weight of the Semantic Diversity loss
+    cfg.magnifier.sd_stage = 2  # the first stage that trains with it, counted from 1
+    cfg.magnifier.mask_weight = 2.0  # λ, weight of the mask loss
+    cfg.magnifier.class_balanced_mask = True  # mean over regions; False: over pixels
+    cfg.magnifier.region_weight = 0.0125  # weight of each region's cross entropy
+    cfg.magnifier.sd_floor = False  # Semantic Diversity loss clamped at 0 (authors' code)
+    cfg.magnifier.share_weighted = False  # losses × sigmoid(share of cells) (authors' code)
+    cfg.magnifier.authors_bias = False  # biases where the authors' code has them
+
+    # One entry a stage; an entry overrides keys of train.*, as in {max_epoch: 40, lr: 0.001}.
+    # None: one stage as train.* says. On the command line: stages.2.lr 0.001.
+    cfg.stages = []
+
+    # The rendered pedestrians, -s synthetic. None: as already rendered, else SyntheticOptions'.
+    cfg.synthetic = Node()
+    cfg.synthetic.identities = None  # half to train, half to test
+    cfg.synthetic.cameras = None  # 2..6
+    cfg.synthetic.images = None  # of each identity and camera
+    cfg.synthetic.twins = None  # share of identities with a near-twin, 0..1
+    cfg.synthetic.occlusion = None  # share of occluded images, 0..1
+    cfg.synthetic.height = None  # pixels
+    cfg.synthetic.width = None  # pixels
+    cfg.synthetic.seed = None
+
+    cfg.report = Node()  # what to add to the end of a training
+    cfg.report.untrained = False  # test before training too, to compare with
+    cfg.report.curves = False  # losses, learning rate and mAP as a picture
+    cfg.report.rankings = 0  # rankings of so many queries as a picture
+    cfg.report.regions = 0  # predicted regions of so many images as a picture

@@ -1,0 +1,55 @@
+"""What a run prints, on the screen and in a file."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class Tee:
+    """A stream that writes to a file too, and is the first stream in every other respect.
+
+    torchreid's `Logger` has neither `isatty` nor `fileno`, which progress bars ask for, and closes
+    the real standard output at exit.
+    """
+
+    def __init__(self, stream: TextIO, file: TextIO) -> None:
+        self._stream, self._file = stream, file
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
+    """Write what is printed and logged into `<folder>/<name>.log-<time>` as well.
+
+    The file is named as torchreid names it.
+    """
+    path = Path(folder) / f"{name}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    screen = sys.stdout
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        sys.stdout = Tee(screen, file)
+        handler = logging.StreamHandler(sys.stdout)
+        root = logging.getLogger("magnifier_plugin")
+        level = root.level
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        try:
+            yield path
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(level)
+            sys.stdout = screen

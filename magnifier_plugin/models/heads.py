@@ -1,0 +1,118 @@
+"""BNNeck, identity head and segmentation head."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from magnifier_plugin.regions import NUM_REGIONS
+
+
+class _ZeroShift:
+    """A batch norm whose shift is a buffer of zeros.
+
+    A buffer, not a frozen parameter: torchreid's engine sets every `requires_grad` at each epoch's
+    start. The key stays `bias`, so that weights of other strong baselines fit.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        del self.bias
+        self.register_buffer("bias", torch.zeros(channels))
+
+
+class BNNeck(_ZeroShift, nn.BatchNorm1d):
+    """Batch norm with no shift (Luo et al., "Bag of tricks and a strong baseline", 2019).
+
+    The triplet loss acts on what comes before it, cross entropy and retrieval on what comes after.
+
+    Args:
+        channels: width D of the feature.
+    """
+
+
+class SyncBNNeck(_ZeroShift, nn.SyncBatchNorm):
+    """`BNNeck` whose statistics are those of all processes' batches."""
+
+
+def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
+    """Replace every batch norm by its synchronised form, BNNecks included.
+
+    torch's own conversion assigns a parameter-or-None to `bias` and fails on BNNeck's buffer.
+
+    Args:
+        module: its children are replaced in place.
+    Returns:
+        The module, or its replacement if it is a batch norm itself. State-dict keys stay the same.
+    """
+    if isinstance(module, BNNeck):
+        synchronised = SyncBNNeck(module.num_features)
+        synchronised.load_state_dict(module.state_dict())
+        return synchronised.to(module.weight.device).train(module.training)
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        module.add_module(name, convert_sync_batchnorm(child))
+    return module
+
+
+class HeadOutput(NamedTuple):
+    """What an identity head says about a batch."""
+
+    embedding: Tensor
+    """float [B, D] after the BNNeck: for retrieval."""
+    logits: Tensor
+    """float [B, N]: for cross entropy."""
+
+
+class IdentityHead(nn.Module):
+    """BNNeck and classifier.
+
+    Args:
+        channels: width D of the feature.
+        num_classes: number N of training identities.
+        bias: give the classifier a bias (the authors' code does, the strong baseline does not).
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.neck = BNNeck(channels)
+        self.classifier = nn.Linear(channels, num_classes, bias=bias)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+        if bias:
+            nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, features: Tensor) -> HeadOutput:
+        """Args: features: float [B, D]."""
+        # Statistics of a few dozen images deserve full precision under autocast too.
+        embedding = self.neck(features.float())
+        return HeadOutput(embedding, self.classifier(embedding))
+
+
+class SegmentationHead(nn.Module):
+    """Region logits at twice the feature map's size (section 3.1; the head of Mask R-CNN).
+
+    3 × 3 transposed convolution of stride 2, batch norm, ReLU, 1 × 1 convolution. Kernel and batch
+    norm are the authors' code's; the paper only cites the head.
+
+    Args:
+        channels: width of the feature map.
+        hidden: width between the two convolutions.
+        bias: give the transposed convolution a bias (the authors' code does not).
+    """
+
+    def __init__(self, channels: int, *, hidden: int = 256, bias: bool = True) -> None:
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(
+            channels, hidden, 3, stride=2, padding=1, output_padding=1, bias=bias
+        )
+        self.norm = nn.BatchNorm2d(hidden)
+        self.relu = nn.ReLU(inplace=True)
+        self.predict = nn.Conv2d(hidden, NUM_REGIONS, 1)
+        nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.predict.weight, std=0.001)
+        nn.init.zeros_(self.predict.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Args: features: float [B, C, h, w]. Returns: logits [B, 8, 2h, 2w]."""
+        return self.predict(self.relu(self.norm(self.upsample(features))))

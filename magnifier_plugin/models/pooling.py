@@ -1,0 +1,118 @@
+"""Label maps to region masks, and region pooling (MagnifierNet, section 3.1, Eq. 1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
+
+RESCALINGS = ("bilinear", "nearest")
+
+
+def rescale_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale label maps by nearest neighbour: labels are categories and never interpolated.
+
+    `nearest-exact` takes the pixel under the centre of the target pixel; torch's plain `nearest`
+    takes the upper left one and shifts the map.
+
+    Args:
+        labels: uint8 [B, H, W], region ids or 255.
+        size: target height and width.
+    Returns:
+        uint8 [B, *size].
+    """
+    if labels.shape[-2:] == tuple(size):
+        return labels
+    return F.interpolate(labels.unsqueeze(1), size=tuple(size), mode="nearest-exact").squeeze(1)
+
+
+def fill_unknown(labels: Tensor, predicted: Tensor) -> Tensor:
+    """Put the segmentation head's prediction where nobody labelled (255).
+
+    Args:
+        labels: uint8 [B, h, w], region ids or 255.
+        predicted: integer [B, h, w], region ids.
+    Returns:
+        uint8 [B, h, w], region ids only.
+    """
+    return torch.where(labels == UNKNOWN, predicted.to(labels.dtype), labels)
+
+
+def region_masks(
+    labels: Tensor,
+    size: tuple[int, int],
+    rescaling: str = "bilinear",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """One mask a region at the feature map's size: R_k of Eq. 1.
+
+    Args:
+        labels: integer [B, H, W], region ids 0..7.
+        size: height and width of the feature map.
+        rescaling: "bilinear" (the paper; align_corners=False, no antialias) or "nearest".
+        dtype: of the result; default float32.
+    Returns:
+        float [B, 8, *size] in [0, 1], summing to 1 over the regions.
+    Raises:
+        ValueError: rescaling is neither of the two.
+    """
+    if rescaling not in RESCALINGS:
+        raise ValueError(f"mask rescaling: expected one of {RESCALINGS}, got {rescaling!r}")
+    if rescaling == "nearest":
+        labels = rescale_labels(labels.to(torch.uint8), size)
+    ids = torch.arange(NUM_REGIONS, device=labels.device, dtype=labels.dtype)
+    masks = (labels.unsqueeze(1) == ids.view(1, -1, 1, 1)).to(dtype or torch.float32)
+    if masks.shape[-2:] == tuple(size):
+        return masks
+    return F.interpolate(masks, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
+    """Global max pooling of each region's masked features: p(x_k) = GMP(F ⊗ R_k), Eq. 1.
+
+    The plain product holds [B, K, C, h, w] in memory. Where R_k is 0 the product is 0, so only the
+    pixels with R_k > 0 are looked at, each with its weight: their feature vectors are gathered as
+    rows and reduced by scatter-max. Hard masks have one such region a pixel, bilinear ones about
+    1.3. Measured on two cores, forward and backward, B 32, C 1024, 24 × 12, K 8, plain product
+    against this: fp32 873 → 167 ms soft, 1143 → 144 ms hard; bf16 with channels-last 549 → 32 ms
+    soft, 581 → 28 ms hard (`python scripts/benchmark.py pooling`). A segment reduction was up to
+    1.8 × slower than scatter-max in bf16 and never faster.
+
+    Args:
+        features: float [B, C, h, w].
+        masks: [B, K, h, w] in [0, 1], hard or soft; computed with in the features' dtype.
+    Returns:
+        [B, K, C] of the features' dtype; zeros for a region that is absent from an image.
+    Raises:
+        ValueError: the shapes do not match.
+    """
+    if (
+        features.ndim != 4
+        or masks.ndim != 4
+        or masks.shape[::2] != (len(features), features.shape[2])
+    ):
+        _refuse_shapes(features, masks)
+    if masks.shape[-2:] != features.shape[-2:]:
+        _refuse_shapes(features, masks)
+    batch, channels, height, width = features.shape
+    regions = masks.shape[1]
+    weights = masks.to(features.dtype).flatten(2).flatten(0, 1)  # [B·K, h·w]
+    segment, pixel = weights.nonzero(as_tuple=True)
+    rows = features.permute(0, 2, 3, 1).reshape(-1, channels)  # no copy if channels-last
+    image = torch.div(segment, regions, rounding_mode="floor")
+    values = rows.index_select(0, image * (height * width) + pixel)
+    values = values * weights[segment, pixel].unsqueeze(1)
+    # A product is 0 wherever the mask is: the maximum starts there, unless no such pixel exists.
+    covered = (weights != 0).all(dim=1, keepdim=True)
+    start = torch.zeros_like(weights[:, :1]).masked_fill(covered, float("-inf"))
+    pooled = start.expand(-1, channels).scatter_reduce(
+        0, segment.unsqueeze(1).expand(-1, channels), values, "amax", include_self=True
+    )
+    return pooled.view(batch, regions, channels)
+
+
+def _refuse_shapes(features: Tensor, masks: Tensor) -> None:
+    raise ValueError(
+        "expected features [B, C, h, w] and masks [B, K, h, w], "
+        f"got {list(features.shape)} and {list(masks.shape)}"
+    )

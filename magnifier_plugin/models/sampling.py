@@ -1,0 +1,52 @@
+"""Which regions the Semantic Adversarial Branch keeps (MagnifierNet, section 3.2)."""
+
+import torch
+
+from magnifier_plugin.regions import BACKGROUND, BODY_REGIONS, LOWER_REGIONS, UPPER_REGIONS
+
+SAMPLINGS = ("torso", "baseline")
+
+
+def check_sampling(sampling: str, keep: int) -> None:
+    """Refuse what the paper's two strategies cannot draw.
+
+    Args:
+        sampling: "torso" (Random-torso) or "baseline" (Random-baseline).
+        keep: K̂, the number of body regions that stay.
+    Raises:
+        ValueError: an unknown strategy, or a K̂ it cannot draw.
+    """
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"magnifier.sampling: expected one of {SAMPLINGS}, got {sampling!r}")
+    if sampling == "torso":
+        most = 2 * min(len(UPPER_REGIONS), len(LOWER_REGIONS))
+        if keep % 2 or not 2 <= keep <= most:
+            raise ValueError(
+                f"magnifier.keep: Random-torso keeps K̂/2 upper and K̂/2 lower regions, so K̂ is "
+                f"even, 2..{most}; got {keep}. Random-baseline (magnifier.sampling baseline) "
+                "takes odd numbers too."
+            )
+    elif not 1 <= keep <= len(BODY_REGIONS):
+        raise ValueError(
+            f"magnifier.keep: Random-baseline keeps 1..{len(BODY_REGIONS)} body regions; got {keep}"
+        )
+
+
+def sample_kept_regions(sampling: str, keep: int) -> tuple[int, ...]:
+    """Draw the regions that stay for one batch; the others are the paper's Ô.
+
+    The draw takes torch's global CPU generator, so it is part of a checkpoint's random state and
+    costs a GPU nothing.
+
+    Args:
+        sampling: "torso" keeps K̂/2 of U_torso and K̂/2 of L_torso, "baseline" any K̂ body regions.
+        keep: K̂.
+    Returns:
+        Region ids in rising order, the background (which is never in Ô) first.
+    """
+    groups = (UPPER_REGIONS, LOWER_REGIONS) if sampling == "torso" else (BODY_REGIONS,)
+    kept = [BACKGROUND]
+    for group in groups:
+        chosen = torch.randperm(len(group))[: keep // len(groups)].tolist()
+        kept += sorted(group[i] for i in chosen)
+    return tuple(sorted(kept))

@@ -1,0 +1,106 @@
+"""Pictures of rankings: the query, then the gallery images that came out first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Told apart by colour-blind readers too, and by the sign in the corner.
+MATCH, MISS, QUERY = (0, 158, 115), (213, 94, 0), (60, 60, 60)
+HEIGHT, WIDTH, BORDER, GAP = 192, 96, 5, 8
+Item = tuple[str, int, int, int]  # torchreid's: path, pid, camera, data set
+
+
+def first_gallery_images(
+    distances: np.ndarray, query: Item, gallery: Sequence[Item], topk: int
+) -> list[int]:
+    """Indices of the topk nearest gallery images, without the query's own identity and camera."""
+    order = np.argsort(distances, kind="stable")
+    kept = (i for i in order if gallery[i][1:3] != query[1:3])
+    return [int(i) for i, _ in zip(kept, range(topk), strict=False)]
+
+
+def draw_ranking(query: Item, ranked: Sequence[Item]) -> Image.Image:
+    """One row: the query, framed in grey, then the ranked images, framed by whether they match."""
+    tiles = [_tile(query, QUERY, f"query  c{query[2] + 1}")]
+    for rank, item in enumerate(ranked, start=1):
+        match = item[1] == query[1]
+        tiles.append(_tile(item, MATCH if match else MISS, f"{rank} {'✓' if match else '✗'}"))
+    step = tiles[0].width + GAP
+    row = Image.new("RGB", (step * len(tiles) + GAP, tiles[0].height), "white")
+    for i, tile in enumerate(tiles):
+        row.paste(tile, (i * step + (GAP if i else 0), 0))
+    return row
+
+
+def _tile(item: Item, colour: tuple[int, int, int], caption: str) -> Image.Image:
+    with Image.open(item[0]) as image:
+        photo = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    tile = Image.new("RGB", (WIDTH + 2 * BORDER, HEIGHT + 2 * BORDER + 18), "white")
+    tile.paste(colour, (0, 18, tile.width, tile.height))
+    tile.paste(photo, (BORDER, BORDER + 18))
+    ImageDraw.Draw(tile).text((2, 1), caption, fill=colour, font=_font())
+    return tile
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """matplotlib's own font: it is there wherever this package is, and has ✓ and ✗."""
+    from matplotlib import font_manager
+
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
+
+
+def save_rankings(
+    distmat: np.ndarray,
+    query: Sequence[Item],
+    gallery: Sequence[Item],
+    folder: Path,
+    topk: int = 10,
+) -> None:
+    """Save one picture a query, named after it, as torchreid's `visrank` does.
+
+    Args:
+        distmat: float [Q, G].
+        query, gallery: torchreid's lists.
+        folder: made if missing.
+        topk: gallery images in a picture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for distances, item in zip(distmat, query, strict=True):
+        chosen = first_gallery_images(distances, item, gallery, topk)
+        row = draw_ranking(item, [gallery[i] for i in chosen])
+        row.save(folder / f"{Path(item[0]).stem}.jpg", quality=92)
+
+
+def ranking_sheet(
+    distmat: np.ndarray,
+    query: Sequence[Item],
+    gallery: Sequence[Item],
+    count: int,
+    topk: int = 10,
+) -> Image.Image:
+    """Rankings of `count` queries, spread evenly over the list, one below the other.
+
+    Args:
+        distmat: float [Q, G].
+        query, gallery: torchreid's lists.
+        count: how many queries, at most Q.
+        topk: gallery images in a row.
+    """
+    rows = []
+    for q in np.linspace(0, len(query) - 1, min(count, len(query))).round().astype(int):
+        chosen = first_gallery_images(distmat[q], query[q], gallery, topk)
+        rows.append(draw_ranking(query[q], [gallery[i] for i in chosen]))
+    return stack(rows)
+
+
+def stack(rows: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
+    """Pictures one below the other on white."""
+    height = sum(row.height for row in rows) + gap * (len(rows) + 1)
+    sheet = Image.new("RGB", (max(row.width for row in rows) + 2 * gap, height), "white")
+    top = gap
+    for row in rows:
+        sheet.paste(row, (gap, top))
+        top += row.height + gap
+    return sheet

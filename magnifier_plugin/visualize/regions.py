@@ -1,0 +1,61 @@
+"""Region maps over images, for eyes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from magnifier_plugin.regions import REGION_COLOURS, REGIONS
+
+
+def overlay(image: np.ndarray, regions: np.ndarray, opacity: float = 0.55) -> np.ndarray:
+    """Paint regions over an image; the background stays as it is.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        regions: integer [H, W], ids 0..7; others are left unpainted.
+        opacity: of the colours, 0..1.
+    Returns:
+        uint8 [H, W, 3].
+    """
+    colours = np.array(REGION_COLOURS, dtype=np.float32)
+    painted = (regions > 0) & (regions < len(REGIONS))
+    mixed = image.astype(np.float32)
+    mixed[painted] += opacity * (colours[regions[painted]] - mixed[painted])
+    return mixed.round().astype(np.uint8)
+
+
+def region_sheet(images: Sequence[np.ndarray], regions: Sequence[np.ndarray]) -> Image.Image:
+    """Each image with its regions painted over it below, and a legend.
+
+    Args:
+        images: uint8 [H, W, 3] each, all of one size.
+        regions: integer [H, W] each.
+    """
+    height, width = images[0].shape[:2]
+    scale = max(1, round(224 / height))
+    size = (width * scale, height * scale)
+    sheet = Image.new("RGB", (len(images) * (size[0] + 6) + 6, 2 * (size[1] + 6) + 34), "white")
+    for column, (image, ids) in enumerate(zip(images, regions, strict=True)):
+        for row, pixels in enumerate((image, overlay(image, ids))):
+            tile = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+            sheet.paste(tile, (6 + column * (size[0] + 6), 6 + row * (size[1] + 6)))
+    _legend(sheet, top=2 * (size[1] + 6) + 8)
+    return sheet
+
+
+def _legend(sheet: Image.Image, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    left = 8
+    for name, colour in list(zip(REGIONS, REGION_COLOURS, strict=True))[1:]:
+        draw.rectangle((left, top + 2, left + 13, top + 15), fill=colour, outline="black")
+        draw.text((left + 19, top), name, fill="black", font=font)
+        left += 34 + round(draw.textlength(name, font=font))
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Save a sheet, its folder made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
