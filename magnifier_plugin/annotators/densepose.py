@@ -1,0 +1,151 @@
+"""DensePose's classic output, `NAME_IUV.png`: which body part a pixel shows, and where on it.
+
+I is one of 24 parts (0: no person), U and V are coordinates on that part's chart, 0..255 for 0..1
+(Güler et al., DensePose, CVPR 2018). In memory the order is always I, U, V. In the file DensePose
+has it the other way round, red = V, green = U, blue = I, since it writes with OpenCV, which calls
+that BGR.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from magnifier_plugin.annotators.files import read_png, write_png
+from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
+from magnifier_plugin.regions import NUM_PARTS, part_to_region
+
+SUFFIX = "_IUV.png"
+
+
+def read_iuv(path: str | os.PathLike[str]) -> np.ndarray:
+    """One `NAME_IUV.png`.
+
+    Args:
+        path: the file, in DensePose's own byte order.
+    Returns:
+        uint8 [H, W, 3] in the order I, U, V; I in 0..24, 0 the background.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, not RGB with 8 bits, holds a part id over 24, or holds the
+            three planes the other way round.
+    """
+    image = read_png(path)
+    if image.mode != "RGB":
+        raise ValueError(
+            f"{path}: image mode {image.mode}, expected RGB with 8 bits (V, U, I); "
+            f"DensePose's file with the parts is the one that ends in {SUFFIX}"
+        )
+    planes = np.asarray(image)
+    _check_parts(path, planes)
+    return np.ascontiguousarray(planes[..., ::-1])
+
+
+def write_iuv(path: str | os.PathLike[str], iuv: np.ndarray) -> None:
+    """Writes a `NAME_IUV.png` as DensePose does; `read_iuv` gives the same array back.
+
+    Args:
+        path: where it shall lie; missing folders are made.
+        iuv: uint8 [H, W, 3] in the order I, U, V.
+    Raises:
+        ValueError: iuv is no uint8 [H, W, 3] or holds a part id over 24.
+    """
+    _check_iuv(iuv)
+    if iuv[..., 0].max(initial=0) > NUM_PARTS:
+        raise ValueError(f"iuv: part id {iuv[..., 0].max()}, expected 0..{NUM_PARTS}")
+    write_png(path, Image.fromarray(np.ascontiguousarray(iuv[..., ::-1])))
+
+
+def to_regions(iuv: np.ndarray, hands: str = "lower arm") -> np.ndarray:
+    """The region of every pixel (MagnifierNet, section 3.1: 24 parts become 7 regions).
+
+    Args:
+        iuv: uint8 [H, W, 3] in the order I, U, V.
+        hands: the region that hands count as, "lower arm" or "background"; the paper is silent.
+    Returns:
+        uint8 [H, W], 0..7.
+    Raises:
+        ValueError: iuv is no uint8 [H, W, 3], or hands is neither of the two.
+    """
+    _check_iuv(iuv)
+    return part_to_region(hands)[iuv[..., 0]]
+
+
+def label_set_name(hands: str = "lower arm") -> str:
+    """The name of DensePose's table: it has two forms, and their label maps must not be mixed."""
+    return "densepose" if hands == "lower arm" else "densepose-no-hands"
+
+
+def label_set_definition(hands: str = "lower arm") -> dict[str, Any]:
+    """All that decides which region a DensePose pixel becomes, as plain JSON types."""
+    return {"part_to_region": part_to_region(hands).tolist()}
+
+
+@dataclass(frozen=True)
+class IuvFile:
+    """One `NAME_IUV.png`, not yet read."""
+
+    path: Path
+    hands: str = "lower arm"
+
+    @property
+    def name(self) -> str:
+        return str(self.path).removesuffix(SUFFIX)
+
+    def read(self, size: tuple[int, int]) -> Annotation:
+        iuv = read_iuv(self.path)
+        check_size(self.path, iuv.shape[:2], size)
+        return Annotation(to_regions(iuv, self.hands), iuv)
+
+
+class IuvFolder:
+    """A folder of `NAME_IUV.png`, flat as DensePose writes it or with folders inside.
+
+    Args:
+        folder: where they lie.
+        hands: the region that hands count as, "lower arm" or "background".
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no `*_IUV.png`.
+    """
+
+    name = "densepose-iuv"
+    has_iuv = True
+
+    def __init__(self, folder: str | os.PathLike[str], hands: str = "lower arm"):
+        self.hands, self.folders = hands, (Path(folder),)
+        self.label_set = label_set_name(hands)
+        self.definition = label_set_definition(hands)
+        self._paths = annotation_files(folder, SUFFIX)
+
+    def __iter__(self) -> Iterator[IuvFile]:
+        return (IuvFile(path, self.hands) for path in self._paths)
+
+
+def _check_iuv(iuv: np.ndarray) -> None:
+    if iuv.dtype != np.uint8 or iuv.ndim != 3 or iuv.shape[2] != 3:
+        raise ValueError(f"iuv: expected uint8 [H, W, 3], got {iuv.dtype} {list(iuv.shape)}")
+
+
+def _check_parts(path: str | os.PathLike[str], planes: np.ndarray) -> None:
+    """Refuses part ids over 24 in planes [H, W, 3] that should run V, U, I."""
+    part = planes[..., 2]
+    highest = int(part.max())
+    if highest <= NUM_PARTS:
+        return
+    if planes[..., 0].max() <= NUM_PARTS:
+        raise ValueError(
+            f"{path}: BGR and RGB are swapped: the blue plane, where DensePose has the part, goes "
+            f"up to {highest}, and the red one stays within 0..{NUM_PARTS}; write it again as "
+            "cv2.imwrite does with an array in the order I, U, V"
+        )
+    row, column = np.argwhere(part > NUM_PARTS)[0]
+    raise ValueError(
+        f"{path}: part id {part[row, column]} at row {row}, column {column}, expected "
+        f"0..{NUM_PARTS} in the blue plane; was it resized with interpolation, or is it no "
+        "DensePose output?"
+    )

@@ -1,0 +1,103 @@
+"""DensePose's results in the COCO format: one flat JSON list of detections for a whole data set.
+
+A detection has `image_id`, `score`, `bbox` [x, y, w, h], `uv_shape` [3, h, w] and `uv_data`, the
+base64 of a PNG with red I, green U, blue V: the opposite order of `_IUV.png`. Which file an
+`image_id` is stands in the COCO annotations alone (`images[].id`, `images[].file_name`).
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from magnifier_plugin.annotators.densepose import label_set_definition, label_set_name
+from magnifier_plugin.annotators.detections import MIN_SCORE, DetectedPeople, Detection, PngChart
+
+
+class ResultsFile:
+    """A JSON file of DensePose results and the COCO annotations that name its images.
+
+    Args:
+        path: the results.
+        annotations: the COCO annotations, for `images[].id` and `images[].file_name`.
+        hands: the region that hands count as, "lower arm" or "background".
+        min_score: detections below this score, 0..1, are left out.
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: a file is no JSON, is the other one of the two, or lacks something.
+    """
+
+    name = "densepose-json"
+    has_iuv = True
+    folders = ()
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        annotations: str | os.PathLike[str],
+        hands: str = "lower arm",
+        min_score: float = MIN_SCORE,
+    ):
+        self.path, self.hands = Path(path), hands
+        self.label_set = label_set_name(hands)
+        self.definition = label_set_definition(hands)
+        self._names = _file_names(Path(annotations))
+        self._people = defaultdict(list)
+        for number, result in enumerate(_results(self.path)):
+            image, person = self._detection(number, result)
+            if person.score >= min_score:
+                self._people[image].append(person)
+        strangers = [image for image in self._people if image not in self._names]
+        if strangers:
+            raise ValueError(
+                f"{annotations}: has no image with id {strangers[0]!r}, which {path} has; "
+                "expected the annotations of the same images"
+            )
+
+    def __iter__(self) -> Iterator[DetectedPeople]:
+        for image, people in self._people.items():
+            yield DetectedPeople(self._names[image], tuple(people), self.hands)
+
+    def _detection(self, number: int, result: Any) -> tuple[Any, Detection]:
+        try:
+            x, y, _, _ = map(float, result["bbox"])
+            chart = PngChart(tuple(map(int, result["uv_shape"])), str(result["uv_data"]))
+            return result["image_id"], Detection(x, y, float(result["score"]), chart)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.path}: detection {number} lacks what a result has ({error!r}), expected "
+                "image_id, score, bbox [x, y, w, h], uv_shape and uv_data"
+            ) from error
+
+
+def _results(path: Path) -> list[Any]:
+    content = _read_json(path)
+    if not isinstance(content, list):
+        hint = ""
+        if isinstance(content, dict) and "images" in content:
+            hint = "; these are COCO annotations, they belong to --annotations"
+        raise ValueError(
+            f"{path}: holds a {type(content).__name__}, expected the flat list of DensePose "
+            f"results{hint}"
+        )
+    return content
+
+
+def _file_names(path: Path) -> dict[Any, str]:
+    content = _read_json(path)
+    try:
+        return {image["id"]: str(image["file_name"]) for image in content["images"]}
+    except (LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path}: no COCO annotations, expected a JSON object with images[].id and "
+            f"images[].file_name ({error!r})"
+        ) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no JSON, damaged or truncated ({error})") from error

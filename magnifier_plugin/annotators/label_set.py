@@ -1,0 +1,161 @@
+"""Label sets: which class of a human parser is which of the 8 regions, one YAML file each.
+
+name: mine
+trunk: [coat]                              # where limbs join; only needed for limbs
+classes:
+  0: {name: background, region: background}
+  1: {name: coat, region: chest}
+  2: {name: arm, limb: arm}
+  3: {name: smoke, region: unknown}        # counts in no loss
+limbs:                                     # classes without a middle, split there
+  arm: {upper: upper arm, lower: lower arm, stubby: lower arm}
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from magnifier_plugin.regions import REGIONS, UNKNOWN
+
+_FOLDER = Path(__file__).parent / "label_sets"
+_UNKNOWN_NAME = "unknown"
+
+
+@dataclass(frozen=True)
+class Limb:
+    """Classes that together are one limb, and the regions of its two halves.
+
+    classes: class ids. upper, lower: the regions of the half at the trunk and of the other one.
+    stubby: the region of pieces too short to have halves; None: one limb, always split.
+    """
+
+    classes: tuple[int, ...]
+    upper: int
+    lower: int
+    stubby: int | None = None
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """A parser's classes and the regions they become.
+
+    name: what stands on the label maps' stamp.
+    classes: class id → its name. trunk: ids of the classes that limbs join.
+    limbs: classes that have to be split. definition: the file's content, for the checksum.
+    """
+
+    name: str
+    classes: Mapping[int, str]
+    region_of: Mapping[int, int]
+    trunk: tuple[int, ...]
+    limbs: tuple[Limb, ...]
+    definition: Mapping[str, Any]
+
+    @cached_property
+    def regions(self) -> np.ndarray:
+        """uint8 [256]: the region of each class that is no limb; 255 elsewhere."""
+        table = np.full(256, UNKNOWN, dtype=np.uint8)
+        for class_id, region in self.region_of.items():
+            table[class_id] = region
+        return table
+
+
+def label_set_names() -> tuple[str, ...]:
+    """The names of the label sets that come with the package."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+
+
+def load_label_set(name: str | os.PathLike[str]) -> LabelSet:
+    """A label set by its name, or from a YAML file of one's own.
+
+    Args:
+        name: `lip`, `cihp`, `atr`, `pascal`, or the path of a file that ends in `.yaml`.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such name, or the file says something else than a label set.
+    """
+    if str(name) in label_set_names():
+        path = _FOLDER / f"{name}.yaml"
+    elif Path(name).suffix in (".yaml", ".yml"):
+        path = Path(name)
+    else:
+        raise ValueError(
+            f"label set {str(name)!r}, expected one of {', '.join(label_set_names())} or the path "
+            "of a YAML file"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _parse(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no YAML ({error})") from error
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: {error}; a label set has name, classes and, for limbs, trunk and limbs, "
+            f"as in {_FOLDER / 'lip.yaml'}"
+        ) from error
+
+
+def _parse(content: Mapping[str, Any]) -> LabelSet:
+    _only(content, {"name", "classes", "trunk", "limbs"}, "at the top")
+    known = {"name", "region", "limb"}
+    for class_id, entry in content["classes"].items():
+        if not isinstance(class_id, int) or not 0 <= class_id < UNKNOWN:
+            raise ValueError(f"class id {class_id!r}, expected 0..{UNKNOWN - 1}")
+        _only(entry, known, f"in class {class_id}")
+        if ("region" in entry) == ("limb" in entry):
+            raise ValueError(f"class {class_id}: expected either a region or a limb")
+    classes = {class_id: str(entry["name"]) for class_id, entry in content["classes"].items()}
+    limb_of = {i: entry["limb"] for i, entry in content["classes"].items() if "limb" in entry}
+    limbs = {name: dict(limb) for name, limb in content.get("limbs", {}).items()}
+    if set(limb_of.values()) != set(limbs):
+        raise ValueError(f"limbs of classes {set(limb_of.values())}, limbs told {set(limbs)}")
+    return LabelSet(
+        name=str(content["name"]),
+        classes=classes,
+        region_of={
+            i: _region(entry["region"])
+            for i, entry in content["classes"].items()
+            if i not in limb_of
+        },
+        trunk=tuple(_class_id(classes, name) for name in content.get("trunk", [])),
+        limbs=tuple(
+            _limb([i for i in classes if limb_of.get(i) == name], limb)
+            for name, limb in limbs.items()
+        ),
+        # As it comes back from a JSON file, where keys are strings.
+        definition=json.loads(json.dumps(content)),
+    )
+
+
+def _limb(classes: list[int], limb: Mapping[str, str]) -> Limb:
+    _only(limb, {"upper", "lower", "stubby"}, "in a limb")
+    stubby = _region(limb["stubby"]) if "stubby" in limb else None
+    return Limb(tuple(classes), _region(limb["upper"]), _region(limb["lower"]), stubby)
+
+
+def _class_id(classes: Mapping[int, str], name: str) -> int:
+    ids = [class_id for class_id, known in classes.items() if known == name]
+    if not ids:
+        raise ValueError(f"trunk: no class is called {name!r}")
+    return ids[0]
+
+
+def _region(name: str) -> int:
+    if name == _UNKNOWN_NAME:
+        return UNKNOWN
+    if name not in REGIONS:
+        raise ValueError(f"region {name!r}, expected one of {', '.join(REGIONS)} or unknown")
+    return REGIONS.index(name)
+
+
+def _only(entry: Mapping[str, Any], known: set[str], where: str) -> None:
+    strange = set(entry) - known
+    if strange:
+        raise ValueError(f"{sorted(strange)} {where}, expected {sorted(known)}")

@@ -1,0 +1,86 @@
+"""The label maps of MagnifierNet's authors: `<image name>.npy`, region ids 0..7, nothing else.
+
+Which id is which region is not documented beyond 1..4 for the upper and 5..7 for the lower body;
+that split is all that the model itself relies on, so the ids are taken as they are.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magnifier_plugin.annotators.files import MAX_PIXELS
+from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
+from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
+
+SUFFIX = ".npy"
+
+
+def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    """One label map of the authors' kind.
+
+    Returns:
+        uint8 [H, W], 0..7 or 255 (unknown).
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, holds Python objects ("refused"), is not 2-D, not of whole
+            numbers, or holds other ids.
+    """
+    try:
+        # Mapped: a header that lies about the size is found out before memory is asked for.
+        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, EOFError, SyntaxError, OverflowError) as error:
+        reason = "refused, it" if "object" in str(error) else "damaged or truncated,"
+        raise ValueError(f"{path}: {reason} holds no plain array ({error})") from error
+    if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.dtype.kind not in "uif":
+        raise ValueError(f"{path}: expected a 2-D array of region ids 0..{NUM_REGIONS - 1}")
+    if not 0 < ids.size <= MAX_PIXELS:
+        raise ValueError(f"{path}: refused, {ids.shape[0]} × {ids.shape[1]} pixels")
+    wrong = ~(np.isin(ids, range(NUM_REGIONS)) | (ids == UNKNOWN))
+    if wrong.any():
+        raise ValueError(
+            f"{path}: id {ids[wrong][0]}, expected 0..{NUM_REGIONS - 1} or {UNKNOWN} (unknown)"
+        )
+    return np.array(ids, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class NpyFile:
+    """One label map of the authors' kind, not yet read."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path).removesuffix(SUFFIX)
+
+    def read(self, size: tuple[int, int]) -> Annotation:
+        labels = read_npy(self.path)
+        check_size(self.path, labels.shape, size)
+        return Annotation(labels)
+
+
+class NpyFolder:
+    """A folder of the authors' label maps, with folders inside or without.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no `*.npy`.
+    """
+
+    name = "npy"
+    has_iuv = False
+    label_set = "magnifiernet-authors"
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.folders = (Path(folder),)
+        self.definition: dict[str, Any] = {"ids": "as they are"}
+        self._paths = annotation_files(folder, SUFFIX)
+
+    def __iter__(self) -> Iterator[NpyFile]:
+        return map(NpyFile, self._paths)

@@ -1,0 +1,131 @@
+"""Human parsing: palette PNGs whose ids mean what the parser's label set says.
+
+The label set is not in the file, so it is named (`lip`, `cihp`, `atr`, `pascal`: the YAML files in
+`label_sets/`) or given as a YAML file of one's own, and every file's ids are checked against it.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from magnifier_plugin.annotators.files import read_png
+from magnifier_plugin.annotators.label_set import LabelSet, load_label_set
+from magnifier_plugin.annotators.limbs import split_limb
+from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
+
+SUFFIX = ".png"
+
+
+def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarray:
+    """The class ids of one parsing PNG.
+
+    Args:
+        path: a palette or greyscale PNG whose bytes are class ids.
+        label_set: what the ids mean.
+    Returns:
+        uint8 [H, W], ids of label_set's classes alone.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, its palette was lost, or it has ids that label_set has not.
+    """
+    image = read_png(path)
+    if image.mode not in ("P", "L"):
+        raise ValueError(
+            f"{path}: image mode {image.mode}, expected a palette PNG (P) whose bytes are class "
+            "ids; colours are not ids, keep the parser's own PNG as it is"
+        )
+    classes = np.array(image)
+    found = np.unique(classes)
+    strangers = [int(i) for i in found if int(i) not in label_set.classes]
+    if strangers and image.mode == "L" and _VOC_GREYS.issuperset(found.tolist()):
+        raise ValueError(
+            f"{path}: id {strangers[0]}: these are the greys of the parser's palette, it was lost "
+            "by convert('L') or cv2; keep the parser's own PNG as it is"
+        )
+    if strangers:
+        raise ValueError(
+            f"{path}: id {strangers[0]}, but label set {label_set.name} has "
+            f"{min(label_set.classes)}..{max(label_set.classes)}; is it another label set "
+            "(--labels)? LIP and CIHP have 20 classes, ATR has 18, Pascal 7"
+        )
+    return classes
+
+
+def to_regions(classes: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    """The region of every pixel.
+
+    Args:
+        classes: uint8 [H, W], ids of label_set's classes alone.
+        label_set: which class is which region, or part of which limb.
+    Returns:
+        uint8 [H, W], 0..7 or 255 (unknown).
+    """
+    labels = label_set.regions[classes]
+    trunk = np.isin(classes, label_set.trunk)
+    for limb in label_set.limbs:
+        where = np.isin(classes, limb.classes)
+        halves = split_limb(where, trunk, limb.upper, limb.lower, limb.stubby)
+        labels[where] = halves[where]
+    return labels
+
+
+@dataclass(frozen=True)
+class ParsingFile:
+    """One parsing PNG, not yet read."""
+
+    path: Path
+    label_set: LabelSet
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self, size: tuple[int, int]) -> Annotation:
+        classes = read_parsing(self.path, self.label_set)
+        check_size(self.path, classes.shape, size)
+        return Annotation(to_regions(classes, self.label_set))
+
+
+class ParsingFolder:
+    """A folder of parsing PNGs, with folders inside or without.
+
+    Args:
+        folder: where they lie.
+        labels: the label set's name, or the path of a YAML file of one's own.
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: the folder holds no PNG, the label set is unknown or its file is wrong.
+    """
+
+    name = "parsing"
+    has_iuv = False
+
+    def __init__(self, folder: str | os.PathLike[str], labels: str | os.PathLike[str]):
+        self._labels = load_label_set(labels)
+        self.folders = (Path(folder),)
+        self.label_set = self._labels.name
+        self.definition = self._labels.definition
+        self._paths = annotation_files(folder, SUFFIX)
+
+    def __iter__(self) -> Iterator[ParsingFile]:
+        return (ParsingFile(path, self._labels) for path in self._paths)
+
+
+def _voc_greys(classes: int) -> frozenset[int]:
+    """What `convert("L")` makes of the palette that parsers take from Pascal VOC.
+
+    The bits of an id go in turn into the high bits of red, green and blue.
+    """
+    greys = set()
+    for i in range(classes):
+        red, green, blue = (
+            sum((i >> (3 * bit + plane) & 1) << (7 - bit) for bit in range(3)) for plane in range(3)
+        )
+        greys.add((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16)
+    return frozenset(greys)
+
+
+_VOC_GREYS = _voc_greys(20)

@@ -1,0 +1,115 @@
+"""Reading pickles of strangers without running what they say.
+
+A pickle is a program: it names functions and calls them. All it can call is what `find_class`
+hands out, so here that is a short table of builders of plain data, and every other name is
+refused. New files of torch (zip archives) go through torch's own `weights_only` reader, which
+works the same way; old plain pickles, which torch cannot read so, through the one below.
+"""
+
+import io
+import os
+import pickle
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+_ZIP = b"PK\x03\x04"
+
+
+def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) -> Any:
+    """What `torch.save` or `pickle.dump` wrote, of tensors and plain types and a few classes.
+
+    A file of `torch.save` is mapped into memory, not read: its tensors cost nothing until they are
+    used. A plain pickle is read whole, all of it stays in memory.
+
+    Args:
+        path: the file.
+        classes: full name in the file → class to build instead; it needs no methods, what the
+            file holds becomes its attributes.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it names anything else ("refused"), or is damaged.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ZIP)) == _ZIP
+        file.seek(0)
+        load = _load_archive if is_archive else _load_pickle
+        try:
+            return load(path if is_archive else file, classes)
+        except _Refused as error:
+            raise ValueError(
+                f"{path}: refused, it wants {error}; expected tensors, plain types and "
+                f"{', '.join(classes)} alone"
+            ) from None
+        # A damaged pickle fails in any of these ways, depending on where the damage is.
+        except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError) as error:
+            raise _damaged(path, error) from error
+        except (AttributeError, LookupError, ImportError, OverflowError, MemoryError) as error:
+            raise _damaged(path, error) from error
+
+
+class _Refused(Exception):
+    """The name that a file asked for."""
+
+
+class _DataUnpickler(pickle.Unpickler):
+    """Hands out builders of plain data, by their exact names, and nothing else."""
+
+    def __init__(self, file: io.BufferedIOBase, classes: Mapping[str, type]):
+        super().__init__(file)
+        self._known: dict[str, Callable] = {
+            "collections.OrderedDict": OrderedDict,
+            "torch._utils._rebuild_tensor_v2": _tensor,
+            "torch.storage._load_from_bytes": _storage,
+            **classes,
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._known[f"{module}.{name}"]
+        except KeyError:
+            raise _Refused(f"{module}.{name}") from None
+
+
+def _load_pickle(file: io.BufferedIOBase, classes: Mapping[str, type]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's storages call themselves deprecated
+        return _DataUnpickler(file, classes).load()
+
+
+def _load_archive(path: Path, classes: Mapping[str, type]) -> Any:
+    import torch
+
+    known = [(stand_in, name) for name, stand_in in classes.items()]
+    with torch.serialization.safe_globals(known):
+        try:
+            return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+        except pickle.UnpicklingError:
+            wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            if wanted:
+                raise _Refused(", ".join(sorted(wanted))) from None
+            raise
+
+
+def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> Any:
+    """A tensor that looks at a storage; of a gradient and hooks nothing is kept."""
+    import torch
+
+    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
+
+
+def _storage(content: bytes) -> Any:
+    """A storage from the bytes that torch nests in a plain pickle; torch's own would trust them."""
+    import torch
+
+    return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: damaged, truncated, or no file of pickle.dump or torch.save "
+        f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    )

@@ -1,0 +1,105 @@
+"""What a data manager can be asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from magnifier_plugin.data.catalogue import dataset_class, plain_name
+from magnifier_plugin.data.transforms import checked_names
+
+
+@dataclass(kw_only=True)
+class DataOptions:
+    """The keyword arguments of MaskedImageDataManager: torchreid's, with its defaults, and ours.
+
+    Attributes:
+        root: the folder of all data sets.
+        sources: names of the data sets to train on, such as `market1501`; `market1501_masked` is
+            the same.
+        targets: names of those to test on; None for the sources.
+        height: of the images that the network sees, in pixels.
+        width: likewise.
+        transforms: names of `transforms.TRANSFORMS`.
+        k_tfm: augmented copies of each training image.
+        norm_mean: of R, G, B in 0..1; None for ImageNet's, as norm_std.
+        norm_std: likewise.
+        use_gpu: prepare for a GPU if there is one.
+        split_id: which split, for data sets that have several.
+        combineall: train on query and gallery images too.
+        load_train_targets: also build `train_loader_t`, of the targets and without label maps.
+        batch_size_train: images in a batch, of all processes together.
+        batch_size_test: likewise, in testing.
+        workers: processes that read images, for each loader; 0 reads in this one.
+        num_instances: images of one identity in a batch (RandomIdentitySampler).
+        num_cams: cameras in a batch (RandomDomainSampler).
+        num_datasets: data sets in a batch (RandomDatasetSampler).
+        train_sampler: name of torchreid's sampler.
+        train_sampler_t: the same for `train_loader_t`.
+        cuhk03_labeled: CUHK03's labelled boxes instead of the detected ones.
+        cuhk03_classic_split: its 1,367 / 100 split.
+        market1501_500k: Market-1501's distractors in the gallery.
+        masks_dir: the folder of all label maps; None for `labels.default_masks_dir()`.
+        max_missing: the highest share of training images without a label map, 0..1.
+        use_masks: False trains without label maps.
+        seed: of samplers and augmentation.
+        persistent_workers: keep the training workers from one epoch to the next.
+        source_options: more keyword arguments for the class of a source, by the source's name.
+        num_replicas: how many processes share a training batch.
+        rank: which of them this is, from 0.
+    Raises:
+        ValueError: a data set or a transform is unknown, or no source is given.
+    """
+
+    root: str | Path = ""
+    sources: str | Sequence[str] | None = None
+    targets: str | Sequence[str] | None = None
+    height: int = 256
+    width: int = 128
+    transforms: str | Sequence[str] | None = "random_flip"
+    k_tfm: int = 1
+    norm_mean: Sequence[float] | None = None
+    norm_std: Sequence[float] | None = None
+    use_gpu: bool = True
+    split_id: int = 0
+    combineall: bool = False
+    load_train_targets: bool = False
+    batch_size_train: int = 32
+    batch_size_test: int = 32
+    workers: int = 4
+    num_instances: int = 4
+    num_cams: int = 1
+    num_datasets: int = 1
+    train_sampler: str = "RandomSampler"
+    train_sampler_t: str = "RandomSampler"
+    cuhk03_labeled: bool = False
+    cuhk03_classic_split: bool = False
+    market1501_500k: bool = False
+    masks_dir: str | Path | None = None
+    max_missing: float = 0.3
+    use_masks: bool = True
+    seed: int = 1
+    persistent_workers: bool = True
+    source_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    num_replicas: int = 1
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        self.sources = _plain_names(self.sources)
+        if not self.sources:
+            raise ValueError("sources: expected the name of a data set to train on, got none")
+        self.targets = _plain_names(self.targets) or self.sources
+        self.transforms = checked_names(self.transforms)
+
+    def of_datasets(self) -> dict[str, Any]:
+        """What torchreid's manager hands to the class of each data set."""
+        names = ("root", "split_id", "cuhk03_labeled", "cuhk03_classic_split", "market1501_500k")
+        return {name: getattr(self, name) for name in names}
+
+
+def _plain_names(names: str | Sequence[str] | None) -> list[str]:
+    given = [names] if isinstance(names, str) else list(names or ())
+    plain = [plain_name(name) for name in given]
+    for name in plain:
+        dataset_class(name)  # refuses an unknown one
+    return plain

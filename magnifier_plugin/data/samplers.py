@@ -1,0 +1,174 @@
+"""torchreid's samplers, made repeatable, exact in length, and shared by several processes."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import torchreid
+from torch.utils.data import Sampler
+
+from magnifier_plugin.data.seeding import SampleKey, all_seeded, mixed_seed
+
+IDENTITY_SAMPLER = "RandomIdentitySampler"
+# Told apart from every epoch, whose numbers start at 0.
+_CONSTRUCTION = -1
+
+
+class SeededSampler(Sampler[SampleKey]):
+    """Any sampler, with each epoch's list drawn from (seed, epoch) alone.
+
+    It yields keys instead of indices, from which the data set augments each sample: the same
+    epoch gives the same batches whatever ran before, in any number of workers. Only whole batches
+    are yielded, so its length is exact (torchreid's identity sampler announces more than it
+    yields). Each process of several takes a contiguous slice of each batch.
+
+    `set_epoch` chooses the epoch; an iteration without it takes the next one, so that a loop that
+    knows no epochs, such as torchreid's, does not see the same one again.
+
+    Args:
+        base: draws indices, from the global generators of Python, numpy or torch.
+        seed: of the run.
+        batch_size: of all processes together.
+        num_replicas: how many processes share a batch.
+        rank: which of them this is, from 0.
+    Raises:
+        ValueError: the processes cannot have equal shares of a batch.
+    """
+
+    def __init__(
+        self,
+        base: Iterable[int],
+        seed: int,
+        *,
+        batch_size: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ):
+        if batch_size % num_replicas or not 0 <= rank < num_replicas:
+            raise ValueError(
+                f"a batch of {batch_size} for {num_replicas} processes, rank {rank}: expected a "
+                "multiple of the number of processes, and a rank below it"
+            )
+        self.base, self.seed, self.batch_size = base, seed, batch_size
+        self.num_replicas, self.rank = num_replicas, rank
+        self.epoch = 0
+        self._begun = False
+        self._drawn: tuple[int, list[SampleKey]] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration is this epoch's."""
+        self.epoch, self._begun = epoch, False
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        if self._begun:
+            self.epoch += 1
+        self._begun = True
+        return iter(self._share())
+
+    def __len__(self) -> int:
+        return len(self._share())
+
+    def _share(self) -> list[SampleKey]:
+        """This process's part of the epoch."""
+        keys = self._keys()
+        size = self.batch_size // self.num_replicas
+        starts = range(self.rank * size, len(keys), self.batch_size)
+        return list(chain.from_iterable(keys[start : start + size] for start in starts))
+
+    def _keys(self) -> list[SampleKey]:
+        """All processes' keys of the epoch, in whole batches; drawn once."""
+        if self._drawn is None or self._drawn[0] != self.epoch:
+            with all_seeded(mixed_seed(self.seed, self.epoch)):
+                indices = [int(index) for index in self.base]
+            seen: Counter[int] = Counter()
+            keys = []
+            for index in indices[: len(indices) // self.batch_size * self.batch_size]:
+                keys.append(SampleKey(index, self.seed, self.epoch, nth=seen[index]))
+                seen[index] += 1
+            self._drawn = self.epoch, keys
+        return self._drawn[1]
+
+
+def build_sampler(
+    train: Sequence[tuple],
+    name: str,
+    *,
+    seed: int,
+    batch_size: int,
+    num_instances: int = 4,
+    num_cams: int = 1,
+    num_datasets: int = 1,
+    num_replicas: int = 1,
+    rank: int = 0,
+) -> SeededSampler:
+    """One of torchreid's training samplers, seeded.
+
+    Args:
+        train: torchreid's list of (path, identity, camera, number of the data set).
+        name: torchreid's name of the sampler.
+        seed: of the run.
+        batch_size: of all processes together.
+        num_instances: images of one identity in a batch (RandomIdentitySampler).
+        num_cams: cameras in a batch (RandomDomainSampler); 0 for all.
+        num_datasets: data sets in a batch (RandomDatasetSampler); 0 for all.
+        num_replicas: how many processes share a batch; each gets whole identities.
+        rank: which of them this is, from 0.
+    Raises:
+        ValueError: the name is unknown, or the data do not fill a batch.
+    """
+    known = torchreid.data.sampler.AVAI_SAMPLERS
+    if name not in known:
+        raise ValueError(f"train_sampler: unknown {name!r}, expected one of {', '.join(known)}")
+    if name == IDENTITY_SAMPLER:
+        _check_identities(train, batch_size, num_instances, num_replicas)
+    elif len(train) < batch_size:
+        raise ValueError(
+            f"{len(train)} training images do not fill a batch of {batch_size}; lower "
+            "batch_size_train (train.batch_size)"
+        )
+    try:
+        with all_seeded(mixed_seed(seed, _CONSTRUCTION)):
+            base = torchreid.data.sampler.build_train_sampler(
+                train,
+                name,
+                batch_size=batch_size,
+                num_instances=num_instances,
+                num_cams=num_cams,
+                num_datasets=num_datasets,
+            )
+    except (AssertionError, ValueError) as error:
+        cameras, sources = _sizes(train, 2), _sizes(train, 3)
+        raise ValueError(
+            f"{name} cannot fill a batch of {batch_size} evenly with num_cams={num_cams}, "
+            f"num_datasets={num_datasets}: found {len(cameras)} cameras of {min(cameras)} images "
+            f"and more, {len(sources)} data sets of {min(sources)} images and more"
+        ) from error
+    return SeededSampler(base, seed, batch_size=batch_size, num_replicas=num_replicas, rank=rank)
+
+
+def _sizes(train: Sequence[tuple], column: int) -> list[int]:
+    return list(Counter(record[column] for record in train).values())
+
+
+def _check_identities(
+    train: Sequence[tuple], batch_size: int, num_instances: int, num_replicas: int
+) -> None:
+    """Refuses batches that the identity sampler cannot fill or a triplet loss cannot learn from."""
+    batch = f"batch_size_train={batch_size}, num_instances={num_instances}"
+    wanted, rest = divmod(batch_size, num_instances)
+    if rest or wanted % num_replicas:
+        raise ValueError(
+            f"{batch}: expected batches of whole identities, a multiple of num_instances"
+            + (f" for each of {num_replicas} processes" if num_replicas > 1 else "")
+        )
+    found = len({pid for _, pid, *_ in train})
+    if found < 2 or wanted // num_replicas < 2:
+        raise ValueError(
+            f"{batch}: {found} identities found, {wanted // num_replicas} a batch; a triplet needs "
+            "two, its anchor's and another"
+        )
+    if wanted > found:
+        raise ValueError(
+            f"{batch}: a batch has {wanted} identities, but the training set has {found}; lower "
+            "batch_size_train (train.batch_size) or raise num_instances (sampler.num_instances)"
+        )

@@ -1,0 +1,86 @@
+"""The charts of DensePose: which part a point of the body lies on, and its U and V.
+
+A body segment (a limb, the torso, the head) has a frame of its own: s runs along it from 0 to 1,
+and round it w runs from 0 to 1 over one half and again over the other. Where s and w begin:
+
+    segment         s from, to       half 0, half 1    w from, to
+    torso           neck, crotch     front, back       the body's left, its right
+    arms and legs   body, hand/foot  front, back       outside, inside
+    foot            heel, toe        outside, inside   top, sole
+    head            neck, crown      left, right       face, back of the head
+
+Each half is one chart (hands and feet: both halves together are one), and its U and V are affine
+in s and w. Directions as in DensePose's own output; `tests/test_synthetic.py` checks them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from magnifier_plugin.regions import PARTS
+
+# U or V as a function of (s, w): constant, factor of s, factor of w.
+_ALONG = (0.0, 1.0, 0.0)
+_AGAINST = (1.0, -1.0, 0.0)
+_AROUND = (0.0, 0.0, 1.0)
+_BACKWARD = (1.0, 0.0, -1.0)
+_FIRST_HALF = (0.5, 0.0, -0.5)
+_SECOND_HALF = (0.5, 0.0, 0.5)
+
+# Limb → for each half: the chart's name, U, V.
+_LIMBS = {
+    "upper arm": (("inner", _ALONG, _BACKWARD), ("outer", _ALONG, _BACKWARD)),
+    "lower arm": (("inner", _AGAINST, _AROUND), ("outer", _ALONG, _BACKWARD)),
+    "upper leg": (("front", _AGAINST, _AROUND), ("back", _ALONG, _BACKWARD)),
+    "lower leg": (("front", _ALONG, _BACKWARD), ("back", _AGAINST, _BACKWARD)),
+}
+# Hands and feet mirror U where limbs mirror nothing, so each side has its own row.
+_ENDS = {
+    "left hand": (("", _SECOND_HALF, _ALONG), ("", _FIRST_HALF, _ALONG)),
+    "right hand": (("", _FIRST_HALF, _ALONG), ("", _SECOND_HALF, _ALONG)),
+    "left foot": (("", _ALONG, _SECOND_HALF), ("", _ALONG, _FIRST_HALF)),
+    "right foot": (("", _AGAINST, _SECOND_HALF), ("", _AGAINST, _FIRST_HALF)),
+}
+_SEGMENTS = {
+    "torso": (("front", _ALONG, _AROUND), ("back", _ALONG, _AROUND)),
+    "head": (("left", _AROUND, _ALONG), ("right", _BACKWARD, _ALONG)),
+    **{f"{side} {limb}": halves for limb, halves in _LIMBS.items() for side in ("left", "right")},
+    **_ENDS,
+}
+
+# The order is the index of every table of segments, here and in body.py and fabric.py.
+SEGMENTS = tuple(_SEGMENTS)
+
+
+class Surface(NamedTuple):
+    """Where samples of the body lie on it; every array is [N]."""
+
+    segment: np.ndarray  # int, index into SEGMENTS
+    s: np.ndarray  # float32: along the segment, in [0, 1] but for what overhangs its ends
+    w: np.ndarray  # float32 in [0, 1]: round one half
+    half: np.ndarray  # int, 0 or 1
+
+
+_PART = np.array(
+    [
+        [PARTS.index(f"{name} {half[0]}".strip()) for half in halves]
+        for name, halves in _SEGMENTS.items()
+    ],
+    dtype=np.uint8,
+)
+_UV = np.array([[half[1:] for half in halves] for halves in _SEGMENTS.values()], dtype=np.float32)
+
+
+def to_iuv(surface: Surface) -> np.ndarray:
+    """DensePose's labels of samples on the body.
+
+    Args:
+        surface: the samples' segments and coordinates.
+    Returns:
+        uint8 [N, 3] in the order I (1..24), U, V (0..255 for 0..1).
+    """
+    affine = _UV[surface.segment, surface.half]  # [N, (U, V), (constant, s, w)]
+    uv = affine[..., 0] + affine[..., 1] * surface.s[:, None] + affine[..., 2] * surface.w[:, None]
+    uv = np.rint(np.clip(uv, 0, 1) * 255).astype(np.uint8)
+    part = _PART[surface.segment, surface.half]
+    return np.concatenate([part[:, None], uv], axis=1)

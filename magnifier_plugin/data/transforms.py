@@ -1,0 +1,203 @@
+"""One joint transform for a photo and its maps, rebuilt from the one torchreid made for photos.
+
+torchreid turns names (`random_flip`) into a `Compose` that knows images only. `rebuild` makes the
+same steps draw once and act on the image, the label map and the IUV.
+"""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+import torchreid
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms as v1
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from magnifier_plugin.data import augmentations
+from magnifier_plugin.data.maps import IUV, LabelMap
+
+# What `transforms` may name: torchreid's five (it ignores an unknown name) and the paper's crop.
+PAD_CROP = "pad_crop"
+TRANSFORMS = (
+    "random_flip",
+    "random_crop",
+    "random_patch",
+    "color_jitter",
+    "random_erase",
+    PAD_CROP,
+)
+
+
+class View(NamedTuple):
+    """One augmented sample.
+
+    Attributes:
+        image: float32 [3, H, W], normalised.
+        labels: uint8 [H, W], region ids 0..7 or 255, or None as it came.
+        iuv: uint8 [3, H, W] in the order I, U, V, or None as it came.
+    """
+
+    image: Tensor
+    labels: Tensor | None
+    iuv: Tensor | None
+
+
+class JointTransform:
+    """Applies each step to the image and its maps with the same draw.
+
+    All draws come from torch's generator: seeded outside, one seed gives one result.
+
+    Args:
+        steps: torchvision v2 transforms, in order; none of them leaves everything as it is.
+    """
+
+    def __init__(self, steps: Sequence[v2.Transform]):
+        self.steps = tuple(steps)
+
+    def __call__(
+        self,
+        image: Image.Image,
+        labels: np.ndarray | None = None,
+        iuv: np.ndarray | None = None,
+    ) -> View:
+        """Augments one sample.
+
+        Args:
+            image: RGB.
+            labels: uint8 [H, W] of the image's size, or None.
+            iuv: uint8 [H, W, 3] of the image's size, in the order I, U, V, or None.
+        """
+        sample = (
+            image,
+            None if labels is None else LabelMap(labels),
+            None if iuv is None else IUV(iuv.transpose(2, 0, 1)),
+        )
+        for step in self.steps:
+            sample = step(*sample)
+        return View(*(_plain(part) for part in sample))
+
+    def __repr__(self) -> str:
+        return f"JointTransform({', '.join(map(repr, self.steps))})"
+
+
+def rebuild(transform: v1.Compose | None, donors: Sequence[str] = ()) -> JointTransform:
+    """The joint transform with the steps of an image transform.
+
+    Args:
+        transform: torchreid's (`datamanager.transform_tr`) or another Compose of the steps it
+            knows; torchvision v2 transforms are taken as they are. None leaves images undecoded.
+        donors: paths of training images, from which RandomPatch cuts its patches.
+    Raises:
+        TypeError: transform is no Compose, or has a step of an unknown type.
+        ValueError: a RandomPatch without donors, or a Resize that does not give height and width.
+    """
+    if transform is None:
+        return JointTransform(())
+    if not isinstance(transform, v1.Compose):
+        raise TypeError(
+            f"transform: expected torchvision.transforms.Compose, got {type(transform).__name__}; "
+            "a label map must go through the same steps as its image"
+        )
+    return JointTransform(
+        [_joint_step(step, donors) for step in _with_normalisation(transform.transforms)]
+    )
+
+
+def checked_names(transforms: str | Sequence[str] | None) -> list[str]:
+    """The names of transforms in lower case, each of them known.
+
+    Args:
+        transforms: one or several of `TRANSFORMS`; None for none.
+    Raises:
+        ValueError: a name is unknown.
+    """
+    names = [transforms] if isinstance(transforms, str) else list(transforms or ())
+    names = [name.lower() for name in names]
+    for name in names:
+        if name not in TRANSFORMS:
+            near = get_close_matches(name, TRANSFORMS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"transforms: unknown {name!r}, expected some of {', '.join(TRANSFORMS)}{hint}"
+            )
+    return names
+
+
+def with_pad_crop(transform: v1.Compose, height: int, width: int) -> v1.Compose:
+    """The transform with the paper's padded crop after resizing and flipping.
+
+    Args:
+        transform: torchreid's, which is left as it is.
+        height: of the image, in pixels.
+        width: likewise.
+    """
+    steps = list(transform.transforms)
+    geometric = (v1.Resize, v1.RandomHorizontalFlip)
+    place = 1 + max((i for i, step in enumerate(steps) if isinstance(step, geometric)), default=-1)
+    return v1.Compose([*steps[:place], augmentations.pad_crop(height, width), *steps[place:]])
+
+
+def _plain(part: Any) -> Any:
+    return part.as_subclass(Tensor) if isinstance(part, tv_tensors.TVTensor) else part
+
+
+def _resize(step: v1.Resize) -> v2.Transform:
+    if isinstance(step.size, int) or len(step.size) != 2:
+        raise ValueError(f"Resize: expected a size (height, width), got {step.size}")
+    return v2.Resize(step.size, interpolation=step.interpolation, antialias=step.antialias)
+
+
+def _random_patch(step: Any, donors: Sequence[str]) -> v2.Transform:
+    if not donors:
+        raise ValueError("RandomPatch: expected donors, the paths of images to cut patches from")
+    return augmentations.RandomPatch(
+        donors,
+        p=step.prob_happen,
+        area=(step.patch_min_area, step.patch_max_area),
+        aspect=step.patch_min_ratio,
+        p_upright=step.prob_rotate,
+        p_unflipped=step.prob_flip_leftright,
+    )
+
+
+def _with_normalisation(steps: Sequence[Any]) -> list[Any]:
+    """The steps with each ToTensor and the Normalize right behind it made one."""
+    merged: list[Any] = []
+    for step in steps:
+        if type(step) is v1.Normalize and merged and type(merged[-1]) is v1.ToTensor:
+            merged[-1] = augmentations.ToImageTensor(step.mean, step.std)
+        else:
+            merged.append(step)
+    return merged
+
+
+def _joint_step(step: Any, donors: Sequence[str]) -> v2.Transform:
+    """The joint form of one step of torchreid's Compose."""
+    if isinstance(step, v2.Transform):
+        return step
+    theirs = torchreid.data.transforms
+    known: dict[type, Callable[[], v2.Transform]] = {
+        v1.Resize: lambda: _resize(step),
+        v1.RandomHorizontalFlip: lambda: v2.RandomHorizontalFlip(step.p),
+        v1.ColorJitter: lambda: v2.ColorJitter(
+            step.brightness, step.contrast, step.saturation, step.hue
+        ),
+        v1.ToTensor: augmentations.ToImageTensor,
+        v1.Normalize: lambda: v2.Normalize(step.mean, step.std),
+        theirs.Random2DTranslation: lambda: augmentations.Random2DTranslation(
+            step.height, step.width, step.p, step.interpolation
+        ),
+        theirs.RandomPatch: lambda: _random_patch(step, donors),
+        theirs.RandomErasing: lambda: augmentations.RandomErasing(
+            step.probability, area=(step.sl, step.sh), aspect=step.r1
+        ),
+    }
+    if type(step) not in known:
+        raise TypeError(
+            f"transform: no joint form of {type(step).__name__}, expected "
+            f"{', '.join(kind.__name__ for kind in known)} or a torchvision v2 transform"
+        )
+    return known[type(step)]()

@@ -1,0 +1,158 @@
+"""The matches of every query and their ranks, without a loop over queries.
+
+Only a query's own matches decide its CMC, AP and INP, so nobody needs the whole ranking: each row's
+distances are sorted without their indices, several times faster than an argsort, and the place of a
+match is found among them by binary search.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magnifier_plugin.evaluation.sorting import sort_rows
+
+_BLOCK_BYTES = 2**26  # of distances that are sorted at a time
+
+
+class Matches(NamedTuple):
+    """The pairs of a query and a gallery image of its identity in another camera.
+
+    All fields are int64 [P], sorted by query, then rank.
+
+    query, gallery: the pair's row and column in the distance matrix.
+    rank: of the gallery image, from 1, among those that the query keeps.
+    order: 1 for the query's first match, 2 for its second, …
+    total: how many matches the query has.
+    """
+
+    query: np.ndarray
+    gallery: np.ndarray
+    rank: np.ndarray
+    order: np.ndarray
+    total: np.ndarray
+
+
+def find_matches(
+    distmat: Tensor,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+) -> Matches:
+    """The ranks of all matches; a query drops the gallery images of its identity and camera.
+
+    Args:
+        distmat: float32 or float64 [Q, G] on any device. Of equal distances the smaller index is
+            first.
+        q_pids, q_camids: integers [Q].
+        g_pids, g_camids: integers [G].
+    Raises:
+        ValueError: a distance is NaN.
+    """
+    query, gallery = _same_identity(q_pids, g_pids)
+    ahead = _count_ahead(distmat, query, gallery)
+    by_rank = np.lexsort((ahead, query))
+    query, gallery, ahead = query[by_rank], gallery[by_rank], ahead[by_rank]
+
+    kept = q_camids[query] != g_camids[gallery]
+    rank = ahead + 1 - _running_count(~kept, query)
+    query, gallery, rank = query[kept], gallery[kept], rank[kept]
+    order = _running_count(np.ones_like(query), query)
+    total = np.bincount(query, minlength=len(q_pids))[query]
+    return Matches(query, gallery, rank, order, total)
+
+
+def draw_single_shots(
+    distmat: Tensor, g_pids: np.ndarray, matches: Matches, generator: np.random.Generator
+) -> np.ndarray:
+    """Rank of each query's identity where the gallery is one random image of each identity.
+
+    Every query draws its own gallery, its own identity's image from its matches.
+
+    Args:
+        distmat: floating point [Q, G].
+        g_pids: int64 [G], all of 0..P-1 occur among them or in the queries.
+        matches: of these distances.
+        generator: makes the draws.
+    Returns:
+        int64 [V], from 1, one for each query that has a match.
+    """
+    first = np.flatnonzero(matches.order == 1)
+    queries, total = matches.query[first], matches.total[first]
+    targets = matches.gallery[first + generator.integers(total)]
+    own = g_pids[targets]
+
+    by_pid = np.argsort(g_pids, kind="stable")
+    pids, start, count = np.unique(g_pids[by_pid], return_index=True, return_counts=True)
+    ranks = np.empty(len(queries), np.int64)
+    step = max(1, _BLOCK_BYTES // (16 * len(pids)))
+    for i in range(0, len(queries), step):
+        block = slice(i, i + step)
+        shape = (len(queries[block]), len(pids))
+        drawn = by_pid[start + generator.integers(np.broadcast_to(count, shape))]
+        distances = _gather(distmat, queries[block, None], drawn)
+        target = _gather(distmat, queries[block], targets[block])[:, None]
+        closer = distances < target
+        closer |= (distances == target) & (drawn < targets[block, None])
+        closer &= pids != own[block, None]
+        ranks[block] = 1 + closer.sum(axis=1)
+    return ranks
+
+
+def _gather(distmat: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    rows, columns = (torch.from_numpy(index).to(distmat.device) for index in (rows, columns))
+    return distmat[rows, columns].cpu().numpy()
+
+
+def _same_identity(q_pids: np.ndarray, g_pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs (query, gallery image) of one identity, sorted by query."""
+    by_pid = np.argsort(g_pids, kind="stable")
+    start = np.searchsorted(g_pids, q_pids, sorter=by_pid)
+    count = np.searchsorted(g_pids, q_pids, side="right", sorter=by_pid) - start
+    query = np.repeat(np.arange(len(q_pids)), count)
+    return query, by_pid[start[query] + _running_count(np.ones_like(query), query) - 1]
+
+
+def _running_count(flags: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Flags set among the entries of the same group up to this one; group is sorted."""
+    running = np.concatenate([[0], flags.cumsum()])
+    return running[1:] - running[np.searchsorted(group, group)]
+
+
+def _count_ahead(distmat: Tensor, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """How many gallery images come before each pair's own; the pairs are sorted by query."""
+    ahead = [np.empty(0, np.int64)]
+    step = max(1, _BLOCK_BYTES // (distmat.shape[1] * distmat.element_size()))
+    for start in range(0, len(distmat), step):
+        block = distmat[start : start + step]
+        ordered = sort_rows(block)
+        if ordered[:, -1].isnan().any():  # sorting puts NaN last
+            row = start + int(ordered[:, -1].isnan().nonzero()[0])
+            raise ValueError(f"distmat: NaN in row {row}; were the features finite?")
+        pairs = slice(*np.searchsorted(query, (start, start + step)))
+        rows = torch.from_numpy(query[pairs] - start).to(distmat.device)
+        columns = torch.from_numpy(gallery[pairs]).to(distmat.device)
+        ahead.append(_count_ahead_in_block(block, ordered, rows, columns).cpu().numpy())
+    return np.concatenate(ahead)
+
+
+def _count_ahead_in_block(block: Tensor, ordered: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    if len(rows) == 0:
+        return rows
+    slots = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)
+    values = block.new_zeros(len(block), int(slots.max()) + 1)  # a row's pairs, side by side
+    values[rows, slots] = block[rows, columns]
+    closer = torch.searchsorted(ordered, values)[rows, slots]
+    closer_or_equal = torch.searchsorted(ordered, values, right=True)[rows, slots]
+
+    tied = closer_or_equal - closer > 1
+    if tied.any():  # only these rows need to know who stands where
+        tied_rows, index = rows[tied].unique(return_inverse=True)
+        order = block[tied_rows].sort(dim=1, stable=True).indices
+        places = torch.empty_like(order).scatter_(
+            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+        )
+        closer[tied] = places[index, columns[tied]]
+    return closer

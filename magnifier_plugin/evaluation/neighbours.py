@@ -1,0 +1,49 @@
+"""Each row's nearest and furthest rows, kept while distances come by in tiles."""
+
+import torch
+from torch import Tensor
+
+
+class Nearest:
+    """The `count` smallest of the keys that each of N rows was shown, in no order.
+
+    A key is a distance, or a negative one where the furthest rows are asked for.
+
+    keys: float32 [N, count], infinite where too few were shown.
+    indices: int64 [N, count].
+    """
+
+    def __init__(self, num_rows: int, count: int, device: torch.device):
+        self.keys = torch.full((num_rows, count), torch.inf, device=device)
+        self.indices = torch.zeros(num_rows, count, dtype=torch.int64, device=device)
+
+    def show(self, rows: slice, columns: slice, keys: Tensor) -> None:
+        """Takes the keys of `rows` towards `columns`, float32 [rows, columns], each pair once."""
+        count = self.keys.shape[1]
+        keys, indices = keys.topk(min(count, keys.shape[1]), dim=1, largest=False, sorted=False)
+        keys = torch.cat([self.keys[rows], keys], dim=1)
+        indices = torch.cat([self.indices[rows], indices + columns.start], dim=1)
+        self.keys[rows], kept = keys.topk(count, dim=1, largest=False, sorted=False)
+        self.indices[rows] = indices.gather(1, kept)
+
+
+def in_order(keys: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorts each row [N, count] by key, equal keys by index."""
+    indices, by_index = indices.sort(dim=1)
+    keys, by_key = keys.gather(1, by_index).sort(dim=1, stable=True)
+    return keys, indices.gather(1, by_key)
+
+
+def last_is_tied(keys: Tensor, count: int) -> Tensor:
+    """Whether more rows share the key of the last place than there are places.
+
+    Which of them have the smallest indices cannot be known from the smallest keys alone.
+
+    Args:
+        keys: float32 [N, C], ascending, the C smallest of each row; C == count if there are no more.
+    Returns:
+        bool [N].
+    """
+    if keys.shape[1] == count:
+        return torch.zeros_like(keys[:, 0], dtype=torch.bool)
+    return keys[:, count - 1] == keys[:, count]

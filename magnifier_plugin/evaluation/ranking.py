@@ -1,0 +1,162 @@
+"""CMC, mAP and mINP of a distance matrix.
+
+Ties: of two gallery images at the same distance the one with the smaller index comes first.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magnifier_plugin.evaluation.matches import Matches, draw_single_shots, find_matches
+
+Array = np.ndarray | Tensor
+
+
+class Ranking(NamedTuple):
+    """One evaluation's numbers; every mean runs over the `num_valid` queries that have a match.
+
+    cmc: float64 [max_rank]; cmc[r - 1] is the share of queries with a match among the first r.
+    mAP: mean average precision, in [0, 1].
+    mINP: mean inverse negative penalty (Ye et al., 2021), in [0, 1].
+    num_valid: queries with a match.
+    num_absent: queries left out because the gallery lacks their identity.
+    num_same_camera: queries left out because the gallery has their identity in their own camera
+        only.
+    """
+
+    cmc: np.ndarray
+    mAP: float
+    mINP: float
+    num_valid: int
+    num_absent: int
+    num_same_camera: int
+
+
+class _Problem(NamedTuple):
+    """Checked arguments; an id has become a code 0, 1, …, the same in query and gallery."""
+
+    distmat: Tensor  # float32 or float64 [Q, G]
+    q_pids: np.ndarray
+    g_pids: np.ndarray
+    q_camids: np.ndarray
+    g_camids: np.ndarray
+
+
+def evaluate_ranking(
+    distmat: Array,
+    q_pids: Array,
+    g_pids: Array,
+    q_camids: Array,
+    g_camids: Array,
+    max_rank: int = 50,
+) -> Ranking:
+    """CMC, mAP and mINP as Market-1501 counts them (Zheng et al., ICCV 2015).
+
+    A query's gallery images of the same identity and camera are left out. A query without a match
+    is left out of every mean, and counted. Of equal distances the smaller gallery index is first.
+
+    Args:
+        distmat: floating point [Q, G] on any device, smaller is more alike; may be infinite.
+        q_pids: identity of each query [Q], integers or strings.
+        g_pids: identity of each gallery image [G].
+        q_camids: camera of each query [Q], integers or strings.
+        g_camids: camera of each gallery image [G].
+        max_rank: length of the CMC; a smaller gallery carries the last value on.
+    Raises:
+        ValueError: shapes disagree, query or gallery is empty, a distance is NaN, max_rank < 1, or
+            no query has a match.
+    """
+    problem = _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
+    return _summarise(problem, find_matches(*problem), max_rank)
+
+
+def evaluate_cuhk03(
+    distmat: Array,
+    q_pids: Array,
+    g_pids: Array,
+    q_camids: Array,
+    g_camids: Array,
+    max_rank: int = 50,
+    repeats: int = 10,
+    seed: int = 0,
+) -> Ranking:
+    """The metric of CUHK03's classic split: single gallery shot (Li et al., CVPR 2014).
+
+    For each query one image of each gallery identity is drawn, and the CMC is that of the drawn
+    images, averaged over `repeats` draws. As in torchreid, mAP (and mINP) see the whole gallery.
+
+    Args:
+        distmat, q_pids, g_pids, q_camids, g_camids, max_rank: as in `evaluate_ranking`.
+        repeats: draws for each query, at least 1.
+        seed: alone decides the draws; numpy's and torch's global generators are left alone.
+    Raises:
+        ValueError: as `evaluate_ranking`, or repeats < 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats: expected at least 1, got {repeats}")
+    problem = _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
+    matches = find_matches(*problem)
+    ranking = _summarise(problem, matches, max_rank)
+    generator = np.random.default_rng(seed)
+    ranks = [
+        draw_single_shots(problem.distmat, problem.g_pids, matches, generator)
+        for _ in range(repeats)
+    ]
+    return ranking._replace(cmc=_cmc(np.concatenate(ranks), max_rank))
+
+
+def _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int) -> _Problem:
+    distmat = torch.as_tensor(distmat)
+    if distmat.ndim != 2 or not distmat.is_floating_point():
+        raise ValueError(
+            f"distmat: expected floating point [Q, G], got {distmat.dtype} {list(distmat.shape)}"
+        )
+    if distmat.numel() == 0:
+        raise ValueError(f"distmat: query or gallery is empty, got {list(distmat.shape)}")
+    if max_rank < 1:
+        raise ValueError(f"max_rank: expected at least 1, got {max_rank}")
+    if distmat.dtype != torch.float64:
+        distmat = distmat.float()
+    num_queries, num_gallery = distmat.shape
+    pids = _as_codes({"q_pids": (q_pids, num_queries), "g_pids": (g_pids, num_gallery)})
+    camids = _as_codes({"q_camids": (q_camids, num_queries), "g_camids": (g_camids, num_gallery)})
+    return _Problem(distmat, *pids, *camids)
+
+
+def _as_codes(named_ids: dict[str, tuple[Array, int]]) -> list[np.ndarray]:
+    ids = []
+    for name, (values, expected) in named_ids.items():
+        values = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if values.shape != (expected,):
+            raise ValueError(f"{name}: distmat asks for [{expected}], got {list(values.shape)}")
+        ids.append(values)
+    codes = np.unique(np.concatenate(ids), return_inverse=True)[1]
+    return np.split(codes, [len(ids[0])])
+
+
+def _summarise(problem: _Problem, matches: Matches, max_rank: int) -> Ranking:
+    first, last = matches.order == 1, matches.order == matches.total
+    num_queries, num_valid = len(problem.q_pids), int(first.sum())
+    absent = ~np.isin(problem.q_pids, problem.g_pids)
+    num_absent = int(absent.sum())
+    if num_valid == 0:
+        raise ValueError(
+            f"no query has a match in the gallery: {num_absent} of {num_queries} identities are "
+            f"absent from it, {num_queries - num_absent} are there in the query's own camera only"
+        )
+    precision = matches.order / matches.rank
+    return Ranking(
+        cmc=_cmc(matches.rank[first], max_rank),
+        mAP=float((precision / matches.total).sum() / num_valid),
+        mINP=float(precision[last].mean()),
+        num_valid=num_valid,
+        num_absent=num_absent,
+        num_same_camera=num_queries - num_valid - num_absent,
+    )
+
+
+def _cmc(first_ranks: np.ndarray, max_rank: int) -> np.ndarray:
+    hits = np.bincount(np.minimum(first_ranks, max_rank + 1) - 1, minlength=max_rank)
+    return hits[:max_rank].cumsum() / len(first_ranks)

@@ -1,0 +1,91 @@
+"""A search in bfloat16 that provably finds what a search in float32 finds.
+
+Features are rounded to bfloat16 and multiplied at a multiple of float32's speed. How far such a
+distance can be off is bounded (Cauchy-Schwarz on what the rounding took away), so a row's true
+neighbours are among the candidates whose rounded distance comes within that bound; only candidates
+are computed in float32. A row that kept too few candidates to prove this says so.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_ROUNDING = 2.0**-8  # bfloat16's largest relative error
+_BLOCK = 4096
+
+
+class RoundedFeatures:
+    """bfloat16 copies of features [n, D], centred: distances stay, the norms and errors shrink."""
+
+    def __init__(self, features: Tensor):
+        n, dim = features.shape
+        centre = features.mean(dim=0)
+        self.features = torch.empty_like(features, dtype=torch.bfloat16)
+        self.square_norms = features.new_empty(n)
+        lost, norms = features.new_empty(n), features.new_empty(n)
+        for start in range(0, n, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            centred = features[block] - centre
+            self.features[block] = centred
+            lost[block] = (centred - self.features[block]).norm(dim=1)
+            norms[block] = features[block].norm(dim=1)
+            self.square_norms[block] = centred.square().sum(dim=1)
+        kept = self.square_norms.sqrt()
+        # |x·y - x̂·ŷ| <= |x - x̂||ŷ| + |x||y - ŷ|, and float32's own error on both sides.
+        float32 = (dim + 32) * 2.0**-23 * (norms + norms.max()).square()
+        self.error = 2 * (lost * (kept + lost).max() + kept * lost.max()) + float32
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """Squared Euclidean distances, rounded, float32 [rows, columns]."""
+        products = self.features[rows] @ self.features[columns].T
+        norms = self.square_norms[rows, None] + self.square_norms[columns]
+        return norms.sub_(products, alpha=2)
+
+    def bound(self, distances: Tensor) -> Tensor:
+        """How far each rounded distance [n, C] can be from the true one; grows less than they do."""
+        # The product itself was rounded too, by a share of itself. It is (|x|² + |y|² - d) / 2.
+        least, most = self.square_norms.aminmax()
+        norms = self.square_norms[:, None]
+        product = torch.maximum(norms + most - distances, distances - norms - least)
+        return self.error[:, None] + _ROUNDING * product
+
+    def refine(
+        self, keys: Tensor, sign: int, exact: Callable[[Tensor], Tensor], count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Replaces the rounded keys that can matter by exact ones, the others by infinity.
+
+        Args:
+            keys: float32 [n, C], ascending, the C smallest of each row: sign times the rounded
+                distance. Changed in place.
+            exact: bool [n, C], a choice of them → their exact distances, float32 [chosen].
+            sign: 1 where the nearest are asked for, -1 where the furthest are.
+            count: how many exact ones each row must be sure of.
+        Returns:
+            keys, and bool [n]: these rows' `count` smallest are proved to be among them.
+        """
+        rounded = sign * keys
+        bound = self.bound(rounded)
+        chosen = torch.zeros_like(keys, dtype=torch.bool)
+        chosen[:, :count] = True
+        found = torch.full_like(keys, torch.inf)
+        found[chosen] = sign * exact(chosen)
+        worst = found[:, :count].amax(dim=1, keepdim=True)
+        further = (keys - bound <= worst) & ~chosen
+        found[further] = sign * exact(further)
+        # Whoever was not kept has a key of at least the last one's, so its true key is larger than:
+        proved = keys[:, -1] - bound[:, -1] > worst[:, 0]
+        # The bound assumes products summed in float32; it is cheap to see that it holds.
+        proved &= ((found - keys).abs() <= bound).logical_or_(found.isinf()).all(dim=1)
+        return found, proved
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether this is a CPU that multiplies bfloat16 natively.
+
+    GPUs sum bfloat16 products in ways that the bound does not cover, and are fast in float32.
+    """
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

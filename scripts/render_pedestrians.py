@@ -1,0 +1,155 @@
+"""Renders the embedded pedestrians into a Market-1501 folder, and a contact sheet of them.
+
+    python scripts/render_pedestrians.py --root reid-data
+    python scripts/render_pedestrians.py --root reid-data --contact-sheet pedestrians.png
+
+A second call reuses what the first one rendered.
+"""
+
+import argparse
+import colorsys
+import json
+import os
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from magnifier_plugin.data.synthetic.folder import DENSEPOSE, MARKET, PARAMETERS, ensure_rendered
+from magnifier_plugin.data.synthetic.plan import SyntheticOptions
+from magnifier_plugin.regions import NUM_PARTS
+
+_HELP = {
+    "identities": "people, half of them for training",
+    "cameras": "cameras, 2..6",
+    "images": "images of each person in each camera",
+    "twins": "share of people who have a near-twin, 0..1",
+    "occlusion": "share of images in which something hides a part of the person, 0..1",
+    "height": "of an image, pixels",
+    "width": "of an image, pixels",
+    "seed": "of everything that is random",
+}
+_PAPER, _INK, _FAINT = (250, 250, 248), (30, 30, 34), (120, 120, 126)
+_LABEL_WIDTH, _HEADER, _GAP = 118, 30, 6
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line: --root, one flag for each of SyntheticOptions' fields, the sheet."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--root", type=Path, required=True, help="torchreid's folder of data sets")
+    for option in fields(SyntheticOptions):
+        text = f"{_HELP[option.name]} (default {option.default})"
+        parser.add_argument(f"--{option.name}", type=option.type, help=text)
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--contact-sheet", type=Path, metavar="FILE.png", help="write a sheet")
+    parser.add_argument("--rows", type=int, default=6, help="people on the sheet (default 6)")
+    return parser.parse_args()
+
+
+def chosen_options(arguments: argparse.Namespace) -> SyntheticOptions | None:
+    """The options that were given on the command line; None if none was."""
+    given = {o.name: getattr(arguments, o.name) for o in fields(SyntheticOptions)}
+    given = {name: value for name, value in given.items() if value is not None}
+    return SyntheticOptions(**given) if given else None
+
+
+def part_colours() -> np.ndarray:
+    """One colour a part, uint8 [25, 3]: neighbouring numbers get hues far apart."""
+    colours = [(0, 0, 0)]
+    for part in range(NUM_PARTS):
+        hue, value = part * 7 % NUM_PARTS / NUM_PARTS, (1.0, 0.82)[part // 2 % 2]
+        colours.append(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.62, value)))
+    return np.array(colours, dtype=np.uint8)
+
+
+def paint_iuv(file: Path) -> Image.Image:
+    """DensePose's labels for eyes: parts by colour, U and V as shading."""
+    v, u, part = np.moveaxis(np.asarray(Image.open(file)), -1, 0)
+    shade = 0.6 + 0.4 * (0.5 * u + 0.5 * v) / 255
+    picture = part_colours()[part] * shade[..., None]
+    picture[part == 0] = 236
+    return Image.fromarray(picture.astype(np.uint8))
+
+
+def choose_people(identities: list[dict], rows: int) -> list[dict]:
+    """Twin pairs first, at most half of the rows, then people without a twin."""
+    pairs = [person for person in identities if person["twin"]]
+    rows = min(rows, len(identities))
+    first = pairs[: max(2, rows // 2 // 2 * 2)][:rows]
+    singles = [person for person in identities if not person["twin"]]
+    rest = singles + [person for person in pairs if person not in first]
+    return first + rest[: rows - len(first)]
+
+
+def describe(person: dict) -> str:
+    """A row's label: who it is, and what tells a twin from the other."""
+    worn = person["wardrobe"]
+    lines = [
+        f"identity {person['pid']}",
+        f"{worn['top_colour']} {worn['top']},",
+        f"{worn['bottom_colour']} {worn['bottom']}",
+    ]
+    if person["twin"]:
+        value = worn[person["detail"]]
+        detail = person["detail"].replace("_", " ")
+        lines += ["", f"near-twin of {person['twin']}:", f"{detail} {value}"]
+    return "\n".join(lines)
+
+
+def contact_sheet(folder: Path, rows: int) -> Image.Image:
+    """Identities × cameras, each photo with its IUV beside it."""
+    parameters = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
+    people = choose_people(parameters["identities"], rows)
+    height, width = parameters["options"]["height"], parameters["options"]["width"]
+    cell = 2 * width + _GAP
+    sheet = Image.new(
+        "RGB",
+        (
+            _LABEL_WIDTH + (cell + _GAP) * len(parameters["cameras"]),
+            _HEADER + (height + _GAP) * len(people),
+        ),
+        _PAPER,
+    )
+    pen = ImageDraw.Draw(sheet)
+    large, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    first_of: dict[tuple[int, int], dict] = {}
+    for shot in parameters["shots"]:
+        first_of.setdefault((shot["pid"], shot["camera"]), shot)
+    for column, camera in enumerate(parameters["cameras"]):
+        x = _LABEL_WIDTH + column * (cell + _GAP)
+        pen.text((x, 8), f"camera {camera['index']}", _INK, large)
+        for row, person in enumerate(people):
+            y = _HEADER + row * (height + _GAP)
+            shot = first_of[person["pid"], camera["index"]]
+            stem = shot["name"].partition(".")[0]
+            sheet.paste(Image.open(folder / MARKET / shot["folder"] / shot["name"]), (x, y))
+            sheet.paste(paint_iuv(folder / DENSEPOSE / f"{stem}_IUV.png"), (x + width, y))
+            if column == 0:
+                pen.multiline_text((8, y + 8), describe(person), _INK, small, spacing=3)
+    return sheet
+
+
+def main() -> None:
+    """Renders or reuses, and says how long it took."""
+    arguments = parse_arguments()
+    options = chosen_options(arguments)
+    before = (arguments.root / "synthetic" / PARAMETERS).exists()
+    started = time.perf_counter()
+    folder = ensure_rendered(arguments.root, options, arguments.workers)
+    seconds = time.perf_counter() - started
+    images = len(json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))["shots"])
+    if before:
+        print(f"{folder}: {images} images, rendered before")
+    else:
+        workers = min(arguments.workers or len(os.sched_getaffinity(0)), images)
+        rate = images / seconds / workers
+        print(f"{folder}: {images} images in {seconds:.1f} s, {rate:.0f} images/s/core")
+    if arguments.contact_sheet:
+        contact_sheet(folder, arguments.rows).save(arguments.contact_sheet)
+        print(f"{arguments.contact_sheet}: contact sheet")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from magnifier_plugin.data.labels import label_path, write_labels
+from magnifier_plugin.regions import REGION_COLOURS
+
+SPLITS = ("bounding_box_train", "query", "bounding_box_test")
+
+
+class MarketFolder(NamedTuple):
+    """A tiny Market-1501 and its label maps; the colour of a pixel tells its label."""
+
+    root: Path
+    masks_dir: Path
+    images: Path
+
+
+def person(rng: np.random.Generator, height: int = 32, width: int = 16) -> np.ndarray:
+    """uint8 [H, W]: a label map of blocks, 8 pixels each."""
+    blocks = rng.integers(0, len(REGION_COLOURS), (height // 8, width // 8), dtype=np.uint8)
+    return blocks.repeat(8, axis=0).repeat(8, axis=1)
+
+
+def painted(labels: np.ndarray) -> Image.Image:
+    """The image whose colours are those of the label map's regions."""
+    return Image.fromarray(np.array(REGION_COLOURS, dtype=np.uint8)[labels])
+
+
+def make_market(
+    root: Path,
+    pids: Sequence[int] = (2, 5, 6),
+    test_pids: Sequence[int] = (1, 3),
+    images: int = 2,
+    seed: int = 0,
+) -> MarketFolder:
+    """Writes each identity `images` times for each of two cameras, label maps for all."""
+    rng = np.random.default_rng(seed)
+    folder = MarketFolder(root, root / "masks", root / "market1501" / "Market-1501-v15.09.15")
+    for split in SPLITS:
+        (folder.images / split).mkdir(parents=True)
+        for pid in pids if split == "bounding_box_train" else test_pids:
+            for camera in (1, 2):
+                for shot in range(images):
+                    path = folder.images / split / f"{pid:04d}_c{camera}s1_{shot:06d}_01.jpg"
+                    labels = person(rng)
+                    painted(labels).save(path, quality=95, subsampling=0)
+                    place = label_path(path, root / "market1501", "market1501", folder.masks_dir)
+                    write_labels(place, labels)
+    return folder
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Callable[..., MarketFolder]:
+    """`make_market` in a folder of this test's own."""
+    return lambda **options: make_market(tmp_path / "data", **options)
+
+
+@pytest.fixture(scope="session")
+def market_folder(tmp_path_factory: pytest.TempPathFactory) -> MarketFolder:
+    """One tiny Market-1501 that all tests read and none changes."""
+    return make_market(tmp_path_factory.mktemp("market"))

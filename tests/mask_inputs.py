@@ -1,0 +1,48 @@
+"""Inputs that the tests of masks share: the real sample data, small made ones, the scripts."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from magnifier_plugin.annotators.densepose import write_iuv
+
+PROJECT = Path(__file__).resolve().parents[1]
+SAMPLES = PROJECT.parent / "shared" / "data"
+
+needs_samples = pytest.mark.skipif(
+    not SAMPLES.is_dir(), reason="the real sample files (../shared/data) are not here"
+)
+
+
+def script(name: str) -> ModuleType:
+    """A script of the project as a module, to call its `main`."""
+    spec = importlib.util.spec_from_file_location(name, PROJECT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_iuv(height: int = 32, width: int = 16, seed: int = 0) -> np.ndarray:
+    """Noise with every part, so that no plane can be taken for another."""
+    iuv = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    iuv[..., 0] %= 25
+    return iuv
+
+
+def save_photo(path: Path, height: int = 32, width: int = 16) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), (90, 120, 60)).save(path)
+    return path
+
+
+def make_market(root: Path, names: list[str]) -> tuple[Path, Path]:
+    """Photos in Market-1501's training folder and their IUV: the data set's folder, the IUV's."""
+    train = root / "reid-data" / "market1501" / "Market-1501-v15.09.15" / "bounding_box_train"
+    for seed, name in enumerate(names):
+        save_photo(train / f"{name}.jpg")
+        write_iuv(root / "iuv" / f"{name}_IUV.png", make_iuv(seed=seed))
+    return root / "reid-data" / "market1501", root / "iuv"

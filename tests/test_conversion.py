@@ -1,0 +1,254 @@
+"""Annotations meet their images and become label maps, in one process and in several."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mask_inputs import PROJECT, make_iuv, make_market, save_photo, script
+from PIL import Image
+
+from magnifier_plugin.annotators.densepose import IuvFolder, to_regions, write_iuv
+from magnifier_plugin.data.conversion import convert, convert_iuv_folder
+from magnifier_plugin.data.labels import label_path, read_labels, read_stamp
+from magnifier_plugin.data.matching import dataset_folder, list_images, match
+
+SCRIPT = PROJECT / "scripts" / "convert_masks.py"
+NAMES = ["0002_c1s1_000451_03", "0002_c1s1_000551_01", "0007_c2s3_071052_01"]
+
+
+# Which folder is meant, which annotation belongs to which image
+
+
+@pytest.mark.parametrize(
+    ("images", "dataset", "folder"),
+    [
+        ("/d/market1501", "market1501", "/d/market1501"),
+        ("/d/market1501/Market-1501-v15.09.15/query", "market1501", "/d/market1501"),
+        ("/d/Market-1501-v15.09.15/query", "market1501", "/d"),
+        ("/d/dukemtmc-reid/DukeMTMC-reID", "dukemtmcreid", "/d/dukemtmc-reid"),
+        ("/home/market1501/d/market1501/query", "market1501", "/home/market1501/d/market1501"),
+        ("/d/prid2011/prid_2011", "prid", "/d/prid2011"),
+        ("/d/my_people/train", "shop", "/d/my_people/train"),
+    ],
+)
+def test_data_sets_own_folder_is_found(images, dataset, folder):
+    assert dataset_folder(images, dataset) == Path(folder)
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
+def test_annotations_meet_images_by_name_then_by_folders():
+    images = [Path(p) for p in ("/d/detected/1_001.png", "/d/labeled/1_001.png", "/d/2.v1.png")]
+    items = [Named("/iuv/labeled/1_001"), Named("x/detected/1_001.png"), Named("2"), Named("3")]
+    matches = match(items, images)
+    assert {image: item.name for item, image in matches.pairs} == {
+        images[0]: "x/detected/1_001.png",
+        images[1]: "/iuv/labeled/1_001",
+        images[2]: "2",
+    }
+    assert (matches.missing, matches.strays) == ([], ["3"])
+
+
+def test_names_that_fit_several_images_stop_the_conversion():
+    images = [Path("/d/detected/1_001.png"), Path("/d/labeled/1_001.png")]
+    with pytest.raises(ValueError, match=r"1_001 fits .*detected.* and .*labeled.*[^$]*--images"):
+        match([Named("/iuv/1_001")], images)
+    with pytest.raises(ValueError, match=r"a/1 and b/1 both fit /d/1\.png"):
+        match([Named("a/1"), Named("b/1")], [Path("/d/1.png")])
+    with pytest.raises(
+        ValueError, match=r"no annotation has the name of an image.*\['7'\].*1\.png"
+    ):
+        match([Named("7")], [Path("/d/1.png")])
+    with pytest.raises(ValueError, match=r"refused.*'\.\.'"):
+        match([Named("../../etc/1")], [Path("/d/1.png")])
+
+
+def test_only_images_are_listed(tmp_path):
+    for name in (
+        "a.jpg",
+        "b/c.PNG",
+        "b/._c.PNG",
+        ".hidden/d.jpg",
+        "a_IUV.png",
+        "a_INDS.png",
+        "x/e.jpg",
+    ):
+        save_photo(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("")
+    assert list_images(tmp_path, skip=[tmp_path / "x"]) == [
+        tmp_path / "a.jpg",
+        tmp_path / "b/c.PNG",
+    ]
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        list_images(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image in it"):
+        list_images(tmp_path / "empty")
+
+
+# Conversion
+
+
+def test_label_maps_land_where_the_data_set_looks(tmp_path):
+    market, iuv = make_market(tmp_path, NAMES)
+    for number, images in enumerate((market, *market.glob("*"), *market.glob("*/*"))):
+        masks = tmp_path / f"masks{number}"
+        summary = convert_iuv_folder(iuv, images, masks / "market1501", progress=False)
+        assert summary.converted == len(NAMES)
+        for seed, photo in enumerate(sorted(market.rglob("*.jpg"))):
+            path = label_path(photo, market, "market1501", masks)
+            assert np.array_equal(read_labels(path), to_regions(make_iuv(seed=seed)))
+    assert number == 2
+
+
+def test_what_is_finished_is_not_done_again(tmp_path):
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    first = convert_iuv_folder(iuv, market, out, progress=False)
+    assert (first.converted, first.already_there) == (3, 0)
+    done = sorted(out.rglob("*.png"))
+    times = [path.stat().st_mtime_ns for path in done]
+    done[1].unlink()
+    again = convert_iuv_folder(iuv, market, out, progress=False)
+    assert (again.converted, again.already_there) == (1, 2)
+    assert done[0].stat().st_mtime_ns == times[0]
+    forced = convert_iuv_folder(iuv, market, out, overwrite=True, progress=False)
+    assert (forced.converted, forced.already_there) == (3, 0)
+    assert done[0].stat().st_mtime_ns > times[0]
+
+
+def test_two_label_sets_are_not_mixed_in_one_folder(tmp_path):
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    convert_iuv_folder(iuv, market, out, progress=False)
+    assert read_stamp(out).label_set == "densepose"
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="label sets must not be mixed"):
+            convert_iuv_folder(iuv, market, out, hands="background", overwrite=overwrite)
+    (out / "labels.json").unlink()
+    with pytest.raises(ValueError, match=r"no labels\.json"):
+        convert_iuv_folder(iuv, market, out, progress=False)
+    assert convert_iuv_folder(iuv, market, out, overwrite=True, progress=False).converted == 3
+
+
+def test_several_processes_write_what_one_writes(tmp_path):
+    market, iuv = make_market(tmp_path, [f"{pid:04d}_c1s1_000001_01" for pid in range(70)])
+    (iuv / "0033_c1s1_000001_01_IUV.png").write_bytes(b"no image")
+    one = convert_iuv_folder(iuv, market, tmp_path / "one", workers=1, progress=False)
+    two = convert_iuv_folder(iuv, market, tmp_path / "two", workers=2, progress=False)
+    assert (one.missing, one.failures, one.areas) == (two.missing, two.failures, two.areas)
+    assert (one.converted, len(one.failures)) == (69, 1)
+    files = {
+        p.relative_to(tmp_path / "one"): p.read_bytes() for p in (tmp_path / "one").rglob("*.*")
+    }
+    assert files == {
+        p.relative_to(tmp_path / "two"): p.read_bytes() for p in (tmp_path / "two").rglob("*.*")
+    }
+
+
+def test_a_killed_worker_is_told(tmp_path):
+    class Deadly(IuvFolder):
+        def __iter__(self):
+            return (DeadlyFile(file.name) for file in super().__iter__())
+
+    market, iuv = make_market(tmp_path, [f"{pid:04d}_c1s1_000001_01" for pid in range(40)])
+    with pytest.raises(RuntimeError, match="a worker process was killed"):
+        convert(Deadly(iuv), market, tmp_path / "masks" / "market1501", workers=2, progress=False)
+
+
+class DeadlyFile(Named):
+    def read(self, size):
+        os._exit(1)
+
+
+# The script
+
+
+def run(*arguments) -> int:
+    return script("convert_masks").main([str(argument) for argument in arguments])
+
+
+def densepose_iuv(iuv, images, out, *more) -> int:
+    return run("--source", "densepose-iuv", "--iuv", iuv, "--images", images, "--out", out, *more)
+
+
+def test_script_converts_what_is_good_and_names_what_is_not(tmp_path, capsys):
+    market, iuv = make_market(tmp_path, [*NAMES, "0008_a", "0009_b", "0010_c", "0011_d"])
+    write_iuv(iuv / "0008_a_IUV.png", make_iuv(height=64))
+    (iuv / "0009_b_IUV.png").write_bytes((iuv / "0009_b_IUV.png").read_bytes()[:100])
+    Image.fromarray(make_iuv()).save(iuv / "0010_c_IUV.png")
+    (iuv / "0011_d_IUV.png").unlink()
+    out = tmp_path / "masks" / "market1501"
+    assert densepose_iuv(iuv, market, out) == 1
+    told = capsys.readouterr().out
+    assert "3 converted" in told and "3 failed" in told and "1 images without" in told
+    for reason in ("0008_a.jpg: .*64 × 16", "0009_b.jpg: .*truncated", "0010_c.jpg: .*swapped"):
+        assert any(re.search(reason, line) for line in told.splitlines()), reason
+    assert "background" in told and "foot" in told
+    missing = "Market-1501-v15.09.15/bounding_box_train/0011_d.jpg\n"
+    assert (out / "missing.txt").read_text() == missing
+    assert (out / "failed.txt").read_text().count("\n") == 3
+    assert len(list(out.rglob("*.png"))) == 3
+
+
+def test_script_ends_well_and_says_what_was_there_already(tmp_path, capsys):
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    assert densepose_iuv(iuv, market, out) == 0
+    assert densepose_iuv(iuv, market, out) == 0
+    assert "3 already there" in capsys.readouterr().out
+    assert densepose_iuv(iuv, market, out, "--overwrite", "--workers", "1") == 0
+
+
+def test_script_tells_a_missing_or_empty_folder(tmp_path, capsys):
+    market, iuv = make_market(tmp_path, NAMES)
+    (tmp_path / "empty").mkdir()
+    assert densepose_iuv(tmp_path / "nowhere", market, tmp_path / "m") == 2
+    assert densepose_iuv(tmp_path / "empty", market, tmp_path / "m") == 2
+    assert densepose_iuv(iuv, tmp_path / "nowhere", tmp_path / "m") == 2
+    told = capsys.readouterr().err
+    assert "nowhere: no such folder" in told and "no *_IUV.png in it" in told
+    with pytest.raises(SystemExit, match="2"):
+        run("--source", "densepose-iuv", "--images", market, "--out", tmp_path / "m")
+    assert "needs --iuv" in capsys.readouterr().err
+
+
+def run_command(*command) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=False
+    )
+
+
+def test_script_runs_as_a_command(tmp_path):
+    market, iuv = make_market(tmp_path, NAMES)
+    (iuv / f"{NAMES[0]}_IUV.png").write_bytes(b"")
+    where = ("--iuv", iuv, "--images", market, "--out", tmp_path / "masks" / "market1501")
+    result = run_command(SCRIPT, "--source", "densepose-iuv", *where)
+    assert result.returncode == 1, result.stderr
+    assert "2 converted" in result.stdout
+    assert "image/s" not in result.stderr  # no progress bar where there is no terminal
+
+
+@pytest.mark.slow
+def test_workers_may_be_spawned(tmp_path):
+    """A spawned worker has no memory of its parent, as on macOS and in Python 3.14."""
+    market, iuv = make_market(tmp_path, [f"{pid:04d}_c1s1_000001_01" for pid in range(40)])
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing, runpy, sys\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('spawn')\n"
+        "    del sys.argv[0]\n"
+        "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    where = ("--iuv", iuv, "--images", market, "--out", tmp_path / "masks" / "market1501")
+    result = run_command(program, SCRIPT, "--source", "densepose-iuv", "--workers", "2", *where)
+    assert result.returncode == 0, result.stderr
+    assert "40 converted" in result.stdout

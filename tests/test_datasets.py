@@ -1,0 +1,320 @@
+"""Masked data sets: torchreid's items with label maps, sums, and errors that say what to do."""
+
+import logging
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchreid
+from conftest import MarketFolder, make_market
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from magnifier_plugin.data import datasets
+from magnifier_plugin.data.catalogue import (
+    dataset_class,
+    plain_name,
+    registered_datasets,
+    require_dataset,
+)
+from magnifier_plugin.data.datasets import MaskedDataset, in_stable_order, masked
+from magnifier_plugin.data.images import read_image
+from magnifier_plugin.data.labels import label_path, read_labels, write_labels
+from magnifier_plugin.data.seeding import SampleKey
+from magnifier_plugin.regions import UNKNOWN
+
+Market = Callable[..., MarketFolder]
+Market1501 = dataset_class("market1501")
+MarketMasked = masked(Market1501, "market1501")
+
+
+def transform(*names: str, height: int = 32, width: int = 16):
+    return torchreid.data.transforms.build_transforms(height, width, list(names))[0]
+
+
+def build(folder: MarketFolder, **options) -> MaskedDataset:
+    arguments = {"transform": transform(), "masks_dir": folder.masks_dir, "verbose": False}
+    return MarketMasked(root=str(folder.root), **{**arguments, **options})
+
+
+def label_file(folder: MarketFolder, image: str | Path) -> Path:
+    return label_path(image, folder.root / "market1501", "market1501", folder.masks_dir)
+
+
+def test_training_item_is_torchreids_and_a_mask(market_folder: MarketFolder) -> None:
+    ours = build(market_folder)
+    theirs = {
+        item["impath"]: item
+        for item in Market1501(root=str(market_folder.root), transform=transform(), verbose=False)
+    }
+    assert len(ours) == len(theirs) == 12
+    for item in ours:
+        expected, mask = theirs[item["impath"]], item.pop("mask")
+        torch.testing.assert_close(item.pop("img"), expected.pop("img"), atol=1e-6, rtol=0)
+        assert item == expected
+        labels = read_labels(label_file(market_folder, item["impath"]))
+        assert mask.dtype == torch.uint8 and np.array_equal(mask.numpy(), labels)
+
+
+@pytest.mark.parametrize("mode", ["query", "gallery"])
+def test_test_item_is_torchreids(market_folder: MarketFolder, mode: str) -> None:
+    ours = build(market_folder, mode=mode, masks_dir="/nowhere")
+    theirs = Market1501(
+        root=str(market_folder.root), transform=transform(), mode=mode, verbose=False
+    )
+    for item, expected in zip(ours, theirs, strict=True):
+        assert torch.equal(item.pop("img"), expected.pop("img"))
+        assert item == expected
+
+
+def test_several_views(market_folder: MarketFolder) -> None:
+    item = build(market_folder, k_tfm=3, transform=transform("random_crop"))[0]
+    assert len(item["img"]) == len(item["mask"]) == 3
+    assert not torch.equal(item["mask"][0], item["mask"][1]) or not torch.equal(
+        item["mask"][1], item["mask"][2]
+    )
+
+
+def test_a_key_fixes_the_sample(market_folder: MarketFolder) -> None:
+    names = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
+    dataset = build(market_folder, transform=transform(*names))
+    key = SampleKey(index=4, seed=1, epoch=2)
+    first, again = dataset[key], dataset[key]
+    assert torch.equal(first["img"], again["img"]) and torch.equal(first["mask"], again["mask"])
+    for other in (key._replace(seed=2), key._replace(epoch=3), key._replace(nth=1)):
+        assert dataset[other]["impath"] == first["impath"]
+        assert not torch.equal(dataset[other]["img"], first["img"])
+
+
+def test_sum_of_three_carries_masks_and_views(tmp_path: Path) -> None:
+    folders = [make_market(tmp_path / str(n), seed=n, images=n + 1) for n in range(3)]
+    parts = [build(folder, k_tfm=2) for folder in folders]
+    total = sum(parts)
+    plain = sum(
+        Market1501(root=str(folder.root), transform=transform(), verbose=False)
+        for folder in folders
+    )
+    assert isinstance(total, MaskedDataset) and total.k_tfm == 2
+    assert sorted(total.train) == sorted(plain.train)
+    for name in ("num_train_pids", "num_train_cams", "num_datasets"):
+        assert getattr(total, name) == getattr(plain, name)
+    assert len(total) == 6 + 12 + 18 and len(parts[0]) == 6
+    for item in total:
+        labels = read_labels(label_file(folders[item["dsetid"]], item["impath"]))
+        assert all(np.array_equal(mask.numpy(), labels) for mask in item["mask"])
+
+
+def test_sum_with_a_plain_data_set_is_refused(market_folder: MarketFolder) -> None:
+    plain = Market1501(root=str(market_folder.root), transform=transform(), verbose=False)
+    with pytest.raises(TypeError, match="cannot add Market1501 to Market1501Masked"):
+        build(market_folder) + plain
+
+
+def test_combineall_takes_masks_of_query_and_gallery(market_folder: MarketFolder) -> None:
+    dataset = build(market_folder, combineall=True)
+    assert len(dataset) == 12 + 8 + 8 and dataset.num_train_pids == 5
+    for item in dataset:
+        labels = read_labels(label_file(market_folder, item["impath"]))
+        assert np.array_equal(item["mask"].numpy(), labels)
+
+
+def test_missing_label_maps_are_unknown_and_counted(
+    market: Market, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = market()
+    image = sorted((folder.images / "bounding_box_train").iterdir())[3]
+    label_file(folder, image).unlink()
+    joint = torchreid.data.transforms.build_transforms(32, 16, ["random_crop"])[0]
+    with caplog.at_level(logging.INFO):
+        dataset = build(folder, transform=joint)
+    assert "market1501: 1 of 12 training images have no label map in" in caplog.text
+    unknown = {item["impath"] for item in dataset if (item["mask"] == UNKNOWN).all()}
+    assert unknown == {str(image)}
+
+
+def test_too_many_missing_label_maps(market: Market) -> None:
+    folder = market()
+    shutil.rmtree(folder.masks_dir)
+    command = (
+        "12 of 12 training images have no label map in "
+        f"{folder.masks_dir}/market1501, at most a share of 0.3 may lack one (masks.max_missing); "
+        "make them with: python scripts/convert_masks.py --source densepose-iuv --iuv DIR "
+        f"--images {folder.root}/market1501 --out {folder.masks_dir}/market1501"
+    )
+    with pytest.raises(FileNotFoundError, match=re.escape(command)):
+        build(folder)
+    assert (build(folder, max_missing=1.0)[0]["mask"] == UNKNOWN).all()
+    assert "mask" not in build(folder, use_masks=False)[0]
+
+
+def test_masks_of_the_environment(
+    market_folder: MarketFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAGNIFIER_MASKS", str(market_folder.masks_dir))
+    assert (build(market_folder, masks_dir=None)[0]["mask"] != UNKNOWN).all()
+
+
+def test_bad_label_maps_are_named_by_a_worker(market: Market) -> None:
+    folder = market()
+    image = sorted((folder.images / "bounding_box_train").iterdir())[0]
+    small = label_file(folder, image)
+    write_labels(small, np.zeros((16, 16), np.uint8))
+    dataset = build(folder)
+    with pytest.raises(ValueError, match=re.escape(str(small))):
+        list(DataLoader(dataset, batch_size=12, num_workers=1))
+    Image.fromarray(np.full((32, 16), 24, np.uint8)).save(small)
+    with pytest.raises(ValueError, match=re.escape(f"{small}: label 24, expected 0..7")):
+        list(DataLoader(dataset, batch_size=12, num_workers=1))
+
+
+@pytest.mark.parametrize("mode", ["train", "query"])
+def test_a_damaged_image_is_named_by_a_worker(market: Market, mode: str) -> None:
+    folder = market()
+    dataset = build(folder, mode=mode)
+    path = Path(dataset.data[0][0])
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(OSError, match=re.escape(f"{path}: expected an image, but")):
+        list(DataLoader(dataset, batch_size=8, num_workers=1))
+
+
+def test_unreadable_images(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    Image.new("RGB", (64, 64), "red").save(broken)
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(OSError, match=re.escape(f"{broken}: expected an image")):
+        read_image(broken)
+    with pytest.raises(FileNotFoundError, match="no such image"):
+        read_image(tmp_path / "absent.jpg")
+
+
+def test_classes_and_data_sets_can_be_pickled(market_folder: MarketFolder) -> None:
+    assert masked(Market1501, "market1501") is MarketMasked
+    assert masked(MarketMasked, "market1501") is MarketMasked
+    assert pickle.loads(pickle.dumps(MarketMasked)) is MarketMasked
+    dataset = build(market_folder)
+    again = pickle.loads(pickle.dumps(dataset))
+    assert type(again) is MarketMasked and torch.equal(again[0]["img"], dataset[0]["img"])
+
+
+def test_a_class_of_ones_own_survives_a_new_process(
+    market_folder: MarketFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Own(Market1501):
+        pass
+
+    monkeypatch.setattr(__import__(__name__), "Own", Own, raising=False)
+    Own.__qualname__, Own.__module__ = "Own", __name__
+    variant = masked(Own, "own")
+    dataset = variant(
+        root=str(market_folder.root), transform=transform(), use_masks=False, verbose=False
+    )
+    data = pickle.dumps(dataset)
+    masked.cache_clear()
+    monkeypatch.delattr(datasets, "OwnMasked")
+    assert len(pickle.loads(data)) == 12
+    masked.cache_clear()
+
+
+@pytest.mark.slow
+def test_forkserver_workers(market_folder: MarketFolder) -> None:
+    dataset = build(market_folder)
+    loaded = list(
+        DataLoader(dataset, batch_size=12, num_workers=1, multiprocessing_context="forkserver")
+    )
+    expected = torch.stack([item["mask"] for item in dataset])
+    assert torch.equal(loaded[0]["mask"], expected)
+
+
+def test_order_and_numbers_do_not_depend_on_the_folders_order() -> None:
+    listed = [("b", 0, 1, 0), ("c", 5, 0, 0), ("a", 5, 0, 0)]
+    expected = [("a", 0, 0, 0), ("b", 1, 1, 0), ("c", 0, 0, 0)]
+    assert in_stable_order(listed) == in_stable_order(listed[::-1]) == expected
+
+
+# --- what is not there, or cannot be read -----------------------------------------------------
+
+
+def test_names() -> None:
+    assert plain_name("market1501_masked") == "market1501"
+    with pytest.raises(
+        ValueError, match=r"unknown data set 'market'.*cuhk03.*mean 'market1501'"
+    ) as e:
+        dataset_class("market")
+    assert "_masked" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in registered_datasets() if n != "synthetic"))
+def test_nothing_is_downloaded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("reached for the network")
+
+    monkeypatch.setattr("urllib.request.urlretrieve", refuse)
+    monkeypatch.setattr("gdown.download", refuse)
+    cls = dataset_class(name)
+    with pytest.raises(FileNotFoundError, match=f"{plain_name(name)}: looked for {tmp_path}"):
+        masked(cls, plain_name(name))(root=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_parts_are_named(market: Market) -> None:
+    folder = market()
+    require_dataset("market1501", folder.root)
+    require_dataset("market1501_masked", folder.root)
+    shutil.rmtree(folder.images / "query")
+    expected = r"looked for .*/market1501/.*query.*Expected in .*\{bounding_box_train,query,.*root"
+    with pytest.raises(FileNotFoundError, match=expected):
+        require_dataset("market1501", folder.root)
+    with pytest.raises(FileNotFoundError, match="withdrew"):
+        require_dataset("dukemtmcreid", folder.root)
+    (folder.root / "msmt17" / "MSMT17_V2").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="MSMT17_V1/train"):
+        require_dataset("msmt17", folder.root)
+    (folder.root / "prid2011").mkdir()
+    with pytest.raises(FileNotFoundError, match="prid: looked for .*cam_a"):
+        masked(dataset_class("prid"), "prid")(root=str(folder.root))
+
+
+def test_market_without_the_inner_folder(market: Market) -> None:
+    folder = market()
+    for part in folder.images.iterdir():
+        part.rename(folder.root / "market1501" / part.name)
+    folder.images.rmdir()
+    with pytest.warns(UserWarning, match="deprecated"):
+        dataset = build(folder)
+    assert all((item["mask"] != UNKNOWN).all() for item in dataset)
+
+
+def test_a_folder_name_that_torchreid_takes_for_an_identity(tmp_path: Path) -> None:
+    folder = make_market(tmp_path / "run-1_c2")
+    with pytest.raises(ValueError, match=r"takes '-1_c2' in this folder's name"):
+        build(folder)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "0002_c7s1_000000_01.jpg", "1502_c1s1_0_01.jpg"])
+def test_file_names_that_torchreid_cannot_read(market: Market, name: str) -> None:
+    folder = market()
+    Image.new("RGB", (16, 32)).save(folder.images / "query" / name)
+    with pytest.raises(ValueError, match=f"{name}: expected a name such as 0002_c1s1_000451_03"):
+        build(folder)
+
+
+def test_an_empty_part(market: Market) -> None:
+    folder = market(test_pids=())
+    with pytest.raises(ValueError, match=r"query: expected \*.jpg images, found none"):
+        build(folder)
+
+
+def test_an_empty_list_of_ones_own(tmp_path: Path) -> None:
+    class Empty(torchreid.data.ImageDataset):
+        dataset_dir = "empty"
+
+        def __init__(self, root: str = "", **options):
+            super().__init__([], [], [], **options)
+
+    with pytest.raises(ValueError, match="empty: torchreid takes the first image"):
+        masked(Empty, "empty")(root=str(tmp_path))

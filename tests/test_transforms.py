@@ -1,0 +1,233 @@
+"""The joint transform: torchreid's images, and label maps that stay where their image is."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torchreid
+from conftest import painted, person
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import Compose, GaussianBlur, Resize
+
+from magnifier_plugin.data import augmentations
+from magnifier_plugin.data.maps import IUV, LabelMap
+from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
+from magnifier_plugin.data.transforms import TRANSFORMS, checked_names, rebuild, with_pad_crop
+from magnifier_plugin.regions import MIRRORED_PART, PARTS, REGION_COLOURS, UNKNOWN
+
+theirs = torchreid.data.transforms
+HEIGHT, WIDTH = 96, 48
+PLAIN = {"norm_mean": [0.0, 0.0, 0.0], "norm_std": [1.0, 1.0, 1.0]}
+
+
+def compose(*names: str, **options: list[float]) -> Compose:
+    return theirs.build_transforms(HEIGHT, WIDTH, list(names), **options)[0]
+
+
+def photo(seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (64, 32, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def shared_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchreid's transforms draw what ours draw, in the same order."""
+    shared = SimpleNamespace(uniform=augmentations.uniform, randint=augmentations.randint)
+    monkeypatch.setattr(theirs, "random", shared)
+
+
+@pytest.mark.usefixtures("shared_draws")
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_torchreids_image(seed: int) -> None:
+    transform = compose("random_flip", "random_crop", "color_jitter")
+    joint = rebuild(transform)
+    with torch_seeded(seed):
+        expected = transform(photo())
+    with torch_seeded(seed):
+        view = joint(photo(), np.zeros((64, 32), np.uint8))
+    assert view.image.dtype == torch.float32
+    torch.testing.assert_close(view.image, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.usefixtures("shared_draws")
+def test_erases_torchreids_rectangle_with_the_normalised_mean() -> None:
+    transform = compose("random_erase")
+    joint, erased = rebuild(transform), 0
+    for seed in range(20):
+        with torch_seeded(seed):
+            expected = transform(photo())
+        with torch_seeded(seed):
+            image = joint(photo()).image
+        mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+        rectangle = (expected == mean).all(0)
+        erased += bool(rectangle.any())
+        assert (image[:, rectangle] == 0).all()
+        torch.testing.assert_close(image[:, ~rectangle], expected[:, ~rectangle], atol=1e-6, rtol=0)
+    assert 3 < erased < 17
+
+
+def colour_class(image: Tensor) -> Tensor:
+    """int64 [H, W]: the region whose colour is nearest."""
+    colours = torch.tensor(REGION_COLOURS, dtype=torch.float32) / 255
+    return (image.permute(1, 2, 0)[:, :, None] - colours).square().sum(-1).argmin(-1)
+
+
+def inside(labels: Tensor, margin: int = 3) -> Tensor:
+    """bool [H, W]: pixels whose neighbours have their label too, so that no colours mix."""
+    size = 2 * margin + 1
+    padded = torch.nn.functional.pad(labels[None].float(), [margin] * 4, mode="replicate")
+    windows = padded[0].unfold(0, size, 1).unfold(1, size, 1)
+    return (windows == labels[..., None, None]).all(-1).all(-1)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("random_flip",), ("random_crop",), ("pad_crop",), ("random_flip", "pad_crop", "random_crop")],
+)
+def test_labels_stay_on_the_image(names: tuple[str, ...]) -> None:
+    transform = compose(*names, **PLAIN)
+    if "pad_crop" in names:
+        transform = with_pad_crop(transform, HEIGHT, WIDTH)
+    joint, moved = rebuild(transform), 0
+    labels = person(np.random.default_rng(0))
+    still = rebuild(compose())(painted(labels), labels).labels
+    for seed in range(10):
+        with torch_seeded(seed):
+            view = joint(painted(labels), labels)
+        sure = inside(view.labels)
+        assert view.labels.shape == (HEIGHT, WIDTH) and view.labels.dtype == torch.uint8
+        assert sure.float().mean() > 0.3
+        assert torch.equal(colour_class(view.image)[sure], view.labels[sure].long())
+        moved += not torch.equal(view.labels, still)
+    assert moved >= 2
+
+
+def test_pad_crop_pads_black_and_background() -> None:
+    joint = rebuild(with_pad_crop(compose(**PLAIN), HEIGHT, WIDTH))
+    white = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    labels = np.full((HEIGHT, WIDTH), 4, np.uint8)
+    with torch_seeded(0):
+        views = [joint(white, labels) for _ in range(5)]
+    for view in views:
+        assert set(view.labels.unique().tolist()) == {0, 4}
+        assert torch.equal(view.image == 0, (view.labels == 0).expand(3, -1, -1))
+
+
+def test_pad_crop_comes_after_the_flip() -> None:
+    steps = with_pad_crop(compose("random_flip", "random_erase"), HEIGHT, WIDTH).transforms
+    kinds = [type(step).__name__ for step in steps]
+    assert kinds[:4] == ["Resize", "RandomHorizontalFlip", "RandomCrop", "ToTensor"]
+
+
+def test_unknown_labels_are_resized_not_mixed() -> None:
+    labels = np.full((64, 32), UNKNOWN, np.uint8)
+    labels[:, 16:] = 7
+    view = rebuild(compose())(photo(), labels)
+    assert set(view.labels.unique().tolist()) == {7, UNKNOWN}
+
+
+@pytest.mark.parametrize("size", [(64, 32), (100, 51), (300, 131), (7, 5)])
+def test_labels_are_resized_as_nearest_exact(size: tuple[int, int]) -> None:
+    labels = torch.from_numpy(np.random.default_rng(1).integers(0, 8, size, dtype=np.uint8))
+    expected = torch.nn.functional.interpolate(
+        labels[None, None], size=(HEIGHT, WIDTH), mode="nearest-exact"
+    )
+    view = rebuild(compose())(Image.new("RGB", size[::-1]), labels.numpy())
+    assert torch.equal(view.labels, expected[0, 0])
+
+
+def iuv_of(part: int, u: int, v: int) -> np.ndarray:
+    iuv = np.zeros((64, 32, 3), np.uint8)
+    iuv[:, :8] = part, u, v
+    return iuv
+
+
+@pytest.mark.parametrize("part", range(1, len(PARTS)))
+def test_mirrored_iuv(part: int) -> None:
+    joint = rebuild(compose("random_flip"))
+    joint.steps[1].p = 1.0
+    iuv = joint(photo(), iuv=iuv_of(part, 10, 30)).iuv
+    kind = PARTS[part].split()
+    u = 245 if {"hand", "foot", "head"} & set(kind) else 10
+    v = 225 if "torso" in kind else 30
+    assert iuv.shape == (3, HEIGHT, WIDTH)
+    assert iuv[:, 0, -1].tolist() == [MIRRORED_PART[part], u, v]
+    assert iuv[:, 0, 0].tolist() == [0, 0, 0]
+
+
+def test_mirroring_an_iuv_twice_changes_nothing() -> None:
+    joint = rebuild(compose("random_flip"))
+    joint.steps[1].p = 1.0
+    iuv = np.random.default_rng(0).integers(0, 25, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    image = photo().resize((WIDTH, HEIGHT))
+    once = joint(image, iuv=iuv).iuv
+    twice = joint(image, iuv=once.permute(1, 2, 0).numpy()).iuv
+    assert torch.equal(twice.permute(1, 2, 0), torch.from_numpy(iuv))
+
+
+def test_patch_comes_from_a_donor(tmp_path) -> None:
+    donor = tmp_path / "donor.png"
+    Image.new("RGB", (20, 40), (255, 0, 0)).save(donor)
+    joint = rebuild(compose("random_patch", **PLAIN), donors=[str(donor)])
+    joint.steps[1].p_upright = 1.0  # a rotated patch has black corners
+    grey = Image.new("RGB", (WIDTH, HEIGHT), (9, 9, 9))
+    labels = np.full((HEIGHT, WIDTH), 3, np.uint8)
+    with torch_seeded(0):
+        views = [joint(grey, labels) for _ in range(20)]
+    shares = [(view.image[0] == 1).float().mean().item() for view in views]
+    assert 3 < sum(share > 0 for share in shares) < 17
+    assert max(shares) <= 0.5
+    assert all((view.labels == 3).all() for view in views)
+    assert grey.getcolors() == [(WIDTH * HEIGHT, (9, 9, 9))]
+
+
+def test_a_seed_fixes_a_view_and_leaves_the_generator_alone() -> None:
+    joint = rebuild(compose("random_flip", "random_crop", "color_jitter", "random_erase"))
+    state, python_state = torch.get_rng_state(), random.getstate()
+    key = SampleKey(index=3, seed=1, epoch=5)
+    views = []
+    for other in (None, key._replace(epoch=6), None):
+        with torch_seeded(mixed_seed(*(other or key))):
+            views.append(joint(photo()).image)
+    assert torch.equal(views[0], views[2])
+    assert not torch.equal(views[0], views[1])
+    assert torch.equal(torch.get_rng_state(), state) and random.getstate() == python_state
+
+
+def test_without_a_transform_everything_stays() -> None:
+    labels = person(np.random.default_rng(0))
+    view = rebuild(None)(photo(), labels)
+    assert isinstance(view.image, Image.Image)
+    assert np.array_equal(view.labels.numpy(), labels)
+
+
+def test_maps_come_out_as_plain_tensors() -> None:
+    view = rebuild(compose())(
+        photo(), np.zeros((64, 32), np.uint8), np.zeros((64, 32, 3), np.uint8)
+    )
+    assert not isinstance(view.labels, LabelMap) and not isinstance(view.iuv, IUV)
+    assert type(view.image) is Tensor
+
+
+def test_names() -> None:
+    assert checked_names(None) == []
+    assert checked_names("Random_Flip") == ["random_flip"]
+    assert checked_names(TRANSFORMS) == list(TRANSFORMS)
+    with pytest.raises(
+        ValueError, match=r"'random_erasing'.*random_flip.*did you mean 'random_erase'"
+    ):
+        checked_names(["random_flip", "random_erasing"])
+
+
+def test_refusals() -> None:
+    with pytest.raises(TypeError, match=r"GaussianBlur, expected Resize.*RandomErasing"):
+        rebuild(Compose([GaussianBlur(3)]))
+    with pytest.raises(TypeError, match="expected torchvision.transforms.Compose, got function"):
+        rebuild(lambda image: image)
+    with pytest.raises(ValueError, match=r"Resize: expected a size \(height, width\), got 256"):
+        rebuild(Compose([Resize(256)]))
+    with pytest.raises(ValueError, match="RandomPatch: expected donors"):
+        rebuild(compose("random_patch"))
