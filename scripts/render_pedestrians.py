@@ -9,7 +9,6 @@ A second call reuses what the first one rendered.
 import argparse
 import colorsys
 import json
-import os
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +16,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from magnifier_plugin.data.synthetic.folder import DENSEPOSE, MARKET, PARAMETERS, ensure_rendered
+from magnifier_plugin.data.synthetic.folder import (
+    DENSEPOSE,
+    MARKET,
+    NAME,
+    PARAMETERS,
+    ensure_rendered,
+    usable_cores,
+)
 from magnifier_plugin.data.synthetic.plan import SyntheticOptions
 from magnifier_plugin.regions import NUM_PARTS
 
@@ -31,7 +37,7 @@ _HELP = {
     "width": "of an image, pixels",
     "seed": "of everything that is random",
 }
-_PAPER, _INK, _FAINT = (250, 250, 248), (30, 30, 34), (120, 120, 126)
+_PAPER, _INK = (250, 250, 248), (30, 30, 34)
 _LABEL_WIDTH, _HEADER, _GAP = 118, 30, 6
 
 
@@ -92,9 +98,13 @@ def describe(person: dict) -> str:
         f"{worn['bottom_colour']} {worn['bottom']}",
     ]
     if person["twin"]:
-        value = worn[person["detail"]]
-        detail = person["detail"].replace("_", " ")
-        lines += ["", f"near-twin of {person['twin']}:", f"{detail} {value}"]
+        detail = person["detail"]
+        lines += [
+            "",
+            f"near-twin of {person['twin']},",
+            f"but {detail.replace('_', ' ')}:",
+            worn[detail],
+        ]
     return "\n".join(lines)
 
 
@@ -135,7 +145,7 @@ def main() -> None:
     """Renders or reuses, and says how long it took."""
     arguments = parse_arguments()
     options = chosen_options(arguments)
-    before = (arguments.root / "synthetic" / PARAMETERS).exists()
+    before = (arguments.root / NAME / PARAMETERS).exists()
     started = time.perf_counter()
     folder = ensure_rendered(arguments.root, options, arguments.workers)
     seconds = time.perf_counter() - started
@@ -143,7 +153,7 @@ def main() -> None:
     if before:
         print(f"{folder}: {images} images, rendered before")
     else:
-        workers = min(arguments.workers or len(os.sched_getaffinity(0)), images)
+        workers = min(arguments.workers or usable_cores(), images)
         rate = images / seconds / workers
         print(f"{folder}: {images} images in {seconds:.1f} s, {rate:.0f} images/s/core")
     if arguments.contact_sheet:

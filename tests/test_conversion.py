@@ -67,7 +67,8 @@ def test_names_that_fit_several_images_stop_the_conversion():
     ):
         match([Named("7")], [Path("/d/1.png")])
     with pytest.raises(ValueError, match=r"refused.*'\.\.'"):
-        match([Named("../../etc/1")], [Path("/d/1.png")])
+        match([Named("a/../../etc/1")], [Path("/d/1.png")])
+    assert len(match([Named("../../relative/1")], [Path("/d/1.png")]).pairs) == 1
 
 
 def test_only_images_are_listed(tmp_path):

@@ -16,10 +16,13 @@ import numpy as np
 from PIL import Image
 
 from magnifier_plugin.annotators.files import read_png, write_png
+from magnifier_plugin.annotators.people import central_pixels, choose_person
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
 from magnifier_plugin.regions import NUM_PARTS, part_to_region
 
 SUFFIX = "_IUV.png"
+# Beside it, where several people were found: the number of the person at each pixel.
+PEOPLE_SUFFIX = "_INDS.png"
 
 
 def read_iuv(path: str | os.PathLike[str]) -> np.ndarray:
@@ -99,7 +102,24 @@ class IuvFile:
     def read(self, size: tuple[int, int]) -> Annotation:
         iuv = read_iuv(self.path)
         check_size(self.path, iuv.shape[:2], size)
-        return Annotation(to_regions(iuv, self.hands), iuv)
+        iuv, doubt = self._without_neighbours(iuv)
+        return Annotation(to_regions(iuv, self.hands), iuv, doubt)
+
+    def _without_neighbours(self, iuv: np.ndarray) -> tuple[np.ndarray, str]:
+        """Where `NAME_INDS.png` lies beside it: the person the picture is about, nobody else."""
+        path = self.path.with_name(self.path.name.removesuffix(SUFFIX) + PEOPLE_SUFFIX)
+        if not path.is_file():
+            return iuv, ""
+        people = np.asarray(read_png(path))
+        check_size(path, people.shape, iuv.shape[:2])
+        # Its numbers begin at 0, for the first person as for the background; DensePose gives them
+        # by rising score, so they also serve as scores.
+        numbers = np.unique(people[iuv[..., 0] > 0])
+        if len(numbers) < 2:
+            return iuv, ""
+        mine = [(people == number) & (iuv[..., 0] > 0) for number in numbers]
+        best, doubt = choose_person([central_pixels(mask) for mask in mine], numbers.tolist())
+        return iuv * mine[best][..., None], doubt
 
 
 class IuvFolder:

@@ -83,7 +83,7 @@ class DumpFile:
         for number, entry in enumerate(self._entries):
             try:
                 name, people = str(entry["file_name"]), tuple(self._people(entry))
-            except (LookupError, TypeError, AttributeError) as error:
+            except (LookupError, TypeError, AttributeError, RuntimeError) as error:
                 raise ValueError(
                     f"{self.path}: entry {number} lacks what a dump has ({error!r}), expected "
                     "file_name, scores, pred_boxes_XYXY and pred_densepose"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -76,10 +76,10 @@ class NpyFolder:
     name = "npy"
     has_iuv = False
     label_set = "magnifiernet-authors"
+    definition: ClassVar[dict[str, Any]] = {"ids": "as they are"}
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folders = (Path(folder),)
-        self.definition: dict[str, Any] = {"ids": "as they are"}
         self._paths = annotation_files(folder, SUFFIX)
 
     def __iter__(self) -> Iterator[NpyFile]:

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from magnifier_plugin.annotators.densepose import PEOPLE_SUFFIX
+from magnifier_plugin.annotators.densepose import SUFFIX as IUV_SUFFIX
 from magnifier_plugin.annotators.source import Item
 from magnifier_plugin.data.catalogue import registered_datasets
 from magnifier_plugin.data.labels import OPTIONAL_FOLDER
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
-_ANNOTATION_ENDINGS = ("_IUV.png", "_INDS.png")
+_ANNOTATION_ENDINGS = (IUV_SUFFIX, PEOPLE_SUFFIX)
 _LISTED = 10
 
 
@@ -100,7 +102,7 @@ def match(items: Iterable[Item], images: Sequence[Path]) -> Matches:
         images: paths of images.
     Raises:
         ValueError: a name fits several images equally well, two annotations fit one image, no
-            annotation fits any image, or a name has `..` in it.
+            annotation fits any image, or a name has `..` within.
     """
     by_name = defaultdict(list)
     for image in images:
@@ -108,7 +110,7 @@ def match(items: Iterable[Item], images: Sequence[Path]) -> Matches:
     found: dict[Path, Item] = {}
     strays, unclear = [], []
     for item in items:
-        candidates = _best(item.name, by_name.get(_bare(item.name), []))
+        candidates = _best(_folders(item.name), by_name.get(_bare(item.name), []))
         if not candidates:
             strays.append(item.name)
         elif len(candidates) > 1:
@@ -148,17 +150,28 @@ def _is_image(name: str) -> bool:
 
 def _bare(name: str | PurePath) -> str:
     """A file's name up to its first dot, which is what DensePose's tools keep of it."""
-    path = PurePath(name)
-    if ".." in path.parts:
-        raise ValueError(f"{name}: refused, a path that climbs with '..' names no image")
-    return path.name.partition(".")[0]
+    return PurePath(name).name.partition(".")[0]
 
 
-def _best(name: str, images: list[Path]) -> list[Path]:
-    """Of images with one name, those that share the longest tail of folders with `name`."""
+def _folders(name: str) -> tuple[str, ...]:
+    """The folders in an annotation's name; no file is ever opened by such a name.
+
+    An annotator that was called with a relative path writes names that begin with `..`. That is
+    dropped; a `..` further on is written by no tool, and refused.
+    """
+    parts = PurePath(name).parent.parts
+    while parts and parts[0] == "..":
+        parts = parts[1:]
+    if ".." in parts:
+        raise ValueError(f"{name}: refused, '..' within a path names no image")
+    return parts
+
+
+def _best(folders: tuple[str, ...], images: list[Path]) -> list[Path]:
+    """Of images with one name, those that share the longest tail of folders."""
     if len(images) < 2:
         return images
-    shared = [_common_tail(PurePath(name).parent.parts, image.parent.parts) for image in images]
+    shared = [_common_tail(folders, image.parent.parts) for image in images]
     return [image for image, n in zip(images, shared, strict=True) if n == max(shared)]
 
 

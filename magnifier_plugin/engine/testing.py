@@ -83,7 +83,9 @@ class EvaluatingEngine(torchreid.engine.Engine):
             rank-1 of the last target, as torchreid's.
         """
         self.results = {}
-        rank1 = super().test(*args, **options)
+        # Loaders draw a seed; testing more or less often must not change what is trained.
+        with torch.random.fork_rng(devices=[]):
+            rank1 = super().test(*args, **options)
         self._write_results(Path(options.get("save_dir") or self.save_dir))
         return rank1
 

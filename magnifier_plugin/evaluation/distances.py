@@ -1,8 +1,9 @@
 """Distances between embeddings, the same numbers as torchreid's `compute_distance_matrix`."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from magnifier_plugin.evaluation.checks import as_features
 
 
 def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
@@ -16,14 +17,9 @@ def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -
     Returns:
         float32 [Q, G].
     Raises:
-        ValueError: the shapes do not fit each other, or the metric is unknown.
+        ValueError: the features fail `as_features`, or the metric is unknown.
     """
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"expected features [Q, D] and [G, D], got {list(query.shape)} and "
-            f"{list(gallery.shape)}"
-        )
-    query, gallery = query.float(), gallery.float()
+    query, gallery = as_features(query, gallery)
     if metric == "euclidean":
         return squared_euclidean(query, gallery)
     if metric == "cosine":

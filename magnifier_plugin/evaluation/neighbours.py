@@ -40,7 +40,7 @@ def last_is_tied(keys: Tensor, count: int) -> Tensor:
     Which of them have the smallest indices cannot be known from the smallest keys alone.
 
     Args:
-        keys: float32 [N, C], ascending, the C smallest of each row; C == count if there are no more.
+        keys: float32 [N, C], ascending, the C smallest of each row; C == count if these are all.
     Returns:
         bool [N].
     """

@@ -1,19 +1,29 @@
-"""k-reciprocal re-ranking (Zhong et al., CVPR 2017) on lists of neighbours, in bounded memory."""
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017), exact, in bounded memory.
 
-from collections.abc import Iterator
+The authors' code, and torchreid's copy of it, hold several dense N × N matrices of all N = Q + G
+images and loop over rows in Python. Here everything is lists of neighbours, and dense is only the
+result. Ties: of two images at the same distance the one with the smaller index is nearer, queries
+before gallery.
+"""
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from magnifier_plugin.evaluation.checks import as_distances, as_features
 from magnifier_plugin.evaluation.encoding import encode, expand_locally
+from magnifier_plugin.evaluation.jaccard import InvertedIndex
 from magnifier_plugin.evaluation.rounded import bfloat16_is_fast
-from magnifier_plugin.evaluation.sources import FeatureSource, MatrixSource
+from magnifier_plugin.evaluation.sources import FeatureSource, MatrixSource, Source
 
 Array = np.ndarray | Tensor
-GIB = 2**30
+
+FORMS = ("torchreid", "paper")
+SEARCHES = ("auto", "float32", "bfloat16")
+_GIB = 2**30
 
 
+@torch.no_grad()
 def rerank(
     query_features: Array,
     gallery_features: Array,
@@ -22,70 +32,100 @@ def rerank(
     lambda_value: float = 0.3,
     *,
     form: str = "torchreid",
-    memory: float = 0.5,
     search: str = "auto",
+    memory: float = 0.5,
 ) -> Array:
-    features = _features(query_features, gallery_features)
-    _check_parameters(k1, k2, lambda_value, form, memory, num_rows=sum(map(len, features)))
-    in_bfloat16 = search == "bfloat16" or (search == "auto" and bfloat16_is_fast(features[0].device))
-    memory = int(memory * GIB)
-    source = FeatureSource(*features, form, in_bfloat16, memory)
-    return _rerank(source, k1, k2, lambda_value, memory)
+    """Re-ranked distances from features.
+
+    Features are taken as given: for torchreid's cosine distance normalise them (the scale of all
+    distances drops out).
+
+    Args:
+        query_features: floating point [Q, D]; half precision is computed in float32.
+        gallery_features: floating point [G, D], on the same device.
+        k1: size of the reciprocal neighbourhoods, in 1..Q+G-1.
+        k2: rows that local query expansion averages, in 1..Q+G; 1 leaves it out.
+        lambda_value: weight of the original distance in [0, 1]; the Jaccard distance has the rest.
+        form: the original distance is, before it is divided by its largest in the row, "torchreid"
+            the fourth power of the Euclidean distance (torchreid squares its squared distances:
+            what its users report), "paper" the second.
+        search: how neighbours among the gallery are found. "bfloat16" rounds, then proves and
+            repairs what rounding could have changed; "auto" takes it where the CPU has the
+            instructions; the neighbours are those of "float32" either way.
+        memory: GiB to work in, beside the features (twice), lists of neighbours and the result.
+    Returns:
+        float32 [Q, G], on the features' device, a numpy array if the query features are one.
+    Raises:
+        ValueError: an argument is not as above, or a feature is NaN or infinite.
+    """
+    features = as_features(query_features, gallery_features)
+    num_bytes = _check(k1, k2, lambda_value, form, memory, num_rows=sum(map(len, features)))
+    if search not in SEARCHES:
+        raise ValueError(f"search: expected one of {SEARCHES}, got {search!r}")
+    in_bfloat16 = search == "bfloat16"
+    if search == "auto":
+        in_bfloat16 = bfloat16_is_fast(features[0].device)
+    source = FeatureSource(*features, form, in_bfloat16, num_bytes)
+    result = _rerank(source, k1, k2, lambda_value, num_bytes)
+    return result.numpy() if isinstance(query_features, np.ndarray) else result
 
 
-def _rerank(distances, k1, k2, lambda_value, memory):
-    nearest = distances.nearest(max(k1 + 1, k2))
-    encoding = encode(nearest, distances.between, k1, memory)
+@torch.no_grad()
+def rerank_distances(
+    q_g: Array,
+    q_q: Array,
+    g_g: Array,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    *,
+    form: str = "torchreid",
+    memory: float = 0.5,
+) -> Array:
+    """Re-ranked distances from distances: torchreid's `re_ranking`, its arguments and numbers.
+
+    Args:
+        q_g: floating point [Q, G], torchreid's "euclidean" (which is squared) or "cosine".
+        q_q: floating point [Q, Q], on the same device.
+        g_g: floating point [G, G], on the same device.
+        form: "torchreid" squares the distances, "paper" takes them as they are.
+        k1, k2, lambda_value, memory: as in `rerank`.
+    Returns:
+        float32 [Q, G], on the distances' device, a numpy array if q_g is one.
+    Raises:
+        ValueError: an argument is not as above, or a distance is NaN or infinite.
+    """
+    matrices = as_distances(q_g, q_q, g_g)
+    num_bytes = _check(k1, k2, lambda_value, form, memory, num_rows=sum(matrices[0].shape))
+    source = MatrixSource(*matrices, form, num_bytes)
+    result = _rerank(source, k1, k2, lambda_value, num_bytes)
+    return result.numpy() if isinstance(q_g, np.ndarray) else result
+
+
+def _rerank(source: Source, k1: int, k2: int, lambda_value: float, memory: int) -> Tensor:
+    nearest = source.nearest(max(k1 + 1, k2))
+    encoding = encode(nearest, source.between, k1, memory)
     encoding = expand_locally(encoding, nearest, k2)
-    result = distances.to_gallery().mul_(lambda_value)
-    for queries, shared in _shared_weights(encoding, distances.num_queries, memory):
-        jaccard = 1 - shared / (2 - shared)
-        result[queries].add_(jaccard, alpha=1 - lambda_value)
+    index = InvertedIndex(encoding, source.num_queries)
+    result = source.to_gallery().mul_(lambda_value)
+    for queries in index.blocks(memory):
+        result[queries].add_(index.distances(queries), alpha=1 - lambda_value)
     return result
 
 
-def _shared_weights(
-    encoding: Tensor, num_queries: int, memory: int
-) -> Iterator[tuple[slice, Tensor]]:
-    """Sums of minima of the encodings of queries and gallery images, through an inverted index.
-
-    Yields:
-        A range of queries, and float32 [b, G].
-    """
-    num_rows = len(encoding)
-    rows, columns = encoding.indices()
-    values = encoding.values()
-    split = int(torch.searchsorted(rows, num_queries))
-    # The gallery by column: entries[start[c]:start[c + 1]] weigh column c.
-    by_column = columns[split:].argsort(stable=True)
-    gallery, weights = rows[split:][by_column] - num_queries, values[split:][by_column]
-    count = torch.bincount(columns[split:], minlength=num_rows)
-    start = count.cumsum(0) - count
-
-    pairs = count[columns[:split]]  # of each entry of a query
-    ends = pairs.cumsum(0)
-    queries = rows[:split]
-    per_query = torch.zeros(num_queries, dtype=torch.int64, device=rows.device)
-    per_query = per_query.index_add_(0, queries, pairs).cumsum(0)
-
-    first = 0
-    while first < num_queries:
-        done = per_query[first - 1] if first else 0
-        stop = int(torch.searchsorted(per_query, done + memory // 64, right=True))
-        stop = min(max(stop, first + 1), first + max(1, memory // (16 * (num_rows - num_queries))), num_queries)
-        a, b = torch.searchsorted(queries, torch.tensor([first, stop], device=rows.device)).tolist()
-        entry = torch.repeat_interleave(pairs[a:b]) + a
-        place = torch.arange(len(entry), device=rows.device) + (start[columns[:split]] - ends + pairs)[entry] + done
-        shared = values.new_zeros(stop - first, num_rows - num_queries)
-        target = (queries[entry] - first) * shared.shape[1] + gallery[place]
-        shared.view(-1).index_add_(0, target, torch.minimum(values[entry], weights[place]))
-        yield slice(first, stop), shared
-        first = stop
-
-
-def _features(*features):
-    return [torch.as_tensor(f).float() for f in features]
-
-
-def _check_parameters(k1, k2, lambda_value, form, memory, num_rows):
-    pass
+def _check(k1: int, k2: int, lambda_value: float, form: str, memory: float, num_rows: int) -> int:
+    """The memory in bytes."""
+    if not 1 <= k1 < num_rows:
+        raise ValueError(
+            f"k1: expected 1..{num_rows - 1}, less than the {num_rows} images of query and "
+            f"gallery together, got {k1}"
+        )
+    if not 1 <= k2 <= num_rows:
+        raise ValueError(f"k2: expected 1..{num_rows}, got {k2}")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value: expected 0..1, got {lambda_value}")
+    if form not in FORMS:
+        raise ValueError(f"form: expected one of {FORMS}, got {form!r}")
+    if not memory > 0:
+        raise ValueError(f"memory: expected GiB above 0, got {memory}")
+    return int(memory * _GIB)

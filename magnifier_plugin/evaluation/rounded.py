@@ -12,26 +12,24 @@ import torch
 from torch import Tensor
 
 _ROUNDING = 2.0**-8  # bfloat16's largest relative error
-_BLOCK = 4096
+_BLOCK = 256  # rows; they stay in the cache
 
 
 class RoundedFeatures:
     """bfloat16 copies of features [n, D], centred: distances stay, the norms and errors shrink."""
 
-    def __init__(self, features: Tensor):
+    def __init__(self, features: Tensor, square_norms: Tensor):
         n, dim = features.shape
         centre = features.mean(dim=0)
         self.features = torch.empty_like(features, dtype=torch.bfloat16)
-        self.square_norms = features.new_empty(n)
-        lost, norms = features.new_empty(n), features.new_empty(n)
+        self.square_norms, lost = torch.empty_like(square_norms), torch.empty_like(square_norms)
         for start in range(0, n, _BLOCK):
             block = slice(start, start + _BLOCK)
             centred = features[block] - centre
-            self.features[block] = centred
-            lost[block] = (centred - self.features[block]).norm(dim=1)
-            norms[block] = features[block].norm(dim=1)
             self.square_norms[block] = centred.square().sum(dim=1)
-        kept = self.square_norms.sqrt()
+            self.features[block] = centred
+            lost[block] = centred.sub_(self.features[block]).norm(dim=1)
+        kept, norms = self.square_norms.sqrt(), square_norms.sqrt()
         # |x·y - x̂·ŷ| <= |x - x̂||ŷ| + |x||y - ŷ|, and float32's own error on both sides.
         float32 = (dim + 32) * 2.0**-23 * (norms + norms.max()).square()
         self.error = 2 * (lost * (kept + lost).max() + kept * lost.max()) + float32
@@ -43,7 +41,11 @@ class RoundedFeatures:
         return norms.sub_(products, alpha=2)
 
     def bound(self, distances: Tensor) -> Tensor:
-        """How far each rounded distance [n, C] can be from the true one; grows less than they do."""
+        """How far each of these rounded distances [n, C] can be from the true one.
+
+        It grows slower than the distance: distances in order stay in order when it is added or taken
+        away.
+        """
         # The product itself was rounded too, by a share of itself. It is (|x|² + |y|² - d) / 2.
         least, most = self.square_norms.aminmax()
         norms = self.square_norms[:, None]

@@ -16,6 +16,7 @@ from magnifier_plugin.evaluation.rounded import RoundedFeatures
 logger = logging.getLogger(__name__)
 
 _MAX_SIDE = 4096  # of a tile; larger ones are no faster
+_BLOCK = 256  # rows of features whose squares stay in the cache
 _SPARE_FURTHEST = 16  # candidates that a rounded search keeps
 _HOPELESS = 0.2  # share of rows without a proof from which on everything is searched in float32
 
@@ -25,7 +26,7 @@ class SquaredDistances:
 
     def __init__(self, features: Tensor):
         self.features = features
-        self.square_norms = features.square().sum(dim=1)
+        self.square_norms = torch.cat([b.square().sum(dim=1) for b in features.split(_BLOCK)])
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         """float32 [rows, columns]."""
@@ -85,7 +86,10 @@ def search(
         memory: bytes to work in.
     """
     num_rows, device = len(distances.features), distances.features.device
-    rounded = RoundedFeatures(distances.features[num_queries:]) if in_bfloat16 else None
+    rounded = None
+    if in_bfloat16:
+        gallery = distances.features[num_queries:], distances.square_norms[num_queries:]
+        rounded = RoundedFeatures(*gallery)
     near = Nearest(num_rows, min(2 * count + 6 if rounded else count + 1, num_rows), device)
     far = Nearest(num_rows, min(_SPARE_FURTHEST, num_rows) if rounded else 1, device)
     query_gallery = near.keys.new_empty(num_queries, num_rows - num_queries)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnifier_plugin.evaluation.neighbours import Nearest, in_order, last_is_tied
+from magnifier_plugin.evaluation.neighbours import in_order, last_is_tied
 from magnifier_plugin.evaluation.search import SquaredDistances, search
 
 # A row that is at distance 0 from all others stays at 0.

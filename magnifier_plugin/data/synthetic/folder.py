@@ -89,6 +89,13 @@ def ensure_rendered(
     return target
 
 
+def usable_cores() -> int:
+    """How many processes can run at once on what this one may use of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
     """Whether the data set is there, complete and as asked for."""
     if not target.exists():
@@ -99,10 +106,10 @@ def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
             f"{target}: expected {PARAMETERS} in it, found none, so this is no rendered data set; "
             "choose another --root or move the folder away"
         )
-    found = json.loads(file.read_text(encoding="utf-8"))
     if options is None:
         return True
-    found = {"renderer": found["renderer"], **found["options"]}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    found = {"renderer": found.get("renderer"), **found.get("options", {})}
     expected = {"renderer": VERSION, **asdict(options)}
     different = [
         f"{key} (expected {expected.get(key)}, found {found.get(key)})"
@@ -155,8 +162,7 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
     """Renders a plan into a folder."""
     for folder in (*(MARKET / name for name in (TRAIN, QUERY, GALLERY)), DENSEPOSE):
         (target / folder).mkdir(parents=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = min(workers or cores or 1, len(plan.shots))
+    workers = min(workers or usable_cores(), len(plan.shots))
     logger.info("rendering %d images with %d processes", len(plan.shots), workers)
     wardrobes = [plan.identities[shot.pid - 1].wardrobe for shot in plan.shots]
     cameras = [plan.cameras[shot.camera - 1] for shot in plan.shots]
@@ -171,8 +177,19 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
         with ProcessPoolExecutor(workers) as pool:
             for _ in tqdm(pool.map(_write_image, *tasks, chunksize=chunk), disable=None, **bar):
                 pass
-    parameters = json.dumps({"renderer": VERSION, **plan.to_dict()}, indent=1)
-    (target / PARAMETERS).write_text(parameters + "\n", encoding="utf-8")
+    parameters = _one_line_each({"renderer": VERSION, **plan.to_dict()})
+    (target / PARAMETERS).write_text(parameters, encoding="utf-8")
+
+
+def _one_line_each(parameters: dict) -> str:
+    """JSON that eyes and `grep` can read: a line for each camera, identity and image."""
+    entries = []
+    for key, value in parameters.items():
+        text = json.dumps(value)
+        if isinstance(value, tuple):
+            text = "[\n" + ",\n".join(f"  {json.dumps(item)}" for item in value) + "\n ]"
+        entries.append(f' "{key}": {text}')
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def _write_image(

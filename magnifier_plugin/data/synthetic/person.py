@@ -39,11 +39,17 @@ def _blank(size: tuple[int, int]) -> Figure:
     return Figure(np.zeros((3, *size), light), np.zeros(size, light), np.zeros((*size, 3), labels))
 
 
-def _finer(view: View) -> View:
-    """Samples at the centres and on the edges of the pixels: 2 n + 1 in each direction."""
+def _finer(view: View, rows: slice, columns: slice) -> View:
+    """Samples at the centres and on the edges of some pixels: 2 n + 1 in each direction.
+
+    They are cut from the whole picture's samples: to the last bit they must not depend on the cut.
+    """
     step = np.float32(0.5 / view.scale)
     x = view.x[0] - step + step * np.arange(2 * len(view.x) + 1, dtype=np.float32)
     y = view.y[0] + step - step * np.arange(2 * len(view.y) + 1, dtype=np.float32)
+    x[1::2], y[1::2] = view.x, view.y
+    x = x[2 * columns.start : 2 * columns.stop + 1]
+    y = y[2 * rows.start : 2 * rows.stop + 1]
     return View(x, y, 2 * view.scale, view.pitch)
 
 
@@ -142,10 +148,9 @@ def draw_person(
     posed = pose_solids(solids, bones, rotation(heading, camera.pitch), -lowest(solids))
     rows, columns = window(posed, view.x, view.y)
     figure = _blank((len(view.y), len(view.x)))
-    view = view._replace(x=view.x[columns], y=view.y[rows])
-    if not (len(view.x) and len(view.y)):  # a stranger who stands outside the picture
-        return figure
-    fine = _finer(view)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return figure  # a stranger who stands outside the picture
+    fine, view = _finer(view, rows, columns), view._replace(x=view.x[columns], y=view.y[rows])
     hits = cast(posed, fine.x, fine.y, tuple(Layer))
     where, solid, points = _seen(hits, fine)
     place = surface(posed, solid, points)

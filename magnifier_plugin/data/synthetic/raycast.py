@@ -102,10 +102,12 @@ def _depth(posed: Posed, k: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     r0, r1 = posed.radii[k]
     ray = shape[:, 2]
     x, y = x - posed.start[k, 0], (y - posed.start[k, 1])[:, None]
-    side, along, flat = (shape[i, 0] * x + shape[i, 1] * y for i in range(3))
-    a = ray @ ray
-    b = ray[0] * side + ray[1] * along + ray[2] * flat
-    c = side * side + along * along + flat * flat
+    # Products of the sample's offset o in the solid's frame, as forms in x and y: o's height on
+    # the axis, o · ray, o · o.
+    along = shape[1, 0] * x + shape[1, 1] * y
+    (xx, xy, xz), (_, yy, yz), (_, _, a) = shape.T @ shape
+    b = xz * x + yz * y
+    c = xx * x * x + yy * y * y + (2 * xy * x) * y
     # The two balls ...
     if posed.solids[k].hollow:
         depth = np.full_like(c, np.nan)

@@ -28,7 +28,7 @@ _LENGTHS = {
 }
 # How far a limb's inner half faces the other side of the body instead of the front, in degrees:
 # hanging arms turn their palms inwards.
-_INWARD = {"upper arm": 18.0, "lower arm": 42.0, "hand": 10.0, "upper leg": 0.0, "lower leg": 0.0}
+_INWARD = {"upper arm": 18.0, "lower arm": 60.0, "hand": 10.0, "upper leg": 0.0, "lower leg": 0.0}
 
 
 def length_of(segment: str) -> float:

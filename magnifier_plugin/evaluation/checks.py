@@ -1,0 +1,76 @@
+"""What features must be before anybody computes with them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_NAMED = 5  # bad rows that an error names
+
+
+def as_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Query and gallery features as float32 tensors.
+
+    Args:
+        query: floating point [Q, D].
+        gallery: floating point [G, D], on the same device.
+    Raises:
+        ValueError: not two dimensions, not floating point, empty, D or the device differs, or a
+            value is NaN or infinite; the message names the rows.
+    """
+    query, gallery = (
+        _as_finite(f"{name} features", features)
+        for name, features in (("query", query), ("gallery", gallery))
+    )
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"query features have {query.shape[1]} dimensions, gallery features "
+            f"{gallery.shape[1]}; were both extracted by the same model?"
+        )
+    if query.device != gallery.device:
+        raise ValueError(
+            f"query features are on {query.device}, gallery features on {gallery.device}"
+        )
+    return query, gallery
+
+
+def as_distances(
+    q_g: Tensor | np.ndarray, q_q: Tensor | np.ndarray, g_g: Tensor | np.ndarray
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three matrices of distances as tensors, float64 only where it was given.
+
+    Raises:
+        ValueError: shapes are not [Q, G], [Q, Q] and [G, G], one is empty or not floating point,
+            or a value is NaN or infinite.
+    """
+    q_g, q_q, g_g = (
+        _as_finite(name, matrix, keep_float64=True)
+        for name, matrix in (("q_g", q_g), ("q_q", q_q), ("g_g", g_g))
+    )
+    num_queries, num_gallery = q_g.shape
+    if q_q.shape != (num_queries, num_queries) or g_g.shape != (num_gallery, num_gallery):
+        raise ValueError(
+            f"expected distances [Q, G], [Q, Q] and [G, G], got q_g {list(q_g.shape)}, "
+            f"q_q {list(q_q.shape)} and g_g {list(g_g.shape)}"
+        )
+    return q_g, q_q, g_g
+
+
+def _as_finite(name: str, values: Tensor | np.ndarray, keep_float64: bool = False) -> Tensor:
+    values = torch.as_tensor(values)
+    if values.ndim != 2 or not values.is_floating_point():
+        raise ValueError(
+            f"{name}: expected two dimensions of floating point, got {values.dtype} "
+            f"{list(values.shape)}"
+        )
+    if values.numel() == 0:
+        raise ValueError(f"{name}: empty, got {list(values.shape)}")
+    if not (keep_float64 and values.dtype == torch.float64):
+        values = values.float()
+    bad = (~values.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise ValueError(
+            f"{name}: NaN or infinity in {len(bad)} of {len(values)} rows: "
+            f"{', '.join(map(str, bad[:_NAMED]))}{more}"
+        )
+    return values

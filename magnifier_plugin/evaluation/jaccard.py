@@ -1,0 +1,64 @@
+"""Jaccard distances between sparse encodings, through an inverted index (Zhong et al., Eq. 10)."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# int64 and float32 values that a pair (query's entry, gallery's entry) takes while it is summed.
+_PAIR_BYTES = 48
+
+
+class InvertedIndex:
+    """For each column the gallery images that weigh it; made to be asked for all queries.
+
+    Args:
+        encoding: float32 [N, N], sparse COO, coalesced; the first Q rows are the queries.
+        num_queries: Q.
+    """
+
+    def __init__(self, encoding: Tensor, num_queries: int):
+        rows, columns = encoding.indices()
+        values = encoding.values()
+        per_row = torch.bincount(rows, minlength=len(encoding))
+        split = int(per_row[:num_queries].sum())
+        by_column = columns[split:].argsort(stable=True)
+        self.gallery = rows[split:][by_column] - num_queries
+        self.weights = values[split:][by_column]
+        self.num_queries, self.num_gallery = num_queries, len(encoding) - num_queries
+
+        # The entries of the queries, and where each one's column lies in the index.
+        per_column = torch.bincount(columns[split:], minlength=len(encoding))
+        self.query, self.value = rows[:split], values[:split]
+        self.count = per_column[columns[:split]]
+        self.start = (per_column.cumsum(0) - per_column)[columns[:split]]
+        self.entries = F.pad(per_row[:num_queries].cumsum(0), (1, 0))
+        self.pairs = F.pad(self.count.cumsum(0), (1, 0))[self.entries]
+
+    def blocks(self, memory: int) -> Iterator[slice]:
+        """Ranges of queries that `distances` answers within so many bytes, one query at least."""
+        rows = max(1, memory // (16 * self.num_gallery))
+        start = 0
+        while start < self.num_queries:
+            most = self.pairs[start] + memory // _PAIR_BYTES
+            stop = int(torch.searchsorted(self.pairs, most, right=True)) - 1
+            stop = min(max(stop, start + 1), start + rows, self.num_queries)
+            yield slice(start, stop)
+            start = stop
+
+    def distances(self, queries: slice) -> Tensor:
+        """1 - sum(min) / sum(max) between queries and gallery, float32 [b, G]; rows sum to 1."""
+        entries = slice(*self.entries[[queries.start, queries.stop]].tolist())
+        count = self.count[entries]
+        entry = torch.repeat_interleave(count)  # of each pair, among these queries' entries
+        first = count.cumsum(0) - count
+        posting = torch.arange(len(entry), device=entry.device)
+        posting += (self.start[entries] - first)[entry]
+        cell = ((self.query[entries] - queries.start) * self.num_gallery)[entry]
+        cell += self.gallery[posting]
+        shared = self.weights.new_zeros(queries.stop - queries.start, self.num_gallery)
+        shared.view(-1).index_add_(
+            0, cell, torch.minimum(self.value[entries][entry], self.weights[posting])
+        )
+        return shared.div_(2 - shared).neg_().add_(1)

@@ -1,0 +1,117 @@
+"""One HTML file to look through a data set's label maps, the worst first.
+
+Everything is in the file, thumbnails too: it opens anywhere, also years later and without a
+network. What is shown is in its address, `#kind=odd&sort=name&text=0002`, so a view can be sent on.
+"""
+
+import base64
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from magnifier_plugin.annotators.files import write_whole
+from magnifier_plugin.data.checking import KINDS, Finding, mean_shares
+from magnifier_plugin.data.images import read_image
+from magnifier_plugin.data.labels import UNKNOWN_COLOUR, read_labels
+from magnifier_plugin.data.workers import on_all_cores
+from magnifier_plugin.regions import REGION_COLOURS, REGIONS
+from magnifier_plugin.visualize.label_page_html import PAGE
+from magnifier_plugin.visualize.regions import overlay
+
+# Thumbnails are this high, so some ten thousand bytes each.
+HEIGHT = 192
+_GAP = 2
+
+
+def write_label_page(
+    path: str | os.PathLike[str],
+    findings: Sequence[Finding],
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    limit: int = 500,
+    workers: int | None = None,
+) -> None:
+    """Writes the page.
+
+    Args:
+        path: where it shall lie.
+        findings: of every image, the worst first (`checking.check_labels`).
+        title: the data set's name.
+        facts: what else stands at the top, name → value.
+        limit: so many images are shown, the worst; the numbers are those of all.
+        workers: processes; None: one for each core.
+    """
+    shown = findings[:limit]
+    root = os.path.commonpath([f.image.parent for f in findings]) if findings else ""
+    data = {**_items(shown, root, workers), **_overview(findings)}
+    facts = {**facts, "images": root, "shown": f"{len(shown):,} of {len(findings):,}, the worst"}
+    # "<" written otherwise: no file name can end the script.
+    script = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    page = PAGE.replace("{{title}}", escape(title)).replace("{{facts}}", rows)
+    write_whole(path, page.replace("{{data}}", script).encode())
+
+
+def _items(shown: Sequence[Finding], root: str, workers: int | None) -> dict[str, Any]:
+    return {
+        "items": [
+            {
+                "name": finding.image.relative_to(root).as_posix(),
+                "kind": finding.kind,
+                "reasons": finding.reasons,
+                "shares": [round(share, 4) for share in finding.shares],
+                "picture": picture,
+            }
+            for finding, picture in zip(shown, on_all_cores(thumbnail, shown, workers), strict=True)
+        ]
+    }
+
+
+def _overview(findings: Sequence[Finding]) -> dict[str, Any]:
+    counts = Counter(finding.kind for finding in findings)
+    return {
+        "total": len(findings),
+        "kinds": {kind: counts[kind] for kind in KINDS if counts[kind]},
+        "regions": [*REGIONS, "unknown"],
+        "colours": [f"#{bytes(colour).hex()}" for colour in (*REGION_COLOURS, UNKNOWN_COLOUR)],
+        "means": [round(share, 4) for share in mean_shares(findings).values()],
+    }
+
+
+def thumbnail(finding: Finding) -> str:
+    """The photo, and beside it the photo under its label map: a JPEG as a data URL.
+
+    A picture that cannot be read leaves its half grey: what is wrong with it stands beside it.
+    """
+    try:
+        photo = read_image(finding.image)
+    except OSError:
+        photo = Image.new("RGB", (HEIGHT // 2, HEIGHT), "grey")
+    size = (max(1, round(photo.width * HEIGHT / photo.height)), HEIGHT)
+    photo = photo.resize(size, Image.Resampling.BILINEAR)
+    both = Image.new("RGB", (2 * size[0] + _GAP, HEIGHT), "white")
+    both.paste(photo, (0, 0))
+    both.paste(_painted(photo, finding.label), (size[0] + _GAP, 0))
+    content = io.BytesIO()
+    both.save(content, format="JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _painted(photo: Image.Image, label: Path | None) -> Image.Image:
+    try:
+        labels = read_labels(label) if label else None
+    except (ValueError, OSError):
+        labels = None
+    if labels is None:
+        return Image.new("RGB", photo.size, "grey")
+    regions = Image.fromarray(labels).resize(photo.size, Image.Resampling.NEAREST)
+    return Image.fromarray(overlay(np.asarray(photo), np.asarray(regions)))

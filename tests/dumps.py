@@ -1,0 +1,94 @@
+"""Dumps as detectron2's DensePose has written them in three eras, made with stand-in classes."""
+
+import base64
+import io
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from PIL import Image
+
+CHART = "densepose.structures.chart_result.DensePoseChartResultWithConfidences"
+FIRST = "densepose.structures.DensePoseResult"
+EMBEDDING = "densepose.structures.cse.DensePoseEmbeddingPredictorOutput"
+
+
+@contextmanager
+def stand_in(full_name: str) -> Iterator[type]:
+    """A class that pickle writes down by this full name, while the context lasts."""
+    module, _, name = full_name.rpartition(".")
+    before = dict(sys.modules)
+    for depth in range(1, module.count(".") + 2):
+        package = ".".join(module.split(".")[:depth])
+        sys.modules[package] = ModuleType(package)
+    cls = type(name, (), {"__module__": module})
+    setattr(sys.modules[module], name, cls)
+    try:
+        yield cls
+    finally:
+        for added in set(sys.modules) - set(before):
+            del sys.modules[added]
+
+
+def make_iuv(height: int, width: int, part: int) -> np.ndarray:
+    """A person that fills its box with one part, but for a frame without any."""
+    iuv = np.zeros((height, width, 3), dtype=np.uint8)
+    iuv[1:-1, 1:-1] = (part, 51, 255)  # U 0.2, V 1.0
+    return iuv
+
+
+def entry(name: str, boxes: list, scores: list[float], densepose: object) -> dict:
+    return {
+        "file_name": name,
+        "scores": torch.tensor(scores),
+        "pred_boxes_XYXY": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "pred_densepose": densepose,
+    }
+
+
+def _corners(x: float, y: float, iuv: np.ndarray) -> list[float]:
+    return [x, y, x + iuv.shape[1], y + iuv.shape[0]]
+
+
+def dump(path: Path, people: dict[str, list], era: int) -> Path:
+    """Writes a dump.
+
+    Args:
+        people: image name → list of (x, y, score, iuv).
+        era: 2022, 2020 or 2019.
+    """
+    with stand_in(FIRST if era == 2019 else CHART) as cls:
+        entries = []
+        for name, found in people.items():
+            boxes = [_corners(x, y, iuv) for x, y, _, iuv in found]
+            charts = [_chart(cls, iuv) for _, _, _, iuv in found]
+            if era == 2019:
+                charts, cls_result = cls(), [_png(iuv) for _, _, _, iuv in found]
+                charts.results, charts.boxes_xywh = cls_result, boxes
+            entries.append(entry(name, boxes, [score for _, _, score, _ in found], charts))
+        if era == 2022:
+            torch.save(entries, path)
+        else:
+            path.write_bytes(pickle.dumps(entries))
+    return path
+
+
+def _chart(cls: type, iuv: np.ndarray) -> object:
+    chart = cls()
+    chart.labels = torch.from_numpy(iuv[..., 0].astype(np.int64))
+    # Not clamped: what DensePose regresses goes a little beyond 0..1.
+    uv = torch.from_numpy(iuv[..., 1:].astype(np.float32)).permute(2, 0, 1) / 255
+    chart.uv = torch.where(uv >= 1, 1.3, uv + 1e-4)
+    chart.sigma_1 = None
+    return chart
+
+
+def _png(iuv: np.ndarray) -> tuple[tuple[int, ...], str]:
+    content = io.BytesIO()
+    Image.fromarray(iuv).save(content, format="PNG")
+    return (3, *iuv.shape[:2]), base64.encodebytes(content.getvalue()).decode()

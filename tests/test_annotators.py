@@ -1,0 +1,244 @@
+"""DensePose in all its forms, with several people in a picture: IUV files, dumps, COCO results."""
+
+import json
+
+import numpy as np
+import pytest
+from dumps import CHART, EMBEDDING, dump, entry, make_iuv, stand_in
+from mask_inputs import SAMPLES, needs_samples, save_photo, script
+from PIL import Image
+
+from magnifier_plugin.annotators.densepose import IuvFolder, read_iuv, to_regions, write_iuv
+from magnifier_plugin.annotators.densepose_dump import DumpFile
+from magnifier_plugin.annotators.densepose_json import ResultsFile
+from magnifier_plugin.annotators.detections import Detection, FloatChart, paste
+from magnifier_plugin.annotators.npy import NpyFolder
+from magnifier_plugin.annotators.people import central_pixels, choose_person
+from magnifier_plugin.data.conversion import convert
+from magnifier_plugin.data.labels import iuv_path, read_labels
+from magnifier_plugin.regions import PART_TO_REGION
+
+ERAS = (2022, 2020, 2019)
+RESULTS = SAMPLES / "densepose" / "coco_results.json"
+
+
+def at(size, x, y, iuv):
+    """An IUV at its place in an image, by plain indexing."""
+    canvas = np.zeros((*size, 3), dtype=np.uint8)
+    canvas[y : y + iuv.shape[0], x : x + iuv.shape[1]] = iuv
+    return canvas
+
+
+# Several people
+
+
+def test_the_person_in_the_middle_is_taken():
+    assert choose_person([10, 90, 0], [0.9, 0.6, 1.0]) == (1, "")
+    assert choose_person([50, 50], [0.6, 0.7])[0] == 1
+    best, doubt = choose_person([60, 100], [1.0, 0.7])
+    assert best == 1 and "100 and 60 pixels" in doubt
+    assert choose_person([0, 0], [0.6, 0.7]) == (1, "nobody reaches into the middle of the picture")
+    with pytest.raises(ValueError, match="nobody to choose from"):
+        choose_person([], [])
+
+
+def test_the_middle_is_half_of_both_sides():
+    assert central_pixels(np.ones((8, 4), bool)) == 8
+    edge = np.ones((8, 4), bool)
+    edge[2:6, 1:3] = False
+    assert central_pixels(edge) == 0
+
+
+def test_inds_says_which_pixels_are_the_person_in_the_middle(tmp_path):
+    iuv = at((32, 16), 4, 4, make_iuv(24, 8, 2)) + at((32, 16), 12, 0, make_iuv(32, 4, 9))
+    write_iuv(tmp_path / "a_IUV.png", iuv)
+    (item,) = IuvFolder(tmp_path)
+    assert set(np.unique(item.read((32, 16)).labels)) == {0, 4, 5}
+    inds = np.zeros((32, 16), np.uint8)
+    inds[:, 12:] = 1
+    Image.fromarray(inds).save(tmp_path / "a_INDS.png")
+    annotation = item.read((32, 16))
+    assert set(np.unique(annotation.labels)) == {0, 4}
+    assert np.array_equal(annotation.iuv, at((32, 16), 4, 4, make_iuv(24, 8, 2)))
+    Image.fromarray(inds[:8]).save(tmp_path / "a_INDS.png")
+    with pytest.raises(ValueError, match=r"a_INDS\.png: 8 × 16"):
+        item.read((32, 16))
+
+
+@needs_samples
+def test_real_inds_keeps_one_person_of_thirteen(tmp_path):
+    for end in ("IUV", "INDS"):
+        (tmp_path / f"demo_im_{end}.png").symlink_to(SAMPLES / "densepose" / f"demo_im_{end}.png")
+    (item,) = IuvFolder(tmp_path)
+    everybody = read_iuv(item.path)
+    size = everybody.shape[:2]
+    kept = item.read(size).iuv
+    with Image.open(tmp_path / "demo_im_INDS.png") as image:
+        indices = np.array(image)[kept[..., 0] > 0]
+    assert len(set(indices.tolist())) == 1
+    assert 0 < np.count_nonzero(kept[..., 0]) < np.count_nonzero(everybody[..., 0])
+
+
+# detectron2's dumps
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_dumps_of_all_eras_give_one_result(tmp_path, era):
+    walker, neighbour = make_iuv(24, 8, 2), make_iuv(20, 5, 9)
+    people = {
+        "/data/a.jpg": [(4.7, 3.2, 0.99, walker), (10.0, 0.0, 0.8, neighbour)],
+        "/data/b.jpg": [],
+        "/data/c.jpg": [(4.0, 3.0, 0.2, walker)],
+    }
+    source = DumpFile(dump(tmp_path / "a.pkl", people, era))
+    (item,) = source
+    assert (source.label_set, item.name) == ("densepose", "/data/a.jpg")
+    annotation = item.read((32, 16))
+    assert np.array_equal(annotation.iuv, at((32, 16), 4, 3, walker))
+    assert np.array_equal(annotation.labels, PART_TO_REGION[annotation.iuv[..., 0]])
+    assert annotation.doubt == ""
+
+
+def test_doubtful_choices_are_told(tmp_path):
+    left, right = make_iuv(30, 8, 2), make_iuv(30, 8, 9)
+    people = {"a.jpg": [(0.0, 1.0, 0.7, left), (8.0, 1.0, 0.9, right)]}
+    (item,) = DumpFile(dump(tmp_path / "a.pkl", people, 2022))
+    annotation = item.read((32, 16))
+    assert set(np.unique(annotation.labels)) == {0, 5}  # equally central, so the surer one
+    assert "two people in the middle" in annotation.doubt
+
+
+def test_boxes_are_clipped_a_little_and_refused_beyond():
+    def box(x, y, iuv):
+        parts = iuv[..., 0].astype(np.int64)
+        return Detection(x, y, 1.0, FloatChart(parts, np.full((2, *parts.shape), 0.5, np.float32)))
+
+    iuv = make_iuv(32, 16, 2)
+    clipped = paste(box(1.0, -1.0, iuv), (32, 16))[..., 0]
+    assert clipped[0, 2] == 2 and clipped.sum() == 2 * 30 * 14
+    with pytest.raises(ValueError, match=r"64 × 16.*does not lie in an image of 32 × 16"):
+        paste(box(0.0, 0.0, make_iuv(64, 16, 2)), (32, 16))
+    with pytest.raises(ValueError, match="does not lie in an image"):
+        paste(box(-1e9, 0.0, iuv), (32, 16))
+    with pytest.raises(ValueError, match="a box at"):
+        paste(box(float("nan"), 0.0, iuv), (32, 16))
+    with pytest.raises(ValueError, match=r"part ids 0\.\.25.*expected 0\.\.24"):
+        paste(box(0.0, 0.0, make_iuv(4, 4, 25)), (32, 16))
+    giant = np.broadcast_to(np.int64(2), (10**5, 10**5))
+    with pytest.raises(ValueError, match="refused, a detection of 10,000,000,000 pixels"):
+        paste(Detection(0, 0, 1.0, FloatChart(giant, giant)), (32, 16))
+
+
+def test_cse_dumps_are_told(tmp_path):
+    import torch
+
+    with stand_in(EMBEDDING) as cls:
+        found = cls()
+        found.embedding = torch.zeros(1, 16, 4, 4)
+        torch.save([entry("a.jpg", [[0, 0, 4, 4]], [0.9], found)], tmp_path / "a.pkl")
+    with pytest.raises(ValueError, match="CSE model, which writes embeddings and no parts"):
+        list(DumpFile(tmp_path / "a.pkl"))
+
+
+def test_other_content_is_no_dump(tmp_path):
+    import torch
+
+    torch.save({"state_dict": torch.zeros(1)}, tmp_path / "a.pkl")
+    with pytest.raises(ValueError, match="holds a dict, expected the list"):
+        DumpFile(tmp_path / "a.pkl")
+    for wrong in ({"file_name": "a.jpg", "scores": torch.ones(1)}, {"scores": torch.ones(0)}, 5):
+        torch.save([wrong], tmp_path / "a.pkl")
+        with pytest.raises(ValueError, match="entry 0 lacks what a dump has"):
+            list(DumpFile(tmp_path / "a.pkl"))
+    with stand_in(CHART) as cls:
+        torch.save([entry("a", [[0, 0, 4, 4]], [0.9], [cls()])], tmp_path / "a.pkl")
+    with pytest.raises(ValueError, match="entry 0 lacks.*labels"):
+        list(DumpFile(tmp_path / "a.pkl"))
+
+
+# COCO results
+
+
+def annotations(path, ids):
+    images = [{"id": image, "file_name": f"val/{image}.jpg"} for image in ids]
+    path.write_text(json.dumps({"images": images}))
+    return path
+
+
+@needs_samples
+def test_real_results_give_the_areas_of_their_pngs(tmp_path):
+    """Counted by another route: the PNGs are decoded with OpenCV and nothing is pasted."""
+    import base64
+
+    import cv2
+
+    source = ResultsFile(RESULTS, annotations(tmp_path / "a.json", (785, 872, 885)))
+    detections = json.loads(RESULTS.read_text())
+    items = {item.name: item for item in source}
+    assert set(items) == {"val/785.jpg", "val/872.jpg", "val/885.jpg"}
+    (alone,) = (d for d in detections if d["image_id"] == 785)
+    annotation = items["val/785.jpg"].read((425, 640))
+    png = np.frombuffer(base64.b64decode(alone["uv_data"]), np.uint8)
+    parts = np.bincount(cv2.imdecode(png, cv2.IMREAD_COLOR)[..., 2].ravel(), minlength=25)
+    found = np.bincount(annotation.iuv[..., 0].ravel(), minlength=25)
+    assert found[1:].tolist() == parts[1:].tolist() and found.sum() == 425 * 640
+    rows, columns = np.nonzero(annotation.labels)
+    x, y, width, height = alone["bbox"]
+    assert int(x) <= columns.min() and columns.max() < int(x) + width
+    assert int(y) <= rows.min() and rows.max() < int(y) + height
+
+
+def test_wrong_json_is_told(tmp_path):
+    def written(name, content):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    names = annotations(tmp_path / "names.json", [1])
+    result = {"image_id": 1, "score": 0.9, "bbox": [0, 0, 4, 4], "uv_shape": [3, 4, 4]}
+    results = written("results.json", [result | {"uv_data": "no base64!"}])
+    with pytest.raises(ValueError, match=r"names\.json: holds a dict.*belong to --annotations"):
+        ResultsFile(names, names)
+    with pytest.raises(ValueError, match=r"results\.json: no COCO annotations"):
+        ResultsFile(results, results)
+    with pytest.raises(ValueError, match=r"cut\.json: no JSON, damaged or truncated"):
+        ResultsFile(written("cut.json", '[{"image_id": 1'), names)
+    with pytest.raises(ValueError, match=r"detection 0 lacks what a result has \(KeyError"):
+        ResultsFile(written("less.json", [result]), names)
+    with pytest.raises(ValueError, match="has no image with id 1"):
+        ResultsFile(results, annotations(tmp_path / "other.json", [2]))
+    for data, told in (("no base64!", "damaged or truncated|no base64"), ("", "damaged")):
+        (item,) = ResultsFile(written("r.json", [result | {"uv_data": data}]), names)
+        with pytest.raises(ValueError, match=told):
+            item.read((8, 8))
+
+
+# All the way
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_script_converts_a_dump_and_keeps_the_iuv(tmp_path, era):
+    train = tmp_path / "market1501" / "bounding_box_train"
+    save_photo(train / "0002_c1s1_000451_03.jpg")
+    iuv = make_iuv(24, 8, 2)
+    people = {"../market1501/bounding_box_train/0002_c1s1_000451_03.jpg": [(4.0, 3.0, 0.9, iuv)]}
+    path = dump(tmp_path / "market.pkl", people, era)
+    out = tmp_path / "masks" / "market1501"
+    arguments = ["--source", "densepose-dump", "--dump", path, "--images", tmp_path / "market1501"]
+    arguments = [str(argument) for argument in (*arguments, "--out", out, "--keep-iuv")]
+    assert script("convert_masks").main(arguments) == 0
+    label = out / "bounding_box_train" / "0002_c1s1_000451_03.png"
+    assert np.array_equal(read_iuv(iuv_path(label)), at((32, 16), 4, 3, iuv))
+    assert np.array_equal(read_labels(label), to_regions(read_iuv(iuv_path(label))))
+
+
+def test_iuv_kept_later_is_added(tmp_path):
+    photo = save_photo(tmp_path / "data" / "a.jpg")
+    write_iuv(tmp_path / "iuv" / "a_IUV.png", make_iuv(32, 16, 2))
+    source, out = IuvFolder(tmp_path / "iuv"), tmp_path / "masks" / "data"
+    assert convert(source, photo.parent, out, progress=False).converted == 1
+    assert convert(source, photo.parent, out, keep_iuv=True, progress=False).converted == 1
+    assert convert(source, photo.parent, out, keep_iuv=True, progress=False).already_there == 1
+    np.save(tmp_path / "a.npy", np.zeros((32, 16)))
+    with pytest.raises(ValueError, match="npy has no IUV to keep"):
+        convert(NpyFolder(tmp_path), photo.parent, out, keep_iuv=True)

@@ -1,0 +1,221 @@
+"""The data manager: repeatable batches, torchreid's attributes, early errors."""
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchreid
+from conftest import MarketFolder, make_market
+from PIL import Image
+from torch import nn
+
+from magnifier_plugin.data.catalogue import dataset_class, registered_datasets
+from magnifier_plugin.data.datamanager import MaskedImageDataManager
+from magnifier_plugin.data.labels import read_labels
+
+Market = Callable[..., MarketFolder]
+
+
+def build(folder: MarketFolder, **options) -> MaskedImageDataManager:
+    arguments = {
+        "root": str(folder.root),
+        "sources": "market1501",
+        "masks_dir": folder.masks_dir,
+        "height": 32,
+        "width": 16,
+        "batch_size_train": 4,
+        "workers": 0,
+        "num_instances": 2,
+        "train_sampler": "RandomIdentitySampler",
+        "transforms": ["random_flip", "pad_crop", "random_patch", "random_erase"],
+    }
+    return MaskedImageDataManager(**{**arguments, **options})
+
+
+def batches(manager: MaskedImageDataManager, epoch: int) -> list[dict]:
+    manager.set_epoch(epoch)
+    return list(manager.train_loader)
+
+
+def assert_equal(left: list[dict], right: list[dict]) -> None:
+    assert len(left) == len(right) > 0
+    for one, other in zip(left, right, strict=True):
+        assert one["impath"] == other["impath"]
+        for name in ("img", "mask", "pid", "camid", "dsetid"):
+            assert torch.equal(one[name], other[name]), name
+
+
+def same(left: list[dict], right: list[dict]) -> bool:
+    return all(
+        torch.equal(one["img"], other["img"]) for one, other in zip(left, right, strict=False)
+    )
+
+
+def test_batches_depend_on_seed_and_epoch_only(market_folder: MarketFolder) -> None:
+    alone, workers = build(market_folder), build(market_folder, workers=2)
+    first = [batches(alone, epoch) for epoch in range(2)]
+    assert_equal(batches(workers, 0), first[0])
+    torch.rand(7)  # another past
+    assert_equal(batches(workers, 1), first[1])
+    # A run that resumes at epoch 1.
+    assert_equal(batches(build(market_folder), 1), first[1])
+    assert not same(first[0], first[1])
+    assert not same(first[0], batches(build(market_folder, seed=2), 0))
+
+
+def test_a_loop_without_epochs_sees_new_ones(market_folder: MarketFolder) -> None:
+    manager = build(market_folder)
+    first, second = list(manager.train_loader), list(manager.train_loader)
+    assert_equal(second, batches(build(market_folder), 1))
+    assert_equal(first, batches(manager, 0))
+    assert_equal(second, list(manager.train_loader))
+
+
+def test_batch_is_torchreids_and_masks(market_folder: MarketFolder) -> None:
+    manager = build(market_folder, transforms=None)
+    batch = batches(manager, 0)[0]
+    assert set(batch) == {"img", "mask", "pid", "camid", "impath", "dsetid"}
+    assert batch["img"].shape == (4, 3, 32, 16) and batch["img"].dtype == torch.float32
+    assert batch["mask"].shape == (4, 32, 16) and batch["mask"].dtype == torch.uint8
+    assert sorted(Counter(batch["pid"].tolist()).values()) == [2, 2]
+
+
+def test_attributes_are_torchreids(market_folder: MarketFolder) -> None:
+    plain = {"root": str(market_folder.root), "height": 32, "width": 16, "workers": 0}
+    theirs = torchreid.data.ImageDataManager(sources="market1501", batch_size_train=4, **plain)
+    ours = build(market_folder, sources=["market1501_masked"])
+    assert vars(theirs).keys() <= vars(ours).keys()
+    for name in ("sources", "targets", "num_train_pids", "num_train_cams", "use_gpu", "height"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert ours.test_dataset == theirs.test_dataset
+    for mode in (0, 1):
+        ours_test = ours.fetch_test_loaders("market1501")[mode]
+        assert ours_test == theirs.fetch_test_loaders("market1501")[mode]
+    query = next(iter(ours.test_loader["market1501"]["query"]))
+    expected = next(iter(theirs.test_loader["market1501"]["query"]))
+    assert torch.equal(query["img"], expected["img"]) and query.keys() == expected.keys()
+
+
+def test_trains_in_torchreids_engine(market_folder: MarketFolder, tmp_path: Path) -> None:
+    manager = build(market_folder)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    engine = torchreid.engine.ImageSoftmaxEngine(
+        manager, model, optimizer, scheduler=scheduler, use_gpu=False
+    )
+    engine.run(save_dir=str(tmp_path), max_epoch=1, print_freq=1, test_only=False, ranks=[1])
+
+
+def test_two_sources(market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Second(dataset_class("market1501")):
+        dataset_dir = "second"
+
+    monkeypatch.setitem(registered_datasets(), "second", Second)
+    folder, other = market(), make_market(tmp_path / "other", seed=5)
+    (other.root / "market1501").rename(folder.root / "second")
+    (other.masks_dir / "market1501").rename(folder.masks_dir / "second")
+    names = ["market1501", "second"]
+    manager = build(folder, sources=names, targets="market1501", transforms=None)
+    assert manager.num_train_pids == 6 and len(manager.train_loader.dataset) == 24
+    seen = set()
+    for batch in batches(manager, 0):
+        for path, mask, dsetid in zip(batch["impath"], batch["mask"], batch["dsetid"], strict=True):
+            image = Path(path)
+            file = folder.masks_dir / names[dsetid] / image.parent.name / f"{image.stem}.png"
+            assert torch.equal(mask, torch.from_numpy(read_labels(file)))
+            seen.add(int(dsetid))
+    assert seen == {0, 1}
+
+
+def test_without_masks(market: Market) -> None:
+    folder = market()
+    shutil.rmtree(folder.masks_dir)
+    with pytest.raises(FileNotFoundError, match=r"python scripts/convert_masks.py"):
+        build(folder)
+    batch = batches(build(folder, use_masks=False), 0)[0]
+    assert "mask" not in batch and batch["img"].shape == (4, 3, 32, 16)
+
+
+def test_source_options_reach_the_class(market_folder: MarketFolder, monkeypatch) -> None:
+    class Own(dataset_class("market1501")):
+        def __init__(self, flavour: str, **options):
+            super().__init__(**options)
+            self.flavour = flavour
+
+    monkeypatch.setitem(registered_datasets(), "own", Own)
+    manager = build(
+        market_folder,
+        sources="own",
+        targets="market1501",
+        use_masks=False,
+        source_options={"own": {"flavour": "sweet"}},
+    )
+    assert manager.train_loader.dataset.flavour == "sweet"
+
+
+def test_training_on_targets_too(market_folder: MarketFolder, monkeypatch) -> None:
+    monkeypatch.setitem(registered_datasets(), "twin", dataset_class("market1501"))
+    manager = build(market_folder, targets="twin", load_train_targets=True)
+    assert "mask" not in next(iter(manager.train_loader_t))
+    with pytest.raises(ValueError, match="market1501 is source and target"):
+        build(market_folder, load_train_targets=True)
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sources": "market"}, r"unknown data set 'market', expected one of .*market1501"),
+        ({"targets": ["dukemtmc"]}, r"unknown data set 'dukemtmc'"),
+        ({"sources": None}, "sources: expected the name of a data set"),
+        ({"transforms": ["pad_crops"]}, "unknown 'pad_crops', expected some of random_flip"),
+        ({"train_sampler": "Identity"}, "unknown 'Identity', expected one of RandomIdentity"),
+        ({"batch_size_train": 8}, "a batch has 4 identities, but the training set has 3"),
+        ({"batch_size_train": 5}, "expected batches of whole identities"),
+        ({"batch_size_train": 2}, "3 identities found, 1 a batch; a triplet needs two"),
+        ({"batch_size_train": 64, "train_sampler": "RandomSampler"}, "12 training images do not"),
+        ({"num_cams": 3, "train_sampler": "RandomDomainSampler"}, "found 2 cameras of 6 images"),
+        ({"num_replicas": 3}, "whole identities.* for each of 3 processes"),
+    ],
+)
+def test_refused_options(market_folder: MarketFolder, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(market_folder, **options)
+
+
+def test_misspelt_arguments(market_folder: MarketFolder) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'mask_dir'"):
+        build(market_folder, mask_dir="elsewhere")
+
+
+def test_one_identity(market: Market) -> None:
+    with pytest.raises(ValueError, match="1 identities found"):
+        build(market(pids=(4,)))
+
+
+def test_missing_target(market_folder: MarketFolder) -> None:
+    with pytest.raises(FileNotFoundError, match="dukemtmcreid: looked for"):
+        build(market_folder, targets="dukemtmcreid")
+
+
+def test_queries_without_a_match(market: Market, caplog: pytest.LogCaptureFixture) -> None:
+    folder = market()
+    lonely = folder.images / "query" / "0009_c1s1_000000_01.jpg"
+    Image.new("RGB", (16, 32)).save(lonely)
+    with caplog.at_level(logging.WARNING):
+        build(folder)
+    assert "1 of 9 queries have no gallery image of their identity by another" in caplog.text
+    assert f"such as {lonely} (identity 9, seen nowhere in the gallery)" in caplog.text
+    for image in (folder.images / "bounding_box_test").glob("*_c2*"):
+        image.unlink()
+    for image in (folder.images / "query").glob("*_c2*"):
+        image.unlink()
+    with pytest.raises(ValueError, match="5 of 5 queries have no.*seen by two cameras"):
+        build(folder)

@@ -1,0 +1,377 @@
+"""Stages, checkpoints, resuming and testing, on a tiny Market-1501 folder."""
+
+import json
+import os
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+import torchreid
+from torch import nn
+
+from magnifier_plugin import build_model
+from magnifier_plugin.data.datamanager import MaskedImageDataManager
+from magnifier_plugin.engine import checkpoint
+from magnifier_plugin.engine.engine import ImageMagnifierEngine
+from magnifier_plugin.engine.meters import LossMeter, log_line
+from magnifier_plugin.engine.precision import resolve_switch
+from magnifier_plugin.engine.report import results_table
+from magnifier_plugin.engine.stages import Stage, find_stage, paper_stages
+from magnifier_plugin.losses.criterion import ClassificationCriterion
+
+
+class TinyBackbone(nn.Module):
+    """Stands in for a ResNet: two strided convolutions, 16 and 32 channels at 1/16."""
+
+    middle_channels, deep_channels = 16, 32
+
+    def __init__(self, name):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 16, stride=16)
+        self.layer4 = nn.Conv2d(16, 32, 1)
+
+    def forward(self, images):
+        middle = self.conv1(images).relu()
+        return middle, self.layer4(middle).relu()
+
+
+def tiny_model(num_classes=3, loss="magnifier", **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("magnifier_plugin.models.magnifiernet.Backbone", TinyBackbone)
+        return build_model("magnifiernet", num_classes, loss, pretrained=False, **options)
+
+
+QUICK = {"warmup_epoch": 0, "stepsize": (), "lr": 1e-3}
+
+
+def make_manager(folder, **options):
+    return MaskedImageDataManager(
+        root=folder.root,
+        masks_dir=folder.masks_dir,
+        sources="market1501",
+        height=32,
+        width=16,
+        transforms=["random_flip", "random_erase"],
+        batch_size_train=4,
+        num_instances=2,
+        train_sampler="RandomIdentitySampler",
+        workers=0,
+        **options,
+    )
+
+
+def make_engine(folder, stages=None, **options):
+    torchreid.utils.set_random_seed(1)
+    model = tiny_model()
+    stages = stages or [Stage(max_epoch=2, **QUICK), Stage(max_epoch=2, gamma=0.1, **QUICK)]
+    return ImageMagnifierEngine(make_manager(folder), model, stages=stages, amp="off", **options)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def weights(engine):
+    return {key: value.clone() for key, value in engine.model.state_dict().items()}
+
+
+class TestStage:
+    def test_the_papers_schedule(self):
+        first, second = paper_stages()
+        rates = [first.lr * first.lr_factor(epoch) for epoch in (0, 5, 10, 39, 40, 69, 70, 459)]
+        expected = [3.5e-6, 3.5e-4 * 0.505, 3.5e-4, 3.5e-4, 3.5e-5, 3.5e-5, 3.5e-6, 3.5e-6]
+        assert rates == pytest.approx(expected)
+        assert {second.lr * second.lr_factor(epoch) for epoch in range(40)} == {1e-3}
+        assert (first.gamma, second.gamma) == (0, 2e-3)
+        assert sum(stage.max_epoch for stage in (first, second)) == 500
+
+    @pytest.mark.parametrize("name", ["single_step", "multi_step", "cosine"])
+    def test_torchreids_schedulers(self, name):
+        stage = Stage(max_epoch=6, lr_scheduler=name, stepsize=[2], warmup_epoch=0)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        stepsize = 2 if name == "single_step" else [2]
+        theirs = torchreid.optim.build_lr_scheduler(optimizer, name, stepsize, max_epoch=6)
+        for epoch in range(6):
+            assert stage.lr_factor(epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            theirs.step()
+
+    def test_epochs_count_on(self):
+        stages = [Stage(max_epoch=3), Stage(max_epoch=1), Stage(max_epoch=2)]
+        assert [find_stage(stages, epoch) for epoch in (0, 2, 3, 4, 5)] == [
+            *((0, 0), (0, 0), (1, 3), (2, 4), (2, 4))
+        ]
+        with pytest.raises(ValueError, match="epoch 7: expected one of the stages' 6"):
+            find_stage(stages, 6)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"max_epoch": 0}, "at least one epoch"),
+            ({"lr_scheduler": "poly"}, "single_step, multi_step, cosine"),
+            ({"lr_scheduler": "single_step", "stepsize": ()}, "stepsize"),
+            ({"gamma": -1}, "gamma"),
+        ],
+    )
+    def test_mistakes(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            Stage(**{"max_epoch": 1, **options})
+
+
+class TestTraining:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls, market_folder, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("run")
+        engine = make_engine(market_folder, record={"seed": 1})
+        with pytest.MonkeyPatch.context() as patch:
+            lines = []
+            patch.setattr("builtins.print", lambda *words: lines.append(" ".join(map(str, words))))
+            engine.run(save_dir=str(folder), eval_freq=1, normalize_feature=True, rerank=True)
+        return engine, folder, lines
+
+    def test_last_and_best_are_kept(self, trained):
+        _, folder, _ = trained
+        assert names(folder / "model") == ["model-best.pth.tar", "model.pth.tar-4"]
+
+    def test_checkpoint_is_plain_and_torchreid_resumes_from_it(self, trained):
+        engine, folder, _ = trained
+        path = folder / "model" / "model.pth.tar-4"
+        content = torch.load(path, weights_only=True)
+        assert (content["epoch"], content["stage"]) == (4, 2)
+        assert isinstance(content["rank1"], float)
+        other = tiny_model()
+        optimizer = torchreid.optim.build_optimizer(other)
+        assert torchreid.utils.resume_from_checkpoint(str(path), other, optimizer) == 4
+        assert torch.equal(other.backbone.conv1.weight, engine.model.backbone.conv1.weight)
+        third = tiny_model(loss="triplet")
+        torchreid.utils.load_pretrained_weights(third, str(path))
+        assert torch.equal(
+            third.branches["G"].head.neck.weight,
+            content["state_dict"]["branches.G.head.neck.weight"],
+        )
+
+    def test_results_are_on_disk(self, trained):
+        engine, folder, _ = trained
+        results = json.loads((folder / "results.json").read_text())
+        numbers = results["results"]["market1501"]
+        assert {"mAP", "mINP", "rank-1", "rank-20", "reranked"} <= set(numbers)
+        assert results["seed"] == 1
+        assert results["versions"]["torch"] == torch.__version__
+        assert engine.results["market1501"]["mAP"] == numbers["mAP"]
+
+    def test_the_log_names_every_loss_in_torchreids_format(self, trained):
+        _, _, lines = trained
+        line = next(line for line in lines if line.startswith("epoch: [3/4]"))
+        for name in ("time", "data", "eta", "loss", "cls_G", "tri_SAB", "cls_SFB", "sd", "mask"):
+            assert f"\t{name} " in line
+        assert "acc" in line
+        assert line.rstrip().split("\t")[-1].startswith("lr 0.001")
+
+    def test_history_and_tensorboard_are_one_run(self, trained):
+        engine, folder, _ = trained
+        assert [entry["epoch"] for entry in engine.history] == [1, 2, 3, 4]
+        assert [entry["stage"] for entry in engine.history] == [1, 1, 2, 2]
+        assert all("mAP" in entry for entry in engine.history)
+        assert len(list(folder.glob("events.out.tfevents*"))) == 1
+
+    def test_results_table(self, trained):
+        engine, _, _ = trained
+        before = {"market1501": {**engine.results["market1501"], "mAP": 0.0}}
+        table = results_table(engine.results, before)
+        assert "| market1501 | trained, re-ranked |" in table
+        assert "of the way to 100 %" in table
+
+
+class TestResuming:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def whole(cls, market_folder, tmp_path_factory):
+        engine = make_engine(market_folder)
+        engine.run(save_dir=str(tmp_path_factory.mktemp("whole")))
+        return weights(engine), engine.history
+
+    @pytest.mark.parametrize("stop", [1, 2, 3])
+    def test_gives_the_same_weights_in_either_stage(self, whole, market_folder, tmp_path, stop):
+        first = make_engine(market_folder)
+        first.run(save_dir=str(tmp_path), max_epoch=stop)
+        second = make_engine(market_folder)
+        torchreid.utils.set_random_seed(99)
+        start = second.resume(tmp_path / "model" / f"model.pth.tar-{stop}")
+        assert start == stop
+        second.run(save_dir=str(tmp_path), start_epoch=start)
+        expected, history = whole
+        for key, value in weights(second).items():
+            assert torch.equal(value, expected[key]), key
+        assert [e["loss"] for e in second.history] == [e["loss"] for e in history]
+        assert "model.pth.tar-4" in names(tmp_path / "model")
+
+    def test_a_finished_run_only_tests(self, market_folder, tmp_path):
+        engine = make_engine(market_folder, [Stage(max_epoch=1, **QUICK)])
+        engine.run(save_dir=str(tmp_path))
+        before = weights(engine)
+        engine.run(save_dir=str(tmp_path), start_epoch=1)
+        assert all(torch.equal(value, before[key]) for key, value in weights(engine).items())
+
+
+class TestEdges:
+    def test_a_loss_that_is_not_finite_stops_the_run(self, market_folder, tmp_path):
+        engine = make_engine(market_folder)
+        nn.init.constant_(engine.model.backbone.conv1.weight, float("nan"))
+        with pytest.raises(FloatingPointError, match=r"epoch 1, batch 1: expected finite losses"):
+            engine.run(save_dir=str(tmp_path), print_freq=1)
+
+    def test_an_optimizer_of_ones_own(self, market_folder, tmp_path):
+        model = tiny_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
+        engine = ImageMagnifierEngine(make_manager(market_folder), model, optimizer, scheduler)
+        engine.run(save_dir=str(tmp_path), max_epoch=2)
+        assert engine.optimizer is optimizer
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
+        with pytest.raises(ValueError, match="got both"):
+            ImageMagnifierEngine(make_manager(market_folder), model, optimizer, stages=[])
+
+    def test_more_epochs_than_stages(self, market_folder, tmp_path):
+        with pytest.raises(ValueError, match="lengthen a stage"):
+            make_engine(market_folder).run(save_dir=str(tmp_path), max_epoch=9)
+
+    def test_torchreids_models_and_data_manager(self, market_folder, tmp_path, monkeypatch):
+        monkeypatch.setenv("MAGNIFIER_MASKS", str(market_folder.masks_dir))
+        manager = torchreid.data.ImageDataManager(
+            root=str(market_folder.root),
+            sources="market1501_masked",
+            height=32,
+            width=16,
+            batch_size_train=4,
+            workers=0,
+            use_gpu=False,
+        )
+        assert next(iter(manager.train_loader))["mask"].shape == (4, 32, 16)
+        model = torchreid.models.build_model("resnet18", 3, "triplet", pretrained=False)
+        engine = ImageMagnifierEngine(
+            manager,
+            model,
+            stages=[Stage(max_epoch=1, **QUICK)],
+            criterion=ClassificationCriterion(loss="triplet"),
+        )
+        engine.run(save_dir=str(tmp_path))
+        assert {"cls", "tri"} <= set(engine.history[0])
+
+    @pytest.mark.parametrize("loss", ["triplet", "softmax"])
+    def test_magnifiernet_in_torchreids_engines(self, market_folder, tmp_path, loss):
+        model = tiny_model(loss=loss)
+        optimizer = torchreid.optim.build_optimizer(model)
+        scheduler = torchreid.optim.build_lr_scheduler(optimizer)
+        kind = {"triplet": "ImageTripletEngine", "softmax": "ImageSoftmaxEngine"}[loss]
+        engine = getattr(torchreid.engine, kind)(
+            make_manager(market_folder), model, optimizer, scheduler=scheduler, use_gpu=False
+        )
+        engine.epoch, engine.max_epoch = 0, 1
+        before = model.backbone.conv1.weight.clone()
+        engine.train(print_freq=1)
+        assert not torch.equal(model.backbone.conv1.weight, before)
+
+    def test_switches(self):
+        cpu = torch.device("cpu")
+        assert resolve_switch("on", cpu, "amp")
+        assert not resolve_switch("off", cpu, "amp")
+        with pytest.raises(ValueError, match="amp: expected one of"):
+            resolve_switch("yes", cpu, "amp")
+
+    def test_amp_changes_the_numbers_not_the_dtype(self, market_folder):
+        images = torch.randn(2, 3, 32, 16)
+        engine = make_engine(market_folder)
+        exact = engine.model.eval() and engine.extract_features(images)
+        engine.amp = True
+        rounded = engine.extract_features(images).float()
+        assert not torch.equal(exact, rounded)
+        torch.testing.assert_close(exact, rounded, rtol=0.1, atol=0.1)
+
+    def test_meter_and_line(self):
+        meter = LossMeter()
+        assert meter.read() == {}
+        for value in (1.0, 3.0):
+            meter.update({"loss": torch.tensor(value)})
+        assert meter.read() == {"loss": (3.0, 2.0)}
+        line = log_line(
+            *(2, 3, 5, 10), seconds=(1, 2), data_seconds=(0, 0), losses=meter.read(), lr=0.1
+        )
+        assert "eta 0:00:30" in line
+        assert line.startswith("epoch: [2/3][5/10]\ttime 1.000 (2.000)\t")
+
+
+class TestCheckpoint:
+    def save(self, tmp_path, model, **extra):
+        path = tmp_path / "model.pth.tar-1"
+        checkpoint.write_checkpoint({"state_dict": model.state_dict(), **extra}, path)
+        return path
+
+    def test_torchreids_own_is_read(self, tmp_path):
+        path = tmp_path / "model.pth.tar-1"
+        state = {"module.weight": torch.ones(2)}
+        torch.save({"state_dict": state, "epoch": 1, "rank1": np.float64(0.5)}, path)
+        content = checkpoint.read_checkpoint(path)
+        assert content["rank1"] == 0.5
+        assert list(content["state_dict"]) == ["weight"]
+        torch.save(state, path)
+        assert list(checkpoint.read_checkpoint(path)["state_dict"]) == ["weight"]
+
+    def test_a_pickle_that_is_no_checkpoint_runs_nothing(self, tmp_path):
+        class Bad:
+            def __reduce__(self):
+                return os.system, (f"touch {tmp_path}/gone",)
+
+        path = tmp_path / "bad.pth"
+        for write in (torch.save, lambda content, file: file.write_bytes(pickle.dumps(content))):
+            write({"state_dict": Bad()}, path)
+            with pytest.raises(ValueError, match=r"bad.pth.*nothing in this file was run"):
+                checkpoint.read_checkpoint(path)
+        for content in (b"", b"text"):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match="expected a checkpoint"):
+                checkpoint.read_checkpoint(path)
+        torch.save([1, 2], path)
+        with pytest.raises(ValueError, match="found a list"):
+            checkpoint.read_checkpoint(path)
+        with pytest.raises(FileNotFoundError, match="expected a checkpoint"):
+            checkpoint.read_checkpoint(tmp_path / "missing")
+        assert not (tmp_path / "gone").exists()
+
+    def test_another_model_or_class_count_is_told_with_counts(self, tmp_path, market_folder):
+        engine = make_engine(market_folder)
+        path = self.save(tmp_path, tiny_model(fusion="lstm", branches=["G", "M", "SFB"]))
+        with pytest.raises(ValueError, match=r"of the model's \d+ tensors, 4 of another shape.*26 missing"):
+            checkpoint.load_state(
+                engine.model, checkpoint.read_checkpoint(path)["state_dict"], "file"
+            )
+        path = self.save(tmp_path, tiny_model(7))
+        saved = checkpoint.read_checkpoint(path)["state_dict"]
+        with pytest.raises(ValueError, match=r"\[7, 32\] in the file.*another number of ident"):
+            checkpoint.load_state(engine.model, saved, "file")
+        loaded, left = checkpoint.load_matching(engine.model, saved, "file")
+        assert left == 11  # three branches and eight regions
+        assert loaded == len(saved) - left
+        assert torch.equal(engine.model.backbone.conv1.weight, saved["backbone.conv1.weight"])
+        del saved["backbone.conv1.weight"]
+        with pytest.raises(ValueError, match="1 missing in the file"):
+            checkpoint.load_matching(engine.model, saved, "file")
+        with pytest.raises(ValueError, match=r"to resume from; it lacks epoch"):
+            engine.resume(path)
+
+    def test_an_interrupted_write_leaves_the_old_file(self, tmp_path, monkeypatch):
+        path = self.save(tmp_path, nn.Linear(2, 2))
+        old = path.read_bytes()
+        monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            checkpoint.write_checkpoint({}, path)
+        assert path.read_bytes() == old
+        assert names(tmp_path) == [path.name]
+
+    def test_random_states_come_back(self):
+        states = checkpoint.random_states()
+        drawn = (random.random(), np.random.rand(), torch.rand(1))
+        checkpoint.restore_random_states(states)
+        assert drawn == (random.random(), np.random.rand(), torch.rand(1))

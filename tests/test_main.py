@@ -1,0 +1,247 @@
+"""The main script and the runner, as a user types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchreid
+from conftest import make_market
+from PIL import Image
+
+from magnifier_plugin.data.labels import label_path, write_labels
+from magnifier_plugin.regions import NUM_REGIONS
+
+ROOT = Path(__file__).parents[1]
+MARKET = ROOT / "configs" / "magnifier_market.yaml"
+CROPS = ROOT.parent / "shared" / "data" / "market1501_crops"
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import main as script  # noqa: E402
+
+TINY = (
+    "data.height 32 data.width 16 data.workers 0 train.batch_size 4 sampler.num_instances 2 "
+    "model.pretrained False magnifier.backbone resnet18 train.checkpoint_freq 100 "
+    "train.max_epoch 2 test.rerank False"
+).split()
+
+
+def run(*argv, config=MARKET):
+    return script.main(["--config-file", str(config), *map(str, argv)])
+
+
+def typed(folder, tmp_path, *more):
+    where = ["--root", folder.root, "masks.dir", folder.masks_dir, "data.save_dir", tmp_path]
+    return [*where, *TINY, *more]
+
+
+class TestParsing:
+    @pytest.mark.parametrize(
+        ("line", "sources", "pairs"),
+        [
+            ("-s a b model.name x", ["a", "b"], ["model.name", "x"]),
+            ("-t x -s a amp on", ["a"], ["amp", "on"]),
+            ("-s a --root ./data train.lr 1", ["a"], ["train.lr", "1"]),
+            ("-s a --root=./data test.eval_freq -1", ["a"], ["test.eval_freq", "-1"]),
+            ("--transforms random_flip pad_crop -s a", ["a"], []),
+            ("-s a -a magnifiernet data.root ./x", ["a"], ["data.root", "./x"]),
+        ],
+    )
+    def test_a_word_with_a_dot_ends_the_list(self, line, sources, pairs):
+        arguments, rest = script.parse(line.split())
+        assert arguments.sources == sources
+        assert rest == pairs
+
+    def test_stray_words_are_told(self, capsys):
+        assert script.main(["stray"]) == 2
+        assert "KEY VALUE pairs" in capsys.readouterr().err
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("line", "messages"),
+        [
+            ("train.lrr 1", ["unknown configuration key train.lrr", "train.lr?"]),
+            ("-s market", ["market", "market1501", "synthetic"]),
+            ("-a magnifiernett", ["magnifiernett", "magnifiernet_resnet18"]),
+            ("-a resnet18", ["loss.name", "softmax or triplet"]),
+            ("magnifier.keep 3", ["K̂ is even", "baseline"]),
+            ("magnifier.branches G,SAB", ["add M"]),
+            ("magnifier.backbone vgg", ["resnet50"]),
+            ("train.batch_size 64", ["identities"]),
+            ("--transforms random_flop", ["random_flop", "random_flip"]),
+            ("model.load_weights missing.pth", ["missing.pth", "expected a checkpoint"]),
+            ("model.resume missing.pth", ["missing.pth", "expected a checkpoint"]),
+            ("data.type video", ["data.type"]),
+            ("data.k_tfm 2", ["data.k_tfm"]),
+            ("test.visrank True", ["test.evaluate True"]),
+            ("train.lr_scheduler poly", ["single_step, multi_step, cosine"]),
+        ],
+    )
+    def test_exit_with_one_clear_line(self, market_folder, tmp_path, capsys, line, messages):
+        _, pairs = script.parse(line.split())
+        extra = line.split()[: len(line.split()) - len(pairs)]
+        assert run(*extra, *typed(market_folder, tmp_path, *pairs)) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        for message in messages:
+            assert message in error
+
+    def test_missing_data_is_never_downloaded(self, tmp_path, capsys):
+        assert run("--root", tmp_path, "data.save_dir", tmp_path / "log") == 2
+        error = capsys.readouterr().err
+        assert "market1501" in error
+        assert "bounding_box_train" in error
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["log"]
+
+    def test_data_without_masks_names_the_command(self, market_folder, tmp_path, capsys):
+        argv = typed(market_folder, tmp_path, "masks.dir", tmp_path / "none")
+        assert run(*argv) == 2
+        assert "scripts/convert_masks.py --source densepose-iuv" in capsys.readouterr().err
+
+
+class TestRuns:
+    def test_train_then_test_from_the_checkpoint(self, market_folder, tmp_path, capsys):
+        pairs = ["report.curves", "True", "report.rankings", "2", "report.regions", "2"]
+        pairs += ["report.untrained", "True", "test.rerank", "True"]
+        assert run(*typed(market_folder, tmp_path, *pairs)) == 0
+        printed = capsys.readouterr().out.splitlines()
+        pictures = [tmp_path / name for name in printed[-4:]]
+        assert [path.name for path in pictures] == [
+            *("results.json", "rankings_market1501.png", "curves.png", "regions.png")
+        ]
+        for path in pictures[1:]:
+            assert Image.open(path).size[0] > 100
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert "trained, re-ranked" in "\n".join(printed)
+        assert "keep: 4" in results["configuration"]
+        assert (tmp_path / "untrained" / "results.json").is_file()
+        (log,) = tmp_path.glob("train.log-*")
+        assert log.read_text().count("epoch: [") == 2
+
+        weights = tmp_path / "model" / "model-best.pth.tar"
+        second = tmp_path / "second"
+        pairs = ["test.evaluate", "True", "test.visrank", "True", "model.load_weights", weights]
+        argv = typed(market_folder, second, *pairs)
+        assert run(*argv) == 0
+        again = json.loads((second / "results.json").read_text())["results"]["market1501"]
+        assert again["mAP"] == pytest.approx(results["results"]["market1501"]["mAP"], abs=1e-6)
+        assert len(list((second / "visrank_market1501").glob("*.jpg"))) == 8
+        assert not (second / "model").exists()
+
+    def test_torchreids_model(self, market_folder, tmp_path):
+        pairs = ["loss.name", "triplet", "train.open_layers", "fc", "train.max_epoch", "1"]
+        argv = typed(market_folder, tmp_path, *pairs, "stages.1.max_epoch", "1")
+        assert script.main(["-s", "market1501", "-a", "resnet18", *map(str, argv)]) == 0
+        assert "market1501" in json.loads((tmp_path / "results.json").read_text())["results"]
+
+    @pytest.mark.slow
+    def test_real_crops_through_the_papers_configuration(self, tmp_path):
+        if not CROPS.is_dir():
+            pytest.skip(f"the sample crops are not there: {CROPS}")
+        folder = lay_out(tmp_path / "data")
+        argv = ["--root", folder, "masks.dir", folder / "masks", "data.save_dir", tmp_path / "log"]
+        argv += "model.pretrained False data.workers 0 train.batch_size 8".split()
+        argv += "stages.1.max_epoch 1 stages.2.max_epoch 1 train.max_epoch 2".split()
+        assert run(*argv) == 0
+        results = json.loads((tmp_path / "log" / "results.json").read_text())["results"]
+        assert results["market1501"]["queries"] == 5
+        assert 0 < results["market1501"]["mAP"] <= 1
+
+
+def lay_out(root):
+    """The real crops as a Market-1501 folder, each seen by a second camera too; masks of stripes."""
+    images = root / "market1501" / "Market-1501-v15.09.15"
+    for crop in CROPS.glob("*.jpg"):
+        pid, camera = crop.name[:4], int(crop.name[6])
+        other = crop.name.replace(f"_c{camera}", f"_c{camera % 6 + 1}")
+        for split, name in (
+            *(("bounding_box_train", crop.name), ("query", f"{pid}{crop.name[4:]}")),
+            ("bounding_box_test", other),
+        ):
+            path = images / split / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(crop.read_bytes())
+            with Image.open(path) as image:
+                rows = torch.arange(image.height) * NUM_REGIONS // image.height
+                labels = rows.to(torch.uint8).unsqueeze(1).expand(-1, image.width).numpy()
+            place = label_path(path, root / "market1501", "market1501", root / "masks")
+            write_labels(place, labels.copy())
+    return root
+
+
+RUNNER = """
+import argparse
+from torchreid.data import ImageDataManager
+from torchreid.data.datasets import register_image_dataset
+from torchreid.engine import ImageTripletEngine
+from torchreid.utils import Logger, compute_model_complexity, set_random_seed
+from torchreid.utils.tools import read_image
+import torchreid.models
+import torchreid
+from helper import NAME
+
+parser = argparse.ArgumentParser()
+parser.add_argument("-m")
+model = torchreid.models.build_model(parser.parse_args().m, 4, pretrained=False, use_gpu=False)
+print(NAME, *compute_model_complexity(model, (1, 3, 64, 32)))
+assert torchreid.data.ImageDataManager is ImageDataManager
+assert "market1501_masked" in vars(torchreid.data.datasets)["__image_datasets"]
+assert torchreid.engine.ImageMagnifierEngine
+"""
+
+
+class TestRunner:
+    def call(self, *argv):
+        command = [sys.executable, "-m", "magnifier_plugin", *map(str, argv)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+    def test_a_torchreid_script_finds_the_plugin(self, tmp_path):
+        (tmp_path / "tool.py").write_text(RUNNER)
+        (tmp_path / "helper.py").write_text("NAME = 'found'\n")
+        done = self.call(tmp_path / "tool.py", "-m", "magnifiernet_resnet18")
+        assert done.returncode == 0, done.stderr
+        name, parameters, flops = done.stdout.split()
+        assert name == "found"
+        assert int(parameters) > 11_000_000
+        assert int(flops) > 0
+        assert "Cython" not in done.stderr
+
+    def test_mistakes(self, tmp_path):
+        done = self.call(tmp_path / "missing.py")
+        assert done.returncode == 1
+        assert "found no file" in done.stderr
+        assert "PATH_TO_SCRIPT" in self.call().stderr
+
+
+class TestTorchreidsTools:
+    def test_feature_extractor(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("MAGNIFIER_BACKBONE_WEIGHTS", "none")
+        Image.new("RGB", (20, 40)).save(tmp_path / "a.png")
+        extractor = torchreid.utils.FeatureExtractor(
+            "magnifiernet_resnet18", image_size=(64, 32), device="cpu", verbose=False
+        )
+        assert extractor(str(tmp_path / "a.png")).shape == (1, 1024)
+
+    def test_several_masked_sources_summed(self, tmp_path, monkeypatch):
+        folder = make_market(tmp_path)
+        monkeypatch.setenv("MAGNIFIER_MASKS", str(folder.masks_dir))
+        monkeypatch.setitem(
+            vars(torchreid.data.datasets)["__image_datasets"],
+            "other_masked",
+            vars(torchreid.data.datasets)["__image_datasets"]["market1501_masked"],
+        )
+        manager = torchreid.data.ImageDataManager(
+            root=str(folder.root),
+            sources=["market1501_masked", "other_masked"],
+            targets="market1501",
+            height=32,
+            width=16,
+            batch_size_train=8,
+            workers=0,
+            use_gpu=False,
+        )
+        assert manager.num_train_pids == 6
+        assert next(iter(manager.train_loader))["mask"].shape == (8, 32, 16)

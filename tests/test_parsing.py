@@ -1,0 +1,241 @@
+"""Human parsing and the authors' arrays become label maps; label sets are data."""
+
+import cv2
+import numpy as np
+import pytest
+from mask_inputs import SAMPLES, needs_samples, save_photo, script
+from PIL import Image
+
+from magnifier_plugin.annotators.label_set import label_set_names, load_label_set
+from magnifier_plugin.annotators.limbs import split_limb
+from magnifier_plugin.annotators.npy import NpyFolder, read_npy
+from magnifier_plugin.annotators.parsing import ParsingFolder, read_parsing, to_regions
+from magnifier_plugin.data.labels import Stamp, read_labels, read_stamp, write_stamp
+from magnifier_plugin.regions import REGIONS, UNKNOWN
+
+PARSING = SAMPLES / "parsing"
+HEAD, UPPER_ARM, LOWER_ARM, CHEST, UPPER_LEG, LOWER_LEG, FOOT = range(1, 8)
+
+
+def save_palette(path, classes):
+    """A parsing PNG as SCHP writes it, with the palette of Pascal VOC."""
+    image = Image.fromarray(np.asarray(classes, dtype=np.uint8))
+    palette = []
+    for i in range(256):
+        palette += [
+            sum((i >> (3 * bit + plane) & 1) << (7 - bit) for bit in range(3)) for plane in range(3)
+        ]
+    image.putpalette(palette)
+    image.save(path)
+    return path
+
+
+# Label sets
+
+
+def test_shipped_label_sets_have_the_classes_that_their_parsers_write():
+    assert label_set_names() == ("atr", "cihp", "lip", "pascal")
+    for name, classes in (("lip", 20), ("cihp", 20), ("atr", 18), ("pascal", 7)):
+        label_set = load_label_set(name)
+        assert label_set.name == name
+        assert sorted(label_set.classes) == list(range(classes))
+        assert label_set.regions[0] == 0
+
+
+def test_label_sets_survive_a_stamp(tmp_path):
+    for name in label_set_names():
+        stamp = Stamp("parsing", name, load_label_set(name).definition)
+        write_stamp(tmp_path, stamp)
+        assert read_stamp(tmp_path) == stamp
+
+
+def test_own_label_set_works_by_its_path(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: mine\nclasses:\n  0: {name: nothing, region: background}\n"
+        "  7: {name: coat, region: chest}\n  9: {name: smoke, region: unknown}\n"
+    )
+    label_set = load_label_set(file)
+    assert to_regions(np.array([[0, 7, 9]]), label_set).tolist() == [[0, CHEST, UNKNOWN]]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: [", "no YAML"),
+        ("5", "a label set has name, classes"),
+        ("name: a", "'classes'"),
+        ("name: a\nclasses: {0: {name: b, region: sky}}", "region 'sky', expected one of back"),
+        ("name: a\nclasses: {0: {name: b, regoin: head}}", r"\['regoin'\] in class 0"),
+        ("name: a\nclasses: {0: {name: b}}", "class 0: expected either a region or a limb"),
+        ("name: a\nclasses: {300: {name: b, region: head}}", r"class id 300, expected 0\.\.254"),
+        ("name: a\nclasses: {0: {name: b, limb: arm}}", r"limbs of classes \{'arm'\}, limbs told"),
+        ("name: a\ntrunk: [c]\nclasses: {0: {name: b, region: head}}", "no class is called 'c'"),
+    ],
+)
+def test_wrong_label_sets_are_told(tmp_path, text, told):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=rf"a\.yaml: .*{told}"):
+        load_label_set(tmp_path / "a.yaml")
+
+
+def test_unknown_label_set_names_the_known():
+    with pytest.raises(
+        ValueError, match="label set 'lipp', expected one of atr, cihp, lip, pascal"
+    ):
+        load_label_set("lipp")
+    with pytest.raises(FileNotFoundError):
+        load_label_set("nowhere.yaml")
+
+
+# Limbs
+
+
+def test_limb_is_split_in_the_middle_with_the_upper_half_at_the_trunk():
+    trunk, arm = np.zeros((2, 20, 40), dtype=bool)
+    trunk[5:15, 30:] = True
+    arm[8:12, 10:30] = True  # hangs to the left of the trunk
+    halves = split_limb(arm, trunk, upper=2, lower=3)
+    assert (halves[8:12, 20:30] == 2).all() and (halves[8:12, 10:20] == 3).all()
+    assert not halves[~arm].any()
+
+
+def test_without_a_trunk_the_higher_half_is_the_upper_one():
+    leg = np.zeros((30, 10), dtype=bool)
+    leg[4:24, 3:6] = True
+    halves = split_limb(leg, np.zeros_like(leg), upper=5, lower=6)
+    assert (halves[4:14, 3:6] == 5).all() and (halves[14:24, 3:6] == 6).all()
+
+
+def test_a_hand_below_a_sleeve_stays_in_one_piece():
+    trunk, arms = np.zeros((2, 40, 40), dtype=bool)
+    trunk[5:30, 15:25] = True
+    arms[5:25, 10:15] = True  # a bare arm
+    arms[20:27, 26:31] = True  # a hand
+    arms[0, 39] = True  # a speck
+    halves = split_limb(arms, trunk, upper=2, lower=3, stubby=3)
+    assert set(halves[5:25, 10:15].ravel()) == {2, 3}
+    assert (halves[20:27, 26:31] == 3).all() and halves[0, 39] == 3
+    assert not split_limb(trunk & False, trunk, 2, 3, stubby=3).any()
+
+
+# Parsing
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lip", {0: [0], HEAD: [2, 13], CHEST: [5, 7], LOWER_ARM: [14, 15]}),
+        (
+            "atr",
+            {0: [0, 16], HEAD: [2, 11], CHEST: [4], LOWER_ARM: [15], UPPER_LEG: [6], FOOT: [10]},
+        ),
+        ("pascal", {0: [0], HEAD: [1], CHEST: [2], UPPER_ARM: [3], LOWER_ARM: [4]}),
+    ],
+)
+def test_real_parsing_gives_the_areas_of_its_classes(tmp_path, name, expected):
+    """Counted by another route: OpenCV's colours, found again in the palette of Pascal VOC.
+
+    The photo shows a man in a coat from the head to the hips: his hands are all that LIP and ATR
+    call arms, so nothing of them is upper arm. What ATR takes for trousers and a shoe is a
+    microphone; both halves of the legs are counted together.
+    """
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "demo.png").symlink_to(PARSING / f"demo_{name}.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "demo.jpg").symlink_to(PARSING / "demo.jpg")
+    out = tmp_path / "masks" / "data"
+    command = ["--source", "parsing", "--parsing", tmp_path / "in", "--labels", name]
+    command += ["--images", tmp_path / "data", "--out", out]
+    assert script("convert_masks").main([str(word) for word in command]) == 0
+    assert read_stamp(out).label_set == name
+    found = np.bincount(read_labels(out / "demo.png").ravel(), minlength=len(REGIONS))
+    classes = voc_classes(cv2.imread(str(tmp_path / "in" / "demo.png")))
+    legs = found[UPPER_LEG] + found[LOWER_LEG]
+    found = {**dict(enumerate(found)), UPPER_LEG: legs, LOWER_LEG: 0}
+    areas = {region: sum(classes[i] for i in ids) for region, ids in expected.items()}
+    assert found == {**dict.fromkeys(found, 0), **areas}
+
+
+def voc_classes(image):
+    """Pixels of each class in a BGR image of Pascal VOC's colours, which are the ids' bits."""
+    high, low = image >> 7 & 1, image >> 6 & 1
+    weights = np.array([4, 2, 1])
+    return np.bincount((high @ weights + 8 * (low @ weights)).ravel(), minlength=32).tolist()
+
+
+def test_a_standing_person_is_split_at_elbow_and_knee(tmp_path):
+    """A figure in a T-shirt and shorts: LIP knows shirt, arms, pants, legs and shoes."""
+    classes = np.zeros((128, 64), dtype=np.uint8)
+    classes[4:20, 26:38] = 13
+    classes[20:60, 22:42] = 5
+    classes[24:64, 16:22], classes[24:64, 42:48] = 14, 15
+    classes[60:80, 22:42] = 9
+    classes[80:116, 22:30], classes[80:116, 34:42] = 16, 17
+    classes[116:122, 20:30], classes[116:122, 34:44] = 18, 19
+    labels = to_regions(classes, load_label_set("lip"))
+    assert labels[10, 30] == HEAD and labels[40, 30] == CHEST and labels[118, 24] == FOOT
+    for column in (18, 44):
+        assert labels[26, column] == UPPER_ARM and labels[62, column] == LOWER_ARM
+    for column in (24, 40):
+        assert labels[66, column] == UPPER_LEG and labels[84, column] == UPPER_LEG
+        assert labels[92, column] == LOWER_LEG and labels[114, column] == LOWER_LEG
+
+
+def test_wrong_label_set_is_told(tmp_path):
+    save_palette(tmp_path / "a.png", [[0, 5, 19]])
+    read_parsing(tmp_path / "a.png", load_label_set("lip"))
+    with pytest.raises(ValueError, match=r"a\.png: id 19, but label set atr has 0\.\.17.*--labels"):
+        read_parsing(tmp_path / "a.png", load_label_set("atr"))
+
+
+def test_lost_palette_is_told(tmp_path):
+    with Image.open(save_palette(tmp_path / "a.png", [[0, 2, 5, 13]])) as image:
+        image.convert("L").save(tmp_path / "grey.png")
+        image.convert("RGB").save(tmp_path / "rgb.png")
+    with pytest.raises(ValueError, match=r"grey\.png: .*greys of the parser's palette"):
+        read_parsing(tmp_path / "grey.png", load_label_set("lip"))
+    with pytest.raises(ValueError, match=r"rgb\.png: image mode RGB, expected a palette PNG"):
+        read_parsing(tmp_path / "rgb.png", load_label_set("lip"))
+
+
+def test_parsing_of_another_size_is_refused(tmp_path):
+    save_palette(tmp_path / "a.png", np.zeros((8, 8)))
+    (item,) = ParsingFolder(tmp_path, "pascal")
+    with pytest.raises(ValueError, match="8 × 8 .*image is 32 × 16"):
+        item.read((32, 16))
+    with pytest.raises(ValueError, match=r"no \*\.png in it"):
+        ParsingFolder(save_photo(tmp_path / "b" / "c.jpg").parent, "pascal")
+
+
+# MagnifierNet's authors' arrays
+
+
+def test_authors_arrays_are_taken_as_they_are(tmp_path):
+    ids = np.arange(32, dtype=np.int64).reshape(8, 4) % 8
+    (tmp_path / "bounding_box_train").mkdir()
+    np.save(tmp_path / "bounding_box_train" / "a.jpg.npy", ids)
+    (item,) = NpyFolder(tmp_path)
+    assert item.name.endswith("bounding_box_train/a.jpg")
+    assert np.array_equal(item.read((8, 4)).labels, ids)
+    with pytest.raises(ValueError, match="8 × 4 .*image is 16 × 8"):
+        item.read((16, 8))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (np.full((4, 4), 9), "id 9, expected 0..7 or 255"),
+        (np.full((4, 4), 0.5), "id 0.5"),
+        (np.zeros((4, 4, 2), np.uint8), "expected a 2-D array"),
+        (np.array([[print]]), "refused, it holds no plain array"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path, content, told):
+    np.save(tmp_path / "a.npy", content)
+    with pytest.raises(ValueError, match=told):
+        read_npy(tmp_path / "a.npy")
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-5])
+    with pytest.raises(ValueError, match=r"a\.npy: "):
+        read_npy(tmp_path / "a.npy")
