@@ -9,18 +9,22 @@ def default_config() -> Node:
     cfg.use_gpu = True  # take a GPU if there is one
     cfg.amp = "auto"  # bf16 mixed precision: on, off, auto = where the device computes in bf16
     cfg.channels_last = "auto"  # memory format of images and features: on, off, auto = as amp
-    _torchreid_tree(cfg)
-    _our_tree(cfg)
+    for add in (_model, _data, _train, _loss, _test, _magnifier, _synthetic, _report):
+        add(cfg)
     return cfg
 
 
-def _torchreid_tree(cfg: Node) -> None:
+def _model(cfg: Node) -> None:
     cfg.model = Node()
     cfg.model.name = "magnifiernet"  # also -a/--arch; any model that torchreid knows
     cfg.model.pretrained = True  # start from ImageNet weights
     cfg.model.load_weights = ""  # a checkpoint to take the weights of, and nothing else
     cfg.model.resume = ""  # a checkpoint to go on from, in whichever stage it was saved
+    # A file of ImageNet weights, or none. "": $MAGNIFIER_BACKBONE_WEIGHTS, else a download.
+    cfg.model.backbone_weights = ""
 
+
+def _data(cfg: Node) -> None:
     cfg.data = Node()
     cfg.data.type = "image"  # the only one: there are no video data sets with label maps
     cfg.data.root = "reid-data"  # folder of all data sets, --root
@@ -51,6 +55,8 @@ def _torchreid_tree(cfg: Node) -> None:
     cfg.sampler.num_cams = 1  # cameras in a batch (RandomDomainSampler)
     cfg.sampler.num_datasets = 1  # data sets in a batch (RandomDatasetSampler)
 
+
+def _train(cfg: Node) -> None:
     cfg.train = Node()
     cfg.train.optim = "adam"  # adam, amsgrad, sgd, rmsprop, radam
     cfg.train.lr = 0.0003
@@ -82,6 +88,12 @@ def _torchreid_tree(cfg: Node) -> None:
     cfg.adam.beta1 = 0.9
     cfg.adam.beta2 = 0.999
 
+    # One entry a stage; an entry overrides keys of train.*, as in {max_epoch: 40, lr: 0.001}.
+    # None: one stage as train.* says. On the command line: stages.2.lr 0.001.
+    cfg.stages = []
+
+
+def _loss(cfg: Node) -> None:
     cfg.loss = Node()
     cfg.loss.name = "magnifier"  # magnifier, or torchreid's softmax and triplet
     cfg.loss.softmax = Node()
@@ -91,6 +103,8 @@ def _torchreid_tree(cfg: Node) -> None:
     cfg.loss.triplet.weight_t = 1.0  # of the triplet losses
     cfg.loss.triplet.weight_x = 1.0  # of the cross entropies; torchreid's default is 0
 
+
+def _test(cfg: Node) -> None:
     cfg.test = Node()
     cfg.test.batch_size = 100
     cfg.test.dist_metric = "euclidean"  # squared Euclidean as in torchreid, or cosine
@@ -104,9 +118,7 @@ def _torchreid_tree(cfg: Node) -> None:
     cfg.test.visrank_topk = 10
 
 
-def _our_tree(cfg: Node) -> None:
-    cfg.model.backbone_weights = ""  # file of ImageNet weights, or none; "": torchvision's download
-
+def _magnifier(cfg: Node) -> None:
     cfg.masks = Node()
     cfg.masks.dir = ""  # folder of the label maps; "": $MAGNIFIER_MASKS, else ./mask_labels
     cfg.masks.max_missing = 0.3  # share of training images that may lack one, 0..1
@@ -127,10 +139,8 @@ def _our_tree(cfg: Node) -> None:
     cfg.magnifier.share_weighted = False  # losses × sigmoid(share of cells) (authors' code)
     cfg.magnifier.authors_bias = False  # biases where the authors' code has them
 
-    # One entry a stage; an entry overrides keys of train.*, as in {max_epoch: 40, lr: 0.001}.
-    # None: one stage as train.* says. On the command line: stages.2.lr 0.001.
-    cfg.stages = []
 
+def _synthetic(cfg: Node) -> None:
     # The rendered pedestrians, -s synthetic. None: as already rendered, else SyntheticOptions'.
     cfg.synthetic = Node()
     cfg.synthetic.identities = None  # half to train, half to test
@@ -142,6 +152,8 @@ def _our_tree(cfg: Node) -> None:
     cfg.synthetic.width = None  # pixels
     cfg.synthetic.seed = None
 
+
+def _report(cfg: Node) -> None:
     cfg.report = Node()  # what to add to the end of a training
     cfg.report.untrained = False  # test before training too, to compare with
     cfg.report.curves = False  # losses, learning rate and mAP as a picture

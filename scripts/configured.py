@@ -1,11 +1,11 @@
 """From the configuration to objects: the one place where keys become arguments."""
 
 import torchreid
-from magnifier_plugin.data.datamanager import MaskedImageDataManager
 from torch import nn
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import ConfigError, stage_settings
+from magnifier_plugin.data.datamanager import MaskedImageDataManager
 from magnifier_plugin.data.synthetic.folder import SyntheticOptions
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.criterion import ClassificationCriterion, MagnifierCriterion

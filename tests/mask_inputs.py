@@ -1,6 +1,7 @@
 """Inputs that the tests of masks share: the real sample data, small made ones, the scripts."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -9,9 +10,13 @@ import pytest
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import write_iuv
+from magnifier_plugin.data.labels import write_labels
+from magnifier_plugin.regions import REGIONS
 
 PROJECT = Path(__file__).resolve().parents[1]
 SAMPLES = PROJECT.parent / "shared" / "data"
+
+FIGURE_SIZE = (64, 32)
 
 needs_samples = pytest.mark.skipif(
     not SAMPLES.is_dir(), reason="the real sample files (../shared/data) are not here"
@@ -46,3 +51,22 @@ def make_market(root: Path, names: list[str]) -> tuple[Path, Path]:
         save_photo(train / f"{name}.jpg")
         write_iuv(root / "iuv" / f"{name}_IUV.png", make_iuv(seed=seed))
     return root / "reid-data" / "market1501", root / "iuv"
+
+
+def figure(
+    order: Sequence[str] = ("head", "chest", "upper leg", "lower leg", "foot"),
+) -> np.ndarray:
+    """A figure of blocks, its regions from top to bottom."""
+    labels = np.zeros(FIGURE_SIZE, dtype=np.uint8)
+    for row, name in enumerate(order):
+        labels[2 + 12 * row : 14 + 12 * row, 10:22] = REGIONS.index(name)
+    return labels
+
+
+def placed(folder: Path, name: str, labels: np.ndarray | None = None) -> tuple[str, Path]:
+    """A photo and its label map: what `MaskedDataset.labels` holds of them."""
+    photo = save_photo(folder / "images" / f"{name}.jpg", *FIGURE_SIZE)
+    label = folder / "labels" / f"{name}.png"
+    if labels is not None:
+        write_labels(label, labels)
+    return str(photo), label

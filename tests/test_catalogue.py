@@ -116,3 +116,13 @@ def test_an_empty_list_of_ones_own(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="empty: torchreid takes the first image"):
         masked(Empty, "empty")(root=str(tmp_path))
+
+
+def test_a_data_set_of_ones_own_downloads_nothing(tmp_path: Path) -> None:
+    class Own(torchreid.data.ImageDataset):
+        def __init__(self, root: str = "", **options):
+            self.dataset_dir = f"{root}/own"
+            self.download_dataset(self.dataset_dir, "https://example.invalid/own.zip")
+
+    with pytest.raises(FileNotFoundError, match=f"own: looked for {tmp_path}/own, which does not"):
+        masked(Own, "own")(root=str(tmp_path))

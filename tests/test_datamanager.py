@@ -84,6 +84,11 @@ def test_batch_is_torchreids_and_masks(market_folder: MarketFolder) -> None:
     assert sorted(Counter(batch["pid"].tolist()).values()) == [2, 2]
 
 
+def test_pad_crop(market_folder: MarketFolder) -> None:
+    manager = build(market_folder, transforms="pad_crop")
+    assert [type(step).__name__ for step in manager.transform_tr.transforms][1] == "RandomCrop"
+
+
 def test_attributes_are_torchreids(market_folder: MarketFolder) -> None:
     plain = {"root": str(market_folder.root), "height": 32, "width": 16, "workers": 0}
     theirs = torchreid.data.ImageDataManager(sources="market1501", batch_size_train=4, **plain)

@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from magnifier_plugin.data.catalogue import (
 from magnifier_plugin.data.datasets import MaskedDataset, in_stable_order, masked
 from magnifier_plugin.data.labels import label_path, read_labels, write_labels
 from magnifier_plugin.data.seeding import SampleKey
+from magnifier_plugin.data.transforms import with_pad_crop
 from magnifier_plugin.regions import UNKNOWN
 
 Market = Callable[..., MarketFolder]
@@ -125,9 +127,9 @@ def test_missing_label_maps_are_unknown_and_counted(
     folder = market()
     image = sorted((folder.images / "bounding_box_train").iterdir())[3]
     label_file(folder, image).unlink()
-    joint = torchreid.data.transforms.build_transforms(32, 16, ["random_crop"])[0]
+    padded = with_pad_crop(transform("random_crop"), 32, 16)
     with caplog.at_level(logging.INFO):
-        dataset = build(folder, transform=joint)
+        dataset = build(folder, transform=padded)
     assert "market1501: 1 of 12 training images have no label map in" in caplog.text
     unknown = {item["impath"] for item in dataset if (item["mask"] == UNKNOWN).all()}
     assert unknown == {str(image)}
@@ -243,7 +245,12 @@ def test_forkserver_workers(market_folder: MarketFolder) -> None:
     assert torch.equal(loaded[0]["mask"], expected)
 
 
-def test_order_and_numbers_do_not_depend_on_the_folders_order() -> None:
+def test_order_and_numbers_do_not_depend_on_the_folders_order(
+    market_folder: MarketFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listed = [("b", 0, 1, 0), ("c", 5, 0, 0), ("a", 5, 0, 0)]
     expected = [("a", 0, 0, 0), ("b", 1, 1, 0), ("c", 0, 0, 0)]
     assert in_stable_order(listed) == in_stable_order(listed[::-1]) == expected
+    one = build(market_folder).train
+    monkeypatch.setattr("glob.glob", lambda pattern: sorted(glob(pattern), reverse=True))
+    assert build(market_folder).train == one == sorted(one)

@@ -324,8 +324,11 @@ class TestCheckpoint:
             def __reduce__(self):
                 return os.system, (f"touch {tmp_path}/gone",)
 
+        def dump(content, file):
+            file.write_bytes(pickle.dumps(content))
+
         path = tmp_path / "bad.pth"
-        for write in (torch.save, lambda content, file: file.write_bytes(pickle.dumps(content))):
+        for write in (torch.save, dump):
             write({"state_dict": Bad()}, path)
             with pytest.raises(ValueError, match=r"bad.pth.*nothing in this file was run"):
                 checkpoint.read_checkpoint(path)
@@ -343,7 +346,9 @@ class TestCheckpoint:
     def test_another_model_or_class_count_is_told_with_counts(self, tmp_path, market_folder):
         engine = make_engine(market_folder)
         path = self.save(tmp_path, tiny_model(fusion="lstm", branches=["G", "M", "SFB"]))
-        with pytest.raises(ValueError, match=r"of the model's \d+ tensors, 4 of another shape.*26 missing"):
+        with pytest.raises(
+            ValueError, match=r"of the model's \d+ tensors, 4 of another shape.*26 missing"
+        ):
             checkpoint.load_state(
                 engine.model, checkpoint.read_checkpoint(path)["state_dict"], "file"
             )
@@ -364,7 +369,11 @@ class TestCheckpoint:
     def test_an_interrupted_write_leaves_the_old_file(self, tmp_path, monkeypatch):
         path = self.save(tmp_path, nn.Linear(2, 2))
         old = path.read_bytes()
-        monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+
+        def fail(*_):
+            raise OSError("disk full")
+
+        monkeypatch.setattr(torch, "save", fail)
         with pytest.raises(OSError, match="disk full"):
             checkpoint.write_checkpoint({}, path)
         assert path.read_bytes() == old

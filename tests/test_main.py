@@ -152,7 +152,7 @@ class TestRuns:
 
 
 def lay_out(root):
-    """The real crops as a Market-1501 folder, each seen by a second camera too; masks of stripes."""
+    """The real crops as a Market-1501 folder, each in a second camera too; masks of stripes."""
     images = root / "market1501" / "Market-1501-v15.09.15"
     for crop in CROPS.glob("*.jpg"):
         pid, camera = crop.name[:4], int(crop.name[6])

@@ -152,7 +152,7 @@ def _check(task: tuple[Path, Path | None, int]) -> Finding:
     try:
         labels, size = read_labels(label), image_size(image)
     except (ValueError, OSError) as error:
-        return Finding(image, label, "unreadable", (str(error),))
+        return Finding(image, label, "unreadable", (str(error).removeprefix(f"{label}: "),))
     if labels.shape != size:
         told = "{} × {} (height × width), its image is {} × {}".format(*labels.shape, *size)
         return Finding(image, label, "wrong size", (told,))
@@ -166,7 +166,11 @@ def _check(task: tuple[Path, Path | None, int]) -> Finding:
         odd = (*_oddities(labels, seen), *_mirrored(label, size))
     except (ValueError, OSError) as error:  # the IUV beside it
         return Finding(image, label, "unreadable", (str(error),), shares)
-    few = (f"{len(seen)} body regions of {len(BODY_REGIONS)}",) if len(seen) < min_regions else ()
+    few = (
+        (f"only {len(seen)} of {len(BODY_REGIONS)} body regions",)
+        if len(seen) < min_regions
+        else ()
+    )
     kind = "odd" if odd else "few regions" if few else "fine"
     return Finding(image, label, kind, (*odd, *few), shares)
 

@@ -17,18 +17,16 @@ def as_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tup
         ValueError: not two dimensions, not floating point, empty, D or the device differs, or a
             value is NaN or infinite; the message names the rows.
     """
-    query, gallery = (
-        _as_finite(f"{name} features", features)
-        for name, features in (("query", query), ("gallery", gallery))
-    )
+    query, gallery = torch.as_tensor(query), torch.as_tensor(gallery)
+    if query.device != gallery.device:
+        raise ValueError(
+            f"query features are on {query.device}, gallery features on {gallery.device}"
+        )
+    query, gallery = _as_finite("query features", query), _as_finite("gallery features", gallery)
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"query features have {query.shape[1]} dimensions, gallery features "
             f"{gallery.shape[1]}; were both extracted by the same model?"
-        )
-    if query.device != gallery.device:
-        raise ValueError(
-            f"query features are on {query.device}, gallery features on {gallery.device}"
         )
     return query, gallery
 

@@ -69,7 +69,7 @@ def evaluate_ranking(
             no query has a match.
     """
     problem = _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
-    return _summarise(problem, find_matches(*problem), max_rank)
+    return _summarise(problem, find_matches(*problem), max_rank, q_pids)
 
 
 def evaluate_cuhk03(
@@ -98,7 +98,7 @@ def evaluate_cuhk03(
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
     problem = _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
     matches = find_matches(*problem)
-    ranking = _summarise(problem, matches, max_rank)
+    ranking = _summarise(problem, matches, max_rank, q_pids)
     generator = np.random.default_rng(seed)
     ranks = [
         draw_single_shots(problem.distmat, problem.g_pids, matches, generator)
@@ -108,7 +108,7 @@ def evaluate_cuhk03(
 
 
 def _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int) -> _Problem:
-    distmat = torch.as_tensor(distmat)
+    distmat = torch.as_tensor(distmat).detach()
     if distmat.ndim != 2 or not distmat.is_floating_point():
         raise ValueError(
             f"distmat: expected floating point [Q, G], got {distmat.dtype} {list(distmat.shape)}"
@@ -136,15 +136,17 @@ def _as_codes(named_ids: dict[str, tuple[Array, int]]) -> list[np.ndarray]:
     return np.split(codes, [len(ids[0])])
 
 
-def _summarise(problem: _Problem, matches: Matches, max_rank: int) -> Ranking:
+def _summarise(problem: _Problem, matches: Matches, max_rank: int, q_pids: Array) -> Ranking:
     first, last = matches.order == 1, matches.order == matches.total
     num_queries, num_valid = len(problem.q_pids), int(first.sum())
     absent = ~np.isin(problem.q_pids, problem.g_pids)
     num_absent = int(absent.sum())
     if num_valid == 0:
         raise ValueError(
-            f"no query has a match in the gallery: {num_absent} of {num_queries} identities are "
-            f"absent from it, {num_queries - num_absent} are there in the query's own camera only"
+            f"none of the {num_queries} queries has a match in the gallery: of {num_absent} the "
+            f"identity is absent{_example(absent, q_pids)}, of {num_queries - num_absent} it is "
+            f"there in the query's own camera only{_example(~absent, q_pids)}; are identities and "
+            "cameras numbered alike in query and gallery?"
         )
     precision = matches.order / matches.rank
     return Ranking(
@@ -155,6 +157,11 @@ def _summarise(problem: _Problem, matches: Matches, max_rank: int) -> Ranking:
         num_absent=num_absent,
         num_same_camera=num_queries - num_valid - num_absent,
     )
+
+
+def _example(chosen: np.ndarray, q_pids: Array) -> str:
+    query = int(chosen.argmax())
+    return f" (query {query}, pid {q_pids[query]}, for one)" if chosen[query] else ""
 
 
 def _cmc(first_ranks: np.ndarray, max_rank: int) -> np.ndarray:

@@ -43,8 +43,7 @@ class RoundedFeatures:
     def bound(self, distances: Tensor) -> Tensor:
         """How far each of these rounded distances [n, C] can be from the true one.
 
-        It grows slower than the distance: distances in order stay in order when it is added or taken
-        away.
+        It grows slower than they do: adding or taking it away leaves them in their order.
         """
         # The product itself was rounded too, by a share of itself. It is (|x|² + |y|² - d) / 2.
         least, most = self.square_norms.aminmax()

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-_TASK_ROWS = 16  # that one thread sorts at a time
+_TASK_SIZE = 2**18  # values that one thread sorts at a time
 
 
 def sort_rows(block: Tensor) -> Tensor:
@@ -17,7 +17,11 @@ def sort_rows(block: Tensor) -> Tensor:
     if block.device.type != "cpu":
         return block.sort(dim=1).values
     ordered = block.numpy(force=True).copy()
-    tasks = [ordered[i : i + _TASK_ROWS] for i in range(0, len(ordered), _TASK_ROWS)]
+    if ordered.size < _TASK_SIZE:
+        ordered.sort(axis=1)
+        return torch.from_numpy(ordered)
+    rows = max(1, _TASK_SIZE // ordered.shape[1])
+    tasks = [ordered[i : i + rows] for i in range(0, len(ordered), rows)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(lambda rows: rows.sort(axis=1), tasks))
+        list(pool.map(lambda task: task.sort(axis=1), tasks))
     return torch.from_numpy(ordered)

@@ -25,7 +25,7 @@ PAGE = """<!doctype html>
            grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
   figure { margin: 0; padding: .6rem; background: var(--card); border: 1px solid var(--line);
            border-radius: .4rem; }
-  figure img { display: block; max-width: 100%; height: 12rem; object-fit: contain;
+  figure img { display: block; max-width: 100%; height: 12rem; object-fit: contain; object-position: top;
                margin: 0 auto .4rem; }
   figcaption { overflow-wrap: anywhere; font-size: .85rem; }
   .kind { font-weight: 600; } .name { opacity: .75; }

@@ -1,6 +1,5 @@
 """The body as solids: tapered capsules and flattened balls round the bones of a skeleton."""
 
-import math
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -19,7 +18,7 @@ class Layer(IntEnum):
 
 
 class Garment(IntEnum):
-    """What covers a point; the first four are looked up by segment, the others by solid."""
+    """What covers a point of the body, or of what hangs on it."""
 
     SKIN = 0
     TOP = 1
@@ -27,63 +26,30 @@ class Garment(IntEnum):
     SHOES = 3
     HAIR = 4
     BAG = 5
-    INNER = 6  # a shirt in an open jacket
-    DARK = 7  # eyes, belts, soles
+    INNER = 6  # the shirt in an open jacket
+    DARK = 7  # eyes, brows, mouth
 
 
 @dataclass(frozen=True)
 class Solid:
     """A tapered capsule: every ball between two, flattened along one axis.
 
-    start, end: float [3], centres of the two balls, metres. radii: theirs, across the flattening.
-    axes: float [3, 3], rows of unit length (side, along, flat). squash: thickness along `flat`
-    relative to the width. segment: the name in charts.SEGMENTS whose frame gives s and w.
-    garment: None if the segment decides. hollow: an open tube without the balls at its ends.
+    start, end: float [3], centres of the two balls, metres; they differ. radii: of the two, their
+    difference less than the distance. side: float [3], not along the capsule: the direction that
+    keeps its width. segment: the name in charts.SEGMENTS whose frame gives s and w. squash:
+    thickness across `side`, relative to the width. garment: None if the segment decides.
+    hollow: an open tube without the balls at its ends.
     """
 
     start: np.ndarray
     end: np.ndarray
     radii: tuple[float, float]
-    axes: np.ndarray
-    squash: float
+    side: np.ndarray
     segment: str
+    squash: float = 1.0
     layer: Layer = Layer.BODY
     garment: Garment | None = None
     hollow: bool = False
-
-
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """np.cross of two float [3], without its 20 µs of generality."""
-    (x, y, z), (u, v, w) = a.tolist(), b.tolist()
-    return np.array([y * w - z * v, z * u - x * w, x * v - y * u])
-
-
-def capsule(
-    start: np.ndarray,
-    end: np.ndarray,
-    radii: tuple[float, float],
-    side: np.ndarray,
-    segment: str,
-    squash: float = 1.0,
-    **kind,
-) -> Solid:
-    """A solid whose axes follow from its two ends.
-
-    Args:
-        start, end: float [3], the balls' centres, metres; they must differ.
-        radii: of the two balls, metres; their difference is less than the distance.
-        side: float [3], not parallel to the capsule: the direction that keeps its width.
-        segment: see Solid.
-        squash: thickness across `side` relative to the width.
-        kind: layer, garment and hollow, see Solid.
-    Returns:
-        The solid.
-    """
-    along = (end - start) / math.dist(end, start)
-    flat = _cross(side, along)
-    flat /= math.hypot(*flat)
-    axes = np.array([_cross(along, flat), along, flat])
-    return Solid(start, end, radii, axes, squash, segment, **kind)
 
 
 @dataclass(frozen=True)
@@ -111,7 +77,7 @@ def _torso(bones: Skeleton, build: Build, loose: Looseness) -> list[Solid]:
         start = bones.point("torso", upper * h, 0, front0 * h)
         end = bones.point("torso", lower * h, 0, front1 * h)
         radii = ((r0 + loose.torso) * h, (r1 + loose.torso) * h)
-        solids.append(capsule(start, end, radii, side, "torso", 0.62))
+        solids.append(Solid(start, end, radii, side, "torso", 0.62))
     width = 0.107 * build.shoulders
     for sign in (1, -1):
         # Trapezius and collarbone slope from the neck to the shoulder; the chest muscle rounds
@@ -119,15 +85,15 @@ def _torso(bones: Skeleton, build: Build, loose: Looseness) -> list[Solid]:
         neck = bones.point("torso", 0.012 * h, sign * 0.012 * h, -0.010 * h)
         shoulder = bones.point("torso", 0.043 * h, sign * (width - 0.012) * h, -0.006 * h)
         radii = (0.030 * h, (0.030 * g + loose.torso) * h)
-        solids.append(capsule(neck, shoulder, radii, side, "torso", 0.95))
+        solids.append(Solid(neck, shoulder, radii, side, "torso", 0.95))
         chest_top = bones.point("torso", 0.085 * h, sign * 0.044 * h, 0.012 * h)
         chest_low = bones.point("torso", 0.125 * h, sign * 0.040 * h, 0.015 * h)
         radii = ((0.043 * g + loose.torso) * h, (0.040 * g + loose.torso) * h)
-        solids.append(capsule(chest_top, chest_low, radii, side, "torso", 0.9))
+        solids.append(Solid(chest_top, chest_low, radii, side, "torso", 0.9))
         seat = bones.point("torso", 0.318 * h, sign * 0.042 * h, -0.014 * h)
         end = bones.point("torso", 0.345 * h, sign * 0.044 * h, -0.012 * h)
         radii = ((0.050 * g + loose.torso) * h, (0.046 * g + loose.torso) * h)
-        solids.append(capsule(seat, end, radii, side, "torso", 0.9))
+        solids.append(Solid(seat, end, radii, side, "torso", 0.9))
     return solids
 
 
@@ -141,14 +107,14 @@ def _head(bones: Skeleton, build: Build) -> list[Solid]:
     nose = bones.point("head", 0.083 * h, 0.058 * h)
     tip = bones.point("head", 0.073 * h, 0.062 * h)
     solids = [
-        capsule(shoulders, throat, (0.033 * h, 0.029 * h), left, "head"),
-        capsule(jaw, skull, (0.034 * h, 0.046 * h), left, "head", 1.22),
-        capsule(nose, tip, (0.005 * h, 0.008 * h), left, "head"),
+        Solid(shoulders, throat, (0.033 * h, 0.029 * h), left, "head"),
+        Solid(jaw, skull, (0.034 * h, 0.046 * h), left, "head", 1.22),
+        Solid(nose, tip, (0.005 * h, 0.008 * h), left, "head"),
     ]
     for sign in (1, -1):
         ear = bones.point("head", 0.078 * h, 0.0, sign * 0.043 * h)
         lobe = ear + up * 0.014 * h
-        solids.append(capsule(ear, lobe, (0.007 * h, 0.009 * h), front, "head", 0.6))
+        solids.append(Solid(ear, lobe, (0.007 * h, 0.009 * h), front, "head", 0.6))
     return solids
 
 
@@ -166,7 +132,7 @@ def _limb(
     start = bones.point(segment, trim[0] * h)
     end = bones.point(segment, (length - trim[1]) * h)
     side = bones.frame(segment)[0]
-    return capsule(start, end, (radii[0] * h, radii[1] * h), side, segment, squash)
+    return Solid(start, end, (radii[0] * h, radii[1] * h), side, segment, squash)
 
 
 def _arm(bones: Skeleton, build: Build, side: str, loose: Looseness) -> list[Solid]:
@@ -183,8 +149,8 @@ def _arm(bones: Skeleton, build: Build, side: str, loose: Looseness) -> list[Sol
         ),
         _limb(bones, build, f"{side} lower arm", (0.025 * g + cloth, 0.018 * g + 0.7 * cloth)),
         # The palm is flat across the direction in which it faces.
-        capsule(wrist, knuckles, (0.019 * h, 0.017 * h), hand[2], f"{side} hand", 0.6),
-        capsule(thumb, tip, (0.009 * h, 0.007 * h), hand[2], f"{side} hand"),
+        Solid(wrist, knuckles, (0.019 * h, 0.017 * h), hand[2], f"{side} hand", 0.6),
+        Solid(thumb, tip, (0.009 * h, 0.007 * h), hand[2], f"{side} hand"),
     ]
 
 
@@ -205,9 +171,9 @@ def _leg(bones: Skeleton, build: Build, side: str, loose: Looseness) -> list[Sol
     return [
         _limb(bones, build, f"{side} upper leg", thigh, 1, (0.004, 0)),
         _limb(bones, build, f"{side} lower leg", shin, 1, (0, 0.012)),
-        capsule(calf_top, calf_low, calf, across, f"{side} lower leg"),
-        capsule(heel, toe, (0.024 * h, 0.024 * h), across, f"{side} foot", 0.72),
-        capsule(ankle, instep, (0.024 * h, 0.021 * h), top, f"{side} foot", 1.0),
+        Solid(calf_top, calf_low, calf, across, f"{side} lower leg"),
+        Solid(heel, toe, (0.024 * h, 0.024 * h), across, f"{side} foot", 0.72),
+        Solid(ankle, instep, (0.024 * h, 0.021 * h), top, f"{side} foot", 1.0),
     ]
 
 

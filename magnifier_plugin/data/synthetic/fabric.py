@@ -159,7 +159,8 @@ def paint(surface: Surface, garment: np.ndarray, wardrobe: Wardrobe) -> np.ndarr
     Returns:
         float32 [3, N], sRGB in [0, 1].
     """
-    colour = _palette(wardrobe).T[:, garment]
+    palette = _palette(wardrobe)
+    colour = np.take(np.ascontiguousarray(palette.T), garment, axis=1)
     for kind, pattern, detail in (
         (Garment.TOP, wardrobe.top_pattern, wardrobe.top_detail),
         (Garment.BOTTOM, wardrobe.bottom_pattern, wardrobe.bottom_detail),
@@ -168,6 +169,6 @@ def paint(surface: Surface, garment: np.ndarray, wardrobe: Wardrobe) -> np.ndarr
             continue
         worn = np.flatnonzero(garment == kind)
         share = _pattern(pattern, Surface(*(part[worn] for part in surface)))
-        second = np.array(COLOURS[detail], dtype=np.float32)[:, None] / 255
-        colour[:, worn] += share * (second - colour[:, worn])
+        first, second = palette[kind], np.array(COLOURS[detail], dtype=np.float32) / 255
+        colour[:, worn] = first[:, None] + share * (second - first)[:, None]
     return colour

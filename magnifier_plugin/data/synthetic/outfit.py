@@ -6,7 +6,6 @@ from magnifier_plugin.data.synthetic.body import (
     Looseness,
     Solid,
     body,
-    capsule,
 )
 from magnifier_plugin.data.synthetic.skeleton import SIDES, Skeleton, length_of
 from magnifier_plugin.data.synthetic.wardrobe import BOTTOMS, SLEEVES, Wardrobe
@@ -32,19 +31,19 @@ def _hair(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     nape = bones.point("head", 0.078 * h, -0.020 * h)
     full = 0.0 if style == "short" else 0.004
     radii = ((0.0475 + full) * h, (0.038 + full) * h)
-    solids = [capsule(crown, nape, radii, left, "head", 1.15, **kind)]
+    solids = [Solid(crown, nape, radii, left, "head", 1.15, **kind)]
     if style == "bob":
         low = bones.point("head", 0.045 * h, -0.018 * h)
-        solids.append(capsule(crown, low, (0.050 * h, 0.046 * h), left, "head", 0.95, **kind))
+        solids.append(Solid(crown, low, (0.050 * h, 0.046 * h), left, "head", 0.95, **kind))
     # What falls over the shoulders hides them: no part of the body.
     loose = {"garment": Garment.HAIR, "layer": Layer.THING}
     if style == "long":
         low = bones.point("torso", 0.075 * h, 0, -0.052 * h)
-        solids.append(capsule(nape, low, (0.047 * h, 0.040 * h), left, "head", 0.55, **loose))
+        solids.append(Solid(nape, low, (0.047 * h, 0.040 * h), left, "head", 0.55, **loose))
     if style == "ponytail":
         knot = bones.point("head", 0.100 * h, -0.066 * h)
         end = bones.point("torso", 0.040 * h, 0, -0.062 * h)
-        solids.append(capsule(knot, end, (0.018 * h, 0.011 * h), left, "head", **loose))
+        solids.append(Solid(knot, end, (0.018 * h, 0.011 * h), left, "head", **loose))
     return solids
 
 
@@ -55,7 +54,7 @@ def _tube(
     length = length_of(segment) * h
     start, low = (bones.point(segment, end * length) for end in ends)
     radii = (radii[0] * h, radii[1] * h)
-    return capsule(start, low, radii, bones.frame(segment)[0], segment, hollow=True, **kind)
+    return Solid(start, low, radii, bones.frame(segment)[0], segment, hollow=True, **kind)
 
 
 def _sleeves(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
@@ -74,7 +73,7 @@ def _bottom(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
         start, low = bones.point("torso", 0.25 * h), bones.point("torso", 0.525 * h)
         radii = (0.086 * build.hips * build.girth * h, 0.128 * h)
         kind = {"garment": Garment.BOTTOM, "layer": Layer.CLOTH, "hollow": True}
-        return [capsule(start, low, radii, bones.frame("torso")[0], "torso", 0.78, **kind)]
+        return [Solid(start, low, radii, bones.frame("torso")[0], "torso", 0.78, **kind)]
     solids, kind = [], {"garment": Garment.BOTTOM}
     thigh = 0.055 * (0.5 * build.girth + 0.5 * build.hips)
     knee = 0.037 * build.girth
@@ -100,7 +99,7 @@ def _coat(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     start, low = bones.point("torso", 0.22 * h), bones.point("torso", 0.43 * h)
     radii = (0.090 * build.girth * h, 0.108 * build.girth * h)
     kind = {"garment": Garment.TOP, "layer": Layer.CLOTH, "hollow": True}
-    return [capsule(start, low, radii, bones.frame("torso")[0], "torso", 0.74, **kind)]
+    return [Solid(start, low, radii, bones.frame("torso")[0], "torso", 0.74, **kind)]
 
 
 def _bag(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
@@ -114,20 +113,20 @@ def _bag(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
         pocket = bones.point("torso", 0.205 * h, 0, (back - 0.030) * h)
         end = bones.point("torso", 0.225 * h, 0, (back - 0.030) * h)
         return [
-            capsule(top, low, (0.068 * h, 0.080 * h), across, "torso", 0.62, **kind),
-            capsule(pocket, end, (0.052 * h, 0.052 * h), across, "torso", 0.55, **kind),
+            Solid(top, low, (0.068 * h, 0.080 * h), across, "torso", 0.62, **kind),
+            Solid(pocket, end, (0.052 * h, 0.052 * h), across, "torso", 0.55, **kind),
         ]
     if wardrobe.bag == "shoulder bag":
         hip = -(0.100 * wardrobe.build.hips * g + 0.022) * h
         top, low = bones.point("torso", 0.300 * h, hip), bones.point("torso", 0.345 * h, hip)
-        return [capsule(top, low, (0.055 * h, 0.062 * h), front, "torso", 0.45, **kind)]
+        return [Solid(top, low, (0.055 * h, 0.062 * h), front, "torso", 0.45, **kind)]
     if wardrobe.bag == "handbag":
         hand = bones.point("left hand", 0.066 * h)
         top, low = hand - [0, 0.055 * h, 0], hand - [0, 0.105 * h, 0]
         handle = hand - [0, 0.050 * h, 0]
         return [
-            capsule(top, low, (0.040 * h, 0.058 * h), front, "torso", 0.4, **kind),
-            capsule(hand, handle, (0.006 * h, 0.008 * h), front, "torso", **kind),
+            Solid(top, low, (0.040 * h, 0.058 * h), front, "torso", 0.4, **kind),
+            Solid(hand, handle, (0.006 * h, 0.008 * h), front, "torso", **kind),
         ]
     return []
 

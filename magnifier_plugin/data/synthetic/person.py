@@ -83,15 +83,16 @@ def _nearness(depth: np.ndarray, reach: int) -> np.ndarray:
 class _Seen(NamedTuple):
     """The samples at which something is hit: N of them."""
 
-    where: tuple[np.ndarray, np.ndarray]  # int [N] twice: rows and columns
+    where: np.ndarray  # int [N], into the flattened picture
     solid: np.ndarray  # int [N]
     points: np.ndarray  # float32 [3, N], in the view's frame
 
 
 def _seen(hits: Hits, view: View, among: np.ndarray | bool = True) -> _Seen:
-    where = rows, columns = np.nonzero((hits.solid != NOTHING) & among)
-    points = np.stack([view.x[columns], view.y[rows], hits.depth[where]])
-    return _Seen(where, hits.solid[where].astype(np.intp), points)
+    where = np.flatnonzero((hits.solid != NOTHING) & among)
+    rows, columns = np.divmod(where, len(view.x))
+    points = np.stack([view.x[columns], view.y[rows], hits.depth.ravel()[where]])
+    return _Seen(where, hits.solid.ravel()[where].astype(np.intp), points)
 
 
 def _light(posed: Posed, hits: Hits, camera: Camera, view: View) -> np.ndarray:
@@ -104,11 +105,11 @@ def _light(posed: Posed, hits: Hits, camera: Camera, view: View) -> np.ndarray:
     sky = 0.76 + 0.24 * normal[1]
     light = (1 - camera.sunlight) * sky + camera.sunlight * 1.25 * direct + 0.12
     reach = max(1, round(0.055 * view.scale))
-    light *= 1 - 0.75 * _nearness(hits.depth, reach)[where]
+    light *= 1 - 0.75 * _nearness(hits.depth, reach).ravel()[where]
     # Creases between solids are no creases of the body: blur the light inside the outline, which
     # also carries it to the outline's pixels whose centres just miss the body.
     plane = np.zeros((2, *hits.solid.shape), dtype=np.float32)
-    plane[0][where], plane[1][where] = light, 1
+    plane[0].ravel()[where], plane[1].ravel()[where] = light, 1
     plane = ndimage.uniform_filter(plane, (0, 3, 3))
     return np.divide(plane[0], plane[1], out=np.ones_like(plane[0]), where=plane[1] > 0.01)
 
@@ -122,7 +123,7 @@ def _labels(posed: Posed, top: Hits, view: View, wardrobe: Wardrobe) -> np.ndarr
     iuv = to_iuv(place)
     iuv[garments(place, solid, posed.solids, wardrobe) == Garment.BAG] = 0  # a strap on the body
     labels = np.zeros((*top.solid.shape, 3), dtype=np.uint8)
-    labels[where] = iuv
+    labels.reshape(-1, 3)[where] = iuv
     return labels
 
 
@@ -148,16 +149,14 @@ def draw_person(
     posed = pose_solids(solids, bones, rotation(heading, camera.pitch), -lowest(solids))
     rows, columns = window(posed, view.x, view.y)
     figure = _blank((len(view.y), len(view.x)))
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return figure  # a stranger who stands outside the picture
     fine, view = _finer(view, rows, columns), view._replace(x=view.x[columns], y=view.y[rows])
     hits = cast(posed, fine.x, fine.y, tuple(Layer))
     where, solid, points = _seen(hits, fine)
     place = surface(posed, solid, points)
-    samples = np.zeros((4, *hits.solid.shape), dtype=np.float32)
-    samples[:3, *where] = paint(place, garments(place, solid, solids, wardrobe), wardrobe)
-    samples[3][where] = 1
-    pixels = _coarser(samples)
+    samples = np.zeros((4, hits.solid.size), dtype=np.float32)
+    samples[:3, where] = paint(place, garments(place, solid, solids, wardrobe), wardrobe)
+    samples[3, where] = 1
+    pixels = _coarser(samples.reshape(4, *hits.solid.shape))
     centres = Hits(hits.depth[1::2, 1::2], hits.solid[1::2, 1::2])
     figure.colour[:, rows, columns] = pixels[:3] * _light(posed, centres, camera, view)
     figure.alpha[rows, columns] = pixels[3]

@@ -52,15 +52,19 @@ def pose_solids(solids: list[Solid], bones: Skeleton, view: np.ndarray, lift: fl
     up = np.array([0, lift, 0])
     start = np.array([solid.start for solid in solids]) + up
     end = np.array([solid.end for solid in solids]) + up
-    shape = np.array([solid.axes for solid in solids])
-    shape[:, 2] /= np.array([solid.squash for solid in solids])[:, None]
+    length = np.linalg.norm(end - start, axis=1)
+    along = (end - start) / length[:, None]
+    flat = np.cross([solid.side for solid in solids], along)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    thickness = np.array([solid.squash for solid in solids])[:, None]
+    shape = np.stack([np.cross(along, flat), along, flat / thickness], axis=1)
     chart = bones.axes.copy()
     chart[:, 1] /= bones.length[:, None]
     chart[SEGMENTS.index("torso"), 2] /= 0.66  # so that w is even round the flat torso
     tables = (
         start @ view.T,
         shape @ view.T,
-        np.linalg.norm(end - start, axis=1),
+        length,
         np.array([solid.radii for solid in solids]),
     )
     origin = (bones.origin + up) @ view.T
@@ -88,10 +92,14 @@ def _windows(posed: Posed, x: np.ndarray, y: np.ndarray) -> list[tuple[slice, sl
 
 
 def window(posed: Posed, x: np.ndarray, y: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of samples x [w], rising, and y [h], falling, that anything can cover."""
+    """Rows and columns of the pixels, centres at x [w] and y [h], that any solid may touch.
+
+    One more on each side, because an outline also reaches pixels whose centres it misses; so the
+    window is never empty.
+    """
     rows, columns = zip(*_windows(posed, x, y), strict=True)
     return tuple(
-        slice(min(part.start for part in parts), max(part.stop for part in parts))
+        slice(max(0, min(part.start for part in parts) - 1), max(part.stop for part in parts) + 1)
         for parts in (rows, columns)
     )
 

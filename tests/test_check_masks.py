@@ -1,0 +1,177 @@
+"""Label maps are looked at before training: what is wrong, what is odd, which label set."""
+
+import numpy as np
+import pytest
+from mask_inputs import FIGURE_SIZE as SIZE
+from mask_inputs import SAMPLES, figure, needs_samples, placed, script
+from PIL import Image
+
+from magnifier_plugin.annotators.densepose import write_iuv
+from magnifier_plugin.annotators.label_set import load_label_set
+from magnifier_plugin.data.checking import KINDS, check_labels, check_stamp, mean_shares
+from magnifier_plugin.data.conversion import convert_iuv_folder
+from magnifier_plugin.data.labels import Stamp, iuv_path, read_labels, write_labels, write_stamp
+from magnifier_plugin.regions import PARTS, REGIONS
+
+
+def check_one(folder, labels, **options):
+    return check_labels(dict([placed(folder, "a", labels)]), progress=False, **options)[0]
+
+
+# One label map
+
+
+def test_a_figure_is_fine(tmp_path):
+    finding = check_one(tmp_path, figure())
+    assert (finding.kind, finding.reasons) == ("fine", ())
+    assert finding.shares == pytest.approx(
+        np.bincount(figure().ravel(), minlength=9) / figure().size
+    )
+    assert finding.body == pytest.approx((figure() > 0).mean())
+
+
+def test_feet_above_the_head_are_odd(tmp_path):
+    finding = check_one(tmp_path, figure()[::-1])
+    assert finding.kind == "odd"
+    assert finding.reasons[0] == "chest above head" and "foot above lower leg" in finding.reasons
+    only_foot = check_one(tmp_path, figure(("head", "chest", "foot", "upper leg", "lower leg")))
+    assert only_foot.reasons == ("foot above lower leg",)
+
+
+def test_a_body_at_the_side_or_hardly_any_is_odd(tmp_path):
+    labels = np.zeros(SIZE, np.uint8)
+    labels[10:20, 28:31] = REGIONS.index("chest")
+    assert check_one(tmp_path, labels).reasons == (
+        "the body covers 1.5% of the picture",
+        "the body lies at the right side",
+        "only 1 of 7 body regions",
+    )
+
+
+def test_few_regions_and_an_empty_map_are_told(tmp_path):
+    finding = check_one(tmp_path, figure(("head", "chest")))
+    assert (finding.kind, finding.reasons) == ("few regions", ("only 2 of 7 body regions",))
+    assert check_one(tmp_path, figure(("head", "chest")), min_regions=2).kind == "fine"
+    assert check_one(tmp_path, figure() * 0).kind == "empty"
+    speck = figure() * 0
+    speck[5, 5] = 1
+    assert check_one(tmp_path, speck).kind == "empty"
+    assert check_one(tmp_path, np.full(SIZE, 255, np.uint8)).kind == "empty"
+
+
+def test_what_cannot_be_trained_on_is_told(tmp_path):
+    finding = check_one(tmp_path, figure()[:32])
+    assert (finding.kind, finding.reasons) == (
+        "wrong size",
+        ("32 × 32 (height × width), its image is 64 × 32",),
+    )
+    photo, label = placed(tmp_path, "a", figure())
+    Image.fromarray(figure() * 3).save(label)
+    (finding,) = check_labels({photo: label}, progress=False)
+    assert finding.kind == "unreadable" and finding.reasons[0].startswith("label ")
+    label.write_bytes(b"")
+    assert check_labels({photo: label}, progress=False)[0].kind == "unreadable"
+    for nothing in (None, label.with_name("b.png")):
+        assert check_labels({photo: nothing}, progress=False)[0].kind == "missing"
+
+
+def test_swapped_sides_are_seen_in_the_iuv_beside(tmp_path):
+    photo, label = placed(tmp_path, "a", figure())
+    iuv = np.zeros((*SIZE, 3), np.uint8)
+    iuv[10:30, 8:24, 0] = PARTS.index("torso front")
+    iuv[30:50, 8:14, 0] = PARTS.index("right upper leg front")
+    iuv[30:50, 18:24, 0] = PARTS.index("left upper leg front")
+    for seen, kind in ((iuv, "fine"), (iuv[:, ::-1], "odd")):
+        write_iuv(iuv_path(label), seen)
+        (finding,) = check_labels({photo: label}, progress=False)
+        assert finding.kind == kind
+    assert finding.reasons == ("left and right of the body are swapped",)
+    iuv_path(label).write_bytes(b"")
+    assert check_labels({photo: label}, progress=False)[0].kind == "unreadable"
+
+
+@needs_samples
+def test_real_crops_are_fine_upright_and_odd_upside_down(tmp_path):
+    crops = SAMPLES / "densepose" / "crops"
+    convert_iuv_folder(crops, crops, tmp_path / "crops", keep_iuv=True, progress=False)
+    names = ("walker", "cap", "seated", "rider")
+    labels = {str(crops / f"{name}.jpg"): tmp_path / "crops" / f"{name}.png" for name in names}
+    assert [finding.kind for finding in check_labels(labels, progress=False)] == ["fine"] * 4
+    for label in labels.values():
+        write_labels(label, read_labels(label)[::-1])
+    assert {finding.kind for finding in check_labels(labels, progress=False)} == {"odd"}
+
+
+def test_the_worst_come_first(tmp_path):
+    maps = {"a": figure(), "b": figure()[::-1], "c": None, "d": figure()[:8], "e": figure() * 0}
+    labels = dict(placed(tmp_path, name, labels) for name, labels in maps.items())
+    findings = check_labels(labels, progress=False)
+    assert [finding.image.stem for finding in findings] == ["d", "e", "b", "c", "a"]
+    assert [KINDS.index(f.kind) for f in findings] == sorted(KINDS.index(f.kind) for f in findings)
+    assert mean_shares(findings)["foot"] == pytest.approx(2 / 3 * (figure() == 7).mean())
+    assert mean_shares([]) == {}
+
+
+# The label set
+
+
+def test_label_maps_of_another_label_set_stop_a_run(tmp_path, caplog):
+    assert check_stamp(tmp_path, "densepose") is None
+    assert "no labels.json" in caplog.text
+    lip = Stamp("parsing", "lip", load_label_set("lip").definition)
+    write_stamp(tmp_path, lip)
+    assert check_stamp(tmp_path, "lip") == lip
+    with pytest.raises(
+        ValueError, match=r"label set lip, expected densepose; set masks\.label_set"
+    ):
+        check_stamp(tmp_path, "densepose")
+    write_stamp(tmp_path, Stamp("parsing", "lip", {"classes": {}}))
+    with pytest.raises(ValueError, match="another state of label set lip"):
+        check_stamp(tmp_path, "lip")
+    write_stamp(tmp_path, Stamp("parsing", "mine", {}))
+    assert check_stamp(tmp_path, "mine").label_set == "mine"
+    for name in ("densepose-no-hands", "magnifiernet-authors", "lip"):
+        with pytest.raises(ValueError, match=f"expected {name}"):
+            check_stamp(tmp_path, name)
+
+
+# The script
+
+
+def check(market, *more) -> int:
+    arguments = ["-s", "market1501", "--root", market.root, "--masks", market.masks_dir]
+    arguments += ["--out", market.root / "page.html", *more]
+    return script("check_masks").main([str(argument) for argument in arguments])
+
+
+def test_script_tells_what_can_be_trained_on(market, capsys):
+    folder = market()
+    assert check(folder) == 0
+    told = capsys.readouterr().out
+    assert "market1501: 12 training images" in told and "Label set: unknown" in told
+    assert "Page: " in told and (folder.root / "page.html").is_file()
+    labels = sorted((folder.masks_dir / "market1501" / "bounding_box_train").iterdir())
+    labels[0].unlink()
+    assert check(folder) == 0
+    assert check(folder, "--max-missing", "0.05") == 1
+    labels[1].write_bytes(b"")
+    assert check(folder) == 1
+    assert f"{labels[1]}: damaged or truncated" in capsys.readouterr().out
+
+
+def test_script_stops_at_another_label_set(market, capsys):
+    folder = market()
+    write_stamp(
+        folder.masks_dir / "market1501", Stamp("parsing", "lip", load_label_set("lip").definition)
+    )
+    assert check(folder) == 1
+    assert "label maps of label set lip, expected densepose" in capsys.readouterr().out
+    assert check(folder, "--label-set", "lip") == 0
+
+
+def test_script_tells_what_it_cannot_find(market, tmp_path, capsys):
+    folder = market()
+    assert script("check_masks").main(["-s", "market", "--root", str(folder.root)]) == 2
+    assert "unknown data set 'market'" in capsys.readouterr().err
+    assert script("check_masks").main(["-s", "cuhk03", "--root", str(folder.root)]) == 2
+    assert "cuhk03" in capsys.readouterr().err

@@ -1,0 +1,108 @@
+"""The house rules that a program can check."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "magnifier_plugin"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# A file imports from its own room or from one to the left.
+ROOMS = (
+    ("regions", "config", "config_tree"),
+    ("annotators",),
+    ("data",),
+    ("models",),
+    ("losses",),
+    ("evaluation",),
+    ("visualize",),
+    ("engine",),
+    ("registry",),
+    ("__init__", "__main__"),
+)
+
+
+def room(parts):
+    name = parts[0].removesuffix(".py") if parts else "__init__"
+    return next(i for i, names in enumerate(ROOMS) if name in names)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_to_the_left(path):
+    own = room(path.relative_to(PACKAGE).parts)
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "magnifier_plugin":
+            assert room(rest) <= own, f"{path} imports {name}"
+        assert not name.startswith("torchreid."), f"{path}: {name} exists in one distribution only"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[0]
+            docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            start = first.end_lineno if docstring else node.lineno
+            assert node.end_lineno - start <= 40, f"{path}:{node.lineno} {node.name}"
+
+
+def test_importing_is_silent_and_repeatable():
+    code = (
+        "import random, torch\n"
+        "random.seed(1); torch.manual_seed(1); state = random.getstate(), torch.get_rng_state()\n"
+        "import magnifier_plugin, importlib\n"
+        "magnifier_plugin.register(); importlib.reload(magnifier_plugin)\n"
+        "assert random.getstate() == state[0] and torch.equal(torch.get_rng_state(), state[1])\n"
+        "assert not torch.cuda.is_initialized()\n"
+    )
+    command = [sys.executable, "-W", "always::UserWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_a_taken_name_is_an_error():
+    import torchreid
+
+    from magnifier_plugin import registry
+
+    models = vars(torchreid.models)["__model_factory"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models, "magnifiernet", print)
+        with pytest.raises(RuntimeError, match="'magnifiernet' is taken already"):
+            registry.register()
+        patch.undo()
+        patch.setattr(torchreid.engine, "ImageMagnifierEngine", print)
+        with pytest.raises(RuntimeError, match="ImageMagnifierEngine' is taken"):
+            registry.register()
+
+
+def test_every_configuration_builds():
+    from magnifier_plugin.config import load_config
+    from magnifier_plugin.losses.criterion import MagnifierCriterion
+
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from configured import build_criterion, build_network, build_stages
+
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        cfg = load_config(path, {}, ["model.pretrained", "False"])
+        model = build_network(cfg, 5)
+        width = 4096 if cfg.magnifier.backbone == "resnet50" else 1024
+        assert model.feature_dim == width, path
+        stages = build_stages(cfg)
+        assert [stage.gamma > 0 for stage in stages] == [False, True], path
+        assert isinstance(build_criterion(cfg), MagnifierCriterion)

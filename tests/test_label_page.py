@@ -1,0 +1,70 @@
+"""The page of label maps: everything in one file, sorted and filtered in a browser."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from mask_inputs import figure, placed
+
+from magnifier_plugin.data.checking import check_labels
+from magnifier_plugin.visualize.label_page import write_label_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects the cards and whatever a page would fetch from elsewhere."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.cards, self.fetched = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "figure":
+            self.cards.append((attributes["data-kind"], attributes["data-name"]))
+        self.fetched += [v for k, v in attrs if k in ("src", "href") and not v.startswith("data:")]
+
+
+@pytest.fixture
+def page(tmp_path):
+    maps = {"a": figure(), "b": figure()[::-1], "c": None, "d": figure()[:8], "x<y": figure()}
+    labels = dict(placed(tmp_path, name, labels) for name, labels in maps.items())
+    findings = check_labels(labels, progress=False)
+    path = tmp_path / "page.html"
+    write_label_page(path, findings, title="a <b>", facts={"label set": "</script>"}, limit=4)
+    return path
+
+
+def test_page_holds_everything_itself(page):
+    text = page.read_text()
+    assert not Reader(text).fetched and "http" not in text
+    data = json.loads(re.search(r'application/json">(.*?)</script>', text)[1])
+    assert [item["name"] for item in data["items"]] == ["d.jpg", "b.jpg", "c.jpg", "a.jpg"]
+    assert (data["total"], data["kinds"]["fine"]) == (5, 2)
+    assert all(item["picture"].startswith("data:image/jpeg;base64,") for item in data["items"])
+    assert "a &lt;b&gt;" in text and "<dd>&lt;/script&gt;</dd>" in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_page_sorts_and_filters_in_a_browser(page, tmp_path):
+    def cards(address):
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+        command += ["--no-first-run", "--disable-background-networking"]
+        command += ["--disable-component-update", "--disable-sync"]
+        command += [
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            page.as_uri() + address,
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        return Reader(result.stdout).cards
+
+    shown = [("wrong size", "d.jpg"), ("odd", "b.jpg"), ("missing", "c.jpg"), ("fine", "a.jpg")]
+    assert cards("") == shown
+    assert cards("#kind=odd") == [shown[1]]
+    assert cards("#sort=name&text=.jpg") == sorted(shown, key=lambda card: card[1])

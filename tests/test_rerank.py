@@ -1,0 +1,322 @@
+"""Re-ranking against torchreid's numbers and against plain loops with a stable sort."""
+
+import naive
+import numpy as np
+import pytest
+import torch
+import torchreid
+
+from magnifier_plugin.evaluation.checks import as_features
+from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.rerank import rerank, rerank_distances
+from magnifier_plugin.evaluation.rounded import RoundedFeatures
+from magnifier_plugin.evaluation.search import SquaredDistances, search
+
+ONE_ROW = 2**-30  # GiB, so little memory that every block is one row
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for each other cost far more than these small problems."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def clustered(rng, num_queries, num_gallery, dim=16, spread=0.5):
+    """float32 [Q, D] and [G, D], normalised, five or so images of an identity."""
+    num_rows = num_queries + num_gallery
+    centres = rng.normal(size=(max(1, num_rows // 5), dim))
+    features = centres[rng.integers(0, len(centres), num_rows)]
+    features = features + spread * rng.normal(size=features.shape)
+    features = (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
+    return features[:num_queries], features[num_queries:]
+
+
+def without_ties(rng, num_queries, num_gallery):
+    """As `clustered`; no two distances of a row are so close that rounding could swap them."""
+    while True:
+        query, gallery = clustered(rng, num_queries, num_gallery)
+        features = np.concatenate([query, gallery], dtype=np.float64)
+        distances = np.sort(naive.squared_distances(features, features), axis=1)
+        if np.diff(distances, axis=1).min() > 1e-6:
+            return query, gallery
+
+
+def duplicated(rng, num_queries, num_gallery, dim=3):
+    """float32 [Q, D] and [G, D] of small whole numbers: ties everywhere, and no rounding."""
+    features = rng.integers(0, 3, (num_queries + num_gallery, dim)).astype(np.float32)
+    return features[:num_queries], features[num_queries:]
+
+
+def matrices(query, gallery):
+    """torchreid's three matrices, numpy."""
+    distances = torchreid.metrics.compute_distance_matrix
+    query, gallery = torch.from_numpy(query), torch.from_numpy(gallery)
+    pairs = (query, gallery), (query, query), (gallery, gallery)
+    return [distances(*pair).numpy() for pair in pairs]
+
+
+def random_options(rng, num_rows):
+    return {
+        "k1": int(rng.integers(1, min(num_rows, 30))),
+        "k2": int(rng.integers(1, min(num_rows, 9) + 1)),
+        "lambda_value": float(rng.random()),
+    }
+
+
+@pytest.mark.parametrize("hundred", range(5))
+def test_equals_torchreid_on_500_problems(hundred):
+    """Mixed sizes, also galleries smaller than k1; searched in either precision."""
+    rng = np.random.default_rng(hundred)
+    for i in range(100):
+        num_queries, num_gallery = rng.integers(1, 15), rng.integers(2, 36)
+        query, gallery = without_ties(rng, num_queries, num_gallery)
+        options = random_options(rng, num_queries + num_gallery)
+        given = matrices(query, gallery)
+        expected = torchreid.utils.re_ranking(*given, **options)
+        np.testing.assert_allclose(rerank_distances(*given, **options), expected, atol=1e-5)
+        got = rerank(query, gallery, **options, search=("float32", "bfloat16")[i % 2])
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["torchreid", "paper"])
+@pytest.mark.parametrize("seed", range(15))
+def test_duplicated_rows_equal_the_loop_with_a_stable_sort(seed, form):
+    rng = np.random.default_rng(seed)
+    query, gallery = duplicated(rng, rng.integers(1, 12), rng.integers(2, 30))
+    options = random_options(rng, len(query) + len(gallery)) | {"form": form}
+    pairs = (query, gallery), (query, query), (gallery, gallery)
+    given = [naive.squared_distances(*pair) for pair in pairs]
+    expected = naive.re_ranking(*given, **options)
+    np.testing.assert_allclose(rerank_distances(*given, **options), expected, atol=1e-5)
+    for precision in ("float32", "bfloat16"):
+        got = rerank(query, gallery, **options, search=precision)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["torchreid", "paper"])
+def test_asymmetric_distances_equal_the_loop(form):
+    """Rounding makes torchreid's matrices slightly asymmetric; it transposes before it sorts."""
+    rng = np.random.default_rng(0)
+    given = [rng.random(shape) for shape in ((6, 14), (6, 6), (14, 14))]
+    expected = naive.re_ranking(*given, 5, 3, 0.3, form=form)
+    got = rerank_distances(*given, 5, 3, 0.3, form=form)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_paper_form_is_the_squared_distance():
+    rng = np.random.default_rng(1)
+    query, gallery = clustered(rng, 7, 20)
+    given = matrices(query, gallery)
+    rooted = [np.sqrt(np.maximum(matrix, 0)) for matrix in given]
+    expected = torchreid.utils.re_ranking(*rooted, k1=6, k2=3, lambda_value=0.4)
+    got = rerank_distances(*given, 6, 3, 0.4, form="paper")
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(rerank(query, gallery, 6, 3, 0.4, form="paper"), got, atol=1e-5)
+
+
+def test_cosine_distances_equal_normalised_features():
+    rng = np.random.default_rng(2)
+    query, gallery = (rng.normal(size=(n, 8)).astype(np.float32) for n in (6, 25))
+    tensors = torch.from_numpy(query), torch.from_numpy(gallery)
+    pairs = (0, 1), (0, 0), (1, 1)
+    given = [distance_matrix(tensors[i], tensors[j], "cosine") for i, j in pairs]
+    expected = rerank_distances(*given, k1=5, k2=3)
+    normalised = [torch.nn.functional.normalize(features) for features in tensors]
+    np.testing.assert_allclose(rerank(*normalised, k1=5, k2=3), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_memory_changes_nothing_but_the_blocks(precision):
+    rng = np.random.default_rng(3)
+    query, gallery = duplicated(rng, 9, 30)
+    options = {"k1": 6, "k2": 3, "search": precision}
+    expected = rerank(query, gallery, **options)
+    np.testing.assert_allclose(
+        rerank(query, gallery, **options, memory=ONE_ROW), expected, atol=1e-6
+    )
+    given = matrices(query, gallery)
+    got = rerank_distances(*given, k1=6, k2=3, memory=ONE_ROW)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["torchreid", "paper"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("value", [0.0, 0.3, 1e-30])
+def test_identical_rows_are_finite(precision, form, value):
+    query, gallery = np.full((3, 5), value, np.float32), np.full((40, 5), value, np.float32)
+    got = rerank(query, gallery, form=form, search=precision)
+    assert np.isfinite(got).all()
+    zeros = [np.zeros(shape, np.float32) for shape in ((3, 40), (3, 3), (40, 40))]
+    expected = naive.re_ranking(*zeros, 20, 6, 0.3)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    np.testing.assert_allclose(rerank_distances(*zeros, form=form), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_are_computed_in_float32(dtype):
+    query, gallery = (
+        torch.from_numpy(f).to(dtype) for f in clustered(np.random.default_rng(4), 5, 20)
+    )
+    got = rerank(query.requires_grad_(), gallery, k1=5, k2=2)
+    assert got.dtype == torch.float32 and not got.requires_grad
+    torch.testing.assert_close(got, rerank(query.float(), gallery.float(), k1=5, k2=2))
+
+
+def test_returns_what_it_was_given():
+    query, gallery = clustered(np.random.default_rng(5), 4, 20)
+    before = query.copy(), gallery.copy()
+    assert isinstance(rerank(query, gallery, k1=5), np.ndarray)
+    assert isinstance(rerank(*map(torch.from_numpy, (query, gallery)), k1=5), torch.Tensor)
+    given = matrices(query, gallery)
+    copies = [matrix.copy() for matrix in given]
+    assert isinstance(rerank_distances(*given, k1=5), np.ndarray)
+    for now, then in zip((query, gallery, *given), (*before, *copies), strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+class TestSearch:
+    """The neighbours themselves, where there are enough rows for bfloat16 to go wrong."""
+
+    def features(self, kind):
+        rng = np.random.default_rng(6)
+        if kind == "clustered":
+            return np.concatenate(clustered(rng, 100, 900, dim=256, spread=2.0))
+        if kind == "far from the origin":
+            return np.concatenate(clustered(rng, 100, 900, dim=64)) + 1
+        if kind == "uneven norms":
+            scale = np.exp(rng.normal(size=(1000, 1))).astype(np.float32)
+            return np.concatenate(clustered(rng, 100, 900, dim=64)) * scale
+        return np.concatenate(duplicated(rng, 100, 900, dim=4))
+
+    @pytest.mark.parametrize("side", [64, 300, 4096])
+    @pytest.mark.parametrize("in_bfloat16", [False, True])
+    @pytest.mark.parametrize(
+        "kind", ["clustered", "far from the origin", "uneven norms", "duplicated"]
+    )
+    def test_finds_the_neighbours(self, kind, in_bfloat16, side):
+        features = self.features(kind)
+        distances = SquaredDistances(torch.from_numpy(features))
+        found = search(distances, 100, 21, in_bfloat16, memory=16 * side**2)
+        true = naive.squared_distances(features.astype(float), features)
+        np.testing.assert_allclose(found.query_gallery, true[:100, 100:], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(found.furthest, true.max(axis=1), rtol=1e-4)
+        nearest = np.argsort(true, axis=1, kind="stable")[:, :21]
+        if kind == "duplicated":
+            np.testing.assert_array_equal(found.nearest, nearest)
+        else:  # float32 may swap two rows at nearly the same distance
+            got = np.take_along_axis(true, found.nearest.numpy(), axis=1)
+            expected = np.take_along_axis(true, nearest, axis=1)
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
+            assert (found.nearest.numpy() == nearest).mean() > 0.99
+
+    def test_bound_holds_and_is_not_idle(self):
+        features = torch.from_numpy(self.features("clustered"))
+        rounded = RoundedFeatures(features, features.square().sum(dim=1))
+        approximate = rounded.tile(slice(0, 1000), slice(0, 1000))
+        error = (approximate - torch.cdist(features.double(), features.double()) ** 2).abs()
+        bound = rounded.bound(approximate)
+        assert (error <= bound).all()
+        assert error.max() > 0.05 * bound.max()
+
+    def test_wrong_products_are_noticed(self, monkeypatch):
+        """A CPU that sums bfloat16 products worse than assumed costs time, not correctness."""
+
+        def sloppy(self, rows, columns):
+            return tile(self, rows, columns) * 1.5
+
+        tile = RoundedFeatures.tile
+        features = torch.from_numpy(self.features("clustered"))
+        expected = search(SquaredDistances(features), 100, 21, False, memory=2**20)
+        monkeypatch.setattr(RoundedFeatures, "tile", sloppy)
+        got = search(SquaredDistances(features), 100, 21, True, memory=2**20)
+        torch.testing.assert_close(got.nearest, expected.nearest)
+        torch.testing.assert_close(got.furthest, expected.furthest)
+
+
+def features_with(value):
+    features = np.ones((8, 4), np.float32)
+    features[[1, 6], 2] = value
+    return features
+
+
+GOOD = np.eye(8, 4, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "options", "message"),
+    [
+        (features_with(np.nan), GOOD, {}, "query features: NaN or infinity in 2 of 8 rows: 1, 6"),
+        (GOOD, features_with(np.inf), {}, "gallery features: NaN or infinity in 2 of 8 rows: 1, 6"),
+        (np.full((8, 4), np.nan), GOOD, {}, "8 of 8 rows: 0, 1, 2, 3, 4 and 3 more"),
+        (GOOD, GOOD[:, :3], {}, "query features have 4 dimensions, gallery features 3"),
+        (GOOD[0], GOOD, {}, r"query features: expected two dimensions .* \[4\]"),
+        (GOOD.astype(int), GOOD, {}, "query features: expected .* floating point, got torch.int64"),
+        (GOOD[:0], GOOD, {}, r"query features: empty, got \[0, 4\]"),
+        (GOOD, GOOD[:0], {}, r"gallery features: empty, got \[0, 4\]"),
+        (GOOD, GOOD, {"k1": 16}, "k1: expected 1..15, .* 16 images .* got 16"),
+        (GOOD, GOOD, {"k1": 0}, "k1: expected 1..15"),
+        (GOOD, GOOD, {"k2": 0}, "k2: expected 1..16, got 0"),
+        (GOOD, GOOD, {"k2": 17}, "k2: expected 1..16, got 17"),
+        (GOOD, GOOD, {"lambda_value": -0.1}, "lambda_value: expected 0..1, got -0.1"),
+        (GOOD, GOOD, {"lambda_value": 1.1}, "lambda_value: expected 0..1, got 1.1"),
+        (GOOD, GOOD, {"lambda_value": np.nan}, "lambda_value: expected 0..1, got nan"),
+        (GOOD, GOOD, {"form": "zhong"}, "form: expected one of .*'paper'.* got 'zhong'"),
+        (GOOD, GOOD, {"memory": 0}, "memory: expected GiB above 0, got 0"),
+    ],
+)
+def test_bad_input(query, gallery, options, message):
+    with pytest.raises(ValueError, match=message):
+        rerank(query, gallery, **{"k1": 5} | options)
+    if options:
+        with pytest.raises(ValueError, match=message):
+            rerank_distances(*matrices(query, gallery), **{"k1": 5} | options)
+
+
+def test_bad_search():
+    with pytest.raises(ValueError, match="search: expected one of .* got 'half'"):
+        rerank(GOOD, GOOD, k1=5, search="half")
+
+
+def test_features_on_two_devices():
+    with pytest.raises(ValueError, match="query features are on cpu, gallery features on meta"):
+        as_features(torch.ones(3, 2), torch.ones(3, 2, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({1: np.zeros((3, 4))}, r"expected .*\[Q, Q\].*q_q \[3, 4\]"),
+        ({2: np.zeros((3, 3))}, r"expected .*\[G, G\].*g_g \[3, 3\]"),
+        ({0: np.zeros((5, 3))}, r"got q_g \[5, 3\]"),
+        ({0: np.full((3, 5), np.nan)}, "q_g: NaN or infinity in 3 of 3 rows"),
+        ({2: np.full((5, 5), np.inf)}, "g_g: NaN or infinity in 5 of 5 rows"),
+        ({0: np.zeros((0, 5)), 1: np.zeros((0, 0))}, "q_g: empty"),
+        ({0: np.zeros((3, 5), int)}, "q_g: expected .* floating point"),
+    ],
+)
+def test_bad_distances(change, message):
+    given = [np.zeros((3, 5)), np.zeros((3, 3)), np.zeros((5, 5))]
+    for position, matrix in change.items():
+        given[position] = matrix
+    with pytest.raises(ValueError, match=message):
+        rerank_distances(*given, k1=2, k2=2)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_distance_matrix_equals_torchreid(metric):
+    query, gallery = torch.randn(5, 7), torch.randn(9, 7)
+    expected = torchreid.metrics.compute_distance_matrix(query, gallery, metric)
+    torch.testing.assert_close(distance_matrix(query, gallery, metric), expected)
+    half = distance_matrix(query.bfloat16(), gallery.bfloat16(), metric)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(
+        half, distance_matrix(query.bfloat16().float(), gallery.bfloat16().float(), metric)
+    )
+
+
+def test_unknown_metric():
+    with pytest.raises(ValueError, match="metric: expected 'euclidean' or 'cosine', got 'l1'"):
+        distance_matrix(torch.ones(2, 2), torch.ones(2, 2), "l1")
