@@ -36,7 +36,7 @@ def _data(cfg: Node) -> None:
     cfg.data.width = 128  # pixels
     cfg.data.combineall = False  # train on query and gallery images too
     cfg.data.transforms = ["random_flip"]  # torchreid's, and pad_crop; --transforms
-    cfg.data.k_tfm = 1  # augmented copies of an image; the engine here trains on 1
+    cfg.data.k_tfm = 1  # views of an image; the engine takes 1 only
     cfg.data.norm_mean = [0.485, 0.456, 0.406]  # of R, G, B in 0..1; ImageNet's
     cfg.data.norm_std = [0.229, 0.224, 0.225]
     cfg.data.save_dir = "log"  # where log, checkpoints, results and pictures go

@@ -22,9 +22,9 @@ from magnifier_plugin.data.checking import (
     check_labels,
     check_stamp,
     mean_shares,
+    stamped_folder,
 )
 from magnifier_plugin.data.datasets import MaskedDataset, masked
-from magnifier_plugin.data.labels import STAMP
 from magnifier_plugin.visualize.label_page import write_label_page
 
 # More of these are not named on the screen; the page has them.
@@ -90,7 +90,7 @@ def open_dataset(args: argparse.Namespace) -> MaskedDataset:
 
 def told_label_set(dataset: MaskedDataset, expected: str) -> tuple[str, bool]:
     """The label set in words, and whether it is not the expected one."""
-    folder = stamped_folder(dataset)
+    folder = stamped_folder(dataset.labels.values())
     try:
         stamp = check_stamp(folder, expected) if folder else None
     except ValueError as error:
@@ -98,12 +98,6 @@ def told_label_set(dataset: MaskedDataset, expected: str) -> tuple[str, bool]:
     if stamp is None:
         return "unknown, no labels.json says how the label maps were made", False
     return f"{stamp.label_set}, from {stamp.source} (checksum {stamp.checksum})", False
-
-
-def stamped_folder(dataset: MaskedDataset) -> Path | None:
-    """The folder above the label maps that says how they were made."""
-    label = next((label for label in dataset.labels.values() if label), None)
-    return next((p for p in label.parents if (p / STAMP).is_file()), None) if label else None
 
 
 def show(name: str, findings: Sequence[Finding], label_set: str) -> None:

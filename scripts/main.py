@@ -95,9 +95,9 @@ def check(cfg: CfgNode) -> None:
         raise ConfigError(
             f"data.type: expected image, got {cfg.data.type!r}; video data sets have no label maps"
         )
-    if cfg.data.k_tfm != 1 and cfg.loss.name == "magnifier":
+    if cfg.data.k_tfm != 1:
         raise ConfigError(
-            f"data.k_tfm: the magnifier loss takes one view of an image, got {cfg.data.k_tfm}"
+            f"data.k_tfm: no engine here takes several views of an image, got {cfg.data.k_tfm}"
         )
     if cfg.test.visrank and not cfg.test.evaluate:
         raise ConfigError("test.visrank: draws in a test only; add test.evaluate True")

@@ -16,6 +16,7 @@ from torch import nn
 from magnifier_plugin.data.catalogue import dataset_class, registered_datasets
 from magnifier_plugin.data.datamanager import MaskedImageDataManager
 from magnifier_plugin.data.labels import read_labels
+from magnifier_plugin.regions import NUM_REGIONS
 
 Market = Callable[..., MarketFolder]
 
@@ -169,6 +170,25 @@ def test_training_on_targets_too(market_folder: MarketFolder, monkeypatch) -> No
     assert "mask" not in next(iter(manager.train_loader_t))
     with pytest.raises(ValueError, match="market1501 is source and target"):
         build(market_folder, load_train_targets=True)
+
+
+def test_in_torchreids_own_manager(
+    market_folder: MarketFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAGNIFIER_MASKS", str(market_folder.masks_dir))
+    manager = torchreid.data.ImageDataManager(
+        root=str(market_folder.root),
+        sources=["market1501_masked", "market1501_masked"],
+        targets="market1501",
+        transforms=["random_flip", "random_crop"],
+        height=32,
+        width=16,
+        batch_size_train=12,
+        workers=0,
+    )
+    masks = [batch["mask"] for batch in manager.train_loader]
+    assert [mask.shape for mask in masks] == [(12, 32, 16)] * 2
+    assert all((mask < NUM_REGIONS).all() for mask in masks)
 
 
 # --- refusals ---------------------------------------------------------------------------------

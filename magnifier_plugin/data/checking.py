@@ -123,6 +123,12 @@ def check_stamp(folder: str | os.PathLike[str], label_set: str) -> Stamp | None:
     return stamp
 
 
+def stamped_folder(labels: Iterable[Path | None]) -> Path | None:
+    """The folder above a data set's label maps in which `labels.json` lies; None if in none."""
+    label = next(filter(None, labels), None)
+    return next((p for p in label.parents if (p / STAMP).is_file()), None) if label else None
+
+
 def _known(label_set: str) -> tuple[str, Mapping | None]:
     """A label set's name, and its definition where this package knows it."""
     for hands in ("lower arm", "background"):

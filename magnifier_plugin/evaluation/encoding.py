@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from magnifier_plugin.evaluation.sorting import sort_rows
+from magnifier_plugin.evaluation.sparse import square, without_beta_warning
 
 # Rows `start` and following, CSR offsets, columns → distances of these pairs.
 Between = Callable[[int, Tensor, Tensor], Tensor]
@@ -55,7 +56,7 @@ def encode(indices: Tensor, between: Between, k1: int, memory: int) -> Tensor:
         sums = weights.new_zeros(len(members)).index_add_(0, rows, weights)
         parts.append((rows + block.start, columns, weights / sums[rows]))
     rows, columns, weights = (torch.cat(part) for part in zip(*parts, strict=True))
-    return _sparse(rows, columns, weights, num_rows)
+    return square(rows, columns, weights, num_rows)
 
 
 def expand_locally(encoding: Tensor, indices: Tensor, k2: int) -> Tensor:
@@ -72,8 +73,9 @@ def expand_locally(encoding: Tensor, indices: Tensor, k2: int) -> Tensor:
     num_rows = len(indices)
     columns = indices[:, :k2].flatten()
     rows = torch.arange(num_rows, device=indices.device).repeat_interleave(k2)
-    mean = _sparse(rows, columns, torch.full_like(rows, 1 / k2, dtype=encoding.dtype), num_rows)
-    return torch.sparse.mm(mean, encoding).coalesce()
+    mean = square(rows, columns, torch.full_like(rows, 1 / k2, dtype=encoding.dtype), num_rows)
+    with without_beta_warning():
+        return torch.sparse.mm(mean, encoding).coalesce()
 
 
 def reciprocal(indices: Tensor, memory: int) -> Reciprocal:
@@ -114,9 +116,3 @@ def _expanded(block: slice, whole: Reciprocal, half: Reciprocal) -> Tensor:
     members = sort_rows(members)
     members[:, 1:][members[:, 1:] == members[:, :-1]] = num_rows
     return members
-
-
-def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Tensor:
-    return torch.sparse_coo_tensor(
-        torch.stack([rows, columns]), values, (size, size), check_invariants=False
-    ).coalesce()

@@ -1,7 +1,6 @@
 """The nearest rows of every row, from features, in tiles: never the whole matrix, half the work."""
 
 import logging
-import warnings
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, pairwise
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from magnifier_plugin.evaluation.neighbours import Nearest, in_order, last_is_tied
 from magnifier_plugin.evaluation.rounded import RoundedFeatures
+from magnifier_plugin.evaluation.sparse import dot_products
 
 logger = logging.getLogger(__name__)
 
@@ -42,20 +42,9 @@ class SquaredDistances:
 
     def pairs(self, start: int, offsets: Tensor, columns: Tensor) -> Tensor:
         """From row start + i to each of columns[offsets[i] : offsets[i + 1]], float32 [columns]."""
-        num_rows = len(offsets) - 1
+        own = self.features[start : start + len(offsets) - 1]
+        products = dot_products(own, self.features, offsets, columns)
         rows = torch.repeat_interleave(offsets.diff()) + start
-        with warnings.catch_warnings():  # "sparse CSR is in beta state"
-            warnings.simplefilter("ignore", UserWarning)
-            pattern = torch.sparse_csr_tensor(
-                offsets,
-                columns,
-                self.features.new_zeros(len(columns)),
-                size=(num_rows, len(self.features)),
-                check_invariants=False,
-            )
-            products = torch.sparse.sampled_addmm(
-                pattern, self.features[start : start + num_rows], self.features.T, beta=0
-            ).values()
         distances = self.square_norms[rows] + self.square_norms[columns] - 2 * products
         return distances.clamp_(min=0).masked_fill_(rows == columns, 0)
 

@@ -68,7 +68,7 @@ def _items(shown: Sequence[Finding], root: str, workers: int | None) -> dict[str
                 "name": finding.image.relative_to(root).as_posix(),
                 "kind": finding.kind,
                 "reasons": finding.reasons,
-                "shares": [round(share, 4) for share in finding.shares],
+                "shares": [round(share, 5) for share in finding.shares],
                 "picture": picture,
             }
             for finding, picture in zip(shown, on_all_cores(thumbnail, shown, workers), strict=True)
@@ -83,7 +83,7 @@ def _overview(findings: Sequence[Finding]) -> dict[str, Any]:
         "kinds": {kind: counts[kind] for kind in KINDS if counts[kind]},
         "regions": [*REGIONS, "unknown"],
         "colours": [f"#{bytes(colour).hex()}" for colour in (*REGION_COLOURS, UNKNOWN_COLOUR)],
-        "means": [round(share, 4) for share in mean_shares(findings).values()],
+        "means": [round(share, 5) for share in mean_shares(findings).values()],
     }
 
 

@@ -1,0 +1,45 @@
+"""What torch's sparse tensors need around them."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def without_beta_warning() -> Iterator[None]:
+    """Silences "sparse CSR tensor support is in beta", which torch's own sparse.mm sets off too."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
+        yield
+
+
+def square(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Tensor:
+    """A coalesced COO tensor [size, size] of entries whose places are known to be inside."""
+    return torch.sparse_coo_tensor(
+        torch.stack([rows, columns]), values, (size, size), check_invariants=False
+    ).coalesce()
+
+
+def dot_products(rows: Tensor, others: Tensor, offsets: Tensor, columns: Tensor) -> Tensor:
+    """Dot products of row i with others[columns[offsets[i] : offsets[i + 1]]], and no more.
+
+    Args:
+        rows: float32 [b, D].
+        others: float32 [N, D].
+        offsets: int64 [b + 1], ascending from 0.
+        columns: int64 [P], in 0..N-1.
+    Returns:
+        float32 [P].
+    """
+    with without_beta_warning():
+        pattern = torch.sparse_csr_tensor(
+            offsets,
+            columns,
+            rows.new_zeros(len(columns)),
+            size=(len(rows), len(others)),
+            check_invariants=False,
+        )
+        return torch.sparse.sampled_addmm(pattern, rows, others.T, beta=0).values()
