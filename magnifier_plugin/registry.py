@@ -10,13 +10,12 @@ from typing import Any
 
 import torchreid
 
+from magnifier_plugin.data.catalogue import MASKED_SUFFIX, registered_datasets
 from magnifier_plugin.data.datasets import masked
 from magnifier_plugin.data.synthetic.dataset import Synthetic
 from magnifier_plugin.engine.engine import ImageMagnifierEngine
 from magnifier_plugin.losses.criterion import MagnifierCriterion, SemanticDiversityLoss
 from magnifier_plugin.models.build import NAMES, build_model
-
-MASKED = "_masked"
 
 
 def register() -> None:
@@ -31,10 +30,10 @@ def register() -> None:
     """
     for name in NAMES:
         _add(vars(torchreid.models)["__model_factory"], name, _Factory(build_model, name))
-    datasets = vars(torchreid.data.datasets)["__image_datasets"]
+    datasets = registered_datasets()
     for name, cls in list(datasets.items()):
-        if not name.endswith(MASKED) and cls is not Synthetic:
-            _add(datasets, name + MASKED, masked(cls, name))
+        if not name.endswith(MASKED_SUFFIX) and cls is not Synthetic:
+            _add(datasets, name + MASKED_SUFFIX, masked(cls, name))
     _add(datasets, "synthetic", Synthetic)
     _put(torchreid.engine, ImageMagnifierEngine)
     _put(torchreid.losses, SemanticDiversityLoss)

@@ -43,7 +43,11 @@ def build_datamanager(cfg: CfgNode) -> MaskedImageDataManager:
         masks_dir=cfg.masks.dir or None,
         max_missing=cfg.masks.max_missing,
         seed=cfg.train.seed,
-        use_masks=cfg.loss.name == "magnifier" and "M" in cfg.magnifier.branches,
+        use_masks=(
+            cfg.loss.name == "magnifier"
+            and "M" in cfg.magnifier.branches
+            and not cfg.test.evaluate  # masks exist in training only
+        ),
         source_options={"synthetic": options},
     )
 

@@ -15,6 +15,7 @@ could not, 2 nothing could be done.
 import argparse
 import errno
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.annotators.source import Source
 from magnifier_plugin.data.conversion import Summary, convert
 from magnifier_plugin.data.matching import absolute, dataset_folder
+from magnifier_plugin.data.workers import cores
 
 # --source → the options it needs, and what opens it.
 SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], Source]]] = {
@@ -50,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         source = SOURCES[args.source][1](args)
+        start = time.perf_counter()
         summary = convert(
             source,
             args.images,
@@ -58,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             overwrite=args.overwrite,
             workers=args.workers,
         )
+        seconds = time.perf_counter() - start
         write_lists(args.out, args.images, summary)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"convert_masks.py: {error}", file=sys.stderr)
@@ -68,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("Interrupted. Started again it goes on where it was.", file=sys.stderr)
         return 130
     show(args.out, args.images, summary)
+    print(f"{summary.converted / seconds:,.0f} images/s with {args.workers or cores()} processes")
     return 1 if summary.failures else 0
 
 

@@ -6,10 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from magnifier_plugin.data.labels import label_path, write_labels
 from magnifier_plugin.regions import REGION_COLOURS
+
+# Networks of a few channels gain nothing by threads, and lose much where cores are shared.
+torch.set_num_threads(1)
 
 SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 

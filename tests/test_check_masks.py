@@ -1,13 +1,15 @@
 """Label maps are looked at before training: what is wrong, what is odd, which label set."""
 
+import re
+
 import numpy as np
 import pytest
 from mask_inputs import FIGURE_SIZE as SIZE
-from mask_inputs import SAMPLES, figure, needs_samples, placed, script
+from mask_inputs import PROJECT, SAMPLES, figure, needs_samples, placed, script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import write_iuv
-from magnifier_plugin.annotators.label_set import load_label_set
+from magnifier_plugin.annotators.label_set import label_set_names, load_label_set
 from magnifier_plugin.data.checking import KINDS, check_labels, check_stamp, mean_shares
 from magnifier_plugin.data.conversion import convert_iuv_folder
 from magnifier_plugin.data.labels import Stamp, iuv_path, read_labels, write_labels, write_stamp
@@ -133,6 +135,14 @@ def test_label_maps_of_another_label_set_stop_a_run(tmp_path, caplog):
     for name in ("densepose-no-hands", "magnifiernet-authors", "lip"):
         with pytest.raises(ValueError, match=f"expected {name}"):
             check_stamp(tmp_path, name)
+
+
+def test_readme_lists_every_class_of_every_label_set():
+    readme = (PROJECT / "mask_labels" / "README.md").read_text()
+    for name in label_set_names():
+        assert f"label_sets/{name}.yaml" in readme
+        for known in load_label_set(name).classes.values():
+            assert re.search(rf"\b{known}\b", readme), f"{name}: {known}"
 
 
 # The script

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torchreid
 from torch.utils.data import DataLoader
 
@@ -140,6 +141,8 @@ class MaskedImageDataManager(torchreid.data.ImageDataManager):
             pin_memory=self.use_gpu,
             drop_last=True,
             persistent_workers=given.persistent_workers and given.workers > 0,
+            # A loader draws a seed for its workers, once or each epoch; not from the training's.
+            generator=torch.Generator(),
         )
 
     def _test_loader(self, dataset: MaskedDataset) -> DataLoader:

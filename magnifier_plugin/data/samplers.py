@@ -116,34 +116,45 @@ def build_sampler(
     Raises:
         ValueError: the name is unknown, or the data do not fill a batch.
     """
+    if name == IDENTITY_SAMPLER:
+        _check_identities(train, batch_size, num_instances, num_replicas)
+    base = _torchreids(
+        train,
+        name,
+        seed,
+        batch_size=batch_size,
+        num_instances=num_instances,
+        num_cams=num_cams,
+        num_datasets=num_datasets,
+    )
+    return SeededSampler(base, seed, batch_size=batch_size, num_replicas=num_replicas, rank=rank)
+
+
+def _torchreids(
+    train: Sequence[tuple], name: str, seed: int, *, batch_size: int, **options: int
+) -> Iterable[int]:
+    """torchreid's sampler by name, its bare assertions turned into errors that say what to do."""
     known = torchreid.data.sampler.AVAI_SAMPLERS
     if name not in known:
         raise ValueError(f"train_sampler: unknown {name!r}, expected one of {', '.join(known)}")
-    if name == IDENTITY_SAMPLER:
-        _check_identities(train, batch_size, num_instances, num_replicas)
-    elif len(train) < batch_size:
+    if len(train) < batch_size and name != IDENTITY_SAMPLER:
         raise ValueError(
             f"{len(train)} training images do not fill a batch of {batch_size}; lower "
             "batch_size_train (train.batch_size)"
         )
     try:
         with all_seeded(mixed_seed(seed, _CONSTRUCTION)):
-            base = torchreid.data.sampler.build_train_sampler(
-                train,
-                name,
-                batch_size=batch_size,
-                num_instances=num_instances,
-                num_cams=num_cams,
-                num_datasets=num_datasets,
+            return torchreid.data.sampler.build_train_sampler(
+                train, name, batch_size=batch_size, **options
             )
     except (AssertionError, ValueError) as error:
         cameras, sources = _sizes(train, 2), _sizes(train, 3)
         raise ValueError(
-            f"{name} cannot fill a batch of {batch_size} evenly with num_cams={num_cams}, "
-            f"num_datasets={num_datasets}: found {len(cameras)} cameras of {min(cameras)} images "
-            f"and more, {len(sources)} data sets of {min(sources)} images and more"
+            f"{name} cannot fill a batch of {batch_size} evenly with "
+            f"num_cams={options['num_cams']}, num_datasets={options['num_datasets']}: found "
+            f"{len(cameras)} cameras of {min(cameras)} images and more, {len(sources)} data sets "
+            f"of {min(sources)} images and more"
         ) from error
-    return SeededSampler(base, seed, batch_size=batch_size, num_replicas=num_replicas, rank=rank)
 
 
 def _sizes(train: Sequence[tuple], column: int) -> list[int]:

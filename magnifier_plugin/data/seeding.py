@@ -24,7 +24,8 @@ class SampleKey(NamedTuple):
 
 def mixed_seed(*parts: int) -> int:
     """A seed in 0..2^64 - 1 from whole numbers; neighbours give unrelated seeds."""
-    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
+    text = repr([int(part) for part in parts])
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from magnifier_plugin.evaluation.neighbours import Nearest, in_order, last_is_tied
 from magnifier_plugin.evaluation.rounded import RoundedFeatures
@@ -17,8 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_SIDE = 4096  # of a tile; larger ones are no faster
 _BLOCK = 256  # rows of features whose squares stay in the cache
-_SPARE_FURTHEST = 16  # candidates that a rounded search keeps
-_HOPELESS = 0.2  # share of rows without a proof from which on everything is searched in float32
+_HOPELESS = 0.2  # share of doubtful rows from which on float32 for all is cheaper
 
 
 class SquaredDistances:
@@ -74,60 +74,86 @@ def search(
         in_bfloat16: search among the gallery's rows by `RoundedFeatures`; the result is the same.
         memory: bytes to work in.
     """
-    num_rows, device = len(distances.features), distances.features.device
-    rounded = None
-    if in_bfloat16:
-        gallery = distances.features[num_queries:], distances.square_norms[num_queries:]
-        rounded = RoundedFeatures(*gallery)
-    near = Nearest(num_rows, min(2 * count + 6 if rounded else count + 1, num_rows), device)
-    far = Nearest(num_rows, min(_SPARE_FURTHEST, num_rows) if rounded else 1, device)
-    query_gallery = near.keys.new_empty(num_queries, num_rows - num_queries)
-    for rows, columns in _tiles(num_queries, num_rows, memory):
-        if rounded and rows.start >= num_queries:
-            tile = rounded.tile(_shift(rows, -num_queries), _shift(columns, -num_queries))
+    run = _Search(distances, num_queries, count, in_bfloat16)
+    tiles = list(_tiles(num_queries, len(distances.features), memory))
+    for rows, columns in tqdm(tiles, "Neighbours", leave=False, disable=None, delay=3):
+        run.show(rows, columns)
+    doubtful = run.refine()
+    if doubtful.float().mean() > _HOPELESS:
+        logger.info("bfloat16 is too coarse for these features, searching in float32")
+        return search(distances, num_queries, count, False, memory)
+    return run.settle(doubtful, block_rows=max(1, memory // (32 * len(distances.features))))
+
+
+class _Search:
+    """What a pass over the tiles collects; a rounded one collects more than is asked for."""
+
+    def __init__(
+        self, distances: SquaredDistances, num_queries: int, count: int, in_bfloat16: bool
+    ):
+        self.distances, self.num_queries, self.count = distances, num_queries, count
+        features = distances.features
+        num_rows, device = len(features), features.device
+        self.rounded = None
+        keep, keep_furthest = count + 1, 1  # one more neighbour shows whether the last one is tied
+        if in_bfloat16:
+            self.rounded = RoundedFeatures(
+                features[num_queries:], distances.square_norms[num_queries:]
+            )
+            keep, keep_furthest = 2 * count + 6, 16
+        self.near = Nearest(num_rows, min(keep, num_rows), device)
+        self.far = Nearest(num_rows, min(keep_furthest, num_rows), device)
+        self.query_gallery = features.new_empty(num_queries, num_rows - num_queries)
+
+    def show(self, rows: slice, columns: slice) -> None:
+        """Computes a tile and takes from it what its rows, and its columns, need."""
+        among_gallery = _shift(rows, -self.num_queries), _shift(columns, -self.num_queries)
+        if self.rounded and rows.start >= self.num_queries:
+            tile = self.rounded.tile(*among_gallery)
         else:
-            tile = distances.tile(rows, columns)
-        if rows.start < num_queries <= columns.start:
-            query_gallery[rows, _shift(columns, -num_queries)] = tile
+            tile = self.distances.tile(rows, columns)
+        if rows.start < self.num_queries <= columns.start:
+            self.query_gallery[rows, among_gallery[1]] = tile
         both_ways = [(rows, columns, tile)]
         if rows != columns:
             both_ways.append((columns, rows, tile.T.clone(memory_format=torch.contiguous_format)))
         for own, others, keys in both_ways:
-            near.show(own, others, keys)
-            far.show(own, others, keys.neg_())
+            self.near.show(own, others, keys)
+            self.far.show(own, others, keys.neg_())
 
-    proved = torch.ones(num_rows, dtype=torch.bool, device=device)
-    if rounded:
-        proved[num_queries:] = _refine(rounded, distances, near, count + 1, sign=1)
-        proved[num_queries:] &= _refine(rounded, distances, far, 1, sign=-1)
-        share = 1 - proved.float().mean().item()
-        logger.info("bfloat16 search: %.2f %% of the rows need float32", 100 * share)
-        if share > _HOPELESS:
-            return search(distances, num_queries, count, False, memory)
-    keys, nearest = in_order(near.keys, near.indices)
-    furthest = -far.keys.amin(dim=1)
-    again = (last_is_tied(keys, count) | ~proved).nonzero().flatten()
-    for rows in again.split(max(1, memory // (32 * num_rows))):
-        ordered = distances.rows(rows).sort(dim=1, stable=True)
-        nearest[rows] = ordered.indices[:, : nearest.shape[1]]
-        furthest[rows] = ordered.values[:, -1]
-    return Found(nearest[:, :count], furthest, query_gallery)
+    def refine(self) -> Tensor:
+        """Makes rounded distances exact; bool [N], the rows that this could not be done for."""
+        doubtful = torch.zeros(len(self.distances.features), dtype=torch.bool)
+        doubtful = doubtful.to(self.near.keys.device)
+        if self.rounded:
+            doubtful[self.num_queries :] = ~self._refine(self.near, self.count + 1, sign=1)
+            doubtful[self.num_queries :] |= ~self._refine(self.far, 1, sign=-1)
+        return doubtful
 
+    def settle(self, doubtful: Tensor, block_rows: int) -> Found:
+        """The result; doubtful rows, and those with ties for the last place, are done again."""
+        keys, nearest = in_order(self.near.keys, self.near.indices)
+        furthest = -self.far.keys.amin(dim=1)
+        again = (doubtful | last_is_tied(keys, self.count)).nonzero().flatten()
+        logger.debug("%d of %d rows are searched again", len(again), len(doubtful))
+        for rows in again.split(block_rows):
+            ordered = self.distances.rows(rows).sort(dim=1, stable=True)
+            nearest[rows] = ordered.indices[:, : nearest.shape[1]]
+            furthest[rows] = ordered.values[:, -1]
+        return Found(nearest[:, : self.count], furthest, self.query_gallery)
 
-def _refine(
-    rounded: RoundedFeatures, distances: SquaredDistances, kept: Nearest, count: int, sign: int
-) -> Tensor:
-    """Makes the gallery's kept keys exact; bool [G], which of them are proved to be right."""
-    first = len(distances.features) - len(rounded.features)
-    keys, indices = in_order(kept.keys[first:], kept.indices[first:])
+    def _refine(self, kept: Nearest, count: int, sign: int) -> Tensor:
+        """Makes the gallery's kept keys exact; bool [G], which of them are proved to be right."""
+        gallery = slice(self.num_queries, None)
+        keys, indices = in_order(kept.keys[gallery], kept.indices[gallery])
 
-    def exact(chosen: Tensor) -> Tensor:
-        offsets = F.pad(chosen.sum(dim=1).cumsum(dim=0), (1, 0))
-        return distances.pairs(first, offsets, indices[chosen])
+        def exact(chosen: Tensor) -> Tensor:
+            offsets = F.pad(chosen.sum(dim=1).cumsum(dim=0), (1, 0))
+            return self.distances.pairs(self.num_queries, offsets, indices[chosen])
 
-    kept.keys[first:], proved = rounded.refine(keys, sign, exact, min(count, keys.shape[1]))
-    kept.indices[first:] = indices
-    return proved
+        exact_keys, proved = self.rounded.refine(keys, sign, exact, min(count, keys.shape[1]))
+        kept.keys[gallery], kept.indices[gallery] = exact_keys, indices
+        return proved
 
 
 def _tiles(num_queries: int, num_rows: int, memory: int) -> Iterator[tuple[slice, slice]]:

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torchreid
-
+from magnifier_plugin.data.catalogue import registered_datasets
 from magnifier_plugin.data.conversion import convert_iuv_folder
 from magnifier_plugin.data.datasets import masked
 from magnifier_plugin.data.synthetic.folder import SyntheticOptions, ensure_rendered
 
-Market1501 = vars(torchreid.data.datasets)["__image_datasets"]["market1501"]
+Market1501 = registered_datasets()["market1501"]
 
 
 class Synthetic(masked(Market1501, "market1501")):

@@ -1,0 +1,59 @@
+"""Rankings as a CSV file that a person or another program can read."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from magnifier_plugin.evaluation.features import Ids
+
+COLUMNS = ("query", "rank", "gallery", "distance", "match")
+
+
+def write_ranking(
+    path: str | os.PathLike[str],
+    distmat: Tensor,
+    query: Ids | None = None,
+    gallery: Ids | None = None,
+    top: int = 50,
+) -> None:
+    """Writes the first gallery images of each query, one a line: query,rank,gallery,distance,match.
+
+    Images are called by their names where the ids have them, else by their row from 0. `match` is
+    1 or 0, and empty without ids. With ids, the gallery images that the metrics leave out (same
+    identity and camera) are left out here too. Of equal distances the smaller row is first.
+
+    Args:
+        path: a CSV file; folders are made.
+        distmat: floating point [Q, G].
+        query, gallery: ids of rows and columns; both or none.
+        top: gallery images of each query, at most.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    query_names, gallery_names = (
+        np.arange(count) if ids is None or ids.names is None else ids.names
+        for ids, count in zip((query, gallery), distmat.shape, strict=True)
+    )
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row, distances in enumerate(distmat.cpu().numpy()):
+            order = np.argsort(distances, kind="stable")
+            matches = [""] * len(order)
+            if query is not None and gallery is not None:
+                same = gallery.pids == query.pids[row]
+                order = order[~(same & (gallery.camids == query.camids[row]))[order]]
+                matches = same.astype(int)
+            for rank, column in enumerate(order[:top], start=1):
+                writer.writerow(
+                    (
+                        query_names[row],
+                        rank,
+                        gallery_names[column],
+                        f"{distances[column]:.6g}",
+                        matches[column],
+                    )
+                )

@@ -1,0 +1,148 @@
+"""Re-ranks features that any toolbox extracted: metrics before and after, and a ranking file.
+
+    rerank.py --query query.npy --gallery gallery.npy \\
+              --query-ids query.csv --gallery-ids gallery.csv --out ranking.csv
+
+Features are float arrays [images, dimensions] in .npy, .npz or .pt files (FILE:KEY for one array of
+several), ids CSV files with the columns pid and camid (and name, if there is one) or npz files with
+such arrays. Without ids there are no metrics, only the ranking file. Exit status: 0 done, 2 the
+input cannot be used.
+"""
+
+import argparse
+import sys
+import time
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from magnifier_plugin.evaluation.checks import as_features
+from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.features import Ids, load_features, load_ids
+from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evaluate_ranking
+from magnifier_plugin.evaluation.ranking_file import write_ranking
+from magnifier_plugin.evaluation.rerank import FORMS, SEARCHES, rerank
+
+RANKS = (1, 5, 10, 20)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Re-ranks as the arguments say; returns the exit status."""
+    args = parse(arguments)
+    try:
+        query, gallery = as_features(load_features(args.query), load_features(args.gallery))
+        ids = read_ids(args, len(query), len(gallery))
+        evaluate_and_write(args, query.to(args.device), gallery.to(args.device), ids)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"rerank.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; argparse itself ends with status 2 on a wrong one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--query", required=True, metavar="FILE[:KEY]", help="features of the queries")
+    add("--gallery", required=True, metavar="FILE[:KEY]", help="features of the gallery")
+    add("--query-ids", metavar="FILE", help="their identities and cameras")
+    add("--gallery-ids", metavar="FILE", help="likewise, of the gallery")
+    add("--out", metavar="FILE.csv", help="write the re-ranked gallery of each query here")
+    add("--top", type=int, default=50, help="gallery images of each query (default: %(default)s)")
+    add("--metric", choices=("cosine", "euclidean"), default="cosine", help="(%(default)s)")
+    add("--k1", type=int, default=20, help="neighbours (default: %(default)s)")
+    add("--k2", type=int, default=6, help="of local query expansion (default: %(default)s)")
+    add("--lambda", dest="lambda_value", type=float, default=0.3, help="weight of the distance")
+    add("--form", choices=FORMS, default=FORMS[0], help="of the distance (default: %(default)s)")
+    add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")
+    add("--memory", type=float, default=0.5, help="GiB to work in (default: %(default)s)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    add("--cuhk03", action="store_true", help="the single-gallery-shot metric of CUHK03")
+    add("--seed", type=int, default=0, help="of CUHK03's draws (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    if bool(args.query_ids) != bool(args.gallery_ids):
+        parser.error("--query-ids and --gallery-ids: give both or none")
+    if not (args.query_ids or args.out):
+        parser.error("nothing to do: give ids for metrics, or --out for a ranking file")
+    return args
+
+
+def read_ids(
+    args: argparse.Namespace, num_queries: int, num_gallery: int
+) -> tuple[Ids, Ids] | tuple[None, None]:
+    """The ids of query and gallery, as many as there are features."""
+    if not args.query_ids:
+        return None, None
+    query, gallery = load_ids(args.query_ids), load_ids(args.gallery_ids)
+    for path, ids, features, count in (
+        (args.query_ids, query, args.query, num_queries),
+        (args.gallery_ids, gallery, args.gallery, num_gallery),
+    ):
+        if len(ids.pids) != count:
+            raise ValueError(
+                f"{path}: {len(ids.pids)} rows, but {features} has features of {count} images"
+            )
+    return query, gallery
+
+
+def evaluate_and_write(
+    args: argparse.Namespace, query: Tensor, gallery: Tensor, ids: tuple[Ids | None, Ids | None]
+) -> None:
+    """Prints the metrics and writes the ranking, each if it was asked for."""
+    if args.metric == "cosine":
+        query, gallery = F.normalize(query), F.normalize(gallery)
+    rows = []
+    if ids[0]:
+        plain = distance_matrix(query, gallery, args.metric)
+        rows.append(("as they are", measure(args, plain, *ids)))
+        del plain
+    start = time.perf_counter()
+    distmat = rerank(
+        query,
+        gallery,
+        args.k1,
+        args.k2,
+        args.lambda_value,
+        form=args.form,
+        search=args.search,
+        memory=args.memory,
+    )
+    seconds = time.perf_counter() - start
+    if ids[0]:
+        rows.append(("re-ranked", measure(args, distmat, *ids)))
+        show(rows)
+    print(f"{len(query):,} × {len(gallery):,} images re-ranked in {seconds:.1f} s")
+    if args.out:
+        write_ranking(args.out, distmat, *ids, top=args.top)
+        print(f"Ranking: {args.out}")
+
+
+def measure(args: argparse.Namespace, distmat: Tensor, query: Ids, gallery: Ids) -> Ranking:
+    """The metrics that were asked for."""
+    ids = query.pids, gallery.pids, query.camids, gallery.camids
+    if args.cuhk03:
+        return evaluate_cuhk03(distmat, *ids, max_rank=max(RANKS), seed=args.seed)
+    return evaluate_ranking(distmat, *ids, max_rank=max(RANKS))
+
+
+def show(rows: list[tuple[str, Ranking]]) -> None:
+    """Prints the metrics as a Markdown table, in percent."""
+    names = ["mAP", "mINP", *(f"rank-{rank}" for rank in RANKS)]
+    print(f"| distances | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")
+    for name, ranking in rows:
+        values = [ranking.mAP, ranking.mINP, *(ranking.cmc[rank - 1] for rank in RANKS)]
+        print(f"| {name} | {' | '.join(f'{100 * value:.2f}' for value in values)} |")
+    left_out = ranking.num_absent + ranking.num_same_camera
+    if left_out:
+        print(
+            f"{left_out:,} queries without a match are left out: of {ranking.num_absent:,} the "
+            f"identity is not in the gallery, of {ranking.num_same_camera:,} only in their own "
+            "camera."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""Features and ids from files, and scripts/rerank.py, which turns them into metrics."""
+
+import csv
+import pickle
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from magnifier_plugin.evaluation.features import load_features, load_ids
+from magnifier_plugin.evaluation.ranking import evaluate_ranking
+from magnifier_plugin.evaluation.rerank import rerank
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "rerank.py"
+main = runpy.run_path(str(SCRIPT))["main"]
+FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+class Evil:
+    """A pickle that would leave a file behind if somebody opened it."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def save(path, content):
+    """Writes the content as the path's suffix says."""
+    if path.suffix in (".pt", ".pth"):
+        torch.save(content, path)
+    elif path.suffix == ".npz":
+        np.savez(path, **content)
+    elif path.suffix == ".npy":
+        np.save(path, content)
+    else:
+        path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key"),
+    [
+        ("f.npy", FEATURES, ""),
+        ("f.npz", {"anything": FEATURES}, ""),
+        ("f.npz", {"query": FEATURES, "gallery": FEATURES + 1}, ":query"),
+        ("f.pt", torch.from_numpy(FEATURES), ""),
+        ("f.pth", {"features": torch.from_numpy(FEATURES)}, ""),
+        ("f.pt", {"q": torch.from_numpy(FEATURES), "epoch": 3}, ":q"),
+        ("f:1.npy", FEATURES, ""),
+    ],
+)
+def test_loads_features(tmp_path, name, content, key):
+    path = save(tmp_path / name, content)
+    np.testing.assert_array_equal(load_features(f"{path}{key}"), FEATURES)
+
+
+@pytest.mark.parametrize("name", ["f.npy", "f.npz", "f.pt", "f.pth"])
+@pytest.mark.parametrize("how", ["pickle", "numpy", "torch"])
+def test_a_pickle_is_refused_and_not_run(tmp_path, name, how):
+    trace, path = tmp_path / "opened", tmp_path / name
+    with path.open("wb") as file:
+        if how == "pickle":
+            pickle.dump(Evil(trace), file)
+        elif how == "numpy":
+            np.save(file, np.array([Evil(trace)]), allow_pickle=True)
+        else:
+            torch.save(Evil(trace), file)
+    with pytest.raises(ValueError, match="pickle"):
+        load_features(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key", "message"),
+    [
+        ("f.pkl", "", "", "expected a file that ends in .npy, .npz, .pt, .pth"),
+        ("f.npz", {"a": FEATURES, "b": FEATURES}, "", "KEY; it has a, b"),
+        ("f.npz", {"a": FEATURES, "b": FEATURES}, ":c", "KEY; it has a, b"),
+        ("f.npy", FEATURES, ":a", "one array without a name, got the key 'a'"),
+        ("f.npy", np.array(["x"]), "", "expected an array of numbers, got <U1"),
+        ("f.pt", {"epoch": 3}, "", "expected an array of numbers, got int"),
+        ("f.pt", [FEATURES.tolist()], "", "expected an array of numbers, got list"),
+    ],
+)
+def test_bad_feature_files(tmp_path, name, content, key, message):
+    path = save(tmp_path / name, content)
+    with pytest.raises(ValueError, match=message):
+        load_features(f"{path}{key}")
+
+
+@pytest.mark.parametrize("name", ["f.npy", "f.npz", "f.pt"])
+def test_damaged_feature_files(tmp_path, name):
+    path = save(tmp_path / name, {"a": FEATURES} if name == "f.npz" else torch.from_numpy(FEATURES))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=str(path)):
+        load_features(path)
+
+
+def test_missing_files(tmp_path):
+    for load, name in ((load_features, "f.npy"), (load_ids, "ids.csv")):
+        with pytest.raises(FileNotFoundError, match="no such file"):
+            load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "names"),
+    [
+        ("i.csv", "pid,camid\n3,0\n-1,1\n", None),
+        (
+            "i.csv",
+            "\ufeffcamera, note, PID ,path\n0,x,3,a.jpg\n1,y,-1,b.jpg\n\n",
+            ["a.jpg", "b.jpg"],
+        ),
+        ("i.npz", {"pids": np.array([3, -1]), "camids": np.array([0, 1])}, None),
+    ],
+)
+def test_loads_ids(tmp_path, name, content, names):
+    ids = load_ids(save(tmp_path / name, content))
+    assert ids.pids.tolist() == [3, -1]
+    assert ids.camids.tolist() == [0, 1]
+    assert (ids.names if ids.names is None else ids.names.tolist()) == names
+
+
+def test_ids_may_be_names(tmp_path):
+    ids = load_ids(save(tmp_path / "i.csv", "pid,camid\nanna,door\n7,yard\n"))
+    assert ids.pids.tolist() == ["anna", "7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("i.txt", "", "expected a file that ends in .csv, .npz"),
+        ("i.csv", "", "expected pid"),
+        ("i.csv", "3,0\n4,1\n", "expected pid, found only 3, 0"),
+        ("i.csv", "pid,frame\n3,0\n", "expected camid, found only pid, frame"),
+        ("i.csv", "pid,camid\n", "no rows"),
+        ("i.csv", "pid,camid\n3,0\n4\n", "row 2 after the header has 1 fields, not 2"),
+        ("i.npz", {"pid": np.arange(2)}, "expected camid, found only pid"),
+        ("i.npz", {"pid": np.arange(2), "camid": np.arange(3)}, r"different lengths: \[2, 3\]"),
+    ],
+)
+def test_bad_id_files(tmp_path, name, content, message):
+    path = save(tmp_path / name, content)
+    with pytest.raises(ValueError, match=message):
+        load_ids(path)
+
+
+class Files:
+    """Features and ids of a small problem on disk."""
+
+    def __init__(self, folder):
+        rng = np.random.default_rng(0)
+        self.folder = folder
+        centres = rng.normal(size=(6, 8))
+        self.pids = np.arange(10) % 6, np.arange(40) % 5
+        self.features = [
+            (centres[pids] + rng.normal(size=(len(pids), 8))).astype(np.float32)
+            for pids in self.pids
+        ]
+        self.camids = np.zeros(10, int), rng.integers(0, 2, 40)
+        for name, features, pids, camids in zip(
+            ("query", "gallery"), self.features, self.pids, self.camids, strict=True
+        ):
+            np.save(folder / f"{name}.npy", features)
+            ids = enumerate(zip(pids, camids, strict=True))
+            rows = [f"{pid},{camid},{name}{i}" for i, (pid, camid) in ids]
+            (folder / f"{name}.csv").write_text("\n".join(["pid,camid,name", *rows]))
+
+    def arguments(self, **changes):
+        names = {
+            "query": "query.npy",
+            "gallery": "gallery.npy",
+            "query-ids": "query.csv",
+            "gallery-ids": "gallery.csv",
+        }
+        files = [(f"--{flag}", str(self.folder / name)) for flag, name in (names | changes).items()]
+        return [word for pair in files for word in pair]
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+def test_script_prints_metrics_and_writes_the_ranking(files, capsys):
+    out = files.folder / "made" / "ranking.csv"
+    assert main([*files.arguments(), "--k1", "6", "--out", str(out), "--top", "5"]) == 0
+    shown = capsys.readouterr().out
+
+    normalised = [f / np.linalg.norm(f, axis=1, keepdims=True) for f in files.features]
+    distmat = rerank(*normalised, k1=6)
+    ranking = evaluate_ranking(distmat, *files.pids, *files.camids, max_rank=20)
+    assert f"| re-ranked | {100 * ranking.mAP:.2f} | {100 * ranking.mINP:.2f} |" in shown
+    assert "1 queries without a match are left out: of 1 the identity is not in" in shown
+
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10 * 5
+    first = [row for row in rows if row["query"] == "query0"]
+    assert [row["rank"] for row in first] == ["1", "2", "3", "4", "5"]
+    kept = (files.pids[1] != 0) | (files.camids[1] != 0)
+    order = [i for i in np.argsort(distmat[0], kind="stable") if kept[i]][:5]
+    assert [row["gallery"] for row in first] == [f"gallery{i}" for i in order]
+    assert [row["match"] for row in first] == [str(int(files.pids[1][i] == 0)) for i in order]
+    np.testing.assert_allclose([float(row["distance"]) for row in first], distmat[0, order], 1e-5)
+
+
+def test_script_without_ids_writes_rows_by_number(files):
+    out = files.folder / "ranking.csv"
+    arguments = files.arguments()[:4]
+    assert main([*arguments, "--k1", "6", "--out", str(out), "--top", "1"]) == 0
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["query"] for row in rows] == [str(i) for i in range(10)]
+    assert {row["match"] for row in rows} == {""}
+
+
+def test_script_measures_cuhk03(files, capsys):
+    assert main([*files.arguments(), "--k1", "6", "--cuhk03"]) == 0
+    assert "| re-ranked |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"query-ids": "gallery.csv"}, [], "40 rows, but .* has features of 10 images"),
+        ({"gallery-ids": "query.csv"}, [], "10 rows, but .* has features of 40 images"),
+        ({"query": "missing.npy"}, [], "missing.npy: no such file"),
+        ({"query": "nan.npy"}, [], "query features: NaN or infinity in 1 of 10 rows: 3"),
+        ({"gallery": "evil.npy"}, [], "a pickle of anything else is not opened"),
+        ({}, ["--k1", "50"], r"k1: expected 1..49"),
+        ({}, ["--lambda", "2"], r"lambda_value: expected 0..1"),
+    ],
+)
+def test_script_says_what_is_wrong(files, capsys, changes, options, message):
+    bad = files.features[0].copy()
+    bad[3, 2] = np.nan
+    np.save(files.folder / "nan.npy", bad)
+    np.save(files.folder / "evil.npy", np.array([Evil(None)]), allow_pickle=True)
+    assert main([*files.arguments(**changes), *options]) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("rerank.py: ") and stderr.count("\n") == 1
+    assert re.search(message, stderr)
+
+
+@pytest.mark.parametrize("missing", ["--query-ids", "--gallery-ids"])
+def test_script_wants_both_ids(files, missing):
+    arguments = files.arguments()
+    place = arguments.index(missing)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments[:place] + arguments[place + 2 :])
+    assert stopped.value.code == 2
