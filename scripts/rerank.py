@@ -138,9 +138,8 @@ def show(rows: list[tuple[str, Ranking]]) -> None:
     left_out = ranking.num_absent + ranking.num_same_camera
     if left_out:
         print(
-            f"{left_out:,} queries without a match are left out: of {ranking.num_absent:,} the "
-            f"identity is not in the gallery, of {ranking.num_same_camera:,} only in their own "
-            "camera."
+            f"Queries without a match, left out: {ranking.num_absent:,} of an identity not in the "
+            f"gallery, {ranking.num_same_camera:,} seen there by their own camera only"
         )
 
 

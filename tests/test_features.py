@@ -3,19 +3,18 @@
 import csv
 import pickle
 import re
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mask_inputs import script
 
 from magnifier_plugin.evaluation.features import load_features, load_ids
 from magnifier_plugin.evaluation.ranking import evaluate_ranking
 from magnifier_plugin.evaluation.rerank import rerank
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "rerank.py"
-main = runpy.run_path(str(SCRIPT))["main"]
+main = script("rerank").main
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
@@ -196,7 +195,7 @@ def test_script_prints_metrics_and_writes_the_ranking(files, capsys):
     distmat = rerank(*normalised, k1=6)
     ranking = evaluate_ranking(distmat, *files.pids, *files.camids, max_rank=20)
     assert f"| re-ranked | {100 * ranking.mAP:.2f} | {100 * ranking.mINP:.2f} |" in shown
-    assert "1 queries without a match are left out: of 1 the identity is not in" in shown
+    assert "Queries without a match, left out: 1 of an identity not in the gallery, 0 seen" in shown
 
     with out.open() as file:
         rows = list(csv.DictReader(file))

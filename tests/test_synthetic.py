@@ -1,7 +1,6 @@
 """The embedded pedestrians' folder: the cast, Market-1501's rules, the same bytes every time."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -193,51 +192,3 @@ def test_a_foreign_folder_is_refused(tmp_path):
 def test_no_workers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="workers: expected at least 1"):
         ensure_rendered(tmp_path, TINY, workers=0)
-
-
-def _break(shot, *_):
-    raise OSError(f"no space left for {shot.name}")
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(folder_module, "_write_image", _break)
-    with pytest.raises(OSError, match="no space left"):
-        ensure_rendered(tmp_path, TINY, workers)
-    assert not list(tmp_path.iterdir())
-
-
-def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    (tmp_path / ".synthetic-killed" / "synthetic").mkdir(parents=True)
-    ensure_rendered(tmp_path, TINY, workers=1)
-    assert [file.name for file in tmp_path.iterdir()] == ["synthetic"]
-
-
-def test_two_at_once_render_once(tmp_path, monkeypatch):
-    drawn = []
-    write = folder_module._write_image
-    monkeypatch.setattr(
-        folder_module, "_write_image", lambda shot, *rest: (drawn.append(shot), write(shot, *rest))
-    )
-    with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(ensure_rendered, tmp_path, TINY, 1) for _ in range(2)]
-    assert [one.result() for one in both] == [tmp_path / "synthetic"] * 2
-    assert len(drawn) == len(make_plan(TINY).shots)
-    assert [file.name for file in tmp_path.iterdir()] == ["synthetic"]
-
-
-def test_without_a_lock_the_first_to_finish_wins(tmp_path, monkeypatch, rendered):
-    monkeypatch.setattr(folder_module, "fcntl", None)
-    write = folder_module._write
-
-    def overtaken(plan, target, workers):
-        write(plan, target, workers)
-        rendered_copy = tmp_path / "synthetic"
-        for name, content in tree(rendered).items():
-            (rendered_copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (rendered_copy / name).write_bytes(content)
-
-    monkeypatch.setattr(folder_module, "_write", overtaken)
-    assert ensure_rendered(tmp_path, TINY, workers=1) == tmp_path / "synthetic"
-    assert [file.name for file in tmp_path.iterdir()] == ["synthetic"]
-    assert tree(tmp_path / "synthetic") == tree(rendered)

@@ -9,7 +9,6 @@ import copy
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # torchreid's tuple for an image: path, identity, camera, number of its data set in a sum.
 Record = tuple[str, int, int, int]
+
+_VARIANTS: dict[tuple[type, str], type] = {}
 
 
 class MaskedDataset:
@@ -188,7 +189,6 @@ def in_stable_order(train: Sequence[Record]) -> list[Record]:
     return [(path, numbers[pid], camid, dsetid) for path, pid, camid, dsetid in ordered]
 
 
-@cache
 def masked(cls: type, name: str) -> type:
     """The masked variant of a torchreid image data set class.
 
@@ -200,10 +200,13 @@ def masked(cls: type, name: str) -> type:
     """
     if issubclass(cls, MaskedDataset):
         return cls
+    if (cls, name) in _VARIANTS:
+        return _VARIANTS[cls, name]
     body = {"plain": cls, "label_folder": name, "__module__": __name__, "__doc__": cls.__doc__}
     variant = type(f"{cls.__name__}Masked", (MaskedDataset, cls), body)
     # Pickle looks a class up by its name in its module.
     globals().setdefault(variant.__name__, variant)
+    _VARIANTS[cls, name] = variant
     return variant
 
 

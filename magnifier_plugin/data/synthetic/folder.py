@@ -9,9 +9,11 @@ torchreid's own `-s market1501 --root <root>/synthetic` reads the same images.
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -174,11 +176,25 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
             pass
     else:
         chunk = max(1, min(16, len(plan.shots) // (4 * workers)))
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
             for _ in tqdm(pool.map(_write_image, *tasks, chunksize=chunk), disable=None, **bar):
                 pass
     parameters = _one_line_each({"renderer": VERSION, **plan.to_dict()})
     (target / PARAMETERS).write_text(parameters, encoding="utf-8")
+
+
+def _end_with_parent() -> None:
+    """Ends this worker if its parent is killed.
+
+    It would wait for work for ever, and a forked one would go on holding the folder.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _one_line_each(parameters: dict) -> str:
