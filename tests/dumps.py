@@ -84,11 +84,13 @@ def _chart(cls: type, iuv: np.ndarray) -> object:
     # Not clamped: what DensePose regresses goes a little beyond 0..1.
     uv = torch.from_numpy(iuv[..., 1:].astype(np.float32)).permute(2, 0, 1) / 255
     chart.uv = torch.where(uv >= 1, 1.3, uv + 1e-4)
+    chart.uv[:, chart.labels == 0] = 0.7  # nor does it stop at the body's outline
     chart.sigma_1 = None
     return chart
 
 
 def _png(iuv: np.ndarray) -> tuple[tuple[int, ...], str]:
     content = io.BytesIO()
+    iuv = np.where(iuv[..., :1] == 0, np.uint8([0, 180, 180]), iuv)
     Image.fromarray(iuv).save(content, format="PNG")
     return (3, *iuv.shape[:2]), base64.encodebytes(content.getvalue()).decode()

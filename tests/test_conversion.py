@@ -15,6 +15,7 @@ from magnifier_plugin.annotators.densepose import IuvFolder, to_regions, write_i
 from magnifier_plugin.data.conversion import convert, convert_iuv_folder
 from magnifier_plugin.data.labels import label_path, read_labels, read_stamp
 from magnifier_plugin.data.matching import dataset_folder, list_images, match
+from magnifier_plugin.data.workers import on_all_cores
 
 SCRIPT = PROJECT / "scripts" / "convert_masks.py"
 NAMES = ["0002_c1s1_000451_03", "0002_c1s1_000551_01", "0007_c2s3_071052_01"]
@@ -152,6 +153,13 @@ def test_several_processes_write_what_one_writes(tmp_path):
     assert files == {
         p.relative_to(tmp_path / "two"): p.read_bytes() for p in (tmp_path / "two").rglob("*.*")
     }
+
+
+def test_many_tasks_come_back_in_order():
+    tasks = range(-1000, 0)
+    assert list(on_all_cores(abs, tasks, workers=2)) == [abs(task) for task in tasks]
+    with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
+        list(on_all_cores(abs, tasks, workers=0))
 
 
 def test_a_killed_worker_is_told(tmp_path):

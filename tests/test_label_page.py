@@ -12,6 +12,8 @@ from mask_inputs import figure, placed
 from magnifier_plugin.data.checking import check_labels
 from magnifier_plugin.visualize.label_page import write_label_page
 
+# In a script it would hide the script's end from a browser.
+EVIL = "d<!--<script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -32,7 +34,7 @@ class Reader(html.parser.HTMLParser):
 
 @pytest.fixture
 def page(tmp_path):
-    maps = {"a": figure(), "b": figure()[::-1], "c": None, "d": figure()[:8], "x<y": figure()}
+    maps = {"a": figure(), "b": figure()[::-1], "c": None, EVIL: figure()[:8], "e": figure()}
     labels = dict(placed(tmp_path, name, labels) for name, labels in maps.items())
     findings = check_labels(labels, progress=False)
     path = tmp_path / "page.html"
@@ -43,8 +45,10 @@ def page(tmp_path):
 def test_page_holds_everything_itself(page):
     text = page.read_text()
     assert not Reader(text).fetched and "http" not in text
-    data = json.loads(re.search(r'application/json">(.*?)</script>', text)[1])
-    assert [item["name"] for item in data["items"]] == ["d.jpg", "b.jpg", "c.jpg", "a.jpg"]
+    script = re.search(r'application/json">(.*?)</script>', text)[1]
+    assert "<" not in script
+    data = json.loads(script)
+    assert [item["name"] for item in data["items"]] == [f"{EVIL}.jpg", "b.jpg", "c.jpg", "a.jpg"]
     assert (data["total"], data["kinds"]["fine"]) == (5, 2)
     assert all(item["picture"].startswith("data:image/jpeg;base64,") for item in data["items"])
     assert "a &lt;b&gt;" in text and "<dd>&lt;/script&gt;</dd>" in text
@@ -64,7 +68,13 @@ def test_page_sorts_and_filters_in_a_browser(page, tmp_path):
         result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         return Reader(result.stdout).cards
 
-    shown = [("wrong size", "d.jpg"), ("odd", "b.jpg"), ("missing", "c.jpg"), ("fine", "a.jpg")]
+    shown = [
+        ("wrong size", f"{EVIL}.jpg"),
+        ("odd", "b.jpg"),
+        ("missing", "c.jpg"),
+        ("fine", "a.jpg"),
+    ]
     assert cards("") == shown
     assert cards("#kind=odd") == [shown[1]]
-    assert cards("#sort=name&text=.jpg") == sorted(shown, key=lambda card: card[1])
+    assert cards("#sort=name") == sorted(shown, key=lambda card: card[1])
+    assert cards("#sort=name&text=b.") == [shown[1]]

@@ -21,7 +21,6 @@ class SavingEngine(EvaluatingEngine):
         self.stage = 0  # counted from 1; 0 before the first, and with the caller's own optimizer
         self.latest: Path | None = None
         self.best_mAP = -1.0
-        self.history: list[dict[str, Any]] = []
         self._rank1 = 0.0
         self._resumed: dict[str, Any] | None = None
 

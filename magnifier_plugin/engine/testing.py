@@ -62,6 +62,7 @@ class EvaluatingEngine(torchreid.engine.Engine):
         self.rankings = rankings
         self.pictures: list[Path] = []
         self.results: dict[str, dict[str, Any]] = {}
+        self.history: list[dict[str, Any]] = []  # one entry an epoch that was trained
 
     def autocast(self) -> AbstractContextManager:
         """The context in which the model runs."""
@@ -155,7 +156,8 @@ class EvaluatingEngine(torchreid.engine.Engine):
 
     def _write_results(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"results": self.results, "epoch": self.epoch + 1, "versions": versions()}
+        trained = self.history[-1]["epoch"] if self.history else None
+        content = {"results": self.results, "epoch": trained, "versions": versions()}
         beside = folder / f".{RESULTS}.{os.getpid()}"
         beside.write_text(json.dumps(content | self.record, indent=2) + "\n", encoding="utf-8")
         beside.replace(folder / RESULTS)
