@@ -114,6 +114,12 @@ def _test(cfg: Node) -> None:
     cfg.test.eval_freq = -1  # epochs between two tests during training; -1: at the end
     cfg.test.start_eval = 0  # first epoch to test after
     cfg.test.rerank = False  # k-reciprocal re-ranking as well, in the last test
+    cfg.test.rerank_during_training = False  # in the tests during training too (ours)
+    cfg.test.rerank_k1 = 20  # size of the reciprocal neighbourhoods
+    cfg.test.rerank_k2 = 6  # rows that local query expansion averages
+    cfg.test.rerank_lambda = 0.3  # weight of the original distance, 0..1
+    cfg.test.flip = False  # average an image's and its mirror image's embedding (ours)
+    cfg.test.cache = ""  # folder to keep embeddings in, so that testing again takes seconds (ours)
     cfg.test.visrank = False  # save the ranking of each query as a picture (test.evaluate)
     cfg.test.visrank_topk = 10
 

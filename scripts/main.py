@@ -115,6 +115,12 @@ def prepare(cfg: CfgNode) -> Any:
         "use_gpu": cfg.use_gpu,
         "amp": cfg.amp,
         "channels_last": cfg.channels_last,
+        "flip": cfg.test.flip,
+        "cache": cfg.test.cache,
+        "rerank_during_training": cfg.test.rerank_during_training,
+        "rerank_k1": cfg.test.rerank_k1,
+        "rerank_k2": cfg.test.rerank_k2,
+        "rerank_lambda": cfg.test.rerank_lambda,
         "record": {"seed": cfg.train.seed, "configuration": cfg.dump()},
     }
     engine = ImageMagnifierEngine(

@@ -15,6 +15,8 @@ from PIL import Image
 
 CHART = "densepose.structures.chart_result.DensePoseChartResultWithConfidences"
 FIRST = "densepose.structures.DensePoseResult"
+# The years from which on DensePose wrote each kind.
+ERAS = (2022, 2020, 2019)
 EMBEDDING = "densepose.structures.cse.DensePoseEmbeddingPredictorOutput"
 
 
@@ -40,6 +42,13 @@ def make_iuv(height: int, width: int, part: int) -> np.ndarray:
     iuv = np.zeros((height, width, 3), dtype=np.uint8)
     iuv[1:-1, 1:-1] = (part, 51, 255)  # U 0.2, V 1.0
     return iuv
+
+
+def at(size: tuple[int, int], x: int, y: int, iuv: np.ndarray) -> np.ndarray:
+    """An IUV at its place in an image, by plain indexing."""
+    canvas = np.zeros((*size, 3), dtype=np.uint8)
+    canvas[y : y + iuv.shape[0], x : x + iuv.shape[1]] = iuv
+    return canvas
 
 
 def entry(name: str, boxes: list, scores: list[float], densepose: object) -> dict:
@@ -68,7 +77,7 @@ def dump(path: Path, people: dict[str, list], era: int) -> Path:
             boxes = [_corners(x, y, iuv) for x, y, _, iuv in found]
             charts = [_chart(cls, iuv) for _, _, _, iuv in found]
             if era == 2019:
-                charts, cls_result = cls(), [_png(iuv) for _, _, _, iuv in found]
+                charts, cls_result = cls(), [encode(iuv) for _, _, _, iuv in found]
                 charts.results, charts.boxes_xywh = cls_result, boxes
             entries.append(entry(name, boxes, [score for _, _, score, _ in found], charts))
         if era == 2022:
@@ -89,7 +98,8 @@ def _chart(cls: type, iuv: np.ndarray) -> object:
     return chart
 
 
-def _png(iuv: np.ndarray) -> tuple[tuple[int, ...], str]:
+def encode(iuv: np.ndarray) -> tuple[tuple[int, ...], str]:
+    """A chart as COCO results and the first dumps hold it: its shape, its PNG in base64."""
     content = io.BytesIO()
     iuv = np.where(iuv[..., :1] == 0, np.uint8([0, 180, 180]), iuv)
     Image.fromarray(iuv).save(content, format="PNG")

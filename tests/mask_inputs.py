@@ -70,3 +70,10 @@ def placed(folder: Path, name: str, labels: np.ndarray | None = None) -> tuple[s
     if labels is not None:
         write_labels(label, labels)
     return str(photo), label
+
+
+class Named:
+    """An annotation of which only the name counts."""
+
+    def __init__(self, name: str):
+        self.name = name

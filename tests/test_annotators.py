@@ -4,29 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from dumps import CHART, EMBEDDING, dump, entry, make_iuv, stand_in
-from mask_inputs import SAMPLES, needs_samples, save_photo, script
+from dumps import CHART, EMBEDDING, ERAS, at, dump, entry, make_iuv, stand_in
+from mask_inputs import SAMPLES, needs_samples
 from PIL import Image
 
-from magnifier_plugin.annotators.densepose import IuvFolder, read_iuv, to_regions, write_iuv
+from magnifier_plugin.annotators.densepose import IuvFolder, read_iuv, write_iuv
 from magnifier_plugin.annotators.densepose_dump import DumpFile
 from magnifier_plugin.annotators.densepose_json import ResultsFile
 from magnifier_plugin.annotators.detections import Detection, FloatChart, paste
-from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.people import central_pixels, choose_person
-from magnifier_plugin.data.conversion import convert
-from magnifier_plugin.data.labels import iuv_path, read_labels
 from magnifier_plugin.regions import PART_TO_REGION
 
-ERAS = (2022, 2020, 2019)
 RESULTS = SAMPLES / "densepose" / "coco_results.json"
-
-
-def at(size, x, y, iuv):
-    """An IUV at its place in an image, by plain indexing."""
-    canvas = np.zeros((*size, 3), dtype=np.uint8)
-    canvas[y : y + iuv.shape[0], x : x + iuv.shape[1]] = iuv
-    return canvas
 
 
 # Several people
@@ -211,34 +200,3 @@ def test_wrong_json_is_told(tmp_path):
         (item,) = ResultsFile(written("r.json", [result | {"uv_data": data}]), names)
         with pytest.raises(ValueError, match=told):
             item.read((8, 8))
-
-
-# All the way
-
-
-@pytest.mark.parametrize("era", ERAS)
-def test_script_converts_a_dump_and_keeps_the_iuv(tmp_path, era):
-    train = tmp_path / "market1501" / "bounding_box_train"
-    save_photo(train / "0002_c1s1_000451_03.jpg")
-    iuv = make_iuv(24, 8, 2)
-    people = {"../market1501/bounding_box_train/0002_c1s1_000451_03.jpg": [(4.0, 3.0, 0.9, iuv)]}
-    path = dump(tmp_path / "market.pkl", people, era)
-    out = tmp_path / "masks" / "market1501"
-    arguments = ["--source", "densepose-dump", "--dump", path, "--images", tmp_path / "market1501"]
-    arguments = [str(argument) for argument in (*arguments, "--out", out, "--keep-iuv")]
-    assert script("convert_masks").main(arguments) == 0
-    label = out / "bounding_box_train" / "0002_c1s1_000451_03.png"
-    assert np.array_equal(read_iuv(iuv_path(label)), at((32, 16), 4, 3, iuv))
-    assert np.array_equal(read_labels(label), to_regions(read_iuv(iuv_path(label))))
-
-
-def test_iuv_kept_later_is_added(tmp_path):
-    photo = save_photo(tmp_path / "data" / "a.jpg")
-    write_iuv(tmp_path / "iuv" / "a_IUV.png", make_iuv(32, 16, 2))
-    source, out = IuvFolder(tmp_path / "iuv"), tmp_path / "masks" / "data"
-    assert convert(source, photo.parent, out, progress=False).converted == 1
-    assert convert(source, photo.parent, out, keep_iuv=True, progress=False).converted == 1
-    assert convert(source, photo.parent, out, keep_iuv=True, progress=False).already_there == 1
-    np.save(tmp_path / "a.npy", np.zeros((32, 16)))
-    with pytest.raises(ValueError, match="npy has no IUV to keep"):
-        convert(NpyFolder(tmp_path), photo.parent, out, keep_iuv=True)

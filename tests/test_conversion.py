@@ -1,98 +1,22 @@
-"""Annotations meet their images and become label maps, in one process and in several."""
+"""A data set's annotations become label maps, in one process and in several, in one go or two."""
 
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from mask_inputs import PROJECT, make_iuv, make_market, save_photo, script
+from mask_inputs import PROJECT, Named, make_iuv, make_market, script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import IuvFolder, to_regions, write_iuv
 from magnifier_plugin.data.conversion import convert, convert_iuv_folder
 from magnifier_plugin.data.labels import label_path, read_labels, read_stamp
-from magnifier_plugin.data.matching import dataset_folder, list_images, match
 from magnifier_plugin.data.workers import on_all_cores
 
 SCRIPT = PROJECT / "scripts" / "convert_masks.py"
 NAMES = ["0002_c1s1_000451_03", "0002_c1s1_000551_01", "0007_c2s3_071052_01"]
-
-
-# Which folder is meant, which annotation belongs to which image
-
-
-@pytest.mark.parametrize(
-    ("images", "dataset", "folder"),
-    [
-        ("/d/market1501", "market1501", "/d/market1501"),
-        ("/d/market1501/Market-1501-v15.09.15/query", "market1501", "/d/market1501"),
-        ("/d/Market-1501-v15.09.15/query", "market1501", "/d"),
-        ("/d/dukemtmc-reid/DukeMTMC-reID", "dukemtmcreid", "/d/dukemtmc-reid"),
-        ("/home/market1501/d/market1501/query", "market1501", "/home/market1501/d/market1501"),
-        ("/d/prid2011/prid_2011", "prid", "/d/prid2011"),
-        ("/d/my_people/train", "shop", "/d/my_people/train"),
-    ],
-)
-def test_data_sets_own_folder_is_found(images, dataset, folder):
-    assert dataset_folder(images, dataset) == Path(folder)
-
-
-class Named:
-    def __init__(self, name):
-        self.name = name
-
-
-def test_annotations_meet_images_by_name_then_by_folders():
-    images = [Path(p) for p in ("/d/detected/1_001.png", "/d/labeled/1_001.png", "/d/2.v1.png")]
-    items = [Named("/iuv/labeled/1_001"), Named("x/detected/1_001.png"), Named("2"), Named("3")]
-    matches = match(items, images)
-    assert {image: item.name for item, image in matches.pairs} == {
-        images[0]: "x/detected/1_001.png",
-        images[1]: "/iuv/labeled/1_001",
-        images[2]: "2",
-    }
-    assert (matches.missing, matches.strays) == ([], ["3"])
-
-
-def test_names_that_fit_several_images_stop_the_conversion():
-    images = [Path("/d/detected/1_001.png"), Path("/d/labeled/1_001.png")]
-    with pytest.raises(ValueError, match=r"1_001 fits .*detected.* and .*labeled.*[^$]*--images"):
-        match([Named("/iuv/1_001")], images)
-    with pytest.raises(ValueError, match=r"a/1 and b/1 both fit /d/1\.png"):
-        match([Named("a/1"), Named("b/1")], [Path("/d/1.png")])
-    with pytest.raises(
-        ValueError, match=r"no annotation has the name of an image.*\['7'\].*1\.png"
-    ):
-        match([Named("7")], [Path("/d/1.png")])
-    with pytest.raises(ValueError, match=r"refused.*'\.\.'"):
-        match([Named("a/../../etc/1")], [Path("/d/1.png")])
-    assert len(match([Named("../../relative/1")], [Path("/d/1.png")]).pairs) == 1
-
-
-def test_only_images_are_listed(tmp_path):
-    for name in (
-        "a.jpg",
-        "b/c.PNG",
-        "b/._c.PNG",
-        ".hidden/d.jpg",
-        "a_IUV.png",
-        "a_INDS.png",
-        "x/e.jpg",
-    ):
-        save_photo(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("")
-    assert list_images(tmp_path, skip=[tmp_path / "x"]) == [
-        tmp_path / "a.jpg",
-        tmp_path / "b/c.PNG",
-    ]
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        list_images(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no image in it"):
-        list_images(tmp_path / "empty")
 
 
 # Conversion
@@ -160,6 +84,26 @@ def test_many_tasks_come_back_in_order():
     assert list(on_all_cores(abs, tasks, workers=2)) == [abs(task) for task in tasks]
     with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
         list(on_all_cores(abs, tasks, workers=0))
+
+
+def test_an_interrupted_conversion_goes_on_where_it_was(tmp_path):
+    class Interrupted(IuvFolder):
+        def __iter__(self):
+            files = list(super().__iter__())
+            return iter([files[0], InterruptedFile(files[1].name), files[2]])
+
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    with pytest.raises(KeyboardInterrupt):
+        convert(Interrupted(iuv), market, out, workers=1, progress=False)
+    assert sorted(p.name for p in out.rglob("*.*")) == [f"{NAMES[0]}.png", "labels.json"]
+    again = convert_iuv_folder(iuv, market, out, progress=False)
+    assert (again.converted, again.already_there) == (2, 1)
+
+
+class InterruptedFile(Named):
+    def read(self, size):
+        raise KeyboardInterrupt
 
 
 def test_a_killed_worker_is_told(tmp_path):

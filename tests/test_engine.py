@@ -1,19 +1,24 @@
 """Stages, checkpoints, resuming and testing, on a tiny Market-1501 folder."""
 
+import contextlib
+import io
 import json
 import os
 import pickle
 import random
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import torchreid
+from conftest import make_market
 from torch import nn
 
 from magnifier_plugin import build_model
 from magnifier_plugin.data.datamanager import MaskedImageDataManager
 from magnifier_plugin.engine import checkpoint
+from magnifier_plugin.engine.console import logged_to
 from magnifier_plugin.engine.engine import ImageMagnifierEngine
 from magnifier_plugin.engine.meters import LossMeter, log_line
 from magnifier_plugin.engine.precision import resolve_switch
@@ -41,6 +46,16 @@ def tiny_model(num_classes=3, loss="magnifier", **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("magnifier_plugin.models.magnifiernet.Backbone", TinyBackbone)
         return build_model("magnifiernet", num_classes, loss, pretrained=False, **options)
+
+
+def louder(initialise):
+    """A constructor whose network has other weights."""
+
+    def changed(self, name):
+        initialise(self, name)
+        nn.init.ones_(self.conv1.bias)
+
+    return changed
 
 
 QUICK = {"warmup_epoch": 0, "stepsize": (), "lr": 1e-3}
@@ -126,11 +141,10 @@ class TestTraining:
     def trained(cls, market_folder, tmp_path_factory):
         folder = tmp_path_factory.mktemp("run")
         engine = make_engine(market_folder, record={"seed": 1})
-        with pytest.MonkeyPatch.context() as patch:
-            lines = []
-            patch.setattr("builtins.print", lambda *words: lines.append(" ".join(map(str, words))))
+        said = io.StringIO()
+        with logged_to(folder, "train"), contextlib.redirect_stdout(said):
             engine.run(save_dir=str(folder), eval_freq=1, normalize_feature=True, rerank=True)
-        return engine, folder, lines
+        return engine, folder, said.getvalue().splitlines()
 
     def test_last_and_best_are_kept(self, trained):
         _, folder, _ = trained
@@ -273,6 +287,65 @@ class TestEdges:
         before = model.backbone.conv1.weight.clone()
         engine.train(print_freq=1)
         assert not torch.equal(model.backbone.conv1.weight, before)
+
+    def test_flip_is_the_mean_of_both(self, market_folder):
+        images = torch.randn(2, 3, 32, 16)
+        engine = make_engine(market_folder, flip=True)
+        engine.set_model_mode("eval")
+        with torch.no_grad():
+            mean = (engine.model(images) + engine.model(images.flip(3))) / 2
+        torch.testing.assert_close(engine.extract_features(images), mean)
+
+    def test_cached_embeddings_serve_the_same_model_and_images_only(
+        self, market_folder, tmp_path, monkeypatch
+    ):
+        def test_and_count(**options):
+            engine = make_engine(market_folder, cache=tmp_path / "cache", **options)
+            batches = []
+            extract = engine.extract_features
+            engine.extract_features = lambda images: batches.append(1) or extract(images)
+            engine.test(save_dir=str(tmp_path))
+            return len(batches), engine.results
+
+        first, results = test_and_count()
+        assert first > 0
+        assert test_and_count() == (0, results)
+        assert test_and_count(flip=True)[0] == first
+        image = next(market_folder.images.glob("query/*.jpg"))
+        os.utime(image, ns=(1, 1))
+        assert test_and_count()[0] == 1
+        monkeypatch.setattr(TinyBackbone, "__init__", louder(TinyBackbone.__init__))
+        assert test_and_count()[0] == first
+
+    def test_reranking_during_training_and_its_numbers(self, market_folder, tmp_path):
+        engine = make_engine(market_folder, rerank_during_training=True)
+        engine.run(save_dir=str(tmp_path), max_epoch=1)
+        assert "reranked" in engine.results["market1501"]
+        query, gallery = torch.randn(3, 4), torch.randn(9, 4)
+        engine.rerank_k1, engine.rerank_k2 = 4, 2
+        expected = torchreid.utils.re_ranking(
+            *(
+                torchreid.metrics.compute_distance_matrix(a, b, "cosine").numpy()
+                for a, b in ((query, gallery), (query, query), (gallery, gallery))
+            ),
+            k1=4,
+            k2=2,
+        )
+        ours = engine._rerank(query, gallery, "cosine").numpy()
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+    def test_every_target_is_reported(self, tmp_path, monkeypatch):
+        folder = make_market(tmp_path)
+        shutil.copytree(folder.root / "market1501", folder.root / "dukemtmc-reid" / "DukeMTMC-reID")
+        inner = folder.root / "dukemtmc-reid" / "DukeMTMC-reID"
+        (inner / "Market-1501-v15.09.15").rename(inner / "x")
+        for split in (inner / "x").iterdir():
+            split.rename(inner / split.name)
+        manager = make_manager(folder, targets=["market1501", "dukemtmcreid"])
+        engine = ImageMagnifierEngine(manager, tiny_model(), amp="off")
+        engine.test(save_dir=str(tmp_path / "log"))
+        results = json.loads((tmp_path / "log" / "results.json").read_text())["results"]
+        assert set(results) == {"market1501", "dukemtmcreid"}
 
     def test_switches(self):
         cpu = torch.device("cpu")

@@ -175,6 +175,10 @@ def test_output_folder_that_cannot_be_written_is_told(tmp_path, capsys):
     (tmp_path / "file").write_text("not a folder")
     assert convert(iuv, market, tmp_path / "file" / "market1501") == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_locked_output_folder_is_told(tmp_path, capsys):
+    market, iuv = make_market(tmp_path, ["0002_c1s1_000451_03"])
     (tmp_path / "locked").mkdir(mode=0o500)
     if os.access(tmp_path / "locked", os.W_OK):
         pytest.skip("this user may write everywhere")

@@ -2,7 +2,8 @@
 
 A detection has `image_id`, `score`, `bbox` [x, y, w, h], `uv_shape` [3, h, w] and `uv_data`, the
 base64 of a PNG with red I, green U, blue V: the opposite order of `_IUV.png`. Which file an
-`image_id` is stands in the COCO annotations alone (`images[].id`, `images[].file_name`).
+`image_id` is stands in the COCO annotations alone (`images[].id`, `images[].file_name`). JSON is
+read whole: the file lies in memory while converting.
 """
 
 import json

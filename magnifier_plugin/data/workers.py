@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from signal import SIG_IGN, SIGINT, signal
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -43,7 +44,8 @@ def on_all_cores(
     if workers < 2:
         yield from map(function, tasks)
         return
-    executor = ProcessPoolExecutor(workers)
+    # Ctrl-C reaches every process of a terminal; the parent alone answers it and ends the others.
+    executor = ProcessPoolExecutor(workers, initializer=signal, initargs=(SIGINT, SIG_IGN))
     waiting = deque()
     try:
         for batch in batches:

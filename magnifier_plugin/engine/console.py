@@ -1,4 +1,4 @@
-"""What a run prints, on the screen and in a file."""
+"""What a run says, on the screen and in a file."""
 
 import logging
 import sys
@@ -7,6 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from tqdm import tqdm
+
+PACKAGE = logging.getLogger("magnifier_plugin")
+
+
+class _Screen(logging.Handler):
+    """Writes to whatever standard output is now, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=sys.stdout):
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+
+
+def show_log() -> None:
+    """Show the package's log on standard output, as torchreid's prints, unless somebody else does.
+
+    Whoever has set up logging, of the root or of this package, keeps what was set up.
+    """
+    if not PACKAGE.hasHandlers():
+        PACKAGE.addHandler(_Screen())
+        PACKAGE.setLevel(logging.INFO)
 
 
 class Tee:
@@ -39,17 +62,14 @@ def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
     """
     path = Path(folder) / f"{name}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    screen = sys.stdout
+    screen, handler, level = sys.stdout, _Screen(), PACKAGE.level
     with path.open("a", encoding="utf-8", buffering=1) as file:
         sys.stdout = Tee(screen, file)
-        handler = logging.StreamHandler(sys.stdout)
-        root = logging.getLogger("magnifier_plugin")
-        level = root.level
-        root.addHandler(handler)
-        root.setLevel(logging.INFO)
+        PACKAGE.addHandler(handler)
+        PACKAGE.setLevel(logging.INFO)
         try:
             yield path
         finally:
-            root.removeHandler(handler)
-            root.setLevel(level)
+            PACKAGE.setLevel(level)
+            PACKAGE.removeHandler(handler)
             sys.stdout = screen

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from magnifier_plugin.engine.console import show_log
 from magnifier_plugin.engine.meters import LossMeter, log_line
 from magnifier_plugin.engine.saving import SavingEngine
 from magnifier_plugin.engine.stages import Stage, find_stage, paper_stages
@@ -87,6 +88,7 @@ class ImageMagnifierEngine(SavingEngine):
             ValueError: more epochs than the stages have.
             FloatingPointError: the loss is not finite any more.
         """
+        show_log()
         self.save_dir = Path(save_dir)
         self.rerank = options.pop("rerank", False)
         if max_epoch is None:
@@ -186,8 +188,7 @@ class ImageMagnifierEngine(SavingEngine):
             losses=losses,
             lr=lr,
         )
-        with tqdm.external_write_mode():
-            print(line)
+        logger.info(line)
         self._bar.set_postfix(loss=f"{losses['loss'][0]:.3f}")
         if self.writer is not None:
             step = self.epoch * self.num_batches + self.batch_idx

@@ -37,7 +37,7 @@ class SavingEngine(EvaluatingEngine):
         better = mAP > self.best_mAP
         self.best_mAP = max(mAP, self.best_mAP)
         path = self.save_checkpoint()
-        print(f'Checkpoint saved to "{path}"')
+        logger.info('Checkpoint saved to "%s"', path)
         if better:
             checkpoint.keep_as_best(path)
 

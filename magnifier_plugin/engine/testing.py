@@ -1,6 +1,7 @@
 """The half of the engine that tests: torchreid's `test`, with results that are kept."""
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,20 @@ import torch
 import torchreid
 import torchvision
 from torch import Tensor
+from torch.nn import functional as F
 
 from magnifier_plugin.engine.precision import resolve_switch
+from magnifier_plugin.evaluation.cache import FeatureCache, model_fingerprint
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.evaluator import Embeddings, extract, normalise
-from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evaluate_ranking
+from magnifier_plugin.evaluation.ranking import evaluate_cuhk03, evaluate_ranking
+from magnifier_plugin.evaluation.rerank import rerank as rerank_features
+from magnifier_plugin.evaluation.summary import describe, summarise
 from magnifier_plugin.visualize.rankings import ranking_sheet, save_rankings
 from magnifier_plugin.visualize.regions import save_sheet
 
 RESULTS = "results.json"
+logger = logging.getLogger(__name__)
 
 
 class EvaluatingEngine(torchreid.engine.Engine):
@@ -34,6 +40,10 @@ class EvaluatingEngine(torchreid.engine.Engine):
         use_gpu: take a GPU if there is one.
         amp: bf16 mixed precision: "on", "off", or "auto" where the device computes in bf16.
         channels_last: likewise, the memory format.
+        flip: average the embeddings of an image and its mirror image.
+        cache: folder to keep embeddings in; "" keeps none.
+        rerank_during_training: re-rank in the tests during a training too.
+        rerank_k1, rerank_k2, rerank_lambda: of k-reciprocal re-ranking, see `rerank`.
         rankings: draw the rankings of so many queries of each target in the last test.
         record: what to keep with the results and in checkpoints: configuration, seed.
     """
@@ -46,6 +56,12 @@ class EvaluatingEngine(torchreid.engine.Engine):
         use_gpu: bool = True,
         amp: str = "auto",
         channels_last: str = "auto",
+        flip: bool = False,
+        cache: str | Path = "",
+        rerank_during_training: bool = False,
+        rerank_k1: int = 20,
+        rerank_k2: int = 6,
+        rerank_lambda: float = 0.3,
         rankings: int = 0,
         record: Mapping[str, Any] | None = None,
     ) -> None:
@@ -58,7 +74,10 @@ class EvaluatingEngine(torchreid.engine.Engine):
         self.register_model("model", self.model)
         self.record = dict(record or {})
         self.save_dir = Path("log")
+        self.flip, self.cache = flip, cache
         self.rerank = False
+        self.rerank_during_training = rerank_during_training
+        self.rerank_k1, self.rerank_k2, self.rerank_lambda = rerank_k1, rerank_k2, rerank_lambda
         self.rankings = rankings
         self.pictures: list[Path] = []
         self.results: dict[str, dict[str, Any]] = {}
@@ -73,9 +92,16 @@ class EvaluatingEngine(torchreid.engine.Engine):
         return images.to(self.device, memory_format=self.memory_format, non_blocking=True)
 
     def extract_features(self, input: Tensor) -> Tensor:
-        """torchreid's hook: images [B, 3, H, W] → raw embeddings float [B, D]."""
+        """torchreid's hook: images [B, 3, H, W] → raw embeddings float [B, D].
+
+        With `flip` the mean of an image's and its mirror image's.
+        """
+        images = self.to_device(input)
         with torch.inference_mode(), self.autocast():
-            return self.model(self.to_device(input))
+            features = self.model(images).float()
+            if self.flip:
+                features = (features + self.model(images.flip(3)).float()) / 2
+        return features
 
     def test(self, *args: Any, **options: Any) -> float:
         """torchreid's `test`; the numbers of every target are kept in `results` and on disk.
@@ -111,12 +137,12 @@ class EvaluatingEngine(torchreid.engine.Engine):
         evaluate = evaluate_cuhk03 if use_metric_cuhk03 else evaluate_ranking
         ids = (query.pids, gallery.pids, query.camids, gallery.camids)
         ranking = evaluate(distmat, *ids, max_rank=max(50, *ranks))
-        print_ranking("** Results **", ranking, ranks)
+        logger.info(describe("Results", ranking, ranks))
         result = summarise(ranking, ranks)
-        if rerank or (self.rerank and self._is_last_test()):
-            distmat = self._rerank(query, gallery, distmat, dist_metric)
+        if rerank or self._reranks_now():
+            distmat = self._rerank(query.features, gallery.features, dist_metric)
             reranked = evaluate(distmat, *ids, max_rank=max(50, *ranks))
-            print_ranking("** Results with re-ranking **", reranked, ranks)
+            logger.info(describe("Results with re-ranking", reranked, ranks))
             result["reranked"] = summarise(reranked, ranks)
         self.results[dataset_name] = result
         if visrank or (self.rankings and self._is_last_test()):
@@ -124,21 +150,42 @@ class EvaluatingEngine(torchreid.engine.Engine):
         return float(ranking.cmc[0]), ranking.mAP
 
     def _extract(self, part: str, loader: Any, normalize: bool) -> Embeddings:
-        print(f"Extracting features from {part} set ...")
-        embeddings, seconds = extract(
-            self.extract_features, loader, self.parse_data_for_eval, description=part
-        )
-        count, width = embeddings.features.shape
-        print(f"Done, obtained {count}-by-{width} matrix, {seconds:.4f} sec/batch")
+        """Embed a loader's images, or take what was kept of them."""
+        cache, images = FeatureCache(self.cache), getattr(loader.dataset, "data", None)
+        path = None
+        if self.cache and images is not None:
+            settings = {"flip": self.flip, "amp": self.amp, "transform": str(self._transform)}
+            path = cache.path(model_fingerprint(self.model), images, settings)
+        embeddings = cache.read(path) if path else None
+        if embeddings is None:
+            logger.info("Extracting features from %s set ...", part)
+            embeddings, seconds = extract(
+                self.extract_features, loader, self.parse_data_for_eval, description=part
+            )
+            count, width = embeddings.features.shape
+            logger.info("Done, obtained %d-by-%d matrix, %.4f s/batch", count, width, seconds)
+            if path:
+                cache.write(path, embeddings)
+        else:
+            logger.info("Features of %s set from %s", part, path)
+            embeddings = embeddings._replace(features=embeddings.features.to(self.device))
         return normalise(embeddings) if normalize else embeddings
 
-    def _rerank(
-        self, query: Embeddings, gallery: Embeddings, distmat: Tensor, metric: str
-    ) -> Tensor:
-        among_query = distance_matrix(query.features, query.features, metric)
-        among_gallery = distance_matrix(gallery.features, gallery.features, metric)
-        arrays = (matrix.cpu().numpy() for matrix in (distmat, among_query, among_gallery))
-        return torch.from_numpy(torchreid.utils.re_ranking(*arrays))
+    @property
+    def _transform(self) -> Any:
+        return getattr(self.datamanager, "transform_te", None)
+
+    def _rerank(self, query: Tensor, gallery: Tensor, metric: str) -> Tensor:
+        # Of vectors of length 1 the squared distance is twice the cosine distance, and re-ranking
+        # does not see a factor.
+        if metric == "cosine":
+            query, gallery = F.normalize(query), F.normalize(gallery)
+        largest = len(query) + len(gallery) - 1
+        k1 = min(self.rerank_k1, largest)
+        if k1 < self.rerank_k1:
+            logger.info("Re-ranking with k1 %d: there are %d images in all", k1, largest + 1)
+        k2 = min(self.rerank_k2, largest + 1)
+        return rerank_features(query, gallery, k1, k2, self.rerank_lambda)
 
     def _draw(
         self, dataset_name: str, distmat: np.ndarray, folder: Path, visrank: bool, topk: int
@@ -151,6 +198,9 @@ class EvaluatingEngine(torchreid.engine.Engine):
             save_sheet(ranking_sheet(distmat, *test_set, self.rankings, topk), path)
             self.pictures.append(path)
 
+    def _reranks_now(self) -> bool:
+        return self.rerank_during_training or (self.rerank and self._is_last_test())
+
     def _is_last_test(self) -> bool:
         return self.epoch + 1 == getattr(self, "max_epoch", self.epoch + 1)
 
@@ -161,35 +211,6 @@ class EvaluatingEngine(torchreid.engine.Engine):
         beside = folder / f".{RESULTS}.{os.getpid()}"
         beside.write_text(json.dumps(content | self.record, indent=2) + "\n", encoding="utf-8")
         beside.replace(folder / RESULTS)
-
-
-def summarise(ranking: Ranking, ranks: Sequence[int]) -> dict[str, Any]:
-    """A ranking's numbers as JSON takes them, shares in 0..1."""
-    return {
-        "mAP": ranking.mAP,
-        "mINP": ranking.mINP,
-        **{f"rank-{rank}": float(ranking.cmc[rank - 1]) for rank in ranks},
-        "queries": ranking.num_valid,
-        "queries_without_match": {
-            "identity_absent": ranking.num_absent,
-            "same_camera_only": ranking.num_same_camera,
-        },
-    }
-
-
-def print_ranking(title: str, ranking: Ranking, ranks: Sequence[int]) -> None:
-    """Print mAP, mINP and CMC in torchreid's words."""
-    print(title)
-    print(f"mAP: {ranking.mAP:.1%}")
-    print(f"mINP: {ranking.mINP:.1%}")
-    print("CMC curve")
-    for rank in ranks:
-        print(f"Rank-{rank:<3}: {ranking.cmc[rank - 1]:.1%}")
-    if left_out := ranking.num_absent + ranking.num_same_camera:
-        print(
-            f"{left_out} queries without a match left out: {ranking.num_absent} identities absent "
-            f"from the gallery, {ranking.num_same_camera} in the query's own camera only"
-        )
 
 
 def versions() -> dict[str, str]:

@@ -25,8 +25,8 @@ PAGE = """<!doctype html>
            grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
   figure { margin: 0; padding: .6rem; background: var(--card); border: 1px solid var(--line);
            border-radius: .4rem; }
-  figure img { display: block; max-width: 100%; height: 12rem; object-fit: contain; object-position: top;
-               margin: 0 auto .4rem; }
+  figure img { display: block; max-width: 100%; height: 12rem; margin: 0 auto .4rem;
+               object-fit: contain; object-position: top; }
   figcaption { overflow-wrap: anywhere; font-size: .85rem; }
   .kind { font-weight: 600; } .name { opacity: .75; }
   .bar { display: flex; height: .6rem; margin: .3rem 0; border: 1px solid var(--line); }

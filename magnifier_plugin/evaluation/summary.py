@@ -1,0 +1,32 @@
+"""A ranking's numbers for a file and for the screen."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from magnifier_plugin.evaluation.ranking import Ranking
+
+
+def summarise(ranking: Ranking, ranks: Sequence[int]) -> dict[str, Any]:
+    """The numbers as JSON takes them, shares in 0..1."""
+    return {
+        "mAP": ranking.mAP,
+        "mINP": ranking.mINP,
+        **{f"rank-{rank}": float(ranking.cmc[rank - 1]) for rank in ranks},
+        "queries": ranking.num_valid,
+        "queries_without_match": {
+            "identity_absent": ranking.num_absent,
+            "same_camera_only": ranking.num_same_camera,
+        },
+    }
+
+
+def describe(title: str, ranking: Ranking, ranks: Sequence[int]) -> str:
+    """mAP, mINP and CMC in torchreid's words, and which queries were left out, why."""
+    lines = [f"** {title} **", f"mAP: {ranking.mAP:.1%}", f"mINP: {ranking.mINP:.1%}", "CMC curve"]
+    lines += [f"Rank-{rank:<3}: {ranking.cmc[rank - 1]:.1%}" for rank in ranks]
+    if left_out := ranking.num_absent + ranking.num_same_camera:
+        lines.append(
+            f"{left_out} queries without a match left out: {ranking.num_absent} identities absent "
+            f"from the gallery, {ranking.num_same_camera} in the query's own camera only"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,74 @@
+"""Every source by its command, from the annotator's files to label maps and kept IUV."""
+
+import json
+
+import numpy as np
+import pytest
+from dumps import ERAS, at, dump, encode, make_iuv
+from mask_inputs import save_photo, script
+
+from magnifier_plugin.annotators.densepose import IuvFolder, read_iuv, to_regions, write_iuv
+from magnifier_plugin.annotators.npy import NpyFolder
+from magnifier_plugin.data.conversion import convert
+from magnifier_plugin.data.labels import iuv_path, read_labels, read_stamp
+
+NAME = "0002_c1s1_000451_03"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Converts for one photo with these options: the exit status and the label map's place."""
+    market, out = tmp_path / "market1501", tmp_path / "masks" / "market1501"
+    save_photo(market / "bounding_box_train" / f"{NAME}.jpg")
+
+    def run(*options):
+        arguments = [*options, "--images", market, "--out", out]
+        status = script("convert_masks").main([str(argument) for argument in arguments])
+        return status, out / "bounding_box_train" / f"{NAME}.png"
+
+    return run
+
+
+def test_coco_results(run, tmp_path, capsys):
+    shape, png = encode(make_iuv(24, 8, 2))
+    results, names = tmp_path / "results.json", tmp_path / "names.json"
+    person = {"image_id": 7, "score": 0.9, "bbox": [4, 3, 8, 24], "uv_shape": shape}
+    results.write_text(json.dumps([person | {"uv_data": png}]))
+    names.write_text(json.dumps({"images": [{"id": 7, "file_name": f"{NAME}.jpg"}]}))
+    status, label = run("--source", "densepose-json", "--json", results, "--annotations", names)
+    assert status == 0
+    assert np.array_equal(read_labels(label), to_regions(at((32, 16), 4, 3, make_iuv(24, 8, 2))))
+    with pytest.raises(SystemExit, match="2"):
+        run("--source", "densepose-json", "--json", results)
+    assert "--source densepose-json needs --annotations" in capsys.readouterr().err
+
+
+def test_authors_arrays(run, tmp_path):
+    ids = np.arange(32 * 16).reshape(32, 16) % 8
+    np.save(tmp_path / f"{NAME}.npy", ids)
+    status, label = run("--source", "npy", "--npy", tmp_path)
+    assert status == 0 and np.array_equal(read_labels(label), ids)
+    assert read_stamp(tmp_path / "masks" / "market1501").label_set == "magnifiernet-authors"
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_dump_with_its_iuv_kept(run, tmp_path, era):
+    iuv = make_iuv(24, 8, 2)
+    people = {f"../market1501/bounding_box_train/{NAME}.jpg": [(4.0, 3.0, 0.9, iuv)]}
+    path = dump(tmp_path / "market.pkl", people, era)
+    status, label = run("--source", "densepose-dump", "--dump", path, "--keep-iuv")
+    assert status == 0
+    assert np.array_equal(read_iuv(iuv_path(label)), at((32, 16), 4, 3, iuv))
+    assert np.array_equal(read_labels(label), to_regions(read_iuv(iuv_path(label))))
+
+
+def test_iuv_kept_later_is_added(tmp_path):
+    photo = save_photo(tmp_path / "data" / "a.jpg")
+    write_iuv(tmp_path / "iuv" / "a_IUV.png", make_iuv(32, 16, 2))
+    source, out = IuvFolder(tmp_path / "iuv"), tmp_path / "masks" / "data"
+    assert convert(source, photo.parent, out, progress=False).converted == 1
+    assert convert(source, photo.parent, out, keep_iuv=True, progress=False).converted == 1
+    assert convert(source, photo.parent, out, keep_iuv=True, progress=False).already_there == 1
+    np.save(tmp_path / "a.npy", np.zeros((32, 16)))
+    with pytest.raises(ValueError, match="npy has no IUV to keep"):
+        convert(NpyFolder(tmp_path), photo.parent, out, keep_iuv=True)
