@@ -13,9 +13,9 @@ import pytest
 import torch
 import torchreid
 from conftest import make_market
+from tiny import TinyBackbone, tiny_model
 from torch import nn
 
-from magnifier_plugin import build_model
 from magnifier_plugin.data.datamanager import MaskedImageDataManager
 from magnifier_plugin.engine import checkpoint
 from magnifier_plugin.engine.console import logged_to
@@ -25,27 +25,6 @@ from magnifier_plugin.engine.precision import resolve_switch
 from magnifier_plugin.engine.report import results_table
 from magnifier_plugin.engine.stages import Stage, find_stage, paper_stages
 from magnifier_plugin.losses.criterion import ClassificationCriterion
-
-
-class TinyBackbone(nn.Module):
-    """Stands in for a ResNet: two strided convolutions, 16 and 32 channels at 1/16."""
-
-    middle_channels, deep_channels = 16, 32
-
-    def __init__(self, name):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 16, stride=16)
-        self.layer4 = nn.Conv2d(16, 32, 1)
-
-    def forward(self, images):
-        middle = self.conv1(images).relu()
-        return middle, self.layer4(middle).relu()
-
-
-def tiny_model(num_classes=3, loss="magnifier", **options):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("magnifier_plugin.models.magnifiernet.Backbone", TinyBackbone)
-        return build_model("magnifiernet", num_classes, loss, pretrained=False, **options)
 
 
 def louder(initialise):

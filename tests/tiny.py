@@ -1,0 +1,27 @@
+"""A MagnifierNet of a few thousand numbers, for what does not depend on its size."""
+
+import pytest
+from torch import nn
+
+from magnifier_plugin import build_model
+
+
+class TinyBackbone(nn.Module):
+    """Stands in for a ResNet: two strided convolutions, 16 and 32 channels at 1/16."""
+
+    middle_channels, deep_channels = 16, 32
+
+    def __init__(self, name):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 16, stride=16)
+        self.layer4 = nn.Conv2d(16, 32, 1)
+
+    def forward(self, images):
+        middle = self.conv1(images).relu()
+        return middle, self.layer4(middle).relu()
+
+
+def tiny_model(num_classes=3, loss="magnifier", **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("magnifier_plugin.models.magnifiernet.Backbone", TinyBackbone)
+        return build_model("magnifiernet", num_classes, loss, pretrained=False, **options)
