@@ -64,9 +64,11 @@ def test_an_empty_list_is_an_error():
     assert texts(check_lists(TRAIN, QUERY, []), True) == ["gallery: no images"]
 
 
-def test_training_identities_must_count_from_0():
-    (text,) = texts(check_lists(records((1, 0), (1, 0), (4, 0), (4, 1)), QUERY, GALLERY), True)
-    assert "numbered 1..4; a classifier of 2 identities needs 0..1" in text
+@pytest.mark.parametrize("numbers", [(1, 2), (0, 2), (-1, 0)])
+def test_training_identities_must_count_from_0(numbers):
+    train = records(*[(number, camera) for number in numbers for camera in (0, 1)])
+    (text,) = texts(check_lists(train, QUERY, GALLERY), True)
+    assert f"numbered {numbers[0]}..{numbers[1]}; a classifier of 2 identities needs 0..1" in text
 
 
 def test_identities_with_one_image_and_repeated_files_are_warned_of():

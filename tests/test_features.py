@@ -10,8 +10,9 @@ import pytest
 import torch
 from mask_inputs import script
 
-from magnifier_plugin.evaluation.features import load_features, load_ids
+from magnifier_plugin.evaluation.features import Ids, load_features, load_ids
 from magnifier_plugin.evaluation.ranking import evaluate_ranking
+from magnifier_plugin.evaluation.ranking_file import write_ranking
 from magnifier_plugin.evaluation.rerank import rerank
 
 main = script("rerank").main
@@ -58,6 +59,7 @@ def test_loads_features(tmp_path, name, content, key):
     np.testing.assert_array_equal(load_features(f"{path}{key}"), FEATURES)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["f.npy", "f.npz", "f.pt", "f.pth"])
 @pytest.mark.parametrize("how", ["pickle", "numpy", "torch"])
 def test_a_pickle_is_refused_and_not_run(tmp_path, name, how):
@@ -217,6 +219,19 @@ def test_script_without_ids_writes_rows_by_number(files):
         rows = list(csv.DictReader(file))
     assert [row["query"] for row in rows] == [str(i) for i in range(10)]
     assert {row["match"] for row in rows} == {""}
+
+
+def test_ranking_file_breaks_ties_by_row_and_leaves_out_the_own_camera(tmp_path):
+    distmat = torch.zeros(1, 60)
+    distmat[0, 50:] = -1
+    ids = [np.array([1]), np.array([0])], [np.arange(60) % 2, np.arange(60) % 3]
+    query, gallery = (Ids(*columns, None) for columns in ids)
+    write_ranking(tmp_path / "r.csv", distmat, query, gallery, top=60)
+    with (tmp_path / "r.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    order = [i for i in (*range(50, 60), *range(50)) if not (i % 2 == 1 and i % 3 == 0)]
+    assert [int(row["gallery"]) for row in rows] == order
+    assert [int(row["match"]) for row in rows] == [i % 2 for i in order]
 
 
 def test_script_measures_cuhk03(files, capsys):

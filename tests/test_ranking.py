@@ -70,9 +70,12 @@ def test_tensors_equal_arrays(dtype):
     distmat, *ids = problem(4)
     distmat = torch.from_numpy(distmat).to(dtype)
     expected = evaluate_ranking(distmat.double().numpy(), *ids)
-    got = evaluate_ranking(distmat.requires_grad_(), *map(torch.from_numpy, ids))
+    distmat.requires_grad_()
+    ids = [torch.from_numpy(i) for i in ids]
+    got = evaluate_ranking(distmat, *ids)
     np.testing.assert_array_equal(got.cmc, expected.cmc)
     assert got[1:] == expected[1:]
+    assert evaluate_cuhk03(distmat, *ids)[1:] == expected[1:]
 
 
 def test_float64_is_not_rounded():

@@ -189,12 +189,23 @@ class TestSearch:
         if kind == "uneven norms":
             scale = np.exp(rng.normal(size=(1000, 1))).astype(np.float32)
             return np.concatenate(clustered(rng, 100, 900, dim=64)) * scale
+        if kind == "too close for bfloat16":
+            features = np.concatenate(clustered(rng, 100, 900, dim=64))
+            features[-120:] = features[-1] + 1e-2 * rng.normal(size=(120, 64))
+            return features
         return np.concatenate(duplicated(rng, 100, 900, dim=4))
 
     @pytest.mark.parametrize("side", [64, 300, 4096])
     @pytest.mark.parametrize("in_bfloat16", [False, True])
     @pytest.mark.parametrize(
-        "kind", ["clustered", "far from the origin", "uneven norms", "duplicated"]
+        "kind",
+        [
+            "clustered",
+            "far from the origin",
+            "uneven norms",
+            "too close for bfloat16",
+            "duplicated",
+        ],
     )
     def test_finds_the_neighbours(self, kind, in_bfloat16, side):
         features = self.features(kind)
@@ -211,6 +222,18 @@ class TestSearch:
             expected = np.take_along_axis(true, nearest, axis=1)
             np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
             assert (found.nearest.numpy() == nearest).mean() > 0.99
+
+    @pytest.mark.parametrize("share", [0.0, 1.0])
+    def test_doubtful_rows_are_done_again_or_all_are(self, share, monkeypatch):
+        monkeypatch.setattr("magnifier_plugin.evaluation.search._HOPELESS", share)
+        self.test_finds_the_neighbours("too close for bfloat16", True, 300)
+
+    def test_a_row_is_at_distance_0_from_itself(self):
+        distances = SquaredDistances(torch.from_numpy(self.features("clustered") + 100))
+        rows = torch.arange(30)
+        assert not distances.tile(slice(0, 30), slice(0, 30)).diagonal().any()
+        assert not distances.rows(rows)[rows, rows].any()
+        assert not distances.pairs(0, torch.arange(31), rows).any()
 
     def test_bound_holds_and_is_not_idle(self):
         features = torch.from_numpy(self.features("clustered"))
