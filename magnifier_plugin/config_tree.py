@@ -127,6 +127,7 @@ def _test(cfg: Node) -> None:
 def _magnifier(cfg: Node) -> None:
     cfg.masks = Node()
     cfg.masks.dir = ""  # folder of the label maps; "": $MAGNIFIER_MASKS, else ./mask_labels
+    cfg.masks.label_set = "densepose"  # what they were made with: also lip, cihp, atr, pascal, …
     cfg.masks.max_missing = 0.3  # share of training images that may lack one, 0..1
 
     cfg.magnifier = Node()

@@ -42,6 +42,7 @@ def build_datamanager(cfg: CfgNode) -> MaskedImageDataManager:
         market1501_500k=cfg.market1501.use_500k_distractors,
         masks_dir=cfg.masks.dir or None,
         max_missing=cfg.masks.max_missing,
+        label_set=cfg.masks.label_set,
         seed=cfg.train.seed,
         use_masks=(
             cfg.loss.name == "magnifier"

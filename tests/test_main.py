@@ -11,7 +11,7 @@ import torchreid
 from conftest import make_market
 from PIL import Image
 
-from magnifier_plugin.data.labels import label_path, write_labels
+from magnifier_plugin.data.labels import Stamp, label_path, write_labels, write_stamp
 from magnifier_plugin.regions import NUM_REGIONS
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +100,14 @@ class TestMistakes:
         argv = typed(market_folder, tmp_path, "masks.dir", tmp_path / "none")
         assert run(*argv) == 2
         assert "scripts/convert_masks.py --source densepose-iuv" in capsys.readouterr().err
+
+    def test_masks_of_another_label_set(self, tmp_path, capsys):
+        folder = make_market(tmp_path / "data")
+        write_stamp(folder.masks_dir / "market1501", Stamp("parsing", "lip", {}))
+        assert run(*typed(folder, tmp_path)) == 2
+        error = capsys.readouterr().err
+        assert "label set lip, expected densepose" in error
+        assert "masks.label_set lip" in error
 
 
 class TestRuns:

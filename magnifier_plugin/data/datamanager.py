@@ -9,6 +9,7 @@ import torchreid
 from torch.utils.data import DataLoader
 
 from magnifier_plugin.data.catalogue import dataset_class
+from magnifier_plugin.data.checking import check_stamp, stamped_folder
 from magnifier_plugin.data.datasets import MaskedDataset, Record, masked
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.data.samplers import build_sampler
@@ -59,15 +60,7 @@ class MaskedImageDataManager(torchreid.data.ImageDataManager):
 
     def _build_training(self) -> None:
         given = self.options
-        trainset = sum(
-            self._dataset(
-                name,
-                combineall=given.combineall,
-                use_masks=given.use_masks,
-                **given.source_options.get(name, {}),
-            )
-            for name in self.sources
-        )
+        trainset = sum(self._source(name) for name in self.sources)
         self._num_train_pids = trainset.num_train_pids
         self._num_train_cams = trainset.num_train_cams
         self.train_loader = self._train_loader(trainset, given.train_sampler)
@@ -106,6 +99,20 @@ class MaskedImageDataManager(torchreid.data.ImageDataManager):
                 check_matches(name, sets["query"].query, sets["gallery"].gallery)
             self.test_loader[name] = {mode: self._test_loader(part) for mode, part in sets.items()}
             self.test_dataset[name] = {mode: part.data for mode, part in sets.items()}
+
+    def _source(self, name: str) -> MaskedDataset:
+        given = self.options
+        source = self._dataset(
+            name,
+            combineall=given.combineall,
+            use_masks=given.use_masks,
+            **given.source_options.get(name, {}),
+        )
+        labels = [label for label in source.labels.values() if label]
+        if labels:
+            folder = stamped_folder(labels) or labels[0].parent
+            check_stamp(folder, given.label_set)
+        return source
 
     def _dataset(self, name: str, **options: Any) -> MaskedDataset:
         """A data set by its plain name; its label maps count in train mode only."""

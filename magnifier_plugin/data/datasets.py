@@ -62,7 +62,9 @@ class MaskedDataset:
         **options: Any,
     ):
         # Only torchreid's own are known to lie there; another class says it by the hooks below.
+        folder = None
         if self.plain.__module__.startswith("torchreid."):
+            # The class's: CUHK02's constructor gives its instances a deeper one.
             folder = Path(root).expanduser().absolute() / self.dataset_dir
             require_folder(self.label_folder, folder)
         try:
@@ -78,7 +80,8 @@ class MaskedDataset:
             return
         self._set_train(in_stable_order(self.train))
         if use_masks:
-            self._find_labels(Path(masks_dir or default_masks_dir()), max_missing)
+            place = Path(masks_dir or default_masks_dir())
+            self._find_labels(folder or Path(self.dataset_dir), place, max_missing)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         """One sample; its augmentation follows from a SampleKey, for an int from the worker."""
@@ -146,9 +149,9 @@ class MaskedDataset:
         self.num_datasets = self.get_num_datasets(train)
         self._joint = rebuild(self.transform, donors=[record[0] for record in train])
 
-    def _find_labels(self, masks_dir: Path, max_missing: float) -> None:
+    def _find_labels(self, dataset_dir: Path, masks_dir: Path, max_missing: float) -> None:
         for path, *_ in self.train:
-            file = label_path(path, self.dataset_dir, self.label_folder, masks_dir)
+            file = label_path(path, dataset_dir, self.label_folder, masks_dir)
             self.labels[path] = file if file.exists() else None
         missing = sum(file is None for file in self.labels.values())
         folder = masks_dir / self.label_folder
@@ -164,7 +167,7 @@ class MaskedDataset:
                 f"{self.label_folder}: {missing} of {len(self.labels)} training images have no "
                 f"label map in {folder}, at most a share of {max_missing} may lack one "
                 "(masks.max_missing); make them with: python scripts/convert_masks.py "
-                f"--source densepose-iuv --iuv DIR --images {self.dataset_dir} --out {folder}"
+                f"--source densepose-iuv --iuv DIR --images {dataset_dir} --out {folder}"
             )
 
     def _read_labels(self, path: str, size: tuple[int, int]) -> np.ndarray | None:

@@ -41,6 +41,7 @@ class DataOptions:
         market1501_500k: Market-1501's distractors in the gallery.
         masks_dir: the folder of all label maps; None for `labels.default_masks_dir()`.
         max_missing: the highest share of training images without a label map, 0..1.
+        label_set: what the label maps were made with, such as `densepose` or `lip`.
         use_masks: False trains without label maps.
         seed: of samplers and augmentation.
         persistent_workers: keep the training workers from one epoch to the next.
@@ -77,6 +78,7 @@ class DataOptions:
     market1501_500k: bool = False
     masks_dir: str | Path | None = None
     max_missing: float = 0.3
+    label_set: str = "densepose"
     use_masks: bool = True
     seed: int = 1
     persistent_workers: bool = True

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_GROUP = 16
+
 
 class Nearest:
     """The `count` smallest of the keys that each of N rows was shown, in no order.
@@ -20,11 +22,27 @@ class Nearest:
     def show(self, rows: slice, columns: slice, keys: Tensor) -> None:
         """Takes the keys of `rows` towards `columns`, float32 [rows, columns], each pair once."""
         count = self.keys.shape[1]
-        keys, indices = keys.topk(min(count, keys.shape[1]), dim=1, largest=False, sorted=False)
-        keys = torch.cat([self.keys[rows], keys], dim=1)
-        indices = torch.cat([self.indices[rows], indices + columns.start], dim=1)
-        self.keys[rows], kept = keys.topk(count, dim=1, largest=False, sorted=False)
+        hopeful = self._hopeful(rows, keys)
+        shown = torch.cat([self.keys[rows], keys.gather(1, hopeful)], dim=1)
+        indices = torch.cat([self.indices[rows], hopeful + columns.start], dim=1)
+        self.keys[rows], kept = shown.topk(count, dim=1, largest=False, sorted=False)
         self.indices[rows] = indices.gather(1, kept)
+
+    def _hopeful(self, rows: slice, keys: Tensor) -> Tensor:
+        """Columns that may hold some of the smallest keys, int64 [rows, C].
+
+        Every _GROUP-th column belongs to one group. A group whose smallest key does not beat the
+        largest that is kept has nothing to offer, and no more groups than keys are kept can matter.
+        """
+        num_groups = keys.shape[1] // _GROUP
+        least = keys[:, : num_groups * _GROUP].unflatten(1, (_GROUP, num_groups)).amin(dim=1)
+        beaten = least < self.keys[rows].amax(dim=1, keepdim=True)
+        most = min(int(beaten.sum(dim=1).amax()), self.keys.shape[1])
+        groups = least.topk(most, dim=1, largest=False, sorted=False).indices
+        members = torch.arange(_GROUP, device=keys.device)[:, None] * num_groups
+        rest = torch.arange(num_groups * _GROUP, keys.shape[1], device=keys.device)
+        members = (groups[:, None, :] + members).flatten(1)
+        return torch.cat([members, rest.expand(len(keys), -1)], dim=1)
 
 
 def in_order(keys: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

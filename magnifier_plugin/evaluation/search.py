@@ -16,7 +16,7 @@ from magnifier_plugin.evaluation.sparse import dot_products
 
 logger = logging.getLogger(__name__)
 
-_MAX_SIDE = 4096  # of a tile; larger ones are no faster
+_MAX_SIDE = 2048  # of a tile; larger ones are slower, for their memory is fetched page by page
 _BLOCK = 256  # rows of features whose squares stay in the cache
 _HOPELESS = 0.2  # share of doubtful rows from which on float32 for all is cheaper
 
@@ -100,7 +100,7 @@ class _Search:
             self.rounded = RoundedFeatures(
                 features[num_queries:], distances.square_norms[num_queries:]
             )
-            keep, keep_furthest = 2 * count + 6, 16
+            keep, keep_furthest = 3 * count, 16
         self.near = Nearest(num_rows, min(keep, num_rows), device)
         self.far = Nearest(num_rows, min(keep_furthest, num_rows), device)
         self.query_gallery = features.new_empty(num_queries, num_rows - num_queries)

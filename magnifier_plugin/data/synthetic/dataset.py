@@ -32,5 +32,9 @@ class Synthetic(masked(Market1501, "market1501")):
         folder = ensure_rendered(root or ".", options)
         labels = folder / "mask_labels"
         if kwargs.get("mode", "train") == "train":
-            convert_iuv_folder(folder / "densepose", folder / "market1501", labels / "market1501")
+            summary = convert_iuv_folder(
+                folder / "densepose", folder / "market1501", labels / "market1501"
+            )
+            for image, reason in summary.failures.items():
+                raise ValueError(f"{image}: {reason}; remove {folder}, and it is rendered again")
         super().__init__(root=root, **{**kwargs, "masks_dir": labels})
