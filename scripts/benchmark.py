@@ -1,6 +1,7 @@
 """Measures this package against the installed torchreid and prints Markdown.
 
     benchmark.py evaluation --size market
+    benchmark.py pooling
 
 Each side runs in a process of its own, one after the other; nothing else should run meanwhile.
 """
@@ -9,8 +10,9 @@ import argparse
 import sys
 
 import benchmark_evaluation
+import benchmark_pooling
 
-COMMANDS = {"evaluation": benchmark_evaluation}
+COMMANDS = {"evaluation": benchmark_evaluation, "pooling": benchmark_pooling}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,8 +4,13 @@ python scripts/main.py --config-file configs/magnifier_market.yaml --root DATA
 python scripts/main.py --config-file … -s market1501 -t dukemtmcreid train.max_epoch 120
 """
 
-import argparse
 import os
+
+# Threads that wait for each other sleep instead of spinning: readers of images, and whoever else
+# works on this machine, get the cores meanwhile. It must be said before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
