@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--size", default="market", help="market, msmt17, or N images (default: %(default)s)")
     add("--dim", type=int, help="dimensions (default: 4096, for msmt17 and N images 2048)")
-    add("--spread", type=float, default=4.0, help="noise to signal (default: %(default)s)")
+    add("--spread", type=float, default=4.5, help="noise to signal (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
     add("--device", default="cpu", help="for this package (default: %(default)s)")
     add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")

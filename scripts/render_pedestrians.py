@@ -22,9 +22,9 @@ from magnifier_plugin.data.synthetic.folder import (
     NAME,
     PARAMETERS,
     ensure_rendered,
-    usable_cores,
 )
 from magnifier_plugin.data.synthetic.plan import SyntheticOptions
+from magnifier_plugin.data.workers import cores
 from magnifier_plugin.regions import NUM_PARTS
 
 _HELP = {
@@ -153,7 +153,7 @@ def main() -> None:
     if before:
         print(f"{folder}: {images} images, rendered before")
     else:
-        workers = min(arguments.workers or usable_cores(), images)
+        workers = min(arguments.workers or cores(), images)
         rate = images / seconds / workers
         print(f"{folder}: {images} images in {seconds:.1f} s, {rate:.0f} images/s/core")
     if arguments.contact_sheet:

@@ -240,7 +240,7 @@ class TestSearch:
         rounded = RoundedFeatures(features, features.square().sum(dim=1))
         approximate = rounded.tile(slice(0, 1000), slice(0, 1000))
         error = (approximate - torch.cdist(features.double(), features.double()) ** 2).abs()
-        bound = rounded.bound(approximate)
+        bound = rounded.bound(slice(0, 1000), approximate)
         assert (error <= bound).all()
         assert error.max() > 0.05 * bound.max()
 

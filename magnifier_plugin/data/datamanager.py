@@ -1,7 +1,6 @@
 """torchreid's image data manager with label maps, repeatable batches and early, clear errors."""
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader
 from magnifier_plugin.data.catalogue import dataset_class
 from magnifier_plugin.data.checking import check_stamp, stamped_folder
 from magnifier_plugin.data.datasets import MaskedDataset, Record, masked
+from magnifier_plugin.data.doctor import Lists, check_lists
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.data.samplers import build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
@@ -96,7 +96,10 @@ class MaskedImageDataManager(torchreid.data.ImageDataManager):
                 for mode in ("query", "gallery")
             }
             if not sets["query"]._train_only:
-                check_matches(name, sets["query"].query, sets["gallery"].gallery)
+                part = sets["query"]
+                combined = self.options.combineall
+                lists = check_lists(part.train, part.query, part.gallery, combined)
+                warn_of_problems(name, lists)
             self.test_loader[name] = {mode: self._test_loader(part) for mode, part in sets.items()}
             self.test_dataset[name] = {mode: part.data for mode, part in sets.items()}
 
@@ -161,32 +164,18 @@ class MaskedImageDataManager(torchreid.data.ImageDataManager):
         )
 
 
-def check_matches(name: str, query: Sequence[Record], gallery: Sequence[Record]) -> None:
-    """Warns of queries that no gallery image can answer: none of their identity elsewhere.
-
-    A gallery image by the query's own camera does not count (Market-1501's protocol).
+def warn_of_problems(name: str, lists: Lists) -> None:
+    """The data set doctor's cheap part, before hours are spent.
 
     Args:
-        name: the data set's, for the message.
-        query: torchreid's list.
-        gallery: likewise.
+        name: the data set's, for the messages.
+        lists: what the doctor found in torchreid's lists.
     Raises:
-        ValueError: this is so of all queries.
+        ValueError: no query has a match in the gallery.
     """
-    cameras: dict[int, set[int]] = {}
-    for _, pid, camid, _ in gallery:
-        cameras.setdefault(pid, set()).add(camid)
-    unmatched = [r for r in query if not cameras.get(r[1], set()) - {r[2]}]
-    if not unmatched:
-        return
-    path, pid, camid, _ = unmatched[0]
-    seen = f"by camera index {camid} only" if pid in cameras else "nowhere"
-    message = (
-        f"{name}: {len(unmatched)} of {len(query)} queries have no gallery image of their identity "
-        f"by another camera, such as {path} (identity {pid}, seen {seen} in the gallery)"
-    )
-    if len(unmatched) == len(query):
-        raise ValueError(
-            f"{message}; query and gallery must share identities, each seen by two cameras"
-        )
-    logger.warning("%s; they are left out of the evaluation", message)
+    told = "; ".join(problem.text for problem in lists.problems)
+    queries = next(subset.images for subset in lists.subsets if subset.name == "query")
+    if len(lists.absent) + len(lists.same_camera) == queries:
+        raise ValueError(f"{name}: {told}")
+    for problem in lists.problems:
+        logger.warning("%s: %s", name, problem.text)

@@ -66,16 +66,25 @@ class Images(NamedTuple):
 
 
 def check_lists(
-    train: Sequence[Record], query: Sequence[Record], gallery: Sequence[Record]
+    train: Sequence[Record],
+    query: Sequence[Record],
+    gallery: Sequence[Record],
+    combined: bool = False,
 ) -> Lists:
-    """Looks at torchreid's three lists; opens no file."""
+    """Looks at torchreid's three lists; opens no file.
+
+    Args:
+        train, query, gallery: torchreid's.
+        combined: query and gallery images are trained on too, on purpose (combineall).
+    """
     parts = {"train": train, "query": query, "gallery": gallery}
     absent, same_camera = _without_match(query, gallery)
     problems = [Problem(True, f"{name}: no images") for name, part in parts.items() if not part]
     problems += _training_problems(train)
     if query and gallery:
         problems += _matching_problems(query, gallery, absent, same_camera)
-    problems += _overlap(train, [*query, *gallery])
+    if not combined:
+        problems += _overlap(train, [*query, *gallery])
     subsets = [_count(name, part) for name, part in parts.items()]
     return Lists(subsets, absent, same_camera, problems)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-_GROUP = 16
+_GROUP = 8  # columns whose smallest key is looked at before they are
 
 
 class Nearest:
@@ -31,8 +31,8 @@ class Nearest:
     def _hopeful(self, rows: slice, keys: Tensor) -> Tensor:
         """Columns that may hold some of the smallest keys, int64 [rows, C].
 
-        Every _GROUP-th column belongs to one group. A group whose smallest key does not beat the
-        largest that is kept has nothing to offer, and no more groups than keys are kept can matter.
+        A group of columns whose smallest key does not beat the largest that is kept has nothing to
+        offer, and of the others only as many can matter as keys are kept.
         """
         num_groups = keys.shape[1] // _GROUP
         least = keys[:, : num_groups * _GROUP].unflatten(1, (_GROUP, num_groups)).amin(dim=1)

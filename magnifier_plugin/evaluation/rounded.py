@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _ROUNDING = 2.0**-8  # bfloat16's largest relative error
+_LEAST_DIM = 1536  # below it, the multiplications that are saved cost less than the repairs
 _BLOCK = 256  # rows; they stay in the cache
 
 
@@ -40,33 +41,34 @@ class RoundedFeatures:
         norms = self.square_norms[rows, None] + self.square_norms[columns]
         return norms.sub_(products, alpha=2)
 
-    def bound(self, distances: Tensor) -> Tensor:
-        """How far each of these rounded distances [n, C] can be from the true one.
+    def bound(self, rows: slice, distances: Tensor) -> Tensor:
+        """How far each of these rounded distances [rows, C] can be from the true one.
 
         It grows slower than they do: adding or taking it away leaves them in their order.
         """
         # The product itself was rounded too, by a share of itself. It is (|x|² + |y|² - d) / 2.
         least, most = self.square_norms.aminmax()
-        norms = self.square_norms[:, None]
+        norms = self.square_norms[rows, None]
         product = torch.maximum(norms + most - distances, distances - norms - least)
-        return self.error[:, None] + _ROUNDING * product
+        return self.error[rows, None] + _ROUNDING * product
 
     def refine(
-        self, keys: Tensor, sign: int, exact: Callable[[Tensor], Tensor], count: int
+        self, rows: slice, keys: Tensor, sign: int, exact: Callable[[Tensor], Tensor], count: int
     ) -> tuple[Tensor, Tensor]:
-        """Replaces the rounded keys that can matter by exact ones, the others by infinity.
+        """Computes exactly what can matter of the rounded keys.
 
         Args:
-            keys: float32 [n, C], ascending, the C smallest of each row: sign times the rounded
-                distance. Changed in place.
-            exact: bool [n, C], a choice of them → their exact distances, float32 [chosen].
+            rows: whose keys these are.
+            keys: float32 [rows, C], ascending, the C smallest of each row: sign times the rounded
+                distance.
             sign: 1 where the nearest are asked for, -1 where the furthest are.
-            count: how many exact ones each row must be sure of.
+            exact: bool [rows, C], some of them → their exact distances, float32 [some].
+            count: how many exact keys each row must be sure of.
         Returns:
-            keys, and bool [n]: these rows' `count` smallest are proved to be among them.
+            exact keys, infinite where they cannot matter, and bool [rows]: whether the `count`
+            smallest of all are proved to be among them.
         """
-        rounded = sign * keys
-        bound = self.bound(rounded)
+        bound = self.bound(rows, sign * keys)
         chosen = torch.zeros_like(keys, dtype=torch.bool)
         chosen[:, :count] = True
         found = torch.full_like(keys, torch.inf)
@@ -81,12 +83,13 @@ class RoundedFeatures:
         return found, proved
 
 
-def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether this is a CPU that multiplies bfloat16 natively.
+def bfloat16_pays(features: Tensor) -> bool:
+    """Whether a CPU that multiplies bfloat16 natively has enough of it to do.
 
     GPUs sum bfloat16 products in ways that the bound does not cover, and are fast in float32.
     """
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+    if features.device.type != "cpu" or features.shape[1] < _LEAST_DIM:
         return False
-    capabilities = torch.cpu.get_capabilities()
+    # Not in every torch that this runs on.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

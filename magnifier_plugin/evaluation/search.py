@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_SIDE = 2048  # of a tile; larger ones are slower, for their memory is fetched page by page
 _BLOCK = 256  # rows of features whose squares stay in the cache
-_HOPELESS = 0.2  # share of doubtful rows from which on float32 for all is cheaper
+_HOPELESS = 0.1  # share of doubtful rows above which float32 for all is cheaper
 
 
 class SquaredDistances:
@@ -78,11 +78,12 @@ def search(
     tiles = list(_tiles(num_queries, len(distances.features), memory))
     for rows, columns in tqdm(tiles, "Neighbours", leave=False, disable=None, delay=3):
         run.show(rows, columns)
-    doubtful = run.refine()
-    if doubtful.float().mean() > _HOPELESS:
-        logger.info("bfloat16 is too coarse for these features, searching in float32")
-        return search(distances, num_queries, count, False, memory)
-    return run.settle(doubtful, block_rows=max(1, memory // (32 * len(distances.features))))
+        if run.rounded and columns.stop == len(distances.features):  # the rows have met all others
+            run.refine(rows)
+            if run.doubtful.sum() > _HOPELESS * rows.stop:
+                logger.info("bfloat16 is too coarse for these features, searching in float32")
+                return search(distances, num_queries, count, False, memory)
+    return run.settle(block_rows=max(1, memory // (32 * len(distances.features))))
 
 
 class _Search:
@@ -103,6 +104,7 @@ class _Search:
             keep, keep_furthest = 3 * count, 16
         self.near = Nearest(num_rows, min(keep, num_rows), device)
         self.far = Nearest(num_rows, min(keep_furthest, num_rows), device)
+        self.doubtful = torch.zeros(num_rows, dtype=torch.bool, device=device)
         self.query_gallery = features.new_empty(num_queries, num_rows - num_queries)
 
     def show(self, rows: slice, columns: slice) -> None:
@@ -121,39 +123,37 @@ class _Search:
             self.near.show(own, others, keys)
             self.far.show(own, others, keys.neg_())
 
-    def refine(self) -> Tensor:
-        """Makes rounded distances exact; bool [N], the rows that this could not be done for."""
-        doubtful = torch.zeros(len(self.distances.features), dtype=torch.bool)
-        doubtful = doubtful.to(self.near.keys.device)
-        if self.rounded:
-            doubtful[self.num_queries :] = ~self._refine(self.near, self.count + 1, sign=1)
-            doubtful[self.num_queries :] |= ~self._refine(self.far, 1, sign=-1)
-        return doubtful
+    def refine(self, rows: slice) -> None:
+        """Makes the rounded distances of rows exact, and marks the rows where this may fail."""
+        if rows.start < self.num_queries:
+            return
+        near = self._refine(rows, self.near, self.count + 1, sign=1)
+        far = self._refine(rows, self.far, 1, sign=-1)
+        self.doubtful[rows] = ~(near & far)
 
-    def settle(self, doubtful: Tensor, block_rows: int) -> Found:
+    def _refine(self, rows: slice, kept: Nearest, count: int, sign: int) -> Tensor:
+        keys, indices = in_order(kept.keys[rows], kept.indices[rows])
+
+        def exact(chosen: Tensor) -> Tensor:
+            offsets = F.pad(chosen.sum(dim=1).cumsum(dim=0), (1, 0))
+            return self.distances.pairs(rows.start, offsets, indices[chosen])
+
+        among_gallery, count = _shift(rows, -self.num_queries), min(count, keys.shape[1])
+        keys, proved = self.rounded.refine(among_gallery, keys, sign, exact, count)
+        kept.keys[rows], kept.indices[rows] = keys, indices
+        return proved
+
+    def settle(self, block_rows: int) -> Found:
         """The result; doubtful rows, and those with ties for the last place, are done again."""
         keys, nearest = in_order(self.near.keys, self.near.indices)
         furthest = -self.far.keys.amin(dim=1)
-        again = (doubtful | last_is_tied(keys, self.count)).nonzero().flatten()
-        logger.debug("%d of %d rows are searched again", len(again), len(doubtful))
+        again = (self.doubtful | last_is_tied(keys, self.count)).nonzero().flatten()
+        logger.debug("%d of %d rows are searched again", len(again), len(keys))
         for rows in again.split(block_rows):
             ordered = self.distances.rows(rows).sort(dim=1, stable=True)
             nearest[rows] = ordered.indices[:, : nearest.shape[1]]
             furthest[rows] = ordered.values[:, -1]
         return Found(nearest[:, : self.count], furthest, self.query_gallery)
-
-    def _refine(self, kept: Nearest, count: int, sign: int) -> Tensor:
-        """Makes the gallery's kept keys exact; bool [G], which of them are proved to be right."""
-        gallery = slice(self.num_queries, None)
-        keys, indices = in_order(kept.keys[gallery], kept.indices[gallery])
-
-        def exact(chosen: Tensor) -> Tensor:
-            offsets = F.pad(chosen.sum(dim=1).cumsum(dim=0), (1, 0))
-            return self.distances.pairs(self.num_queries, offsets, indices[chosen])
-
-        exact_keys, proved = self.rounded.refine(keys, sign, exact, min(count, keys.shape[1]))
-        kept.keys[gallery], kept.indices[gallery] = exact_keys, indices
-        return proved
 
 
 def _tiles(num_queries: int, num_rows: int, memory: int) -> Iterator[tuple[slice, slice]]:

@@ -36,6 +36,7 @@ from magnifier_plugin.data.synthetic.plan import (
 )
 from magnifier_plugin.data.synthetic.renderer import VERSION, render
 from magnifier_plugin.data.synthetic.wardrobe import Wardrobe
+from magnifier_plugin.data.workers import cores
 
 try:
     import fcntl
@@ -89,13 +90,6 @@ def ensure_rendered(
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return target
-
-
-def usable_cores() -> int:
-    """How many processes can run at once on what this one may use of the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
@@ -164,7 +158,7 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
     """Renders a plan into a folder."""
     for folder in (*(MARKET / name for name in (TRAIN, QUERY, GALLERY)), DENSEPOSE):
         (target / folder).mkdir(parents=True)
-    workers = min(workers or usable_cores(), len(plan.shots))
+    workers = min(workers or cores(), len(plan.shots))
     logger.info("rendering %d images with %d processes", len(plan.shots), workers)
     wardrobes = [plan.identities[shot.pid - 1].wardrobe for shot in plan.shots]
     cameras = [plan.cameras[shot.camera - 1] for shot in plan.shots]
