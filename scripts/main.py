@@ -10,6 +10,9 @@ import os
 # works on this machine, get the cores meanwhile. It must be said before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings it keeps quiet
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence

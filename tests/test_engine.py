@@ -253,6 +253,7 @@ class TestEdges:
         engine.run(save_dir=str(tmp_path))
         assert {"cls", "tri"} <= set(engine.history[0])
 
+    @pytest.mark.filterwarnings("ignore:MagnifierNet is trained without its mask loss")
     @pytest.mark.parametrize("loss", ["triplet", "softmax"])
     def test_magnifiernet_in_torchreids_engines(self, market_folder, tmp_path, loss):
         model = tiny_model(loss=loss)
@@ -371,6 +372,7 @@ class TestCheckpoint:
         torch.save(state, path)
         assert list(checkpoint.read_checkpoint(path)["state_dict"]) == ["weight"]
 
+    @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
     def test_a_pickle_that_is_no_checkpoint_runs_nothing(self, tmp_path):
         class Bad:
             def __reduce__(self):

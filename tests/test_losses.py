@@ -136,7 +136,7 @@ class TestDiversity:
         loss.backward()
         assert regions.grad.isfinite().all()
         expected = naive_diversity(base.double() * scale, 1e-6)
-        assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-12)
+        assert float(loss.detach()) == pytest.approx(expected, rel=1e-4, abs=1e-12)
 
     def test_gradient(self):
         regions = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)

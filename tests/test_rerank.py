@@ -5,33 +5,13 @@ import numpy as np
 import pytest
 import torch
 import torchreid
+from embeddings import clustered, duplicated, one_thread  # noqa: F401
 
 from magnifier_plugin.evaluation.checks import as_features
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.rerank import rerank, rerank_distances
-from magnifier_plugin.evaluation.rounded import RoundedFeatures
-from magnifier_plugin.evaluation.search import SquaredDistances, search
 
 ONE_ROW = 2**-30  # GiB, so little memory that every block is one row
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for each other cost far more than these small problems."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def clustered(rng, num_queries, num_gallery, dim=16, spread=0.5):
-    """float32 [Q, D] and [G, D], normalised, five or so images of an identity."""
-    num_rows = num_queries + num_gallery
-    centres = rng.normal(size=(max(1, num_rows // 5), dim))
-    features = centres[rng.integers(0, len(centres), num_rows)]
-    features = features + spread * rng.normal(size=features.shape)
-    features = (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
-    return features[:num_queries], features[num_queries:]
 
 
 def without_ties(rng, num_queries, num_gallery):
@@ -42,12 +22,6 @@ def without_ties(rng, num_queries, num_gallery):
         distances = np.sort(naive.squared_distances(features, features), axis=1)
         if np.diff(distances, axis=1).min() > 1e-6:
             return query, gallery
-
-
-def duplicated(rng, num_queries, num_gallery, dim=3):
-    """float32 [Q, D] and [G, D] of small whole numbers: ties everywhere, and no rounding."""
-    features = rng.integers(0, 3, (num_queries + num_gallery, dim)).astype(np.float32)
-    return features[:num_queries], features[num_queries:]
 
 
 def matrices(query, gallery):
@@ -175,88 +149,6 @@ def test_returns_what_it_was_given():
     assert isinstance(rerank_distances(*given, k1=5), np.ndarray)
     for now, then in zip((query, gallery, *given), (*before, *copies), strict=True):
         np.testing.assert_array_equal(now, then)
-
-
-class TestSearch:
-    """The neighbours themselves, where there are enough rows for bfloat16 to go wrong."""
-
-    def features(self, kind):
-        rng = np.random.default_rng(6)
-        if kind == "clustered":
-            return np.concatenate(clustered(rng, 100, 900, dim=256, spread=2.0))
-        if kind == "far from the origin":
-            return np.concatenate(clustered(rng, 100, 900, dim=64)) + 1
-        if kind == "uneven norms":
-            scale = np.exp(rng.normal(size=(1000, 1))).astype(np.float32)
-            return np.concatenate(clustered(rng, 100, 900, dim=64)) * scale
-        if kind == "too close for bfloat16":
-            features = np.concatenate(clustered(rng, 100, 900, dim=64))
-            features[-120:] = features[-1] + 1e-2 * rng.normal(size=(120, 64))
-            return features
-        return np.concatenate(duplicated(rng, 100, 900, dim=4))
-
-    @pytest.mark.parametrize("side", [64, 300, 4096])
-    @pytest.mark.parametrize("in_bfloat16", [False, True])
-    @pytest.mark.parametrize(
-        "kind",
-        [
-            "clustered",
-            "far from the origin",
-            "uneven norms",
-            "too close for bfloat16",
-            "duplicated",
-        ],
-    )
-    def test_finds_the_neighbours(self, kind, in_bfloat16, side):
-        features = self.features(kind)
-        distances = SquaredDistances(torch.from_numpy(features))
-        found = search(distances, 100, 21, in_bfloat16, memory=16 * side**2)
-        true = naive.squared_distances(features.astype(float), features)
-        np.testing.assert_allclose(found.query_gallery, true[:100, 100:], rtol=1e-4, atol=1e-3)
-        np.testing.assert_allclose(found.furthest, true.max(axis=1), rtol=1e-4)
-        nearest = np.argsort(true, axis=1, kind="stable")[:, :21]
-        if kind == "duplicated":
-            np.testing.assert_array_equal(found.nearest, nearest)
-        else:  # float32 may swap two rows at nearly the same distance
-            got = np.take_along_axis(true, found.nearest.numpy(), axis=1)
-            expected = np.take_along_axis(true, nearest, axis=1)
-            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
-            assert (found.nearest.numpy() == nearest).mean() > 0.99
-
-    @pytest.mark.parametrize("share", [0.0, 1.0])
-    def test_doubtful_rows_are_done_again_or_all_are(self, share, monkeypatch):
-        monkeypatch.setattr("magnifier_plugin.evaluation.search._HOPELESS", share)
-        self.test_finds_the_neighbours("too close for bfloat16", True, 300)
-
-    def test_a_row_is_at_distance_0_from_itself(self):
-        distances = SquaredDistances(torch.from_numpy(self.features("clustered") + 100))
-        rows = torch.arange(30)
-        assert not distances.tile(slice(0, 30), slice(0, 30)).diagonal().any()
-        assert not distances.rows(rows)[rows, rows].any()
-        assert not distances.pairs(0, torch.arange(31), rows).any()
-
-    def test_bound_holds_and_is_not_idle(self):
-        features = torch.from_numpy(self.features("clustered"))
-        rounded = RoundedFeatures(features, features.square().sum(dim=1))
-        approximate = rounded.tile(slice(0, 1000), slice(0, 1000))
-        error = (approximate - torch.cdist(features.double(), features.double()) ** 2).abs()
-        bound = rounded.bound(slice(0, 1000), approximate)
-        assert (error <= bound).all()
-        assert error.max() > 0.05 * bound.max()
-
-    def test_wrong_products_are_noticed(self, monkeypatch):
-        """A CPU that sums bfloat16 products worse than assumed costs time, not correctness."""
-
-        def sloppy(self, rows, columns):
-            return tile(self, rows, columns) * 1.5
-
-        tile = RoundedFeatures.tile
-        features = torch.from_numpy(self.features("clustered"))
-        expected = search(SquaredDistances(features), 100, 21, False, memory=2**20)
-        monkeypatch.setattr(RoundedFeatures, "tile", sloppy)
-        got = search(SquaredDistances(features), 100, 21, True, memory=2**20)
-        torch.testing.assert_close(got.nearest, expected.nearest)
-        torch.testing.assert_close(got.furthest, expected.furthest)
 
 
 def features_with(value):

@@ -73,7 +73,7 @@ def draw_single_shots(
 
     Args:
         distmat: floating point [Q, G].
-        g_pids: int64 [G], all of 0..P-1 occur among them or in the queries.
+        g_pids: integers [G].
         matches: of these distances.
         generator: makes the draws.
     Returns:

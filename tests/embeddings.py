@@ -1,0 +1,30 @@
+"""Random embeddings, and one thread, which the tests of re-ranking share."""
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for each other cost far more than these small problems."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def clustered(rng, num_queries, num_gallery, dim=16, spread=0.5):
+    """float32 [Q, D] and [G, D], normalised, five or so images of an identity."""
+    num_rows = num_queries + num_gallery
+    centres = rng.normal(size=(max(1, num_rows // 5), dim))
+    features = centres[rng.integers(0, len(centres), num_rows)]
+    features = features + spread * rng.normal(size=features.shape)
+    features = (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
+    return features[:num_queries], features[num_queries:]
+
+
+def duplicated(rng, num_queries, num_gallery, dim=3):
+    """float32 [Q, D] and [G, D] of small whole numbers: ties everywhere, and no rounding."""
+    features = rng.integers(0, 3, (num_queries + num_gallery, dim)).astype(np.float32)
+    return features[:num_queries], features[num_queries:]

@@ -1,0 +1,44 @@
+"""scripts/benchmark.py runs and compares; how fast is not a test's business."""
+
+import os
+import sys
+
+import pytest
+from mask_inputs import PROJECT, script
+
+sys.path.insert(0, str(PROJECT / "scripts"))
+benchmark = script("benchmark")
+
+
+@pytest.mark.slow
+def test_evaluation_prints_a_table_of_equal_metrics(capsys):
+    assert benchmark.main(["evaluation", "--size", "120", "--dim", "32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("20 queries, 100 gallery images, 32 dimensions")
+    cells = {row[1].strip(): row[2:] for row in (line.split("|") for line in lines[4:])}
+    for name in ("CMC and mAP", "re-ranking, distances included", "peak memory"):
+        assert cells[name][2].strip().endswith("×")
+    for name in ("mAP, rank-1", "mAP, rank-1, re-ranked"):
+        assert cells[name][0] == cells[name][1]
+
+
+@pytest.mark.slow
+def test_growth_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark.benchmark_evaluation, "GROWTH", ("60", "90"))
+    picture = tmp_path / "growth.png"
+    assert benchmark.main(["evaluation", "--dim", "16", "--growth", str(picture)]) == 0
+    assert picture.stat().st_size > 0
+
+
+def test_torchreid_is_left_out_where_it_does_not_fit(capsys, monkeypatch):
+    evaluation = benchmark.benchmark_evaluation
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 2**12}.get(name, 2**22))
+    assert not evaluation.too_large(evaluation.SIZES["market"])
+    assert evaluation.too_large(evaluation.SIZES["msmt17"])
+    assert "197 GiB needed, 16 there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["59", "duke", "-1"])
+def test_bad_size(size, capsys):
+    assert benchmark.main(["evaluation", "--size", size]) == 2
+    assert f"at least 60 images, got {size!r}" in capsys.readouterr().err

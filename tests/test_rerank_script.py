@@ -1,0 +1,136 @@
+"""scripts/rerank.py: features and ids of any toolbox become metrics and a ranking file."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+import torch
+from mask_inputs import script
+
+from magnifier_plugin.evaluation.features import Ids
+from magnifier_plugin.evaluation.ranking import evaluate_ranking
+from magnifier_plugin.evaluation.ranking_file import write_ranking
+from magnifier_plugin.evaluation.rerank import rerank
+
+main = script("rerank").main
+
+
+class Files:
+    """Features and ids of a small problem on disk."""
+
+    def __init__(self, folder):
+        rng = np.random.default_rng(0)
+        self.folder = folder
+        centres = rng.normal(size=(6, 8))
+        self.pids = np.arange(10) % 6, np.arange(40) % 5
+        self.features = [
+            (centres[pids] + rng.normal(size=(len(pids), 8))).astype(np.float32)
+            for pids in self.pids
+        ]
+        self.camids = np.zeros(10, int), rng.integers(0, 2, 40)
+        for name, features, pids, camids in zip(
+            ("query", "gallery"), self.features, self.pids, self.camids, strict=True
+        ):
+            np.save(folder / f"{name}.npy", features)
+            ids = enumerate(zip(pids, camids, strict=True))
+            rows = [f"{pid},{camid},{name}{i}" for i, (pid, camid) in ids]
+            (folder / f"{name}.csv").write_text("\n".join(["pid,camid,name", *rows]))
+
+    def arguments(self, **changes):
+        names = {
+            "query": "query.npy",
+            "gallery": "gallery.npy",
+            "query-ids": "query.csv",
+            "gallery-ids": "gallery.csv",
+        }
+        files = [(f"--{flag}", str(self.folder / name)) for flag, name in (names | changes).items()]
+        return [word for pair in files for word in pair]
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+def test_script_prints_metrics_and_writes_the_ranking(files, capsys):
+    out = files.folder / "made" / "ranking.csv"
+    assert main([*files.arguments(), "--k1", "6", "--out", str(out), "--top", "5"]) == 0
+    shown = capsys.readouterr().out
+
+    normalised = [f / np.linalg.norm(f, axis=1, keepdims=True) for f in files.features]
+    distmat = rerank(*normalised, k1=6)
+    ranking = evaluate_ranking(distmat, *files.pids, *files.camids, max_rank=20)
+    assert f"| re-ranked | {100 * ranking.mAP:.2f} | {100 * ranking.mINP:.2f} |" in shown
+    assert "Queries without a match, left out: 1 of an identity not in the gallery, 0 seen" in shown
+
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10 * 5
+    first = [row for row in rows if row["query"] == "query0"]
+    assert [row["rank"] for row in first] == ["1", "2", "3", "4", "5"]
+    kept = (files.pids[1] != 0) | (files.camids[1] != 0)
+    order = [i for i in np.argsort(distmat[0], kind="stable") if kept[i]][:5]
+    assert [row["gallery"] for row in first] == [f"gallery{i}" for i in order]
+    assert [row["match"] for row in first] == [str(int(files.pids[1][i] == 0)) for i in order]
+    np.testing.assert_allclose([float(row["distance"]) for row in first], distmat[0, order], 1e-5)
+
+
+def test_script_without_ids_writes_rows_by_number(files):
+    out = files.folder / "ranking.csv"
+    arguments = files.arguments()[:4]
+    assert main([*arguments, "--k1", "6", "--out", str(out), "--top", "1"]) == 0
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["query"] for row in rows] == [str(i) for i in range(10)]
+    assert {row["match"] for row in rows} == {""}
+
+
+def test_ranking_file_breaks_ties_by_row_and_leaves_out_the_own_camera(tmp_path):
+    distmat = torch.zeros(1, 60)
+    distmat[0, 50:] = -1
+    ids = [np.array([1]), np.array([0])], [np.arange(60) % 2, np.arange(60) % 3]
+    query, gallery = (Ids(*columns, None) for columns in ids)
+    write_ranking(tmp_path / "r.csv", distmat, query, gallery, top=60)
+    with (tmp_path / "r.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    order = [i for i in (*range(50, 60), *range(50)) if not (i % 2 == 1 and i % 3 == 0)]
+    assert [int(row["gallery"]) for row in rows] == order
+    assert [int(row["match"]) for row in rows] == [i % 2 for i in order]
+
+
+def test_script_measures_cuhk03(files, capsys):
+    assert main([*files.arguments(), "--k1", "6", "--cuhk03"]) == 0
+    assert "| re-ranked |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"query-ids": "gallery.csv"}, [], "40 rows, but .* has features of 10 images"),
+        ({"gallery-ids": "query.csv"}, [], "10 rows, but .* has features of 40 images"),
+        ({"query": "missing.npy"}, [], "missing.npy: no such file"),
+        ({"query": "nan.npy"}, [], "query features: NaN or infinity in 1 of 10 rows: 3"),
+        ({"gallery": "evil.npy"}, [], "a pickle of anything else is not opened"),
+        ({}, ["--k1", "50"], r"k1: expected 1..49"),
+        ({}, ["--lambda", "2"], r"lambda_value: expected 0..1"),
+    ],
+)
+def test_script_says_what_is_wrong(files, capsys, changes, options, message):
+    bad = files.features[0].copy()
+    bad[3, 2] = np.nan
+    np.save(files.folder / "nan.npy", bad)
+    np.save(files.folder / "evil.npy", np.array([{}]), allow_pickle=True)
+    assert main([*files.arguments(**changes), *options]) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("rerank.py: ") and stderr.count("\n") == 1
+    assert re.search(message, stderr)
+
+
+@pytest.mark.parametrize("missing", ["--query-ids", "--gallery-ids"])
+def test_script_wants_both_ids(files, missing):
+    arguments = files.arguments()
+    place = arguments.index(missing)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments[:place] + arguments[place + 2 :])
+    assert stopped.value.code == 2
