@@ -272,7 +272,7 @@ class TestMagnifierCriterion:
             total, named = MagnifierCriterion()(output, PIDS, MASKS, gamma)
             total.backward()
             assert (output.branches["SFB"].regions.grad is not None) == (gamma > 0)
-            assert float(named["sd"]) > 0
+            assert float(named["sd"].detach()) > 0
 
     def test_one_identity_batch_trains(self):
         output = magnifier_output(requires_grad=True)
