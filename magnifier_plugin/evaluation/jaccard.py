@@ -52,13 +52,15 @@ class InvertedIndex:
         entries = slice(*self.entries[[queries.start, queries.stop]].tolist())
         count = self.count[entries]
         entry = torch.repeat_interleave(count)  # of each pair, among these queries' entries
-        first = count.cumsum(0) - count
-        posting = torch.arange(len(entry), device=entry.device)
-        posting += (self.start[entries] - first)[entry]
-        cell = ((self.query[entries] - queries.start) * self.num_gallery)[entry]
-        cell += self.gallery[posting]
-        shared = self.weights.new_zeros(queries.stop - queries.start, self.num_gallery)
-        shared.view(-1).index_add_(
-            0, cell, torch.minimum(self.value[entries][entry], self.weights[posting])
+        # Pair p of an entry lies p places after the entry's start in the index.
+        ahead = self.start[entries] - (count.cumsum(0) - count)
+        posting = ahead.index_select(0, entry)
+        posting += torch.arange(len(entry), device=entry.device)
+        cell = (self.query[entries] - queries.start).mul_(self.num_gallery).index_select(0, entry)
+        cell += self.gallery.index_select(0, posting)
+        weight = torch.minimum(
+            self.value[entries].index_select(0, entry), self.weights.index_select(0, posting)
         )
-        return shared.div_(2 - shared).neg_().add_(1)
+        shared = weight.new_zeros(queries.stop - queries.start, self.num_gallery)
+        shared.view(-1).index_add_(0, cell, weight)
+        return (shared / (2 - shared)).neg_().add_(1)

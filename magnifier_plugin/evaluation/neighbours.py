@@ -52,6 +52,15 @@ def in_order(keys: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     return keys, indices.gather(1, by_key)
 
 
+def nearest_in_order(keys: Tensor, count: int) -> Tensor:
+    """The `count` smallest of each row [b, N], in order of (key, index): int64 [b, count]."""
+    kept = keys.topk(min(count + 1, keys.shape[1]), dim=1, largest=False)
+    smallest, indices = in_order(*kept)
+    tied = last_is_tied(smallest, count)
+    indices[tied] = keys[tied].argsort(dim=1, stable=True)[:, : indices.shape[1]]
+    return indices[:, :count]
+
+
 def last_is_tied(keys: Tensor, count: int) -> Tensor:
     """Whether more rows share the key of the last place than there are places.
 

@@ -10,13 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from magnifier_plugin.evaluation.neighbours import Nearest, in_order, last_is_tied
+from magnifier_plugin.evaluation.neighbours import Nearest, in_order, last_is_tied, nearest_in_order
 from magnifier_plugin.evaluation.rounded import RoundedFeatures
 from magnifier_plugin.evaluation.sparse import dot_products
 
 logger = logging.getLogger(__name__)
 
-_MAX_SIDE = 2048  # of a tile; larger ones are slower, for their memory is fetched page by page
 _BLOCK = 256  # rows of features whose squares stay in the cache
 _HOPELESS = 0.1  # share of doubtful rows above which float32 for all is cheaper
 
@@ -83,7 +82,7 @@ def search(
             if run.doubtful.sum() > _HOPELESS * rows.stop:
                 logger.info("bfloat16 is too coarse for these features, searching in float32")
                 return search(distances, num_queries, count, False, memory)
-    return run.settle(block_rows=max(1, memory // (32 * len(distances.features))))
+    return run.settle(block_rows=max(1, memory // (12 * len(distances.features))))
 
 
 class _Search:
@@ -150,15 +149,15 @@ class _Search:
         again = (self.doubtful | last_is_tied(keys, self.count)).nonzero().flatten()
         logger.debug("%d of %d rows are searched again", len(again), len(keys))
         for rows in again.split(block_rows):
-            ordered = self.distances.rows(rows).sort(dim=1, stable=True)
-            nearest[rows] = ordered.indices[:, : nearest.shape[1]]
-            furthest[rows] = ordered.values[:, -1]
+            block = self.distances.rows(rows)
+            nearest[rows, : self.count] = nearest_in_order(block, self.count)
+            furthest[rows] = block.amax(dim=1)
         return Found(nearest[:, : self.count], furthest, self.query_gallery)
 
 
 def _tiles(num_queries: int, num_rows: int, memory: int) -> Iterator[tuple[slice, slice]]:
     """Tiles on and above the diagonal; none has both queries and gallery among its rows."""
-    side = max(1, min(_MAX_SIDE, int((memory / 16) ** 0.5)))
+    side = max(1, int((memory / 16) ** 0.5))
     edges = [*range(0, num_queries, side), *range(num_queries, num_rows, side), num_rows]
     ranges = [slice(*ends) for ends in pairwise(edges)]
     return combinations_with_replacement(ranges, 2)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnifier_plugin.evaluation.neighbours import in_order, last_is_tied
+from magnifier_plugin.evaluation.neighbours import nearest_in_order
 from magnifier_plugin.evaluation.search import SquaredDistances, search
 
 # A row that is at distance 0 from all others stays at 0.
@@ -68,15 +68,12 @@ class MatrixSource:
         self.block_rows = max(1, memory // (32 * self.num_rows))
 
     def nearest(self, count: int) -> Tensor:
-        parts = []
-        for start in range(0, self.num_rows, self.block_rows):
-            block = self._rows(start, start + self.block_rows)
-            kept = block.topk(min(count + 1, self.num_rows), dim=1, largest=False)
-            keys, indices = in_order(*kept)
-            tied = last_is_tied(keys, count)
-            indices[tied] = block[tied].argsort(dim=1, stable=True)[:, : indices.shape[1]]
-            parts.append(indices[:, :count])
-        return torch.cat(parts)
+        return torch.cat(
+            [
+                nearest_in_order(self._rows(start, start + self.block_rows), count)
+                for start in range(0, self.num_rows, self.block_rows)
+            ]
+        )
 
     def between(self, start: int, offsets: Tensor, columns: Tensor) -> Tensor:
         parts = []
