@@ -145,6 +145,21 @@ class TestRuns:
         assert script.main(["-s", "market1501", "-a", "resnet18", *map(str, argv)]) == 0
         assert "market1501" in json.loads((tmp_path / "results.json").read_text())["results"]
 
+    def test_rendered_folder_as_market1501(self, tmp_path):
+        """`-s synthetic` renders and converts; `-s market1501` reads the same files."""
+        small = "synthetic.identities 8 synthetic.cameras 2 synthetic.height 64 synthetic.width 32"
+        root = tmp_path / "data"
+        where = ["--root", root, "data.save_dir", tmp_path / "log", *TINY]
+        assert run("-s", "synthetic", *where, *small.split()) == 0
+        masks = root / "synthetic" / "mask_labels"
+        where[1] = root / "synthetic"
+        assert run(*where, "masks.dir", masks, "data.save_dir", tmp_path / "again") == 0
+        results = [
+            json.loads((tmp_path / folder / "results.json").read_text())["results"]
+            for folder in ("log", "again")
+        ]
+        assert results[0]["synthetic"]["queries"] == results[1]["market1501"]["queries"] == 8
+
     @pytest.mark.slow
     def test_real_crops_through_the_papers_configuration(self, tmp_path):
         if not CROPS.is_dir():
