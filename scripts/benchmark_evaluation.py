@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
     add("--device", default="cpu", help="for this package (default: %(default)s)")
     add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")
-    add("--memory", type=float, help="GiB that re-ranking works in (default: 1/16, on a GPU 2)")
+    add("--memory", type=float, help="GiB that re-ranking works in (default: 1/64, on a GPU 2)")
     add("--only", action="store_true", help="measure this package only, not torchreid")
     add("--growth", metavar="FILE.png", help="re-rank 5 k to 94 k images and draw the cost")
 

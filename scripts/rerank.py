@@ -58,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--lambda", dest="lambda_value", type=float, default=0.3, help="weight of the distance")
     add("--form", choices=FORMS, default=FORMS[0], help="of the distance (default: %(default)s)")
     add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")
-    add("--memory", type=float, help="GiB to work in (default: 1/16 on a CPU, else 2)")
+    add("--memory", type=float, help="GiB to work in (default: 1/64 on a CPU, else 2)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     add("--cuhk03", action="store_true", help="the single-gallery-shot metric of CUHK03")
     add("--seed", type=int, default=0, help="of CUHK03's draws (default: %(default)s)")

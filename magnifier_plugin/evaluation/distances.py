@@ -1,11 +1,16 @@
 """Distances between embeddings, the same numbers as torchreid's `compute_distance_matrix`."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from magnifier_plugin.evaluation.checks import as_features
 
+_NORM_ROWS = 256  # rows of features whose squares stay in the cache
+_BLOCK_BYTES = 2**26  # of distances that are computed at a time
 
+
+@torch.no_grad()
 def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
     """All distances between two sets of embeddings.
 
@@ -15,19 +20,57 @@ def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -
         metric: "euclidean" is the *squared* Euclidean distance, "cosine" is 1 - cosine; both names
             as in torchreid.
     Returns:
-        float32 [Q, G].
+        float32 [Q, G]; rounding can leave a distance slightly below 0.
     Raises:
         ValueError: the features fail `as_features`, or the metric is unknown.
     """
     query, gallery = as_features(query, gallery)
     if metric == "euclidean":
-        return squared_euclidean(query, gallery)
-    if metric == "cosine":
-        return (F.normalize(query) @ F.normalize(gallery).T).neg_().add_(1)
+        return _in_blocks(query, gallery, square_norms(query), square_norms(gallery))
+    if metric == "cosine":  # of vectors of length 1 it is half the squared Euclidean distance
+        ones = query.new_ones(len(query)), query.new_ones(len(gallery))
+        return _in_blocks(F.normalize(query), F.normalize(gallery), *ones).div_(2)
     raise ValueError(f"metric: expected 'euclidean' or 'cosine', got {metric!r}")
 
 
-def squared_euclidean(query: Tensor, gallery: Tensor) -> Tensor:
-    """|q|² + |g|² - 2 q·g in float32 [Q, G]; rounding can leave a distance slightly below 0."""
-    distances = query.square().sum(1)[:, None] + gallery.square().sum(1)
-    return distances.addmm_(query, gallery.T, alpha=-2)
+def square_norms(features: Tensor) -> Tensor:
+    """|x|² of each row, float32 [N]."""
+    return torch.cat([block.square().sum(dim=1) for block in features.split(_NORM_ROWS)])
+
+
+def squared_distances(
+    rows: Tensor, others: Tensor, row_norms: Tensor, other_norms: Tensor
+) -> Tensor:
+    """|x|² + |y|² - 2 x·y of all rows [m, D] and others [n, D], float32 [m, n].
+
+    Args:
+        rows, others: float32.
+        row_norms, other_norms: their `square_norms`.
+    """
+    distances = row_norms[:, None] + other_norms
+    if not _onednn_pays(rows):
+        return distances.addmm_(rows, others.T, alpha=-2)
+    return distances.sub_(F.linear(rows.to_mkldnn(), others).to_dense(), alpha=2)
+
+
+def _in_blocks(query: Tensor, gallery: Tensor, *norms: Tensor) -> Tensor:
+    """`squared_distances` that needs little memory besides its result."""
+    result = query.new_empty(len(query), len(gallery))
+    block_rows = max(1, _BLOCK_BYTES // (4 * len(gallery)))
+    parts = (tensor.split(block_rows) for tensor in (result, query, norms[0]))
+    for block, rows, row_norms in zip(*parts, strict=True):
+        block.copy_(squared_distances(rows, gallery, row_norms, norms[1]))
+    return result
+
+
+def _onednn_pays(features: Tensor) -> bool:
+    """Whether to multiply float32 by oneDNN.
+
+    The BLAS that torch calls leaves AVX-512 alone on AMD's processors, oneDNN does not and is twice
+    as fast there.
+    """
+    return (
+        features.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )

@@ -53,7 +53,7 @@ def rerank(
             repairs all that its rounding could have changed: the neighbours are those of "float32",
             but for distances that float32 itself cannot tell apart. "auto" takes it where it pays.
         memory: GiB to work in, beside the features (twice), lists of neighbours and the result;
-            None for 1/16 on a CPU, where blocks then stay in its cache, and 2 elsewhere.
+            None for 1/64 on a CPU, where blocks then stay in its cache, and 2 elsewhere.
     Returns:
         float32 [Q, G], on the features' device, a numpy array if the query features are one.
     Raises:
@@ -136,7 +136,7 @@ def _check(k1: int, k2: int, lambda_value: float, form: str, num_rows: int) -> N
 
 def _in_bytes(memory: float | None, device: torch.device) -> int:
     if memory is None:
-        memory = 1 / 16 if device.type == "cpu" else 2
+        memory = 1 / 64 if device.type == "cpu" else 2
     if not memory > 0:
         raise ValueError(f"memory: expected GiB above 0, got {memory}")
     return int(memory * _GIB)

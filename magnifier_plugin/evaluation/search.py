@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from magnifier_plugin.evaluation.distances import square_norms, squared_distances
 from magnifier_plugin.evaluation.neighbours import Nearest, in_order, last_is_tied, nearest_in_order
 from magnifier_plugin.evaluation.rounded import RoundedFeatures
 from magnifier_plugin.evaluation.sparse import dot_products
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 256  # rows of features whose squares stay in the cache
 _HOPELESS = 0.1  # share of doubtful rows above which float32 for all is cheaper
 
 
@@ -25,19 +25,16 @@ class SquaredDistances:
 
     def __init__(self, features: Tensor):
         self.features = features
-        self.square_norms = torch.cat([b.square().sum(dim=1) for b in features.split(_BLOCK)])
+        self.square_norms = square_norms(features)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         """float32 [rows, columns]."""
-        tile = self.square_norms[rows, None] + self.square_norms[columns]
-        tile.addmm_(self.features[rows], self.features[columns].T, alpha=-2).clamp_(min=0)
+        tile = self._between(rows, columns)
         return tile.fill_diagonal_(0) if rows == columns else tile
 
     def rows(self, rows: Tensor) -> Tensor:
         """From chosen rows, int64 [b], to all: float32 [b, N]."""
-        distances = self.square_norms[rows, None] + self.square_norms
-        distances.addmm_(self.features[rows], self.features.T, alpha=-2).clamp_(min=0)
-        return distances.scatter_(1, rows[:, None], 0)
+        return self._between(rows, slice(None)).scatter_(1, rows[:, None], 0)
 
     def pairs(self, start: int, offsets: Tensor, columns: Tensor) -> Tensor:
         """From row start + i to each of columns[offsets[i] : offsets[i + 1]], float32 [columns]."""
@@ -46,6 +43,14 @@ class SquaredDistances:
         rows = torch.repeat_interleave(offsets.diff()) + start
         distances = self.square_norms[rows] + self.square_norms[columns] - 2 * products
         return distances.clamp_(min=0).masked_fill_(rows == columns, 0)
+
+    def _between(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        return squared_distances(
+            self.features[rows],
+            self.features[columns],
+            self.square_norms[rows],
+            self.square_norms[columns],
+        ).clamp_(min=0)
 
 
 class Found(NamedTuple):
