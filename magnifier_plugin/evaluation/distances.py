@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from magnifier_plugin.evaluation.checks import as_features
 
 _NORM_ROWS = 256  # rows of features whose squares stay in the cache
-_BLOCK_BYTES = 2**26  # of distances that are computed at a time
+_BLOCK_BYTES = 2**24  # of distances that are computed at a time
 
 
 @torch.no_grad()
@@ -39,15 +39,20 @@ def square_norms(features: Tensor) -> Tensor:
 
 
 def squared_distances(
-    rows: Tensor, others: Tensor, row_norms: Tensor, other_norms: Tensor
+    rows: Tensor,
+    others: Tensor,
+    row_norms: Tensor,
+    other_norms: Tensor,
+    out: Tensor | None = None,
 ) -> Tensor:
     """|x|² + |y|² - 2 x·y of all rows [m, D] and others [n, D], float32 [m, n].
 
     Args:
         rows, others: float32.
         row_norms, other_norms: their `square_norms`.
+        out: where to put the result, None for a new tensor.
     """
-    distances = row_norms[:, None] + other_norms
+    distances = torch.add(row_norms[:, None], other_norms, out=out)
     if not _onednn_pays(rows):
         return distances.addmm_(rows, others.T, alpha=-2)
     return distances.sub_(F.linear(rows.to_mkldnn(), others).to_dense(), alpha=2)
@@ -59,7 +64,7 @@ def _in_blocks(query: Tensor, gallery: Tensor, *norms: Tensor) -> Tensor:
     block_rows = max(1, _BLOCK_BYTES // (4 * len(gallery)))
     parts = (tensor.split(block_rows) for tensor in (result, query, norms[0]))
     for block, rows, row_norms in zip(*parts, strict=True):
-        block.copy_(squared_distances(rows, gallery, row_norms, norms[1]))
+        squared_distances(rows, gallery, row_norms, norms[1], out=block)
     return result
 
 
