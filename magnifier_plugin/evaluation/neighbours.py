@@ -1,7 +1,10 @@
 """Each row's nearest and furthest rows, kept while distances come by in tiles."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _GROUP = 8  # columns whose smallest key is looked at before they are
 
@@ -20,29 +23,29 @@ class Nearest:
         self.indices = torch.zeros(num_rows, count, dtype=torch.int64, device=device)
 
     def show(self, rows: slice, columns: slice, keys: Tensor) -> None:
-        """Takes the keys of `rows` towards `columns`, float32 [rows, columns], each pair once."""
-        count = self.keys.shape[1]
-        hopeful = self._hopeful(rows, keys)
-        shown = torch.cat([self.keys[rows], keys.gather(1, hopeful)], dim=1)
-        indices = torch.cat([self.indices[rows], hopeful + columns.start], dim=1)
-        self.keys[rows], kept = shown.topk(count, dim=1, largest=False, sorted=False)
-        self.indices[rows] = indices.gather(1, kept)
-
-    def _hopeful(self, rows: slice, keys: Tensor) -> Tensor:
-        """Columns that may hold some of the smallest keys, int64 [rows, C].
+        """Takes the keys of `rows` towards `columns`, float32 [rows, columns], each pair once.
 
         A group of columns whose smallest key does not beat the largest that is kept has nothing to
         offer, and of the others only as many can matter as keys are kept.
         """
-        num_groups = keys.shape[1] // _GROUP
-        least = keys[:, : num_groups * _GROUP].unflatten(1, (_GROUP, num_groups)).amin(dim=1)
+        if spare := -keys.shape[1] % _GROUP:
+            keys = F.pad(keys, (0, spare), value=torch.inf)
+        groups = keys.unflatten(1, (_GROUP, -1))  # a group's columns lie apart
+        least = reduce(torch.minimum, groups.unbind(1)).contiguous()  # fast for transposed keys too
         beaten = least < self.keys[rows].amax(dim=1, keepdim=True)
-        most = min(int(beaten.sum(dim=1).amax()), self.keys.shape[1])
-        groups = least.topk(most, dim=1, largest=False, sorted=False).indices
-        members = torch.arange(_GROUP, device=keys.device)[:, None] * num_groups
-        rest = torch.arange(num_groups * _GROUP, keys.shape[1], device=keys.device)
-        members = (groups[:, None, :] + members).flatten(1)
-        return torch.cat([members, rest.expand(len(keys), -1)], dim=1)
+        own = beaten.any(dim=1).nonzero().flatten()
+        if len(own) == 0:
+            return
+        count = self.keys.shape[1]
+        most = min(int(beaten.sum(dim=1).amax()), count)
+        best = least[own].topk(most, dim=1, largest=False, sorted=False).indices
+        members = torch.arange(_GROUP, device=keys.device)[:, None] * least.shape[1]
+        hopeful = (best[:, None, :] + members).flatten(1)
+        kept = own + rows.start
+        shown = torch.cat([self.keys[kept], keys[own[:, None], hopeful]], dim=1)
+        indices = torch.cat([self.indices[kept], hopeful + columns.start], dim=1)
+        self.keys[kept], chosen = shown.topk(count, dim=1, largest=False, sorted=False)
+        self.indices[kept] = indices.gather(1, chosen)
 
 
 def in_order(keys: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -120,12 +120,11 @@ class _Search:
             tile = self.distances.tile(rows, columns)
         if rows.start < self.num_queries <= columns.start:
             self.query_gallery[rows, among_gallery[1]] = tile
-        both_ways = [(rows, columns, tile)]
-        if rows != columns:
-            both_ways.append((columns, rows, tile.T.clone(memory_format=torch.contiguous_format)))
-        for own, others, keys in both_ways:
-            self.near.show(own, others, keys)
-            self.far.show(own, others, keys.neg_())
+        both_ways = [(rows, columns, tile), (columns, rows, tile.T)][: 1 + (rows != columns)]
+        for kept in (self.near, self.far):
+            for own, others, keys in both_ways:
+                kept.show(own, others, keys)
+            tile.neg_()
 
     def refine(self, rows: slice) -> None:
         """Makes the rounded distances of rows exact, and marks the rows where this may fail."""
