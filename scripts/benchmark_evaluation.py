@@ -7,6 +7,7 @@ and libraries included.
 
 import argparse
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from measuring import GIB, Run, Stopwatch, in_own_process, machine
 from torch import Tensor
 
@@ -199,25 +201,34 @@ def grow(args: argparse.Namespace) -> None:
         done = in_own_process(run_ours, size, args)
         points.append((size.queries + size.gallery, done.result.seconds[RERANKING], done.peak))
         rows.append([f"{points[-1][0]:,}", f"{points[-1][1]:.1f} s", f"{done.peak:.2f} GiB"])
-        print(f"{rows[-1]}", flush=True)
+        print(f"{rows[-1][0]} images are done", file=sys.stderr)
+    print(f"2,048 dimensions unless --dim is given; {machine(args.device)}\n")
     print(markdown(("images", "re-ranking", "peak memory"), rows))
     draw(points, args.growth)
+    print(f"Drawn: {args.growth}")
 
 
 def draw(points: list[tuple[int, float, float]], path: str) -> None:
-    """Seconds and memory over the number of images, both axes logarithmic."""
-    images, seconds, memory = zip(*points, strict=True)
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.loglog(images, seconds, "o-", label="seconds")
-    axes.loglog(images, memory, "s-", label="peak memory, GiB")
-    axes.loglog(images, [seconds[0] * (n / images[0]) ** 2 for n in images], ":", label="square")
-    axes.set_xlabel("query and gallery images")
-    axes.set_title("Re-ranking from features")
-    axes.legend()
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
-    print(f"Drawn: {path}")
+    """Seconds and memory over the number of images, all axes logarithmic."""
+    images, *values = zip(*points, strict=True)
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    titles = "re-ranking, seconds", "peak memory of the process, GiB"
+    for axes, title, costs in zip(figure.subplots(1, 2), titles, values, strict=True):
+        axes.loglog(images, costs, "o-", clip_on=False)
+        for x, y in zip(images, costs, strict=True):
+            axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="right")
+        axes.set_title(title)
+        axes.set_xlabel("images, query and gallery")
+        axes.set_xticks(images, [f"{n / 1000:.0f} k" for n in images], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.margins(0.1, 0.15)
+        axes.grid(alpha=0.3)
+    squares = [values[0][-1] * (n / images[-1]) ** 2 for n in images]
+    line = figure.axes[0].plot(images, squares, ":", color="grey", zorder=0)
+    figure.axes[0].legend(line, ["square of the images"])
+    figure.savefig(path, dpi=120)
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
