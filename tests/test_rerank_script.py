@@ -99,6 +99,12 @@ def test_ranking_file_breaks_ties_by_row_and_leaves_out_the_own_camera(tmp_path)
     assert [int(row["match"]) for row in rows] == [i % 2 for i in order]
 
 
+def test_nobody_left_writes_no_row(tmp_path):
+    ids = Ids(np.array([1]), np.array([0]), None), Ids(np.array([1, 1]), np.array([0, 0]), None)
+    write_ranking(tmp_path / "r.csv", torch.zeros(1, 2), *ids)
+    assert (tmp_path / "r.csv").read_text() == "query,rank,gallery,distance,match\n"
+
+
 def test_script_measures_cuhk03(files, capsys):
     assert main([*files.arguments(), "--k1", "6", "--cuhk03"]) == 0
     assert "| re-ranked |" in capsys.readouterr().out

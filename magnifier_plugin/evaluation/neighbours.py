@@ -75,5 +75,5 @@ def last_is_tied(keys: Tensor, count: int) -> Tensor:
         bool [N].
     """
     if keys.shape[1] == count:
-        return torch.zeros_like(keys[:, 0], dtype=torch.bool)
+        return keys.new_zeros(len(keys), dtype=torch.bool)
     return keys[:, count - 1] == keys[:, count]

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from magnifier_plugin.evaluation.features import Ids
+from magnifier_plugin.evaluation.neighbours import nearest_in_order
 
 COLUMNS = ("query", "rank", "gallery", "distance", "match")
 
@@ -40,20 +41,15 @@ def write_ranking(
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for row, distances in enumerate(distmat.cpu().numpy()):
-            order = np.argsort(distances, kind="stable")
-            matches = [""] * len(order)
+        for row, distances in enumerate(distmat.cpu()):
+            matches, kept = np.full(len(distances), ""), np.arange(len(distances))
             if query is not None and gallery is not None:
                 same = gallery.pids == query.pids[row]
-                order = order[~(same & (gallery.camids == query.camids[row]))[order]]
+                kept = np.flatnonzero(~same | (gallery.camids != query.camids[row]))
                 matches = same.astype(int)
-            for rank, column in enumerate(order[:top], start=1):
+            nearest = nearest_in_order(distances[None, kept], min(top, len(kept)))[0].numpy()
+            for rank, column in enumerate(kept[nearest], start=1):
+                distance = f"{distances[column]:.6g}"
                 writer.writerow(
-                    (
-                        query_names[row],
-                        rank,
-                        gallery_names[column],
-                        f"{distances[column]:.6g}",
-                        matches[column],
-                    )
+                    (query_names[row], rank, gallery_names[column], distance, matches[column])
                 )
