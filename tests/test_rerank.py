@@ -7,9 +7,11 @@ import torch
 import torchreid
 from embeddings import clustered, duplicated, one_thread  # noqa: F401
 
+from magnifier_plugin.evaluation import distances
 from magnifier_plugin.evaluation.checks import as_features
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.rerank import rerank, rerank_distances
+from magnifier_plugin.evaluation.rounded import bfloat16_pays
 
 ONE_ROW = 2**-30  # GiB, so little memory that every block is one row
 
@@ -220,8 +222,14 @@ def test_bad_distances(change, message):
         rerank_distances(*given, k1=2, k2=2)
 
 
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+
+
+@pytest.mark.parametrize("by_onednn", [False, pytest.param(True, marks=needs_onednn)])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_distance_matrix_equals_torchreid(metric):
+def test_distance_matrix_equals_torchreid(metric, by_onednn, monkeypatch):
+    monkeypatch.setattr(distances, "_onednn_pays", lambda features: by_onednn)
+    monkeypatch.setattr(distances, "_BLOCK_BYTES", 80)  # two rows
     query, gallery = torch.randn(5, 7), torch.randn(9, 7)
     expected = torchreid.metrics.compute_distance_matrix(query, gallery, metric)
     torch.testing.assert_close(distance_matrix(query, gallery, metric), expected)
@@ -230,6 +238,12 @@ def test_distance_matrix_equals_torchreid(metric):
     torch.testing.assert_close(
         half, distance_matrix(query.bfloat16().float(), gallery.bfloat16().float(), metric)
     )
+
+
+@pytest.mark.parametrize(("amx", "dim"), [(True, 2048), (True, 64), (False, 2048)])
+def test_auto_searches_in_bfloat16_where_it_pays(amx, dim, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    assert bfloat16_pays(torch.zeros(1, dim)) == (amx and dim == 2048)
 
 
 def test_unknown_metric():
