@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from magnifier_plugin.evaluation.sorting import sort_rows
-from magnifier_plugin.evaluation.sparse import square, without_beta_warning
+from magnifier_plugin.evaluation.sparse import square, without_sparse_warnings
 
 # Rows `start` and following, CSR offsets, columns → distances of these pairs.
 Between = Callable[[int, Tensor, Tensor], Tensor]
@@ -74,7 +74,7 @@ def expand_locally(encoding: Tensor, indices: Tensor, k2: int) -> Tensor:
     columns = indices[:, :k2].flatten()
     rows = torch.arange(num_rows, device=indices.device).repeat_interleave(k2)
     mean = square(rows, columns, torch.full_like(rows, 1 / k2, dtype=encoding.dtype), num_rows)
-    with without_beta_warning():
+    with without_sparse_warnings():
         return torch.sparse.mm(mean, encoding).coalesce()
 
 

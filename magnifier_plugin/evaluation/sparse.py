@@ -9,10 +9,13 @@ from torch import Tensor
 
 
 @contextmanager
-def without_beta_warning() -> Iterator[None]:
-    """Silences "sparse CSR tensor support is in beta", which torch's own sparse.mm sets off too."""
+def without_sparse_warnings() -> Iterator[None]:
+    """Silences that sparse CSR is in beta, and unchecked even where the call says so.
+
+    torch's own sparse.mm sets them off too.
+    """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
+        warnings.filterwarnings("ignore", "Sparse (CSR tensor|invariant)", UserWarning)
         yield
 
 
@@ -34,7 +37,7 @@ def dot_products(rows: Tensor, others: Tensor, offsets: Tensor, columns: Tensor)
     Returns:
         float32 [P].
     """
-    with without_beta_warning():
+    with without_sparse_warnings():
         pattern = torch.sparse_csr_tensor(
             offsets,
             columns,
