@@ -21,9 +21,10 @@ def without_sparse_warnings() -> Iterator[None]:
 
 def square(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Tensor:
     """A coalesced COO tensor [size, size] of entries whose places are known to be inside."""
-    return torch.sparse_coo_tensor(
-        torch.stack([rows, columns]), values, (size, size), check_invariants=False
-    ).coalesce()
+    with without_sparse_warnings():
+        return torch.sparse_coo_tensor(
+            torch.stack([rows, columns]), values, (size, size), check_invariants=False
+        ).coalesce()
 
 
 def dot_products(rows: Tensor, others: Tensor, offsets: Tensor, columns: Tensor) -> Tensor:
