@@ -119,7 +119,8 @@ def _test(cfg: Node) -> None:
     cfg.test.rerank_k2 = 6  # rows that local query expansion averages
     cfg.test.rerank_lambda = 0.3  # weight of the original distance, 0..1
     cfg.test.flip = False  # average an image's and its mirror image's embedding (ours)
-    cfg.test.cache = ""  # folder to keep embeddings in, so that testing again takes seconds (ours)
+    # Folder to keep the last test's embeddings in, so that testing again takes seconds (ours).
+    cfg.test.cache = ""
     cfg.test.visrank = False  # save the ranking of each query as a picture (test.evaluate)
     cfg.test.visrank_topk = 10
 

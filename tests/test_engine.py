@@ -297,6 +297,12 @@ class TestEdges:
         monkeypatch.setattr(TinyBackbone, "__init__", louder(TinyBackbone.__init__))
         assert test_and_count()[0] == first
 
+    def test_only_the_last_test_is_cached(self, market_folder, tmp_path):
+        engine = make_engine(market_folder, cache=tmp_path / "cache")
+        engine.run(save_dir=str(tmp_path), eval_freq=1)
+        assert engine.max_epoch > 1
+        assert len(list((tmp_path / "cache").iterdir())) == 2  # query and gallery
+
     def test_reranking_during_training_and_its_numbers(self, market_folder, tmp_path):
         engine = make_engine(market_folder, rerank_during_training=True)
         engine.run(save_dir=str(tmp_path), max_epoch=1)

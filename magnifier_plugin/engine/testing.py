@@ -41,7 +41,8 @@ class EvaluatingEngine(torchreid.engine.Engine):
         amp: bf16 mixed precision: "on", "off", or "auto" where the device computes in bf16.
         channels_last: likewise, the memory format.
         flip: average the embeddings of an image and its mirror image.
-        cache: folder to keep embeddings in; "" keeps none.
+        cache: folder to keep the last test's embeddings in, so that testing the same weights again
+            takes seconds; "" keeps none.
         rerank_during_training: re-rank in the tests during a training too.
         rerank_k1, rerank_k2, rerank_lambda: of k-reciprocal re-ranking, see `rerank`.
         rankings: draw the rankings of so many queries of each target in the last test.
@@ -140,6 +141,7 @@ class EvaluatingEngine(torchreid.engine.Engine):
         logger.info(describe("Results", ranking, ranks))
         result = summarise(ranking, ranks)
         if rerank or self._reranks_now():
+            del distmat  # of a large gallery the two would not fit side by side
             distmat = self._rerank(query.features, gallery.features, dist_metric)
             reranked = evaluate(distmat, *ids, max_rank=max(50, *ranks))
             logger.info(describe("Results with re-ranking", reranked, ranks))
@@ -153,7 +155,7 @@ class EvaluatingEngine(torchreid.engine.Engine):
         """Embed a loader's images, or take what was kept of them."""
         cache, images = FeatureCache(self.cache), getattr(loader.dataset, "data", None)
         path = None
-        if self.cache and images is not None:
+        if self.cache and images is not None and self._is_last_test():
             settings = {"flip": self.flip, "amp": self.amp, "transform": str(self._transform)}
             path = cache.path(model_fingerprint(self.model), images, settings)
         embeddings = cache.read(path) if path else None

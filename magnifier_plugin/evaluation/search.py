@@ -120,11 +120,14 @@ class _Search:
             tile = self.distances.tile(rows, columns)
         if rows.start < self.num_queries <= columns.start:
             self.query_gallery[rows, among_gallery[1]] = tile
-        both_ways = [(rows, columns, tile), (columns, rows, tile.T)][: 1 + (rows != columns)]
-        for kept in (self.near, self.far):
-            for own, others, keys in both_ways:
-                kept.show(own, others, keys)
-            tile.neg_()
+        views = [(rows, columns, tile)]
+        if rows != columns:
+            views.append((columns, rows, tile.T))
+        for view in views:
+            self.near.show(*view)
+        tile.neg_()
+        for view in views:
+            self.far.show(*view)
 
     def refine(self, rows: slice) -> None:
         """Makes the rounded distances of rows exact, and marks the rows where this may fail."""
