@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 from measuring import GIB, Run, Stopwatch, in_own_process, machine
 from torch import Tensor
 
@@ -222,6 +222,7 @@ def draw(points: list[tuple[int, float, float]], path: str) -> None:
         axes.set_xticks(images, [f"{n / 1000:.0f} k" for n in images], minor=False)
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.margins(0.1, 0.15)
         axes.grid(alpha=0.3)

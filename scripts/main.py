@@ -29,6 +29,7 @@ from magnifier_plugin.engine.console import logged_to
 from magnifier_plugin.engine.engine import ImageMagnifierEngine
 from magnifier_plugin.engine.report import results_table, save_pictures
 from magnifier_plugin.engine.testing import EvaluatingEngine
+from magnifier_plugin.evaluation.distances import METRICS
 
 LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 WORDS = ("use_gpu", "amp", "channels_last")  # the keys without a dot
@@ -107,6 +108,10 @@ def check(cfg: CfgNode) -> None:
         raise ConfigError(
             f"data.k_tfm: no engine here takes several views of an image, got {cfg.data.k_tfm}"
         )
+    if cfg.test.dist_metric not in METRICS:
+        raise ConfigError(f"test.dist_metric: expected {METRICS}, got {cfg.test.dist_metric!r}")
+    if not cfg.test.ranks or not all(isinstance(r, int) and r > 0 for r in cfg.test.ranks):
+        raise ConfigError(f"test.ranks: expected numbers from 1, got {cfg.test.ranks}")
     if cfg.test.visrank and not cfg.test.evaluate:
         raise ConfigError("test.visrank: draws in a test only; add test.evaluate True")
 
@@ -119,6 +124,8 @@ def prepare(cfg: CfgNode) -> Any:
     if path := cfg.model.load_weights:
         loaded, left = load_matching(model, read_checkpoint(path)["state_dict"], path)
         print(f"Loaded {loaded} tensors from {path}; {left} classifier tensors left untrained")
+    elif cfg.test.evaluate and not cfg.model.resume:
+        print("Testing a network that was not trained; model.load_weights FILE takes a checkpoint")
     common = {
         "use_gpu": cfg.use_gpu,
         "amp": cfg.amp,
@@ -175,7 +182,8 @@ def execute(cfg: CfgNode, engine: Any, start_epoch: int, common: dict[str, Any])
         rerank=cfg.test.rerank,
         **testing,
     )
-    print(f"\n{results_table(engine.results, before)}\n")
+    row = "trained" if engine.history else "tested"
+    print(f"\n{results_table(engine.results, before, row)}\n")
     pictures = save_pictures(engine, folder, curves=cfg.report.curves, regions=cfg.report.regions)
     for path in [folder / "results.json", *pictures]:
         print(path)

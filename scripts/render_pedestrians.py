@@ -9,6 +9,7 @@ A second call reuses what the first one rendered.
 import argparse
 import colorsys
 import json
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -141,9 +142,19 @@ def contact_sheet(folder: Path, rows: int) -> Image.Image:
     return sheet
 
 
-def main() -> None:
-    """Renders or reuses, and says how long it took."""
+def main() -> int:
+    """Renders or reuses, and says how long it took; returns the exit status."""
     arguments = parse_arguments()
+    try:
+        render(arguments)
+    except (ValueError, OSError) as error:
+        print(f"render_pedestrians.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def render(arguments: argparse.Namespace) -> None:
+    """What the arguments ask for."""
     options = chosen_options(arguments)
     before = (arguments.root / NAME / PARAMETERS).exists()
     started = time.perf_counter()
@@ -162,4 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ input cannot be used.
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from magnifier_plugin.evaluation.ranking_file import write_ranking
 from magnifier_plugin.evaluation.rerank import FORMS, SEARCHES, rerank
 
 RANKS = (1, 5, 10, 20)
+K1, K2 = 20, 6
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,8 +55,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", metavar="FILE.csv", help="write the re-ranked gallery of each query here")
     add("--top", type=int, default=50, help="gallery images of each query (default: %(default)s)")
     add("--metric", choices=("cosine", "euclidean"), default="cosine", help="(%(default)s)")
-    add("--k1", type=int, default=20, help="neighbours (default: %(default)s)")
-    add("--k2", type=int, default=6, help="of local query expansion (default: %(default)s)")
+    add("--k1", type=int, help=f"neighbours (default: {K1}, fewer where there are fewer images)")
+    add("--k2", type=int, help=f"of local query expansion (default: {K2}, likewise)")
     add("--lambda", dest="lambda_value", type=float, default=0.3, help="weight of the distance")
     add("--form", choices=FORMS, default=FORMS[0], help="of the distance (default: %(default)s)")
     add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")
@@ -67,6 +69,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--query-ids and --gallery-ids: give both or none")
     if not (args.query_ids or args.out):
         parser.error("nothing to do: give ids for metrics, or --out for a ranking file")
+    if args.top < 1:
+        parser.error(f"--top: expected at least 1, got {args.top}")
+    if args.out and (Path(args.out).suffix != ".csv" or Path(args.out).is_dir()):
+        parser.error(f"--out: expected a .csv file to write, got {args.out}")
+    if args.out and args.out in (args.query_ids, args.gallery_ids):
+        parser.error(f"--out: {args.out} is an input, and would be overwritten")
     return args
 
 
@@ -85,6 +93,15 @@ def read_ids(
             raise ValueError(
                 f"{path}: {len(ids.pids)} rows, but {features} has features of {count} images"
             )
+    for name in ("pids", "camids"):
+        texts = [getattr(ids, name).dtype.kind not in "iu" for ids in (query, gallery)]
+        if texts[0] != texts[1]:
+            paths = args.query_ids, args.gallery_ids
+            raise ValueError(
+                f"{paths[texts.index(True)]}: {name} are text (or have one value that is no "
+                f"integer), in {paths[texts.index(False)]} they are integers, so none would be "
+                "equal; write them alike"
+            )
     return query, gallery
 
 
@@ -99,12 +116,13 @@ def evaluate_and_write(
         plain = distance_matrix(query, gallery, args.metric)
         rows.append(("as they are", measure(args, plain, *ids)))
         del plain
+    num_images = len(query) + len(gallery)
     start = time.perf_counter()
     distmat = rerank(
         query,
         gallery,
-        args.k1,
-        args.k2,
+        min(K1, num_images - 1) if args.k1 is None else args.k1,
+        min(K2, num_images) if args.k2 is None else args.k2,
         args.lambda_value,
         form=args.form,
         search=args.search,

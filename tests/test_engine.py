@@ -297,6 +297,25 @@ class TestEdges:
         monkeypatch.setattr(TinyBackbone, "__init__", louder(TinyBackbone.__init__))
         assert test_and_count()[0] == first
 
+    def test_a_damaged_cache_is_written_again(self, market_folder, tmp_path, caplog):
+        make_engine(market_folder, cache=tmp_path / "cache").test(save_dir=str(tmp_path))
+        files = sorted((tmp_path / "cache").iterdir())
+        sizes = [file.stat().st_size for file in files]
+        for file in files:
+            file.write_bytes(file.read_bytes()[:1000])
+        with caplog.at_level("WARNING", "magnifier_plugin"):
+            make_engine(market_folder, cache=tmp_path / "cache").test(save_dir=str(tmp_path))
+        assert f"{files[0]} is damaged" in caplog.text
+        assert [file.stat().st_size for file in files] == sizes
+
+    def test_a_training_outlives_its_last_test(self, market_folder, tmp_path, monkeypatch):
+        engine = make_engine(market_folder, checkpoint_freq=1000)
+        monkeypatch.setattr(engine, "test", lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.run(save_dir=str(tmp_path))
+        assert engine.latest.name == f"model.pth.tar-{engine.max_epoch}"
+        assert engine.latest.is_file()
+
     def test_only_the_last_test_is_cached(self, market_folder, tmp_path):
         engine = make_engine(market_folder, cache=tmp_path / "cache")
         engine.run(save_dir=str(tmp_path), eval_freq=1)

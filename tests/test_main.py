@@ -77,6 +77,11 @@ class TestMistakes:
             ("data.type video", ["data.type"]),
             ("data.k_tfm 2", ["data.k_tfm"]),
             ("test.visrank True", ["test.evaluate True"]),
+            ("test.dist_metric manhattan", ["test.dist_metric", "euclidean", "manhattan"]),
+            ("test.ranks [0]", ["test.ranks", "from 1", "[0]"]),
+            ("test.rerank_lambda 3.0", ["rerank_lambda 3.0", "0..1"]),
+            ("test.rerank_k1 0", ["rerank_k1 0", "from 1"]),
+            ("test.cache README.md", ["README.md", "folder", "test.cache"]),
             ("train.lr_scheduler poly", ["single_step, multi_step, cosine"]),
         ],
     )

@@ -133,6 +133,39 @@ def test_script_says_what_is_wrong(files, capsys, changes, options, message):
     assert re.search(message, stderr)
 
 
+@pytest.mark.parametrize("spoilt", ["c1", "1.0"])
+def test_ids_that_could_never_be_equal_are_refused(files, capsys, spoilt):
+    text = (files.folder / "query.csv").read_text().splitlines()
+    text[3] = f"{text[3].split(',')[0]},{spoilt},query2"
+    (files.folder / "query.csv").write_text("\n".join(text))
+    assert main(files.arguments()) == 2
+    assert re.search("query.csv: camids are text .* in .*gallery.csv", capsys.readouterr().err)
+
+
+def test_default_k1_fits_few_images(files, tmp_path):
+    for name in ("query", "gallery"):
+        np.save(tmp_path / f"{name}.npy", np.eye(5, dtype=np.float32))
+    few = [f"{tmp_path}/query.npy", "--gallery", f"{tmp_path}/gallery.npy"]
+    assert main(["--query", *few, "--out", f"{tmp_path}/r.csv"]) == 0
+    assert main(["--query", *few, "--out", f"{tmp_path}/r.csv", "--k1", "20"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top", "0"], "--top: expected at least 1, got 0"),
+        (["--out", "query.npy"], "--out: expected a .csv file"),
+        (["--out", "IDS"], "query.csv is an input"),
+    ],
+)
+def test_script_refuses_at_once(files, capsys, options, message):
+    options = [files.folder / "query.csv" if word == "IDS" else word for word in options]
+    with pytest.raises(SystemExit) as stopped:
+        main([*files.arguments(), *map(str, options)])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["--query-ids", "--gallery-ids"])
 def test_script_wants_both_ids(files, missing):
     arguments = files.arguments()

@@ -208,5 +208,6 @@ class ImageMagnifierEngine(SavingEngine):
         entry = {"epoch": self.epoch + 1, "stage": self.stage, "lr": self.get_current_lr()}
         self.history.append(entry | {name: mean for name, (_, mean) in losses.items()})
         self.update_lr()
-        if (self.epoch + 1) % self.checkpoint_freq == 0:
+        # The last one too: whatever happens in the test that follows, the training is kept.
+        if (self.epoch + 1) % self.checkpoint_freq == 0 or self.epoch + 1 == self.max_epoch:
             self.save_checkpoint()

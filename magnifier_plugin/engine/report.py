@@ -16,23 +16,24 @@ from magnifier_plugin.visualize.regions import region_sheet, save_sheet
 Results = Mapping[str, Mapping[str, Any]]
 
 
-def results_table(trained: Results, untrained: Results | None = None) -> str:
+def results_table(results: Results, untrained: Results | None = None, row: str = "trained") -> str:
     """Results of every target, in %, as Markdown.
 
     Args:
-        trained: an engine's `results`.
+        results: an engine's.
         untrained: those before the training; then how much of the way to 100 % was closed is said.
+        row: what to call the results.
     """
-    columns = [name for name in next(iter(trained.values())) if name.startswith(("mAP", "rank-"))]
+    columns = [name for name in next(iter(results.values())) if name.startswith(("mAP", "rank-"))]
     lines = [f"| data set | | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
     notes = []
-    for target, result in trained.items():
-        rows = {"untrained": (untrained or {}).get(target), "trained": result}
-        rows["trained, re-ranked"] = result.get("reranked")
-        for row, numbers in rows.items():
+    for target, result in results.items():
+        rows = {"untrained": (untrained or {}).get(target), row: result}
+        rows[f"{row}, re-ranked"] = result.get("reranked")
+        for name, numbers in rows.items():
             if numbers:
                 cells = " | ".join(f"{100 * numbers[column]:.1f}" for column in columns)
-                lines.append(f"| {target} | {row} | {cells} |")
+                lines.append(f"| {target} | {name} | {cells} |")
         if rows["untrained"]:
             start, end = rows["untrained"]["mAP"], result["mAP"]
             notes.append(

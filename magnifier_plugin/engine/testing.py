@@ -47,6 +47,8 @@ class EvaluatingEngine(torchreid.engine.Engine):
         rerank_k1, rerank_k2, rerank_lambda: of k-reciprocal re-ranking, see `rerank`.
         rankings: draw the rankings of so many queries of each target in the last test.
         record: what to keep with the results and in checkpoints: configuration, seed.
+    Raises:
+        ValueError: a setting of re-ranking is out of its range, or the cache is no folder.
     """
 
     def __init__(
@@ -66,6 +68,13 @@ class EvaluatingEngine(torchreid.engine.Engine):
         rankings: int = 0,
         record: Mapping[str, Any] | None = None,
     ) -> None:
+        if rerank_k1 < 1 or rerank_k2 < 1 or not 0 <= rerank_lambda <= 1:
+            raise ValueError(
+                "re-ranking: expected k1 and k2 from 1 and lambda in 0..1, got rerank_k1 "
+                f"{rerank_k1}, rerank_k2 {rerank_k2}, rerank_lambda {rerank_lambda}"
+            )
+        if cache and Path(cache).exists() and not Path(cache).is_dir():
+            raise ValueError(f"{cache}: expected a folder to keep embeddings in (test.cache)")
         super().__init__(datamanager, use_gpu)
         self.device = torch.device("cuda" if self.use_gpu else "cpu")
         self.amp = resolve_switch(amp, self.device, "amp")

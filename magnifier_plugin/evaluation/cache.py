@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import torch
 from torch import nn
 
 from magnifier_plugin.evaluation.evaluator import Embeddings
+
+logger = logging.getLogger(__name__)
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -51,11 +55,16 @@ class FeatureCache:
         return self.folder / f"{digest.hexdigest()}.pt"
 
     def read(self, path: Path) -> Embeddings | None:
-        """The embeddings of a file, None if there is no such file."""
+        """The embeddings of a file, None if there is no such file or it is damaged."""
         if not path.is_file():
             return None
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        ids = (content[name].numpy() for name in ("pids", "camids"))
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            ids = [content[name].numpy() for name in ("pids", "camids")]
+        except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
+            logger.warning("%s is damaged (%s), its features are extracted again", path, reason)
+            return None
         return Embeddings(content["features"], *ids)
 
     def write(self, path: Path, embeddings: Embeddings) -> None:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from magnifier_plugin.evaluation.checks import as_features
 
+METRICS = ("euclidean", "cosine")
 _NORM_ROWS = 256  # rows of features whose squares stay in the cache
 _BLOCK_BYTES = 2**24  # of distances that are computed at a time
 
