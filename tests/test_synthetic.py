@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torchreid
+from mask_inputs import script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import read_iuv
@@ -171,6 +172,16 @@ def test_what_is_there_is_reused(rendered, monkeypatch):
     assert ensure_rendered(rendered.parent, TINY) == rendered
     assert ensure_rendered(str(rendered.parent)) == rendered
     assert {file: file.stat().st_mtime_ns for file in rendered.rglob("*")} == before
+
+
+def test_script_says_that_other_options_were_rendered(rendered, capsys, monkeypatch):
+    arguments = ["render_pedestrians.py", "--root", str(rendered.parent), "--images", "3"]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert script("render_pedestrians").main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith("render_pedestrians.py: ")
+    assert "rendered with other options" in error
+    assert error.count("\n") == 1
 
 
 def test_other_options_are_refused(rendered):
