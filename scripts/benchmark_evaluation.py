@@ -202,7 +202,7 @@ def grow(args: argparse.Namespace) -> None:
         points.append((size.queries + size.gallery, done.result.seconds[RERANKING], done.peak))
         rows.append([f"{points[-1][0]:,}", f"{points[-1][1]:.1f} s", f"{done.peak:.2f} GiB"])
         print(f"{rows[-1][0]} images are done", file=sys.stderr)
-    print(f"2,048 dimensions unless --dim is given; {machine(args.device)}\n")
+    print(f"{size.dim:,} dimensions; {machine(args.device)}\n")
     print(markdown(("images", "re-ranking", "peak memory"), rows))
     draw(points, args.growth)
     print(f"Drawn: {args.growth}")

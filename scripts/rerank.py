@@ -19,14 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magnifier_plugin.evaluation.checks import as_features
-from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.distances import METRICS, distance_matrix
 from magnifier_plugin.evaluation.features import Ids, load_features, load_ids
 from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evaluate_ranking
 from magnifier_plugin.evaluation.ranking_file import write_ranking
-from magnifier_plugin.evaluation.rerank import FORMS, SEARCHES, rerank
+from magnifier_plugin.evaluation.rerank import FORMS, SEARCHES, fit_neighbours, rerank
 
 RANKS = (1, 5, 10, 20)
-K1, K2 = 20, 6
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,9 +53,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--gallery-ids", metavar="FILE", help="likewise, of the gallery")
     add("--out", metavar="FILE.csv", help="write the re-ranked gallery of each query here")
     add("--top", type=int, default=50, help="gallery images of each query (default: %(default)s)")
-    add("--metric", choices=("cosine", "euclidean"), default="cosine", help="(%(default)s)")
-    add("--k1", type=int, help=f"neighbours (default: {K1}, fewer where there are fewer images)")
-    add("--k2", type=int, help=f"of local query expansion (default: {K2}, likewise)")
+    add("--metric", choices=METRICS, default="cosine", help="(%(default)s)")
+    add("--k1", type=int, help="neighbours (default: 20, fewer where there are fewer images)")
+    add("--k2", type=int, help="of local query expansion (default: 6, likewise)")
     add("--lambda", dest="lambda_value", type=float, default=0.3, help="weight of the distance")
     add("--form", choices=FORMS, default=FORMS[0], help="of the distance (default: %(default)s)")
     add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")
@@ -73,7 +72,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--top: expected at least 1, got {args.top}")
     if args.out and (Path(args.out).suffix != ".csv" or Path(args.out).is_dir()):
         parser.error(f"--out: expected a .csv file to write, got {args.out}")
-    if args.out and args.out in (args.query_ids, args.gallery_ids):
+    inputs = [Path(path).resolve() for path in (args.query_ids, args.gallery_ids) if path]
+    if args.out and Path(args.out).resolve() in inputs:
         parser.error(f"--out: {args.out} is an input, and would be overwritten")
     return args
 
@@ -116,13 +116,13 @@ def evaluate_and_write(
         plain = distance_matrix(query, gallery, args.metric)
         rows.append(("as they are", measure(args, plain, *ids)))
         del plain
-    num_images = len(query) + len(gallery)
+    k1, k2 = fit_neighbours(len(query) + len(gallery))
     start = time.perf_counter()
     distmat = rerank(
         query,
         gallery,
-        min(K1, num_images - 1) if args.k1 is None else args.k1,
-        min(K2, num_images) if args.k2 is None else args.k2,
+        k1 if args.k1 is None else args.k1,
+        k2 if args.k2 is None else args.k2,
         args.lambda_value,
         form=args.form,
         search=args.search,

@@ -81,7 +81,7 @@ class TestMistakes:
             ("test.ranks [0]", ["test.ranks", "from 1", "[0]"]),
             ("test.rerank_lambda 3.0", ["rerank_lambda 3.0", "0..1"]),
             ("test.rerank_k1 0", ["rerank_k1 0", "from 1"]),
-            ("test.cache README.md", ["README.md", "folder", "test.cache"]),
+            (f"test.cache {__file__}", [__file__, "folder", "test.cache"]),
             ("train.lr_scheduler poly", ["single_step, multi_step, cosine"]),
         ],
     )

@@ -22,6 +22,7 @@ from magnifier_plugin.evaluation.cache import FeatureCache, model_fingerprint
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.evaluator import Embeddings, extract, normalise
 from magnifier_plugin.evaluation.ranking import evaluate_cuhk03, evaluate_ranking
+from magnifier_plugin.evaluation.rerank import fit_neighbours
 from magnifier_plugin.evaluation.rerank import rerank as rerank_features
 from magnifier_plugin.evaluation.summary import describe, summarise
 from magnifier_plugin.visualize.rankings import ranking_sheet, save_rankings
@@ -191,11 +192,10 @@ class EvaluatingEngine(torchreid.engine.Engine):
         # does not see a factor.
         if metric == "cosine":
             query, gallery = F.normalize(query), F.normalize(gallery)
-        largest = len(query) + len(gallery) - 1
-        k1 = min(self.rerank_k1, largest)
+        num_images = len(query) + len(gallery)
+        k1, k2 = fit_neighbours(num_images, self.rerank_k1, self.rerank_k2)
         if k1 < self.rerank_k1:
-            logger.info("Re-ranking with k1 %d: there are %d images in all", k1, largest + 1)
-        k2 = min(self.rerank_k2, largest + 1)
+            logger.info("Re-ranking with k1 %d: there are %d images in all", k1, num_images)
         return rerank_features(query, gallery, k1, k2, self.rerank_lambda)
 
     def _draw(

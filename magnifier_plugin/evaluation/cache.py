@@ -61,11 +61,11 @@ class FeatureCache:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             ids = [content[name].numpy() for name in ("pids", "camids")]
+            return Embeddings(content["features"], *ids)
         except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
             reason = str(error).partition("\n")[0]
             logger.warning("%s is damaged (%s), its features are extracted again", path, reason)
             return None
-        return Embeddings(content["features"], *ids)
 
     def write(self, path: Path, embeddings: Embeddings) -> None:
         """Write beside, then rename."""

@@ -31,7 +31,7 @@ def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -
     if metric == "cosine":  # of vectors of length 1 it is half the squared Euclidean distance
         ones = query.new_ones(len(query)), query.new_ones(len(gallery))
         return _in_blocks(F.normalize(query), F.normalize(gallery), *ones).div_(2)
-    raise ValueError(f"metric: expected 'euclidean' or 'cosine', got {metric!r}")
+    raise ValueError(f"metric: expected {' or '.join(map(repr, METRICS))}, got {metric!r}")
 
 
 def square_norms(features: Tensor) -> Tensor:

@@ -101,6 +101,11 @@ def rerank_distances(
     return result.numpy() if isinstance(q_g, np.ndarray) else result
 
 
+def fit_neighbours(num_images: int, k1: int = 20, k2: int = 6) -> tuple[int, int]:
+    """k1 and k2, made smaller where there are too few images of query and gallery, at least 2."""
+    return min(k1, num_images - 1), min(k2, num_images)
+
+
 def _rerank(source: Source, k1: int, k2: int, lambda_value: float, memory: int) -> Tensor:
     nearest = source.nearest(max(k1 + 1, k2))
     encoding = encode(nearest, source.between, k1, memory)
