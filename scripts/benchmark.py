@@ -9,10 +9,9 @@ Each side runs in a process of its own, one after the other; nothing else should
 import argparse
 import sys
 
-import benchmark_evaluation
-import benchmark_pooling
+from benchmarks import evaluation, pooling
 
-COMMANDS = {"evaluation": benchmark_evaluation, "pooling": benchmark_pooling}
+COMMANDS = {"evaluation": evaluation, "pooling": pooling}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,8 +13,15 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from magnifier_plugin.data.catalogue import dataset_class, plain_name, require_dataset
-from magnifier_plugin.data.doctor import Images, Lists, Problem, check_images, check_lists, many
+from magnifier_plugin.catalogue.inspection import (
+    Images,
+    Lists,
+    Problem,
+    check_images,
+    check_lists,
+    many,
+)
+from magnifier_plugin.catalogue.layouts import dataset_class, plain_name, require_dataset
 
 SHOWN = 20  # problems of a kind on the screen
 MARKS = {True: "error  ", False: "warning"}

@@ -14,17 +14,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from magnifier_plugin.data.catalogue import dataset_class, plain_name
-from magnifier_plugin.data.checking import (
+from magnifier_plugin.catalogue.layouts import dataset_class, plain_name
+from magnifier_plugin.data.annotated import MaskedDataset, masked
+from magnifier_plugin.masks.checking import (
     KINDS,
     WRONG,
     Finding,
     check_labels,
-    check_stamp,
+    check_manifest,
+    manifest_folder,
     mean_shares,
-    stamped_folder,
 )
-from magnifier_plugin.data.datasets import MaskedDataset, masked
 from magnifier_plugin.visualize.label_page import write_label_page
 
 # More of these are not named on the screen; the page has them.
@@ -90,9 +90,9 @@ def open_dataset(args: argparse.Namespace) -> MaskedDataset:
 
 def told_label_set(dataset: MaskedDataset, expected: str) -> tuple[str, bool]:
     """The label set in words, and whether it is not the expected one."""
-    folder = stamped_folder(dataset.labels.values())
+    folder = manifest_folder(dataset.labels.values())
     try:
-        stamp = check_stamp(folder, expected) if folder else None
+        stamp = check_manifest(folder, expected) if folder else None
     except ValueError as error:
         return str(error), True
     if stamp is None:

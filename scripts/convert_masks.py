@@ -27,9 +27,9 @@ from magnifier_plugin.annotators.detections import MIN_SCORE
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.annotators.source import Source
-from magnifier_plugin.data.conversion import Summary, convert
-from magnifier_plugin.data.matching import absolute, dataset_folder
-from magnifier_plugin.data.workers import cores
+from magnifier_plugin.masks.conversion import Summary, convert
+from magnifier_plugin.masks.matching import absolute, dataset_folder
+from magnifier_plugin.workers import cores
 
 # --source → the options it needs, and what opens it.
 SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], Source]]] = {

@@ -17,16 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from magnifier_plugin.data.synthetic.folder import (
-    DENSEPOSE,
-    MARKET,
-    NAME,
-    PARAMETERS,
-    ensure_rendered,
-)
-from magnifier_plugin.data.synthetic.plan import SyntheticOptions
-from magnifier_plugin.data.workers import cores
 from magnifier_plugin.regions import NUM_PARTS
+from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
+from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.workers import cores
 
 _HELP = {
     "identities": "people, half of them for training",

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from magnifier_plugin.data.labels import label_path, write_labels
+from magnifier_plugin.masks.label_maps import write_labels
+from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.regions import REGION_COLOURS
 
 # Networks of a few channels gain nothing by threads, and lose much where cores are shared.

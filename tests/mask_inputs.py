@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import write_iuv
-from magnifier_plugin.data.labels import write_labels
+from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.regions import REGIONS
 
 PROJECT = Path(__file__).resolve().parents[1]

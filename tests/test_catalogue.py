@@ -10,14 +10,14 @@ import torchreid
 from conftest import MarketFolder, make_market
 from PIL import Image
 
-from magnifier_plugin.data.catalogue import (
+from magnifier_plugin.catalogue.layouts import (
     dataset_class,
     plain_name,
     registered_datasets,
     require_dataset,
 )
-from magnifier_plugin.data.datasets import MaskedDataset, masked
-from magnifier_plugin.data.images import read_image
+from magnifier_plugin.data.annotated import MaskedDataset, masked
+from magnifier_plugin.files import read_image
 
 Market = Callable[..., MarketFolder]
 

@@ -8,7 +8,7 @@ from conftest import make_market
 from mask_inputs import script
 from PIL import Image
 
-from magnifier_plugin.data.doctor import check_images, check_lists
+from magnifier_plugin.catalogue.inspection import check_images, check_lists
 
 main = script("check_dataset").main
 

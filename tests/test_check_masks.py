@@ -10,9 +10,11 @@ from PIL import Image
 
 from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.annotators.label_set import label_set_names, load_label_set
-from magnifier_plugin.data.checking import KINDS, check_labels, check_stamp, mean_shares
-from magnifier_plugin.data.conversion import convert_iuv_folder
-from magnifier_plugin.data.labels import Stamp, iuv_path, read_labels, write_labels, write_stamp
+from magnifier_plugin.masks.checking import KINDS, check_labels, check_manifest, mean_shares
+from magnifier_plugin.masks.conversion import convert_iuv_folder
+from magnifier_plugin.masks.label_maps import read_labels, write_labels
+from magnifier_plugin.masks.manifest import Manifest, write_manifest
+from magnifier_plugin.masks.paths import iuv_path
 from magnifier_plugin.regions import PARTS, REGIONS
 
 
@@ -118,23 +120,23 @@ def test_the_worst_come_first(tmp_path):
 
 
 def test_label_maps_of_another_label_set_stop_a_run(tmp_path, caplog):
-    assert check_stamp(tmp_path, "densepose") is None
+    assert check_manifest(tmp_path, "densepose") is None
     assert "no labels.json" in caplog.text
-    lip = Stamp("parsing", "lip", load_label_set("lip").definition)
-    write_stamp(tmp_path, lip)
-    assert check_stamp(tmp_path, "lip") == lip
+    lip = Manifest("parsing", "lip", load_label_set("lip").definition)
+    write_manifest(tmp_path, lip)
+    assert check_manifest(tmp_path, "lip") == lip
     with pytest.raises(
         ValueError, match=r"label set lip, expected densepose; set masks\.label_set"
     ):
-        check_stamp(tmp_path, "densepose")
-    write_stamp(tmp_path, Stamp("parsing", "lip", {"classes": {}}))
+        check_manifest(tmp_path, "densepose")
+    write_manifest(tmp_path, Manifest("parsing", "lip", {"classes": {}}))
     with pytest.raises(ValueError, match="another state of label set lip"):
-        check_stamp(tmp_path, "lip")
-    write_stamp(tmp_path, Stamp("parsing", "mine", {}))
-    assert check_stamp(tmp_path, "mine").label_set == "mine"
+        check_manifest(tmp_path, "lip")
+    write_manifest(tmp_path, Manifest("parsing", "mine", {}))
+    assert check_manifest(tmp_path, "mine").label_set == "mine"
     for name in ("densepose-no-hands", "magnifiernet-authors", "lip"):
         with pytest.raises(ValueError, match=f"expected {name}"):
-            check_stamp(tmp_path, name)
+            check_manifest(tmp_path, name)
 
 
 def test_readme_lists_every_class_of_every_label_set():
@@ -171,8 +173,9 @@ def test_script_tells_what_can_be_trained_on(market, capsys):
 
 def test_script_stops_at_another_label_set(market, capsys):
     folder = market()
-    write_stamp(
-        folder.masks_dir / "market1501", Stamp("parsing", "lip", load_label_set("lip").definition)
+    write_manifest(
+        folder.masks_dir / "market1501",
+        Manifest("parsing", "lip", load_label_set("lip").definition),
     )
     assert check(folder) == 1
     assert "label maps of label set lip, expected densepose" in capsys.readouterr().out

@@ -11,9 +11,11 @@ from mask_inputs import PROJECT, Named, make_iuv, make_market, script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import IuvFolder, to_regions, write_iuv
-from magnifier_plugin.data.conversion import convert, convert_iuv_folder
-from magnifier_plugin.data.labels import label_path, read_labels, read_stamp
-from magnifier_plugin.data.workers import on_all_cores
+from magnifier_plugin.masks.conversion import convert, convert_iuv_folder
+from magnifier_plugin.masks.label_maps import read_labels
+from magnifier_plugin.masks.manifest import read_manifest
+from magnifier_plugin.masks.paths import label_path
+from magnifier_plugin.workers import on_all_cores
 
 SCRIPT = PROJECT / "scripts" / "convert_masks.py"
 NAMES = ["0002_c1s1_000451_03", "0002_c1s1_000551_01", "0007_c2s3_071052_01"]
@@ -54,7 +56,7 @@ def test_two_label_sets_are_not_mixed_in_one_folder(tmp_path):
     market, iuv = make_market(tmp_path, NAMES)
     out = tmp_path / "masks" / "market1501"
     convert_iuv_folder(iuv, market, out, progress=False)
-    assert read_stamp(out).label_set == "densepose"
+    assert read_manifest(out).label_set == "densepose"
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="label sets must not be mixed"):
             convert_iuv_folder(iuv, market, out, hands="background", overwrite=overwrite)

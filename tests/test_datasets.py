@@ -16,14 +16,13 @@ from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
-from magnifier_plugin.data import datasets
-from magnifier_plugin.data.catalogue import (
-    dataset_class,
-)
-from magnifier_plugin.data.datasets import MaskedDataset, in_stable_order, masked
-from magnifier_plugin.data.labels import label_path, read_labels, write_labels
+from magnifier_plugin.catalogue.layouts import dataset_class
+from magnifier_plugin.data import annotated as datasets
+from magnifier_plugin.data.annotated import MaskedDataset, in_stable_order, masked
 from magnifier_plugin.data.seeding import SampleKey
 from magnifier_plugin.data.transforms import with_pad_crop
+from magnifier_plugin.masks.label_maps import read_labels, write_labels
+from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.regions import UNKNOWN
 
 Market = Callable[..., MarketFolder]

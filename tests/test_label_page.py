@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from mask_inputs import figure, placed
 
-from magnifier_plugin.data.checking import check_labels
+from magnifier_plugin.masks.checking import check_labels
 from magnifier_plugin.visualize.label_page import write_label_page
 
 # In a script it would hide the script's end from a browser.

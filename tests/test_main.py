@@ -11,7 +11,9 @@ import torchreid
 from conftest import make_market
 from PIL import Image
 
-from magnifier_plugin.data.labels import Stamp, label_path, write_labels, write_stamp
+from magnifier_plugin.masks.label_maps import write_labels
+from magnifier_plugin.masks.manifest import Manifest, write_manifest
+from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.regions import NUM_REGIONS
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +110,7 @@ class TestMistakes:
 
     def test_masks_of_another_label_set(self, tmp_path, capsys):
         folder = make_market(tmp_path / "data")
-        write_stamp(folder.masks_dir / "market1501", Stamp("parsing", "lip", {}))
+        write_manifest(folder.masks_dir / "market1501", Manifest("parsing", "lip", {}))
         assert run(*typed(folder, tmp_path)) == 2
         error = capsys.readouterr().err
         assert "label set lip, expected densepose" in error

@@ -8,18 +8,11 @@ from mask_inputs import SAMPLES, make_iuv, needs_samples
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import read_iuv, to_regions, write_iuv
-from magnifier_plugin.annotators.files import MAX_PIXELS
-from magnifier_plugin.data.conversion import convert_iuv_folder
-from magnifier_plugin.data.labels import (
-    PALETTE,
-    Stamp,
-    default_masks_dir,
-    label_path,
-    read_labels,
-    read_stamp,
-    write_labels,
-    write_stamp,
-)
+from magnifier_plugin.files import MAX_PIXELS
+from magnifier_plugin.masks.conversion import convert_iuv_folder
+from magnifier_plugin.masks.label_maps import PALETTE, read_labels, write_labels
+from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
+from magnifier_plugin.masks.paths import default_masks_dir, label_path
 from magnifier_plugin.regions import BODY_REGIONS, PARTS, REGIONS, UNKNOWN
 
 CROPS = SAMPLES / "densepose" / "crops"
@@ -161,16 +154,18 @@ def test_masks_dir_comes_from_the_environment(monkeypatch):
 
 
 def test_stamp_survives_and_its_damage_is_noticed(tmp_path):
-    assert read_stamp(tmp_path) is None
-    stamp = Stamp("densepose-iuv", "densepose", {"part_to_region": [0, 1]})
-    write_stamp(tmp_path, stamp)
-    assert read_stamp(tmp_path) == stamp
-    assert stamp.checksum != Stamp("densepose-iuv", "densepose", {"part_to_region": [1]}).checksum
+    assert read_manifest(tmp_path) is None
+    stamp = Manifest("densepose-iuv", "densepose", {"part_to_region": [0, 1]})
+    write_manifest(tmp_path, stamp)
+    assert read_manifest(tmp_path) == stamp
+    assert (
+        stamp.checksum != Manifest("densepose-iuv", "densepose", {"part_to_region": [1]}).checksum
+    )
     intact = (tmp_path / "labels.json").read_text()
     for damaged in (intact[:20], "[]", intact.replace("[0, 1]", "[0, 2]")):
         (tmp_path / "labels.json").write_text(damaged)
         with pytest.raises(ValueError, match=r"labels\.json: "):
-            read_stamp(tmp_path)
+            read_manifest(tmp_path)
 
 
 # Where label maps lie

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mask_inputs import Named, save_photo
 
-from magnifier_plugin.data.matching import dataset_folder, list_images, match
+from magnifier_plugin.masks.matching import dataset_folder, list_images, match
 
 
 @pytest.mark.parametrize(

@@ -142,14 +142,14 @@ class TestSampling:
         monkeypatch.setattr(
             "magnifier_plugin.models.branches.sample_kept_regions", lambda *_: (0, 1)
         )
-        middle = torch.rand(2, 16, 4, 2) + 1
-        middle[:, :, 3] += 10  # the largest values lie in region 7
+        layer3 = torch.rand(2, 16, 4, 2) + 1
+        layer3[:, :, 3] += 10  # the largest values lie in region 7
         masks = torch.zeros(2, 8, 4, 2)
         masks[:, 1, :3], masks[:, 7, 3] = 1, 1
-        output = branch(middle, middle, masks)
-        assert torch.equal(output.feature, middle[:, :, :3].amax((2, 3)))
+        output = branch(layer3, layer3, masks)
+        assert torch.equal(output.feature, layer3[:, :, :3].amax((2, 3)))
         assert float(output.share) == 0.75
-        assert torch.equal(branch.eval()(middle, middle, masks).feature, middle.amax((2, 3)))
+        assert torch.equal(branch.eval()(layer3, layer3, masks).feature, layer3.amax((2, 3)))
 
 
 class TestHeads:
@@ -180,10 +180,10 @@ class TestMagnifierNet:
     def test_resnet50_shapes_are_the_papers(self):
         model = MagnifierNet(CLASSES)
         assert model.feature_dim == 4096
-        middle, deep = model.backbone(torch.randn(1, 3, 384, 192))
-        assert middle.shape == (1, 1024, 24, 12)
-        assert deep.shape == (1, 2048, 24, 12)
-        assert model.mask_module.head(deep).shape == (1, 8, 48, 24)
+        layer3, layer4 = model.backbone(torch.randn(1, 3, 384, 192))
+        assert layer3.shape == (1, 1024, 24, 12)
+        assert layer4.shape == (1, 2048, 24, 12)
+        assert model.mask_module.head(layer4).shape == (1, 8, 48, 24)
 
     def test_output_shapes(self):
         output = build()(*batch())

@@ -10,7 +10,8 @@ from magnifier_plugin.annotators.label_set import label_set_names, load_label_se
 from magnifier_plugin.annotators.limbs import split_limb
 from magnifier_plugin.annotators.npy import NpyFolder, read_npy
 from magnifier_plugin.annotators.parsing import ParsingFolder, read_parsing, to_regions
-from magnifier_plugin.data.labels import Stamp, read_labels, read_stamp, write_stamp
+from magnifier_plugin.masks.label_maps import read_labels
+from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
 from magnifier_plugin.regions import REGIONS, UNKNOWN
 
 PARSING = SAMPLES / "parsing"
@@ -44,9 +45,9 @@ def test_shipped_label_sets_have_the_classes_that_their_parsers_write():
 
 def test_label_sets_survive_a_stamp(tmp_path):
     for name in label_set_names():
-        stamp = Stamp("parsing", name, load_label_set(name).definition)
-        write_stamp(tmp_path, stamp)
-        assert read_stamp(tmp_path) == stamp
+        stamp = Manifest("parsing", name, load_label_set(name).definition)
+        write_manifest(tmp_path, stamp)
+        assert read_manifest(tmp_path) == stamp
 
 
 def test_own_label_set_works_by_its_path(tmp_path):
@@ -149,7 +150,7 @@ def test_real_parsing_gives_the_areas_of_its_classes(tmp_path, name, expected):
     command = ["--source", "parsing", "--parsing", tmp_path / "in", "--labels", name]
     command += ["--images", tmp_path / "data", "--out", out]
     assert script("convert_masks").main([str(word) for word in command]) == 0
-    assert read_stamp(out).label_set == name
+    assert read_manifest(out).label_set == name
     found = np.bincount(read_labels(out / "demo.png").ravel(), minlength=len(REGIONS))
     classes = voc_classes(cv2.imread(str(tmp_path / "in" / "demo.png")))
     legs = found[UPPER_LEG] + found[LOWER_LEG]

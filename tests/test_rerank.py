@@ -10,8 +10,8 @@ from embeddings import clustered, duplicated, one_thread  # noqa: F401
 from magnifier_plugin.evaluation import distances
 from magnifier_plugin.evaluation.checks import as_features
 from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.kreciprocal.rounded import bfloat16_pays
 from magnifier_plugin.evaluation.rerank import rerank, rerank_distances
-from magnifier_plugin.evaluation.rounded import bfloat16_pays
 
 ONE_ROW = 2**-30  # GiB, so little memory that every block is one row
 

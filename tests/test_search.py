@@ -6,8 +6,8 @@ import pytest
 import torch
 from embeddings import clustered, duplicated, one_thread  # noqa: F401
 
-from magnifier_plugin.evaluation.rounded import RoundedFeatures
-from magnifier_plugin.evaluation.search import SquaredDistances, search
+from magnifier_plugin.evaluation.kreciprocal.rounded import RoundedFeatures
+from magnifier_plugin.evaluation.kreciprocal.search import SquaredDistances, search
 
 
 def features_like(kind):
@@ -58,7 +58,7 @@ def test_finds_the_neighbours(kind, in_bfloat16, side):
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_doubtful_rows_are_done_again_or_all_are(share, monkeypatch):
-    monkeypatch.setattr("magnifier_plugin.evaluation.search._HOPELESS", share)
+    monkeypatch.setattr("magnifier_plugin.evaluation.kreciprocal.search._HOPELESS", share)
     test_finds_the_neighbours("too close for bfloat16", True, 300)
 
 

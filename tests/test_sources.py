@@ -9,8 +9,10 @@ from mask_inputs import save_photo, script
 
 from magnifier_plugin.annotators.densepose import IuvFolder, read_iuv, to_regions, write_iuv
 from magnifier_plugin.annotators.npy import NpyFolder
-from magnifier_plugin.data.conversion import convert
-from magnifier_plugin.data.labels import iuv_path, read_labels, read_stamp
+from magnifier_plugin.masks.conversion import convert
+from magnifier_plugin.masks.label_maps import read_labels
+from magnifier_plugin.masks.manifest import read_manifest
+from magnifier_plugin.masks.paths import iuv_path
 
 NAME = "0002_c1s1_000451_03"
 
@@ -48,7 +50,7 @@ def test_authors_arrays(run, tmp_path):
     np.save(tmp_path / f"{NAME}.npy", ids)
     status, label = run("--source", "npy", "--npy", tmp_path)
     assert status == 0 and np.array_equal(read_labels(label), ids)
-    assert read_stamp(tmp_path / "masks" / "market1501").label_set == "magnifiernet-authors"
+    assert read_manifest(tmp_path / "masks" / "market1501").label_set == "magnifiernet-authors"
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -10,19 +10,13 @@ from mask_inputs import script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import read_iuv
-from magnifier_plugin.data.synthetic import folder as folder_module
-from magnifier_plugin.data.synthetic.folder import DENSEPOSE, MARKET, PARAMETERS, ensure_rendered
-from magnifier_plugin.data.synthetic.obstacle import KINDS
-from magnifier_plugin.data.synthetic.plan import (
-    GALLERY,
-    QUERY,
-    TRAIN,
-    SyntheticOptions,
-    make_plan,
-)
-from magnifier_plugin.data.synthetic.renderer import render
-from magnifier_plugin.data.synthetic.wardrobe import near_twin, random_wardrobe
 from magnifier_plugin.regions import NUM_PARTS
+from magnifier_plugin.synthetic import folder as folder_module
+from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, PARAMETERS, ensure_rendered
+from magnifier_plugin.synthetic.obstacle import KINDS
+from magnifier_plugin.synthetic.plan import GALLERY, QUERY, TRAIN, SyntheticOptions, make_plan
+from magnifier_plugin.synthetic.renderer import render
+from magnifier_plugin.synthetic.wardrobe import near_twin, random_wardrobe
 
 TINY = SyntheticOptions(identities=4, cameras=2, images=2, height=64, width=32, seed=3)
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magnifier_plugin.data.synthetic.camera import Camera, look
-from magnifier_plugin.data.synthetic.charts import SEGMENTS, Surface, to_iuv
-from magnifier_plugin.data.synthetic.obstacle import KINDS, Obstacle, random_obstacle
-from magnifier_plugin.data.synthetic.person import draw_person
-from magnifier_plugin.data.synthetic.pose import Pose, random_pose, walk
-from magnifier_plugin.data.synthetic.renderer import Scene, render
-from magnifier_plugin.data.synthetic.wardrobe import BAGS, Wardrobe, near_twin, random_wardrobe
 from magnifier_plugin.regions import MIRRORED_PART, NUM_PARTS, PARTS
+from magnifier_plugin.synthetic.camera import Camera, look
+from magnifier_plugin.synthetic.charts import SEGMENTS, Surface, to_iuv
+from magnifier_plugin.synthetic.obstacle import KINDS, Obstacle, random_obstacle
+from magnifier_plugin.synthetic.person import draw_person
+from magnifier_plugin.synthetic.pose import Pose, random_pose, walk
+from magnifier_plugin.synthetic.renderer import Scene, render
+from magnifier_plugin.synthetic.wardrobe import BAGS, Wardrobe, near_twin, random_wardrobe
 
 WALKER = Path(__file__).parents[2] / "shared/data/densepose/crops/walker_IUV.png"
 SIZE = (256, 128)

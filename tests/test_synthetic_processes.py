@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from magnifier_plugin.data.synthetic import folder as folder_module
-from magnifier_plugin.data.synthetic.folder import ensure_rendered
-from magnifier_plugin.data.synthetic.plan import SyntheticOptions, make_plan
+from magnifier_plugin.synthetic import folder as folder_module
+from magnifier_plugin.synthetic.folder import ensure_rendered
+from magnifier_plugin.synthetic.plan import SyntheticOptions, make_plan
 
 TINY = SyntheticOptions(identities=4, cameras=2, images=1, height=64, width=32)
 LONG = """
-from magnifier_plugin.data.synthetic.folder import SyntheticOptions, ensure_rendered
+from magnifier_plugin.synthetic.folder import SyntheticOptions, ensure_rendered
 options = SyntheticOptions(identities=400, images=9, height=64, width=32)
 ensure_rendered({root!r}, options, workers=2)
 """

@@ -16,10 +16,10 @@ from dumps import CHART, dump, entry, make_iuv, stand_in
 from mask_inputs import make_market, script
 
 from magnifier_plugin.annotators.densepose_dump import DumpFile
-from magnifier_plugin.annotators.files import MAX_PIXELS
 from magnifier_plugin.annotators.npy import read_npy
 from magnifier_plugin.annotators.unpickler import load_untrusted
-from magnifier_plugin.data.conversion import convert_iuv_folder
+from magnifier_plugin.files import MAX_PIXELS
+from magnifier_plugin.masks.conversion import convert_iuv_folder
 
 
 class Evil:

@@ -9,7 +9,7 @@ from magnifier_plugin import build_model
 class TinyBackbone(nn.Module):
     """Stands in for a ResNet: two strided convolutions, 16 and 32 channels at 1/16."""
 
-    middle_channels, deep_channels = 16, 32
+    layer3_channels, layer4_channels = 16, 32
 
     def __init__(self, name):
         super().__init__()
@@ -17,8 +17,8 @@ class TinyBackbone(nn.Module):
         self.layer4 = nn.Conv2d(16, 32, 1)
 
     def forward(self, images):
-        middle = self.conv1(images).relu()
-        return middle, self.layer4(middle).relu()
+        layer3 = self.conv1(images).relu()
+        return layer3, self.layer4(layer3).relu()
 
 
 def tiny_model(num_classes=3, loss="magnifier", **options):

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from magnifier_plugin.annotators.files import read_png, write_png
 from magnifier_plugin.annotators.people import central_pixels, choose_person
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
+from magnifier_plugin.files import read_png, write_png
 from magnifier_plugin.regions import NUM_PARTS, part_to_region
 
 SUFFIX = "_IUV.png"

@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from magnifier_plugin.annotators.densepose import to_regions
-from magnifier_plugin.annotators.files import MAX_PIXELS, decode
 from magnifier_plugin.annotators.people import central_pixels, choose_person
 from magnifier_plugin.annotators.source import Annotation
+from magnifier_plugin.files import MAX_PIXELS, decode
 from magnifier_plugin.regions import NUM_PARTS
 
 # DensePose writes down whatever it sees with a score over 0.05; most of that is nobody.

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from magnifier_plugin.annotators.files import MAX_PIXELS
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
+from magnifier_plugin.files import MAX_PIXELS
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 
 SUFFIX = ".npy"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from magnifier_plugin.annotators.files import read_png
 from magnifier_plugin.annotators.label_set import LabelSet, load_label_set
 from magnifier_plugin.annotators.limbs import split_limb
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
+from magnifier_plugin.files import read_png
 
 SUFFIX = ".png"
 

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from magnifier_plugin.data.images import read_image
+from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import BACKGROUND
 
 

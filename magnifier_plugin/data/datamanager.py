@@ -7,13 +7,13 @@ import torch
 import torchreid
 from torch.utils.data import DataLoader
 
-from magnifier_plugin.data.catalogue import dataset_class
-from magnifier_plugin.data.checking import check_stamp, stamped_folder
-from magnifier_plugin.data.datasets import MaskedDataset, Record, masked
-from magnifier_plugin.data.doctor import Lists, check_lists
+from magnifier_plugin.catalogue.inspection import Lists, check_lists
+from magnifier_plugin.catalogue.layouts import dataset_class
+from magnifier_plugin.data.annotated import MaskedDataset, Record, masked
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.data.samplers import build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
+from magnifier_plugin.masks.checking import check_manifest, manifest_folder
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +113,8 @@ class MaskedImageDataManager(torchreid.data.ImageDataManager):
         )
         labels = [label for label in source.labels.values() if label]
         if labels:
-            folder = stamped_folder(labels) or labels[0].parent
-            check_stamp(folder, given.label_set)
+            folder = manifest_folder(labels) or labels[0].parent
+            check_manifest(folder, given.label_set)
         return source
 
     def _dataset(self, name: str, **options: Any) -> MaskedDataset:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnifier_plugin.evaluation.sorting import sort_rows
+from magnifier_plugin.evaluation.kreciprocal.sorting import sort_rows
 
 _BLOCK_BYTES = 2**24  # of distances that are sorted at a time
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from magnifier_plugin.evaluation.features import Ids
-from magnifier_plugin.evaluation.neighbours import nearest_in_order
+from magnifier_plugin.evaluation.kreciprocal.neighbours import nearest_in_order
 
 COLUMNS = ("query", "rank", "gallery", "distance", "match")
 

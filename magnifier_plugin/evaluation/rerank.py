@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from magnifier_plugin.evaluation.checks import as_distances, as_features
-from magnifier_plugin.evaluation.encoding import encode, expand_locally
-from magnifier_plugin.evaluation.jaccard import InvertedIndex
-from magnifier_plugin.evaluation.rounded import bfloat16_pays
-from magnifier_plugin.evaluation.sources import FeatureSource, MatrixSource, Source
+from magnifier_plugin.evaluation.kreciprocal.encoding import encode, expand_locally
+from magnifier_plugin.evaluation.kreciprocal.jaccard import InvertedIndex
+from magnifier_plugin.evaluation.kreciprocal.rounded import bfloat16_pays
+from magnifier_plugin.evaluation.kreciprocal.sources import FeatureSource, MatrixSource, Source
 
 Array = np.ndarray | Tensor
 

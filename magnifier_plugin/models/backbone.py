@@ -36,8 +36,8 @@ class Backbone(nn.Module):
         for child in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             setattr(self, child, getattr(resnet, child))
         self.name = name
-        self.deep_channels: int = resnet.fc.in_features
-        self.middle_channels: int = self.deep_channels // 2
+        self.layer4_channels: int = resnet.fc.in_features
+        self.layer3_channels: int = self.layer4_channels // 2
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features of two depths.
@@ -48,8 +48,8 @@ class Backbone(nn.Module):
             layer3's [B, C, H/16, W/16] and layer4's [B, 2C, H/16, W/16]; C is 1024 for ResNet-50.
         """
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        middle = self.layer3(self.layer2(self.layer1(features)))
-        return middle, self.layer4(middle)
+        layer3 = self.layer3(self.layer2(self.layer1(features)))
+        return layer3, self.layer4(layer3)
 
 
 def keep_resolution(layer: nn.Sequential) -> None:

@@ -46,9 +46,9 @@ class GlobalBranch(nn.Module):
         self.head = IdentityHead(channels, num_classes, bias=bias)
         self.embedding_size = channels
 
-    def forward(self, middle: Tensor, deep: Tensor, masks: Tensor | None) -> BranchOutput:
-        """Args: middle: not used. deep: float [B, 2C, h, w]. masks: not used."""
-        feature = deep.mean(dim=(2, 3)).float()
+    def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor | None) -> BranchOutput:
+        """Args: layer3: not used. layer4: float [B, 2C, h, w]. masks: not used."""
+        feature = layer4.mean(dim=(2, 3)).float()
         return BranchOutput(feature, *self.head(feature))
 
 
@@ -85,9 +85,9 @@ class SemanticAdversarialBranch(nn.Module):
         self.sampling, self.keep = sampling, keep
         self.embedding_size = channels
 
-    def forward(self, middle: Tensor, deep: Tensor, masks: Tensor) -> BranchOutput:
-        """Args: middle: float [B, C, h, w]. deep: not used. masks: [B, 8, h, w] in [0, 1]."""
-        features = self.bottleneck(middle)
+    def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor) -> BranchOutput:
+        """Args: layer3: float [B, C, h, w]. layer4: not used. masks: [B, 8, h, w] in [0, 1]."""
+        features = self.bottleneck(layer3)
         share = None
         if self.training:
             kept = masks[:, sample_kept_regions(self.sampling, self.keep)].sum(1, keepdim=True)
@@ -167,9 +167,9 @@ class SemanticFusionBranch(nn.Module):
         )
         self.embedding_size = channels
 
-    def forward(self, middle: Tensor, deep: Tensor, masks: Tensor) -> BranchOutput:
-        """Args: middle: float [B, C, h, w]. deep: not used. masks: [B, 8, h, w] in [0, 1]."""
-        regions = region_max_pool(self.bottleneck(middle), masks)
+    def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor) -> BranchOutput:
+        """Args: layer3: float [B, C, h, w]. layer4: not used. masks: [B, 8, h, w] in [0, 1]."""
+        regions = region_max_pool(self.bottleneck(layer3), masks)
         feature = self.fusion(regions).float()
         output = BranchOutput(feature, *self.head(feature))
         if not self.training:

@@ -51,29 +51,29 @@ class MaskModule(nn.Module):
         self.head = SegmentationHead(channels, bias=bias)
         self.rescaling = rescaling
 
-    def forward(self, deep: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, layer4: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Region logits and masks.
 
         Training pools with the label maps; where a pixel is unknown, without label maps, and at
         inference, with the head's own arg-max.
 
         Args:
-            deep: float [B, C, h, w].
+            layer4: float [B, C, h, w].
             labels: uint8 [B, H, W], region ids or 255.
         Returns:
             Logits float [B, 8, 2h, 2w] and masks float [B, 8, h, w] in [0, 1].
         """
-        logits = self.head(deep)
+        logits = self.head(layer4)
         regions = logits.detach().argmax(dim=1).to(torch.uint8)
         if self.training and labels is not None:
             regions = fill_unknown(rescale_labels(labels, logits.shape[-2:]), regions)
-        return logits, region_masks(regions, deep.shape[-2:], self.rescaling, deep.dtype)
+        return logits, region_masks(regions, layer4.shape[-2:], self.rescaling, layer4.dtype)
 
 
 class NoMaskModule(nn.Module):
     """Stands where M is left out: no logits, no masks."""
 
-    def forward(self, deep: Tensor, labels: Tensor | None) -> tuple[None, None]:
+    def forward(self, layer4: Tensor, labels: Tensor | None) -> tuple[None, None]:
         return None, None
 
 
@@ -115,22 +115,22 @@ class MagnifierNet(nn.Module):
         check_options(loss, branches)
         self.loss = loss
         self.backbone = Backbone(backbone)
-        middle, deep = self.backbone.middle_channels, self.backbone.deep_channels
+        layer3, layer4 = self.backbone.layer3_channels, self.backbone.layer4_channels
         self.mask_module = (
-            MaskModule(deep, rescaling=mask_rescaling, bias=not authors_bias)
+            MaskModule(layer4, rescaling=mask_rescaling, bias=not authors_bias)
             if "M" in branches
             else NoMaskModule()
         )
         self.branches = nn.ModuleDict()
         if "G" in branches:
-            self.branches["G"] = GlobalBranch(deep, num_classes, bias=authors_bias)
+            self.branches["G"] = GlobalBranch(layer4, num_classes, bias=authors_bias)
         if "SAB" in branches:
             self.branches["SAB"] = SemanticAdversarialBranch(
-                middle, num_classes, sampling=sampling, keep=keep, authors_bias=authors_bias
+                layer3, num_classes, sampling=sampling, keep=keep, authors_bias=authors_bias
             )
         if "SFB" in branches:
             self.branches["SFB"] = SemanticFusionBranch(
-                middle, num_classes, fusion=fusion, authors_bias=authors_bias
+                layer3, num_classes, fusion=fusion, authors_bias=authors_bias
             )
         self.feature_dim = sum(branch.embedding_size for branch in self.branches.values())
 
@@ -147,11 +147,11 @@ class MagnifierNet(nn.Module):
         Returns:
             In evaluation the raw embedding float [B, D]; in training what `loss` asks for.
         """
-        middle, deep = self.backbone(images)
+        layer3, layer4 = self.backbone(images)
         if return_featuremaps:
-            return deep
-        mask_logits, regions = self.mask_module(deep, masks)
-        outputs = {name: branch(middle, deep, regions) for name, branch in self.branches.items()}
+            return layer4
+        mask_logits, regions = self.mask_module(layer4, masks)
+        outputs = {name: branch(layer3, layer4, regions) for name, branch in self.branches.items()}
         if not self.training:
             return torch.cat([output.embedding for output in outputs.values()], dim=1)
         return self._for_loss(MagnifierOutput(outputs, mask_logits))

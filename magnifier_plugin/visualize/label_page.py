@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from magnifier_plugin.annotators.files import write_whole
-from magnifier_plugin.data.checking import KINDS, Finding, mean_shares
-from magnifier_plugin.data.images import read_image
-from magnifier_plugin.data.labels import UNKNOWN_COLOUR, read_labels
-from magnifier_plugin.data.workers import on_all_cores
+from magnifier_plugin.files import read_image, write_whole
+from magnifier_plugin.masks.checking import KINDS, Finding, mean_shares
+from magnifier_plugin.masks.label_maps import UNKNOWN_COLOUR, read_labels
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS
-from magnifier_plugin.visualize.label_page_html import PAGE
 from magnifier_plugin.visualize.regions import overlay
+from magnifier_plugin.workers import on_all_cores
 
+# `{{title}}`, `{{facts}}` and `{{data}}` are replaced.
+TEMPLATE = Path(__file__).parent / "pages" / "label_maps.html"
 # Thumbnails are this high, so some ten thousand bytes each.
 HEIGHT = 192
 _GAP = 2
@@ -57,7 +57,11 @@ def write_label_page(
     # "<" written otherwise: no file name can end the script.
     script = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    page = PAGE.replace("{{title}}", escape(title)).replace("{{facts}}", rows)
+    page = (
+        TEMPLATE.read_text(encoding="utf-8")
+        .replace("{{title}}", escape(title))
+        .replace("{{facts}}", rows)
+    )
     write_whole(path, page.replace("{{data}}", script).encode())
 
 

@@ -1,0 +1,180 @@
+"""The data sets torchreid knows, and whether the files they read are there.
+
+torchreid tries to download a missing data set from addresses that died years ago, and reads
+identities from file names with a pattern that looks at the folders' names too. Both are checked
+here, before torchreid comes to it.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import torchreid
+
+MASKED_SUFFIX = "_masked"
+# torchreid accepts Market-1501 with and without this folder.
+OPTIONAL_FOLDER = "Market-1501-v15.09.15"
+WHERE_TO_GET = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What torchreid reads in a data set's folder.
+
+    Attributes:
+        inner: the folder in it that holds the rest, as the archive unpacks it.
+        required: paths in `inner`.
+    """
+
+    inner: str
+    required: tuple[str, ...]
+
+    def missing(self, dataset_dir: Path) -> Path | None:
+        """The first required path that is not there."""
+        wanted = (dataset_dir / self.inner / path for path in self.required)
+        return next((path for path in wanted if not path.exists()), None)
+
+    def __str__(self) -> str:
+        return str(Path(self.inner, f"{{{','.join(self.required)}}}"))
+
+
+@dataclass(frozen=True)
+class MarketNames:
+    """Market-1501's file names: `0002_c1s1_000451_03.jpg` is identity 2 seen by camera 1.
+
+    Attributes:
+        cameras: highest camera number.
+        identities: highest identity number, None for no limit.
+    """
+
+    cameras: int
+    identities: int | None = None
+
+
+_MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+_MSMT17_LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
+# Each data set's layouts, the usual one first.
+LAYOUTS = {
+    "market1501": (Layout(OPTIONAL_FOLDER, _MARKET_FOLDERS), Layout("", _MARKET_FOLDERS)),
+    "dukemtmcreid": (Layout("DukeMTMC-reID", _MARKET_FOLDERS),),
+    "cuhk03": (
+        Layout(
+            "",
+            (
+                "cuhk03_release/cuhk-03.mat",
+                "cuhk03_new_protocol_config_detected.mat",
+                "cuhk03_new_protocol_config_labeled.mat",
+            ),
+        ),
+    ),
+    "msmt17": (
+        Layout("MSMT17_V1", ("train", "test", *_MSMT17_LISTS)),
+        Layout("MSMT17_V2", ("mask_train_v2", "mask_test_v2", *_MSMT17_LISTS)),
+    ),
+}
+MARKET_NAMES = {
+    "market1501": MarketNames(cameras=6, identities=1501),
+    "dukemtmcreid": MarketNames(cameras=8),
+}
+# torchreid's own pattern, which it searches for in the whole path.
+_IDENTITY_AND_CAMERA = re.compile(r"([-\d]+)_c(\d)")
+_JUNK = -1
+
+
+def registered_datasets() -> dict[str, type]:
+    """torchreid's own table of image data sets, by name: what is written there is registered."""
+    return vars(torchreid.data.datasets)["__image_datasets"]
+
+
+def plain_name(name: str) -> str:
+    """The data set's name without `_masked`."""
+    plain = name.removesuffix(MASKED_SUFFIX)
+    return plain if plain in registered_datasets() else name
+
+
+def dataset_class(name: str) -> type:
+    """The image data set class registered in torchreid under a name.
+
+    Raises:
+        ValueError: there is none; the message lists the names that there are.
+    """
+    known = registered_datasets()
+    if name in known:
+        return known[name]
+    names = sorted({plain_name(other) for other in known})
+    near = get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(names)}{hint}")
+
+
+def require_dataset(name: str, root: str | os.PathLike[str]) -> None:
+    """Checks that a data set lies where torchreid will look for it.
+
+    Args:
+        name: its registered name.
+        root: the folder of all data sets.
+    Raises:
+        FileNotFoundError: a folder or file is missing.
+        ValueError: the name is unknown, or torchreid cannot read the names of files or folders.
+    """
+    folder = getattr(dataset_class(name), "dataset_dir", None)
+    if isinstance(folder, str):
+        require_folder(plain_name(name), Path(root).expanduser().absolute() / folder)
+
+
+def require_folder(name: str, dataset_dir: Path) -> None:
+    """As `require_dataset`, for a data set's own folder."""
+    if not dataset_dir.is_dir():
+        raise missing_data(name, dataset_dir, dataset_dir)
+    layouts = LAYOUTS.get(name, ())
+    missing = [layout.missing(dataset_dir) for layout in layouts]
+    if missing and None not in missing:
+        raise missing_data(name, missing[0], dataset_dir)
+    if name in MARKET_NAMES:
+        _check_market_names(name, dataset_dir / layouts[missing.index(None)].inner)
+
+
+def missing_data(name: str, path: str | os.PathLike[str], dataset_dir: Path) -> FileNotFoundError:
+    """The error for a file or folder that a data set needs and that is not there."""
+    message = f"{name}: looked for {path}, which does not exist. "
+    if name in LAYOUTS:
+        message += f"Expected in {dataset_dir}: {LAYOUTS[name][0]}. "
+    if name == "dukemtmcreid":
+        return FileNotFoundError(message + "Its authors withdrew it, there is no download.")
+    return FileNotFoundError(
+        message + f"Nothing is downloaded: {WHERE_TO_GET} says where data sets come from; "
+        "if it lies elsewhere, give the folder above it as root (data.root)."
+    )
+
+
+def _check_market_names(name: str, folder: Path) -> None:
+    """Refuses names from which torchreid would read a wrong identity or camera, or none."""
+    misleading = _IDENTITY_AND_CAMERA.search(f"{folder}/")
+    if misleading:
+        raise ValueError(
+            f"{name}: {folder}: torchreid looks for identity and camera in the whole path and "
+            f"takes {misleading.group()!r} in this folder's name for them; rename the folder"
+        )
+    for part in _MARKET_FOLDERS:
+        names = sorted(path.name for path in (folder / part).glob("*.jpg"))
+        if not names:
+            raise ValueError(f"{name}: {folder / part}: expected *.jpg images, found none")
+        for image in names:
+            _check_market_name(name, folder / part / image)
+
+
+def _check_market_name(name: str, image: Path) -> None:
+    found = _IDENTITY_AND_CAMERA.search(image.name)
+    rules = MARKET_NAMES[name]
+    if found:
+        identity, camera = int(found[1]), int(found[2])
+        highest = identity if rules.identities is None else rules.identities
+        if _JUNK <= identity <= highest and 1 <= camera <= rules.cameras:
+            return
+    limit = "" if rules.identities is None else f"identity at most {rules.identities}, "
+    raise ValueError(
+        f"{image}: expected a name such as 0002_c1s1_000451_03.jpg ({limit}camera 1 to "
+        f"{rules.cameras}), from which torchreid reads identity and camera"
+    )

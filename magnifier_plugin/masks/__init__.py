@@ -1,0 +1,1 @@
+"""Label maps: paths, reading, writing, matching to images, conversion, checking."""

@@ -1,0 +1,90 @@
+"""Label maps: one palette PNG for each image, one byte per pixel, the region that it shows."""
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from magnifier_plugin.annotators.source import check_size
+from magnifier_plugin.files import read_png, write_png
+from magnifier_plugin.regions import NUM_PARTS, NUM_REGIONS, REGION_COLOURS, UNKNOWN
+
+UNKNOWN_COLOUR = (128, 128, 128)
+
+
+def _palette() -> np.ndarray:
+    """uint8 [256, 3]: with all 256 entries Pillow writes a byte a pixel, never fewer bits."""
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[:NUM_REGIONS] = REGION_COLOURS
+    palette[UNKNOWN] = UNKNOWN_COLOUR
+    palette.setflags(write=False)
+    return palette
+
+
+PALETTE = _palette()
+# What `convert("L")` makes of the palette: when only these greys occur, that is what happened.
+_GREYS = frozenset(
+    Image.fromarray(PALETTE[None, [*range(NUM_REGIONS), UNKNOWN]]).convert("L").tobytes()
+)
+
+
+def read_labels(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
+    """The label map of one image.
+
+    Args:
+        path: a palette or greyscale PNG whose bytes are region ids.
+        size: height and width of the image, or None to take any.
+    Returns:
+        uint8 [H, W], 0..7, or 255 where the region is unknown.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, no label map, of another size, or holds other ids.
+    """
+    image = read_png(path)
+    if image.mode not in ("P", "L"):
+        raise ValueError(
+            f"{path}: image mode {image.mode}, expected a palette PNG (P) whose bytes are the ids "
+            f"0..{NUM_REGIONS - 1}; colours are not ids, convert with scripts/convert_masks.py"
+        )
+    labels = np.array(image)
+    # Counted up by one, unknown (255) wraps to 0 and the highest allowed id is NUM_REGIONS.
+    if (labels + np.uint8(1)).max() > NUM_REGIONS:
+        raise ValueError(_what_is_wrong(path, labels))
+    if size is not None:
+        check_size(path, labels.shape, size)
+    return labels
+
+
+def write_labels(path: str | os.PathLike[str], labels: np.ndarray) -> None:
+    """Writes a label map, beside its place and then renamed.
+
+    Args:
+        path: where it shall lie; missing folders are made.
+        labels: uint8 [H, W], 0..7 or 255.
+    Raises:
+        ValueError: labels has another type, shape or other ids.
+    """
+    if labels.dtype != np.uint8 or labels.ndim != 2 or labels.size == 0:
+        raise ValueError(f"labels: expected uint8 [H, W], got {labels.dtype} {list(labels.shape)}")
+    if (labels + np.uint8(1)).max() > NUM_REGIONS:
+        raise ValueError(_what_is_wrong("labels", labels))
+    image = Image.fromarray(labels)
+    image.putpalette(PALETTE.tobytes())
+    write_png(path, image)
+
+
+def _what_is_wrong(path: str | os.PathLike[str], labels: np.ndarray) -> str:
+    ids = np.unique(labels)
+    wrong = ids[(ids >= NUM_REGIONS) & (ids != UNKNOWN)]
+    told = f"{path}: label {wrong[0]}, expected 0..{NUM_REGIONS - 1} or {UNKNOWN} (unknown); "
+    if _GREYS.issuperset(ids.tolist()):
+        return told + (
+            "these are the greys of the region colours: the palette was lost by convert('L') or "
+            "cv2; copy the palette PNG as it is, or convert again with scripts/convert_masks.py"
+        )
+    if wrong[-1] <= NUM_PARTS:
+        return told + (
+            "this looks like DensePose parts or human parsing, convert it with "
+            "scripts/convert_masks.py"
+        )
+    return told + "this is no label map; make one with scripts/convert_masks.py"

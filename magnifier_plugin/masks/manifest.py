@@ -1,0 +1,63 @@
+"""`labels.json`: how the label maps of a folder were made."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from magnifier_plugin.files import write_whole
+
+MANIFEST = "labels.json"
+# Counted up when the converter makes other label maps of the same annotations than before.
+CONVERTER = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How the label maps of a folder were made; lies beside them as `labels.json`.
+
+    Label maps of two tables must not be mixed, nor trained on where others are expected.
+    """
+
+    source: str
+    label_set: str
+    definition: dict[str, Any]
+    converter: int = CONVERTER
+
+    @property
+    def checksum(self) -> str:
+        """Hex digits; two label sets with the same one give the same label maps."""
+        decisive = json.dumps([self.definition, self.converter], sort_keys=True)
+        return hashlib.sha256(decisive.encode()).hexdigest()[:16]
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
+    """How the label maps below a data set's folder of label maps were made.
+
+    Args:
+        folder: such as `mask_labels/market1501`.
+    Returns:
+        The stamp, or None where there is none: label maps somebody made in another way.
+    Raises:
+        ValueError: `labels.json` is damaged.
+    """
+    path = Path(folder, MANIFEST)
+    if not path.is_file():
+        return None
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        stamp = Manifest(**{key: known[key] for key in Manifest.__dataclass_fields__})
+        intact = known["checksum"] == stamp.checksum
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error!r}); convert the masks again") from error
+    if not intact:
+        raise ValueError(f"{path}: its checksum is not that of its content; convert again")
+    return stamp
+
+
+def write_manifest(folder: str | os.PathLike[str], stamp: Manifest) -> None:
+    """Writes `labels.json` into a data set's folder of label maps, which is made if missing."""
+    text = json.dumps({**asdict(stamp), "checksum": stamp.checksum}) + "\n"
+    write_whole(Path(folder, MANIFEST), text.encode())

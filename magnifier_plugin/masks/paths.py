@@ -1,0 +1,47 @@
+"""Where the label map and the IUV of an image are, for the converter and the data sets alike."""
+
+import os
+from pathlib import Path, PurePath
+
+from magnifier_plugin.annotators.densepose import SUFFIX as IUV_SUFFIX
+from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
+
+
+def default_masks_dir() -> Path:
+    """Where label maps lie unless told otherwise: `$MAGNIFIER_MASKS`, else `./mask_labels`."""
+    return Path(os.environ.get("MAGNIFIER_MASKS") or "mask_labels")
+
+
+def label_path(
+    image_path: str | os.PathLike[str],
+    dataset_dir: str | os.PathLike[str],
+    dataset: str,
+    masks_dir: str | os.PathLike[str],
+) -> Path:
+    """Where the label map of an image lies: `<masks_dir>/<dataset>/<path in the data set>.png`.
+
+    Args:
+        image_path: the image; inside dataset_dir.
+        dataset_dir: the data set's own folder, such as `reid-data/market1501`.
+        dataset: the data set's name in torchreid, such as `market1501`.
+        masks_dir: the folder of all label maps.
+    Returns:
+        The path: below the data set's name as the image below dataset_dir, without the optional
+        folder `Market-1501-v15.09.15`, and with `.png` for the image's suffix.
+    Raises:
+        ValueError: the image does not lie inside dataset_dir.
+    """
+    try:
+        inside = PurePath(image_path).relative_to(dataset_dir)
+    except ValueError:
+        raise ValueError(
+            f"{image_path}: expected inside the data set's folder {dataset_dir}; "
+            "was the data set moved after its image list was made?"
+        ) from None
+    kept = [folder for folder in inside.parts if folder != OPTIONAL_FOLDER]
+    return Path(masks_dir, dataset, *kept).with_suffix(".png")
+
+
+def iuv_path(label: Path) -> Path:
+    """Where an image's IUV lies, if it is kept: beside its label map, named as DensePose does."""
+    return label.with_name(f"{label.stem}{IUV_SUFFIX}")

@@ -1,0 +1,214 @@
+"""The rendered pedestrians as a Market-1501 folder on disk, written once and reused.
+
+    <root>/synthetic/market1501/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}
+    <root>/synthetic/densepose/<name>_IUV.png     as DensePose writes it: R = V, G = U, B = I
+    <root>/synthetic/parameters.json              options, cameras, identities, images
+
+torchreid's own `-s market1501 --root <root>/synthetic` reads the same images.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import repeat
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from magnifier_plugin.synthetic.camera import Camera
+from magnifier_plugin.synthetic.plan import (
+    GALLERY,
+    QUERY,
+    TRAIN,
+    Plan,
+    Shot,
+    SyntheticOptions,
+    make_plan,
+)
+from magnifier_plugin.synthetic.renderer import VERSION, render
+from magnifier_plugin.synthetic.wardrobe import Wardrobe
+from magnifier_plugin.workers import cores
+
+try:
+    import fcntl
+except ImportError:  # Windows: unique names and the last rename still keep processes apart
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+NAME = "synthetic"
+MARKET = Path("market1501", "Market-1501-v15.09.15")
+DENSEPOSE = Path("densepose")
+PARAMETERS = Path("parameters.json")
+_UNFINISHED = ".synthetic-"
+
+
+def ensure_rendered(
+    root: str | Path, options: SyntheticOptions | None = None, workers: int | None = None
+) -> Path:
+    """Renders the data set unless it is there already.
+
+    Whatever interrupts it, `<root>/synthetic` is either complete or absent: images go to a hidden
+    folder beside it that is renamed at the end. Of two processes that start at once one renders
+    and the other waits for it.
+
+    Args:
+        root: the folder of data sets, torchreid's `--root`; made if absent.
+        options: what to render; None takes whatever is there, or the defaults if nothing is.
+        workers: processes; None for as many as there are cores. The bytes do not depend on it.
+    Returns:
+        `<root>/synthetic`.
+    Raises:
+        ValueError: other options were asked for than those rendered there, workers is below 1, or
+            the folder was not written by this function.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers: expected at least 1, got {workers}")
+    root = Path(root)
+    target = root / NAME
+    if _is_rendered(target, options):
+        return target
+    root.mkdir(parents=True, exist_ok=True)
+    with _alone(root) as alone:
+        if alone:
+            _sweep(root)
+        if _is_rendered(target, options):  # by the process that this one waited for
+            return target
+        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
+        try:
+            _write(make_plan(options or SyntheticOptions()), unfinished / NAME, workers)
+            _publish(unfinished / NAME, target, options)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
+    """Whether the data set is there, complete and as asked for."""
+    if not target.exists():
+        return False
+    file = target / PARAMETERS
+    if not file.is_file():
+        raise ValueError(
+            f"{target}: expected {PARAMETERS} in it, found none, so this is no rendered data set; "
+            "choose another --root or move the folder away"
+        )
+    if options is None:
+        return True
+    found = json.loads(file.read_text(encoding="utf-8"))
+    found = {"renderer": found.get("renderer"), **found.get("options", {})}
+    expected = {"renderer": VERSION, **asdict(options)}
+    different = [
+        f"{key} (expected {expected.get(key)}, found {found.get(key)})"
+        for key in {**expected, **found}
+        if expected.get(key) != found.get(key)
+    ]
+    if different:
+        raise ValueError(
+            f"{file}: rendered with other options: {', '.join(different)}; "
+            f"choose another --root, or remove {target} to render it again"
+        )
+    return True
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[bool]:
+    """Holds a folder for this process, waiting for others; False where that can't be had."""
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            locked = True
+        except OSError:  # a network file system that locks no folders
+            locked = False
+        yield locked
+    finally:
+        os.close(handle)
+
+
+def _sweep(root: Path) -> None:
+    """Removes what killed processes left; call it while no other can be rendering."""
+    for leftover in root.glob(f"{_UNFINISHED}*"):
+        logger.info("removing %s, left by an interrupted rendering", leftover)
+        shutil.rmtree(leftover)
+
+
+def _publish(finished: Path, target: Path, options: SyntheticOptions | None) -> None:
+    """Gives the folder its name, unless another process was faster: then that one's stays."""
+    try:
+        finished.rename(target)
+    except OSError:
+        if not _is_rendered(target, options):
+            raise
+
+
+def _write(plan: Plan, target: Path, workers: int | None) -> None:
+    """Renders a plan into a folder."""
+    for folder in (*(MARKET / name for name in (TRAIN, QUERY, GALLERY)), DENSEPOSE):
+        (target / folder).mkdir(parents=True)
+    workers = min(workers or cores(), len(plan.shots))
+    logger.info("rendering %d images with %d processes", len(plan.shots), workers)
+    wardrobes = [plan.identities[shot.pid - 1].wardrobe for shot in plan.shots]
+    cameras = [plan.cameras[shot.camera - 1] for shot in plan.shots]
+    size = (plan.options.height, plan.options.width)
+    tasks = (plan.shots, wardrobes, cameras, repeat(size), repeat(target))
+    bar = {"total": len(plan.shots), "desc": "rendering pedestrians", "unit": "image"}
+    if workers == 1:
+        for _ in tqdm(map(_write_image, *tasks), disable=None, **bar):
+            pass
+    else:
+        chunk = max(1, min(16, len(plan.shots) // (4 * workers)))
+        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
+            for _ in tqdm(pool.map(_write_image, *tasks, chunksize=chunk), disable=None, **bar):
+                pass
+    parameters = _one_line_each({"renderer": VERSION, **plan.to_dict()})
+    (target / PARAMETERS).write_text(parameters, encoding="utf-8")
+
+
+def _end_with_parent() -> None:
+    """Ends this worker if its parent is killed.
+
+    It would wait for work for ever, and a forked one would go on holding the folder.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _one_line_each(parameters: dict) -> str:
+    """JSON that eyes and `grep` can read: a line for each camera, identity and image."""
+    entries = []
+    for key, value in parameters.items():
+        text = json.dumps(value)
+        if isinstance(value, tuple):
+            text = "[\n" + ",\n".join(f"  {json.dumps(item)}" for item in value) + "\n ]"
+        entries.append(f' "{key}": {text}')
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _write_image(
+    shot: Shot, wardrobe: Wardrobe, camera: Camera, size: tuple[int, int], target: Path
+) -> None:
+    """Renders one image and writes its JPEG and its IUV."""
+    photo, iuv = render(shot.scene, wardrobe, camera, size)
+    photo_file = target / MARKET / shot.folder / shot.name
+    Image.fromarray(photo).save(photo_file, quality=camera.quality)
+    # Level 1 packs these smooth maps as tightly as level 6, in a third of the time.
+    iuv_file = target / DENSEPOSE / f"{shot.name.partition('.')[0]}_IUV.png"
+    Image.fromarray(iuv[..., ::-1].copy()).save(iuv_file, compress_level=1)

@@ -1,0 +1,224 @@
+"""The cast and the shooting script: who is in the data set, and every image's parameters.
+
+Nothing is rendered here. The plan of a million images costs little and is the JSON beside them.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from magnifier_plugin.synthetic.camera import Camera, random_cameras
+from magnifier_plugin.synthetic.obstacle import KINDS, random_obstacle
+from magnifier_plugin.synthetic.pose import random_pose
+from magnifier_plugin.synthetic.renderer import Scene
+from magnifier_plugin.synthetic.wardrobe import Wardrobe, near_twin, random_wardrobe
+
+# Market-1501's limits: torchreid's own class for it refuses what lies beyond.
+MAX_IDENTITIES = 1501
+MAX_CAMERAS = 6
+# A test identity needs one camera for the query and another for the gallery, and each half of
+# the identities two people, or there would be nobody to mistake anyone for.
+MIN_IDENTITIES = 4
+MIN_CAMERAS = 2
+MIN_SIZE = (64, 32)
+# Names have two digits for an image's number within its identity and camera.
+MAX_IMAGES = 99
+
+TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+# Streams of random numbers of one seed, so that more cameras do not change anyone's clothes.
+_CAMERAS, _WARDROBE, _HIDDEN, _SCENE, _PIXELS = range(5)
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """What to render.
+
+    Args:
+        identities: 4..1501; half of them are for training, half for testing.
+        cameras: 2..6.
+        images: of each identity in each camera, 1..99.
+        twins: share of the identities, 0..1, that belong to a near-twin pair: two people who
+            differ in one garment detail only.
+        occlusion: share of the images, 0..1, in which something hides a part of the person.
+        height, width: pixels, at least 64 x 32.
+        seed: of everything that is random, at least 0.
+    Raises:
+        ValueError: an option is out of its range; the message says which and what it allows.
+    """
+
+    identities: int = 64
+    cameras: int = 4
+    images: int = 4
+    twins: float = 0.5
+    occlusion: float = 0.3
+    height: int = 256
+    width: int = 128
+    seed: int = 0
+
+    def __post_init__(self):
+        market = "the folder follows Market-1501, whose reader takes no more"
+        self._check("identities", MIN_IDENTITIES, MAX_IDENTITIES, market)
+        self._check("cameras", MIN_CAMERAS, MAX_CAMERAS, f"a query needs two; {market}")
+        self._check("images", 1, MAX_IMAGES, "they are numbered by two digits in the file's name")
+        self._check("twins", 0, 1, "it is a share of the identities")
+        self._check("occlusion", 0, 1, "it is a share of the images")
+        self._check("height", MIN_SIZE[0], 4096, "in pixels")
+        self._check("width", MIN_SIZE[1], 4096, "in pixels")
+        self._check("seed", 0, 2**32 - 1, "it seeds numpy")
+
+    def _check(self, name: str, low: float, high: float, reason: str) -> None:
+        value = getattr(self, name)
+        whole = name not in ("twins", "occlusion")
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            kind = "a whole number" if whole else "a number"
+            raise ValueError(f"{name}: expected {kind}, got {value!r}")
+        if not low <= value <= high:
+            raise ValueError(f"{name}: expected {low}..{high} ({reason}), got {value}")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person of the data set; twin and detail: whose near-twin, and in which field."""
+
+    pid: int
+    training: bool
+    wardrobe: Wardrobe
+    twin: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image to render; camera counts from 1, folder is one of Market-1501's three."""
+
+    name: str
+    folder: str
+    pid: int
+    camera: int
+    scene: Scene
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole data set; identities by rising pid from 1, cameras by rising index."""
+
+    options: SyntheticOptions
+    cameras: tuple[Camera, ...]
+    identities: tuple[Identity, ...]
+    shots: tuple[Shot, ...]
+
+    def to_dict(self) -> dict:
+        """The plan as plain types for JSON."""
+        return asdict(self)
+
+
+def _rng(options: SyntheticOptions, *stream: int) -> np.random.Generator:
+    return np.random.default_rng((options.seed, *stream))
+
+
+def _nearest(value: float) -> int:
+    """The nearest whole number, halves upward: Python's round() would drop a half of 0.5."""
+    return int(np.floor(value + 0.5))
+
+
+def _halves(options: SyntheticOptions) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(people, twin pairs) for training and for testing; no pair straddles the two.
+
+    Training takes half of the people, rounded down, or one less where every pair of an even
+    number needs its place.
+    """
+    people, pairs = options.identities, _nearest(options.twins * options.identities / 2)
+    pairs = min(pairs, people // 2)
+    training = people // 2
+    if pairs > training // 2 + (people - training) // 2:
+        training -= 1
+    first = min(pairs // 2, training // 2)
+    first = max(first, pairs - (people - training) // 2)
+    return (training, first), (people - training, pairs - first)
+
+
+def _identities(options: SyntheticOptions) -> tuple[Identity, ...]:
+    """Dresses everybody; the members of a pair have neighbouring pids."""
+    cast: list[Identity] = []
+    for training, (people, pairs) in zip((True, False), _halves(options), strict=True):
+        for place in range(people):
+            pid = len(cast) + 1
+            rng = _rng(options, _WARDROBE, pid)
+            if place < 2 * pairs and place % 2:
+                first = cast[-1]
+                wardrobe, detail = near_twin(first.wardrobe, rng)
+                cast[-1] = replace(first, twin=pid, detail=detail)
+                cast.append(Identity(pid, training, wardrobe, first.pid, detail))
+            else:
+                cast.append(Identity(pid, training, random_wardrobe(rng)))
+    return tuple(cast)
+
+
+def _scene(
+    options: SyntheticOptions, person: Identity, camera: Camera, index: int, kind: str | None
+) -> Scene:
+    """An image's parameters, from (seed, pid, camera, index) and nothing else."""
+    key = (person.pid, camera.index, index)
+    rng = _rng(options, _SCENE, *key)
+    # People walk along the street, to and fro; some cross it.
+    spread = 14 if rng.random() < 0.8 else 70
+    heading = (camera.heading + 180 * rng.integers(2) + rng.normal(0, spread)) % 360
+    stride = 0.6 if person.wardrobe.bottom == "skirt" else 1.05
+    pose = random_pose(rng, stride)
+    # A detector's box is never quite right.
+    zoom, shift = rng.uniform(0.9, 1.06), rng.normal(0, (0.016, 0.014))
+    obstacle = None if kind is None else random_obstacle(kind, rng)
+    if kind == "frame" and rng.random() < 0.6:  # the legs, or one side, lie outside
+        zoom = rng.uniform(1.3, 1.75)
+        shift = np.array([shift[0], 0.43 * (zoom - 1) + 0.03])
+    elif kind == "frame":
+        side = rng.choice((-1, 1)) * rng.uniform(0.36, 0.5) * options.width / options.height
+        shift = np.array([side, shift[1]])
+    return Scene(
+        pose=pose,
+        heading=round(float(heading), 1),
+        zoom=round(float(zoom), 3),
+        shift=(round(float(shift[0]), 4), round(float(shift[1]), 4)),
+        obstacle=obstacle,
+        seed=(options.seed, _PIXELS, *key),
+    )
+
+
+def _folder(options: SyntheticOptions, person: Identity, camera: int, index: int) -> str:
+    """Market-1501's folder of an image.
+
+    A test identity's first image in each camera is a query, the rest is gallery. Where there is
+    one image a camera that would leave the gallery empty: then one camera gives the query, in
+    turn from identity to identity, and the other cameras the gallery.
+    """
+    if person.training:
+        return TRAIN
+    if options.images == 1:
+        return QUERY if camera == person.pid % options.cameras + 1 else GALLERY
+    return QUERY if index == 0 else GALLERY
+
+
+def make_plan(options: SyntheticOptions) -> Plan:
+    """Plans a data set.
+
+    Args:
+        options: what to render.
+    Returns:
+        Every identity's and every image's parameters, the same for the same options.
+    """
+    cameras = random_cameras(_rng(options, _CAMERAS), options.cameras)
+    people = _identities(options)
+    total = len(people) * len(cameras) * options.images
+    order = _rng(options, _HIDDEN).permutation(total)[: _nearest(options.occlusion * total)]
+    kinds = {int(image): KINDS[i % len(KINDS)] for i, image in enumerate(order)}
+    shots: list[Shot] = []
+    for person in people:
+        for camera in cameras:
+            for index in range(options.images):
+                kind = kinds.get(len(shots))
+                frame = 25 * (index + 1)
+                name = f"{person.pid:04d}_c{camera.index}s1_{frame:06d}_{index + 1:02d}.jpg"
+                folder = _folder(options, person, camera.index, index)
+                scene = _scene(options, person, camera, index, kind)
+                shots.append(Shot(name, folder, person.pid, camera.index, scene))
+    return Plan(options, cameras, people, tuple(shots))

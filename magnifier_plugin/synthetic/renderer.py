@@ -1,0 +1,65 @@
+"""One picture: a pedestrian in a street, seen by a camera, with the body's exact IUV."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from magnifier_plugin.synthetic.camera import Camera, develop, look
+from magnifier_plugin.synthetic.obstacle import Obstacle, draw_obstacle
+from magnifier_plugin.synthetic.person import draw_person
+from magnifier_plugin.synthetic.pose import Pose
+from magnifier_plugin.synthetic.street import shadow, street
+from magnifier_plugin.synthetic.wardrobe import Wardrobe
+
+# Raise it whenever the same options give other bytes: rendered folders record it.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What differs from image to image of one person and camera.
+
+    heading: degrees, see camera.rotation. zoom, shift: of the detector's box, see camera.look.
+    seed: of the street's clutter and the sensor's noise.
+    """
+
+    pose: Pose
+    heading: float
+    zoom: float
+    shift: tuple[float, float]
+    obstacle: Obstacle | None
+    seed: tuple[int, ...]
+
+
+class Picture(NamedTuple):
+    """photo: uint8 [H, W, 3]. iuv: uint8 [H, W, 3] in the order I, U, V."""
+
+    photo: np.ndarray
+    iuv: np.ndarray
+
+
+def render(scene: Scene, wardrobe: Wardrobe, camera: Camera, size: tuple[int, int]) -> Picture:
+    """Renders one image and its labels; the same arguments give the same bytes.
+
+    Args:
+        scene: pose, heading, box, obstacle.
+        wardrobe: who is seen.
+        camera: who looks.
+        size: height and width, pixels.
+    Returns:
+        Photo and IUV; I is 0 wherever something hides the body.
+    """
+    rng = np.random.default_rng(scene.seed)
+    stature = wardrobe.build.height
+    view = look(camera, stature, size, scene.zoom, scene.shift)
+    light = street(camera, view, rng) * shadow(camera, view, stature)
+    person = draw_person(wardrobe, scene.pose, scene.heading, camera, view)
+    light += person.colour - light * person.alpha
+    iuv = person.iuv
+    hidden = draw_obstacle(scene.obstacle, camera, view) if scene.obstacle else None
+    if hidden is not None:
+        colour, alpha = hidden
+        light += colour - light * alpha
+        iuv[alpha >= 0.5] = 0
+    return Picture(develop(light, camera, rng), iuv)

@@ -1,0 +1,238 @@
+"""Distances, CMC and mAP, and re-ranking, of random features in clusters.
+
+As many identities as the real data set tests, six cameras, unit length. Re-ranking includes the
+distances that it needs, on both sides. The peak of memory is that of the whole process, features
+and libraries included.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+from torch import Tensor
+
+from benchmarks.measuring import GIB, Run, Stopwatch, in_own_process, machine
+from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.ranking import evaluate_ranking
+from magnifier_plugin.evaluation.rerank import SEARCHES, rerank
+
+CAMERAS = 6
+GROWTH = ("5000", "10000", "20000", "40000", "msmt17")
+# The steps, in the order of torchreid's engine.
+DISTANCES, METRICS, RERANKING, AGAIN = "distances", "metrics", "re-ranking", "metrics again"
+
+
+class Size(NamedTuple):
+    """How many images of how many identities, and the features' dimensions."""
+
+    queries: int
+    gallery: int
+    identities: int
+    dim: int
+
+
+SIZES = {"market": Size(3_368, 15_913, 750, 4096), "msmt17": Size(11_659, 82_161, 3_060, 2048)}
+
+
+class Problem(NamedTuple):
+    """Features and ids of queries and gallery."""
+
+    features: tuple[Tensor, Tensor]
+    pids: tuple[np.ndarray, np.ndarray]
+    camids: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def ids(self) -> tuple[np.ndarray, ...]:
+        return *self.pids, *self.camids
+
+
+class Side(NamedTuple):
+    """Seconds of each step, and mAP and rank-1 without and with re-ranking."""
+
+    seconds: dict[str, float]
+    metrics: tuple[float, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py evaluation`."""
+    add = parser.add_argument
+    add("--size", default="market", help="market, msmt17, or N images (default: %(default)s)")
+    add("--dim", type=int, help="dimensions (default: 4096, for msmt17 and N images 2048)")
+    add("--spread", type=float, default=4.5, help="noise to signal (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
+    add("--device", default="cpu", help="for this package (default: %(default)s)")
+    add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")
+    add("--memory", type=float, help="GiB that re-ranking works in (default: 1/64, on a GPU 2)")
+    add("--only", action="store_true", help="measure this package only, not torchreid")
+    add("--growth", metavar="FILE.png", help="re-rank 5 k to 94 k images and draw the cost")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures, and prints the table."""
+    if args.growth:
+        grow(args)
+        return
+    size = parse_size(args.size, args.dim)
+    ours = in_own_process(run_ours, size, args)
+    theirs = None if args.only or too_large(size) else in_own_process(run_torchreid, size, args)
+    print(
+        f"{size.queries:,} queries, {size.gallery:,} gallery images, {size.dim:,} dimensions; "
+        f"{machine(args.device)}\n"
+    )
+    print(markdown(("", "torchreid", "magnifier_plugin", "ratio"), table_of(ours, theirs)))
+
+
+def parse_size(text: str, dim: int | None) -> Size:
+    """A size by its name, or N images of which a sixth are queries."""
+    if text in SIZES:
+        size = SIZES[text]
+    elif text.isdecimal() and int(text) >= 60:
+        queries = int(text) // 6
+        size = Size(queries, int(text) - queries, int(text) // 25, 2048)
+    else:
+        raise ValueError(f"--size: expected market, msmt17 or at least 60 images, got {text!r}")
+    return size._replace(dim=dim or size.dim)
+
+
+def too_large(size: Size) -> bool:
+    """Whether torchreid's dense matrices would not fit; it holds about six of N × N at once."""
+    needed = 6 * 4 * (size.queries + size.gallery) ** 2
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        print(f"torchreid is left out: {needed / GIB:.0f} GiB needed, {there / GIB:.0f} there\n")
+    return needed > there
+
+
+def make_problem(size: Size, spread: float, seed: int) -> Problem:
+    """Random identities, each with its images around a random direction."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(size.identities, size.dim, generator=generator)
+    features, pids, camids = [], [], []
+    for count in (size.queries, size.gallery):
+        who = torch.randint(size.identities, (count,), generator=generator)
+        rows = torch.randn(count, size.dim, generator=generator)
+        for block in torch.arange(count).split(1024):
+            noisy = rows[block].mul_(spread).add_(centres[who[block]])
+            rows[block] = torch.nn.functional.normalize(noisy)
+        features.append(rows)
+        pids.append(who.numpy())
+        camids.append(torch.randint(CAMERAS, (count,), generator=generator).numpy())
+    return Problem(tuple(features), tuple(pids), tuple(camids))
+
+
+def run_ours(size: Size, args: argparse.Namespace) -> Side:
+    """The four steps with this package."""
+    problem, watch = make_problem(size, args.spread, args.seed), Stopwatch(args.device)
+    query, gallery = (features.to(args.device) for features in problem.features)
+    with watch.step(DISTANCES):
+        distmat = distance_matrix(query, gallery)
+    with watch.step(METRICS):
+        plain = evaluate_ranking(distmat, *problem.ids)
+    del distmat
+    with watch.step(RERANKING):
+        distmat = rerank(query, gallery, search=args.search, memory=args.memory)
+    with watch.step(AGAIN):
+        reranked = evaluate_ranking(distmat, *problem.ids)
+    metrics = plain.mAP, plain.cmc[0], reranked.mAP, reranked.cmc[0]
+    return Side(watch.seconds, tuple(map(float, metrics)))
+
+
+def run_torchreid(size: Size, args: argparse.Namespace) -> Side:
+    """The four steps as torchreid's engine takes them, on the CPU."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        import torchreid
+    problem, watch = make_problem(size, args.spread, args.seed), Stopwatch("cpu")
+    query, gallery = problem.features
+    distances, metrics = torchreid.metrics.compute_distance_matrix, torchreid.metrics.evaluate_rank
+    with watch.step(DISTANCES):
+        distmat = distances(query, gallery).numpy()
+    with watch.step(METRICS):
+        cmc, mean_ap = metrics(distmat, *problem.ids)
+    with watch.step(RERANKING):
+        among = distances(query, query).numpy(), distances(gallery, gallery).numpy()
+        distmat = torchreid.utils.re_ranking(distmat, *among)
+    with watch.step(AGAIN):
+        cmc_again, mean_ap_again = metrics(distmat, *problem.ids)
+    values = mean_ap, cmc[0], mean_ap_again, cmc_again[0]
+    return Side(watch.seconds, tuple(map(float, values)))
+
+
+def table_of(ours: Run, theirs: Run | None) -> list[tuple[str, ...]]:
+    """Rows of the table: what, torchreid's, ours, ratio."""
+    own, other = ours.result.seconds, theirs.result.seconds if theirs else None
+    rows = []
+    for name, own_steps, other_steps in (
+        ("CMC and mAP", (METRICS,), (METRICS,)),
+        ("re-ranking, distances included", (RERANKING,), (DISTANCES, RERANKING)),
+        ("all: distances, metrics, re-ranking, metrics", own, own),
+    ):
+        value = sum(own[step] for step in own_steps)
+        reference = sum(other[step] for step in other_steps) if other else None
+        rows.append((name, *compared(value, reference, "{:.2f} s")))
+    rows.append(
+        ("peak memory", *compared(ours.peak, theirs.peak if theirs else None, "{:.2f} GiB"))
+    )
+    for name, part in (("mAP, rank-1", slice(2)), ("mAP, rank-1, re-ranked", slice(2, 4))):
+        sides = (side.result.metrics[part] if side else () for side in (theirs, ours))
+        rows.append((name, *(", ".join(f"{100 * v:.2f} %" for v in side) for side in sides), ""))
+    return rows
+
+
+def compared(value: float, reference: float | None, form: str) -> tuple[str, str, str]:
+    """torchreid's value, ours, and how many times less ours is."""
+    if reference is None:
+        return "", form.format(value), ""
+    return form.format(reference), form.format(value), f"{reference / value:.1f} ×"
+
+
+def grow(args: argparse.Namespace) -> None:
+    """Re-ranks more and more images, prints the cost and draws it."""
+    rows, points = [], []
+    for text in GROWTH:
+        size = parse_size(text, args.dim)
+        done = in_own_process(run_ours, size, args)
+        points.append((size.queries + size.gallery, done.result.seconds[RERANKING], done.peak))
+        rows.append([f"{points[-1][0]:,}", f"{points[-1][1]:.1f} s", f"{done.peak:.2f} GiB"])
+        print(f"{rows[-1][0]} images are done", file=sys.stderr)
+    print(f"{size.dim:,} dimensions; {machine(args.device)}\n")
+    print(markdown(("images", "re-ranking", "peak memory"), rows))
+    draw(points, args.growth)
+    print(f"Drawn: {args.growth}")
+
+
+def draw(points: list[tuple[int, float, float]], path: str) -> None:
+    """Seconds and memory over the number of images, all axes logarithmic."""
+    images, *values = zip(*points, strict=True)
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    titles = "re-ranking, seconds", "peak memory of the process, GiB"
+    for axes, title, costs in zip(figure.subplots(1, 2), titles, values, strict=True):
+        axes.loglog(images, costs, "o-", clip_on=False)
+        for x, y in zip(images, costs, strict=True):
+            axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="right")
+        axes.set_title(title)
+        axes.set_xlabel("images, query and gallery")
+        axes.set_xticks(images, [f"{n / 1000:.0f} k" for n in images], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.margins(0.1, 0.15)
+        axes.grid(alpha=0.3)
+    squares = [values[0][-1] * (n / images[-1]) ** 2 for n in images]
+    line = figure.axes[0].plot(images, squares, ":", color="grey", zorder=0)
+    figure.axes[0].legend(line, ["square of the images"])
+    figure.savefig(path, dpi=120)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, its first column to the left."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
