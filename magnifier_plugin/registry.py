@@ -13,7 +13,7 @@ import torchreid
 from magnifier_plugin.catalogue.layouts import MASKED_SUFFIX, registered_datasets
 from magnifier_plugin.data.annotated import masked
 from magnifier_plugin.engine.engine import ImageMagnifierEngine
-from magnifier_plugin.losses.criterion import MagnifierCriterion, SemanticDiversityLoss
+from magnifier_plugin.losses.magnifier import MagnifierCriterion, SemanticDiversityLoss
 from magnifier_plugin.models.build import NAMES, build_model
 from magnifier_plugin.synthetic.dataset import Synthetic
 

@@ -7,7 +7,8 @@ from yacs.config import CfgNode
 from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.data.datamanager import MaskedImageDataManager
 from magnifier_plugin.engine.stages import Stage
-from magnifier_plugin.losses.criterion import ClassificationCriterion, MagnifierCriterion
+from magnifier_plugin.losses.classification import ClassificationCriterion
+from magnifier_plugin.losses.magnifier import MagnifierCriterion
 from magnifier_plugin.models.build import NAMES, build_model
 from magnifier_plugin.synthetic.folder import SyntheticOptions
 

@@ -103,7 +103,7 @@ def test_a_taken_name_is_an_error():
 
 def test_every_configuration_builds():
     from magnifier_plugin.config import load_config
-    from magnifier_plugin.losses.criterion import MagnifierCriterion
+    from magnifier_plugin.losses.magnifier import MagnifierCriterion
 
     sys.path.insert(0, str(ROOT / "scripts"))
     from configured import build_criterion, build_network, build_stages

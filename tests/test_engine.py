@@ -24,7 +24,7 @@ from magnifier_plugin.engine.meters import LossMeter, log_line
 from magnifier_plugin.engine.precision import resolve_switch
 from magnifier_plugin.engine.report import results_table
 from magnifier_plugin.engine.stages import Stage, find_stage, paper_stages
-from magnifier_plugin.losses.criterion import ClassificationCriterion
+from magnifier_plugin.losses.classification import ClassificationCriterion
 
 
 def louder(initialise):

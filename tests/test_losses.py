@@ -8,16 +8,16 @@ import torch
 import torchreid
 from torch.nn import functional as F
 
-from magnifier_plugin.losses.criterion import (
-    ClassificationCriterion,
-    MagnifierCriterion,
-    SemanticDiversityLoss,
-    accuracy,
-)
 from magnifier_plugin.losses.functional import (
     batch_hard_triplet,
     segmentation_cross_entropy,
     semantic_diversity,
+)
+from magnifier_plugin.losses.magnifier import (
+    ClassificationCriterion,
+    MagnifierCriterion,
+    SemanticDiversityLoss,
+    accuracy,
 )
 from magnifier_plugin.models.branches import BranchOutput
 from magnifier_plugin.models.magnifiernet import MagnifierOutput

@@ -197,7 +197,7 @@ class TestMagnifierNet:
     @pytest.mark.parametrize("options", [{}, {"fusion": "lstm"}, {"fusion": "concat"}])
     @pytest.mark.parametrize("authors_bias", [False, True])
     def test_every_parameter_gets_a_finite_gradient(self, options, authors_bias):
-        from magnifier_plugin.losses.criterion import MagnifierCriterion
+        from magnifier_plugin.losses.magnifier import MagnifierCriterion
 
         model = build(authors_bias=authors_bias, **options)
         images, labels = batch(8)

@@ -18,7 +18,7 @@ from magnifier_plugin.engine.console import show_log
 from magnifier_plugin.engine.meters import LossMeter, log_line
 from magnifier_plugin.engine.saving import SavingEngine
 from magnifier_plugin.engine.stages import Stage, find_stage, paper_stages
-from magnifier_plugin.losses.criterion import MagnifierCriterion
+from magnifier_plugin.losses.magnifier import MagnifierCriterion
 
 AverageMeter = torchreid.utils.AverageMeter
 logger = logging.getLogger(__name__)
@@ -137,7 +137,10 @@ class ImageMagnifierEngine(SavingEngine):
         images, pids, masks = self.parse_data_for_train(data)
         with self.autocast():
             output = self.model(images, masks) if self._takes_masks else self.model(images)
-        loss, named = self.criterion(output, pids, masks, self.gamma)
+        targets = {} if masks is None else {"mask": masks}
+        result = self.criterion(output, pids, targets, {"sd": self.gamma})
+        loss, named = result.total, {name: term.loss for name, term in result.terms.items()}
+        named |= result.metrics
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -25,5 +25,11 @@ class CriterionOutput(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """The scalar to minimise: the sum of weight × loss."""
+        """The scalar to minimise: the sum of weight × loss.
+
+        Raises:
+            ValueError: there is no term, since every weight is 0.
+        """
+        if not self.terms:
+            raise ValueError("expected a loss term with a weight other than 0, found none")
         return torch.stack([term.weight * term.loss for term in self.terms.values()]).sum()

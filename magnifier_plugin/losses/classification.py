@@ -1,0 +1,94 @@
+"""Cross entropy and triplet loss: the criterion of torchreid's own models, and shared terms."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from magnifier_plugin.losses.functional import batch_hard_triplet
+from magnifier_plugin.losses.terms import CriterionOutput, Term
+
+LOSSES = ("softmax", "triplet")
+
+
+def identity_loss(logits: Tensor, pids: Tensor, label_smoothing: float = 0.1) -> Tensor:
+    """Cross entropy with label smoothing in full precision; equal to torchreid's.
+
+    Args:
+        logits: float [B, N].
+        pids: integer [B], 0..N-1.
+        label_smoothing: 0 for none.
+    Returns:
+        Scalar, the mean over the batch.
+    """
+    return F.cross_entropy(logits.float(), pids, label_smoothing=label_smoothing)
+
+
+def accuracy(logits: Tensor, pids: Tensor) -> Tensor:
+    """Share of a batch whose largest logit is the right identity's, in %."""
+    return (logits.detach().argmax(dim=1) == pids).float().mean() * 100
+
+
+class ClassificationCriterion(nn.Module):
+    """Cross entropy and triplet loss for torchreid's models in this package's engine.
+
+    Terms: `cls`, and with loss="triplet" `tri`. Lists of outputs are averaged, as torchreid's
+    `DeepSupervision` does.
+
+    Args:
+        loss: torchreid's "softmax" (the model returns logits) or "triplet" (logits and features).
+        weight_x: default weight of `cls` with loss="triplet"; 1 with loss="softmax".
+        weight_t: default weight of `tri`.
+        label_smoothing: 0 for none.
+        margin: of the triplet loss.
+    Raises:
+        ValueError: loss is neither of the two.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: str,
+        weight_x: float = 1.0,
+        weight_t: float = 1.0,
+        label_smoothing: float = 0.1,
+        margin: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ValueError(f"loss.name: expected {' or '.join(LOSSES)}, got {loss!r}")
+        self.loss, self.margin, self.label_smoothing = loss, margin, label_smoothing
+        self.weights = {"cls": 1.0} if loss == "softmax" else {"cls": weight_x, "tri": weight_t}
+
+    def forward(
+        self,
+        outputs: Tensor | Sequence[Tensor] | tuple[Sequence[Tensor], Sequence[Tensor]],
+        pids: Tensor,
+        targets: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> CriterionOutput:
+        """The batch's terms.
+
+        Args:
+            outputs: logits [B, N] or a list of them; with loss="triplet" a pair of these and
+                features [B, D] or a list of them.
+            pids: integer [B].
+            targets: not used.
+            weights: weights by name, in place of the defaults.
+        """
+        weights = {**self.weights, **(weights or {})}
+        logits, features = outputs if self.loss == "triplet" else (outputs, ())
+        logits, features = _as_list(logits), _as_list(features)
+        terms = {}
+        if weights["cls"]:
+            losses = [identity_loss(x, pids, self.label_smoothing) for x in logits]
+            terms["cls"] = Term(torch.stack(losses).mean(), weights["cls"])
+        if weights.get("tri"):
+            losses = [batch_hard_triplet(x, pids, self.margin) for x in features]
+            terms["tri"] = Term(torch.stack(losses).mean(), weights["tri"])
+        return CriterionOutput(terms, {"acc": accuracy(logits[0], pids)})
+
+
+def _as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)

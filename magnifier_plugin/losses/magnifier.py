@@ -1,0 +1,143 @@
+"""MagnifierNet's criterion (Eq. 4): named loss terms, their weights, and metrics."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from magnifier_plugin.losses.classification import accuracy, identity_loss
+from magnifier_plugin.losses.functional import (
+    batch_hard_triplet,
+    segmentation_cross_entropy,
+    semantic_diversity,
+)
+from magnifier_plugin.losses.terms import CriterionOutput, Term
+from magnifier_plugin.models.branches import BranchOutput
+from magnifier_plugin.models.magnifiernet import MagnifierOutput
+
+_BRANCHES = ("G", "SAB", "SFB")
+
+
+class SemanticDiversityLoss(nn.Module):
+    """Semantic Diversity Loss (MagnifierNet, Eq. 3) as a module; see `semantic_diversity`.
+
+    Args:
+        eps: lower bound of the norms' product.
+        floor: clamp the loss at 0 from below, as the authors' code does.
+    """
+
+    def __init__(self, eps: float = 1e-6, floor: bool = False) -> None:
+        super().__init__()
+        self.eps, self.floor = eps, floor
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Args: regions: float [B, K, D]. Returns: scalar in [-1, 1], in [0, 1] with the floor."""
+        loss = semantic_diversity(regions, self.eps)
+        return loss.clamp(min=0) if self.floor else loss
+
+
+class MagnifierCriterion(nn.Module):
+    """MagnifierNet's loss, L = L_cls + L_tri + γ L_SD + λ L_mask (Eq. 4).
+
+    Terms: `cls_*` and `tri_*` for each branch G, SAB, SFB; `cls_regions`, the sum over the 8
+    regions' label-smoothed cross entropies; `sd`; `mask`. `weights` holds their default weights;
+    γ, the weight of `sd`, is 0 there, because the paper trains it in the second stage only.
+
+    Args:
+        weight_x: weight of the branches' cross entropy.
+        weight_t: weight of the branches' triplet loss.
+        label_smoothing: 0 for none; the paper's is 0.1.
+        margin: of the triplet loss.
+        region_weight: weight of one region's cross entropy.
+        mask_weight: λ.
+        class_balanced_mask: see `segmentation_cross_entropy`.
+        sab_triplet: train SAB with the triplet loss (paper: every branch; authors' code: False).
+        sd_floor: clamp L_SD at 0 from below (authors' code).
+        share_weighted: multiply SAB's losses by sigmoid(share of cells kept) and each region's by
+            sigmoid(share of cells it covers), shares of the batch (authors' code).
+    """
+
+    def __init__(
+        self,
+        *,
+        weight_x: float = 1.0,
+        weight_t: float = 1.0,
+        label_smoothing: float = 0.1,
+        margin: float = 0.3,
+        region_weight: float = 0.0125,
+        mask_weight: float = 2.0,
+        class_balanced_mask: bool = True,
+        sab_triplet: bool = True,
+        sd_floor: bool = False,
+        share_weighted: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weights = {
+            **{f"cls_{name}": weight_x for name in _BRANCHES},
+            **{f"tri_{name}": weight_t for name in _BRANCHES},
+            "cls_regions": region_weight,
+            "sd": 0.0,
+            "mask": mask_weight,
+        }
+        if not sab_triplet:
+            self.weights["tri_SAB"] = 0.0
+        self.label_smoothing, self.margin = label_smoothing, margin
+        self.class_balanced_mask = class_balanced_mask
+        self.share_weighted = share_weighted
+        self.diversity = SemanticDiversityLoss(floor=sd_floor)
+
+    def forward(
+        self,
+        outputs: MagnifierOutput,
+        pids: Tensor,
+        targets: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> CriterionOutput:
+        """The batch's terms.
+
+        Args:
+            outputs: of a `MagnifierNet` in training.
+            pids: integer [B].
+            targets: "mask": label maps uint8 [B, H, W]; without it there is no term `mask`.
+            weights: weights by name, in place of the defaults.
+        Returns:
+            The terms of the branches that the network has, and the metric `acc` (%, of the first
+            branch).
+        """
+        weights = {**self.weights, **(weights or {})}
+        terms: dict[str, Term] = {}
+        for name, branch in outputs.branches.items():
+            share = self._share_weight(branch.share) if name == "SAB" else 1.0
+            if weight := weights[f"cls_{name}"]:
+                loss = identity_loss(branch.logits, pids, self.label_smoothing)
+                terms[f"cls_{name}"] = Term(loss, weight * share)
+            if weight := weights[f"tri_{name}"]:
+                loss = batch_hard_triplet(branch.feature, pids, self.margin)
+                terms[f"tri_{name}"] = Term(loss, weight * share)
+        if "SFB" in outputs.branches:
+            terms |= self._region_terms(outputs.branches["SFB"], pids, weights)
+        labels = (targets or {}).get("mask")
+        if outputs.mask_logits is not None and labels is not None and weights["mask"]:
+            loss = segmentation_cross_entropy(outputs.mask_logits, labels, self.class_balanced_mask)
+            terms["mask"] = Term(loss, weights["mask"])
+        first = next(iter(outputs.branches.values()))
+        return CriterionOutput(terms, {"acc": accuracy(first.logits, pids)})
+
+    def _region_terms(
+        self, branch: BranchOutput, pids: Tensor, weights: Mapping[str, float]
+    ) -> dict[str, Term]:
+        """`cls_regions` and `sd` of SFB."""
+        terms = {}
+        if weights["cls_regions"]:
+            losses = [
+                identity_loss(logits, pids, self.label_smoothing)
+                for logits in branch.region_logits.unbind(1)
+            ]
+            loss = (self._share_weight(branch.share) * torch.stack(losses)).sum()
+            terms["cls_regions"] = Term(loss, weights["cls_regions"])
+        if weights["sd"]:
+            terms["sd"] = Term(self.diversity(branch.regions), weights["sd"])
+        return terms
+
+    def _share_weight(self, share: Tensor) -> Tensor | float:
+        return torch.sigmoid(share) if self.share_weighted else 1.0
