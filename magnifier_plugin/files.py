@@ -2,6 +2,8 @@
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,6 +74,27 @@ def write_png(path: str | os.PathLike[str], image: Image.Image) -> None:
     write_whole(path, encoded.getvalue())
 
 
+@contextmanager
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path next to `path` that takes its place when the block ends without error.
+
+    Args:
+        path: of the file; missing folders are made.
+    Yields:
+        The path that the block writes; it is removed on any exception.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file beside its place and renames it: nobody ever sees half of it.
 
@@ -123,3 +146,8 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
             f"{path}: expected an image, but it does not decode ({error}); "
             "restore it from the data set's archive or delete it"
         ) from error
+
+
+def absolute_path(path: str | os.PathLike[str]) -> Path:
+    """The absolute path without `~` and `..`; symbolic links are kept, as torchreid does."""
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111

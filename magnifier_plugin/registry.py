@@ -1,29 +1,35 @@
-"""The one file that knows torchreid's registries.
+"""Adds this package's models, data sets, engines and losses to torchreid's registries.
 
-torchreid exists as its repository's package and as a repackage on PyPI whose modules lie one level
-deeper. Both offer the same attributes of `torchreid`, and only these are used.
+torchreid exists as its repository's package and as a repackage on PyPI whose modules are one level
+deeper. Both have the same attributes of `torchreid`, and only these are used.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torchreid
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from magnifier_plugin.catalogue.layouts import MASKED_SUFFIX, registered_datasets
-from magnifier_plugin.data.annotated import masked
-from magnifier_plugin.engine.engine import ImageMagnifierEngine
-from magnifier_plugin.losses.magnifier import MagnifierCriterion, SemanticDiversityLoss
+from magnifier_plugin.data.annotated import AnnotatedDataset
+from magnifier_plugin.engine.engine import StagedEngine
+from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.losses.magnifier import SemanticDiversityLoss
 from magnifier_plugin.models.build import NAMES, build_model
 from magnifier_plugin.synthetic.dataset import Synthetic
+from magnifier_plugin.systems import SYSTEMS, System
 
 
 def register() -> None:
     """Add this package's names to torchreid's; a second call changes nothing.
 
-    Models `magnifiernet…`, a data set `<name>_masked` for each image data set that torchreid knows
-    by now, the data set `synthetic`, `torchreid.engine.ImageMagnifierEngine`, and
-    `torchreid.losses.SemanticDiversityLoss` and `.MagnifierCriterion`.
+    Models, the data set `synthetic`, a data set `<name>_masked` for each image data set that
+    torchreid knows by now, and for each row of `systems.SYSTEMS` its engine in `torchreid.engine`
+    and its criterion in `torchreid.losses`; `torchreid.losses.SemanticDiversityLoss`.
 
     Raises:
         RuntimeError: one of these names is taken by something else.
@@ -31,22 +37,63 @@ def register() -> None:
     for name in NAMES:
         _add(vars(torchreid.models)["__model_factory"], name, _Factory(build_model, name))
     datasets = registered_datasets()
-    for name, cls in list(datasets.items()):
-        if not name.endswith(MASKED_SUFFIX) and cls is not Synthetic:
-            _add(datasets, name + MASKED_SUFFIX, masked(cls, name))
     _add(datasets, "synthetic", Synthetic)
-    _put(torchreid.engine, ImageMagnifierEngine)
-    _put(torchreid.losses, SemanticDiversityLoss)
-    _put(torchreid.losses, MagnifierCriterion)
+    for name in list(datasets):
+        if not name.endswith(MASKED_SUFFIX):
+            _add(datasets, name + MASKED_SUFFIX, _Factory(AnnotatedDataset, name, inputs=("mask",)))
+    for system in SYSTEMS.values():
+        _put(torchreid.engine, system.engine, _engine_of(system))
+        _put(torchreid.losses, system.criterion.__name__, system.criterion)
+    _put(torchreid.losses, SemanticDiversityLoss.__name__, SemanticDiversityLoss)
 
 
 class _Factory(partial):
-    """torchreid's four-argument model factory; equal to another one of the same model."""
+    """A function with its first arguments, equal to another one of the same."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Factory) and self.args == other.args
+        return isinstance(other, _Factory) and (self.func, self.args, self.keywords) == (
+            other.func,
+            other.args,
+            other.keywords,
+        )
 
     __hash__ = object.__hash__
+
+
+_ENGINES: dict[str, type[StagedEngine]] = {}
+
+
+def _engine_of(system: System) -> type[StagedEngine]:
+    """`StagedEngine` with a system's criterion and stages as defaults; one class per name."""
+
+    class SystemEngine(StagedEngine):
+        def __init__(
+            self,
+            datamanager: Any,
+            model: nn.Module,
+            optimizer: Optimizer | None = None,
+            scheduler: LRScheduler | None = None,
+            *,
+            criterion: nn.Module | None = None,
+            stages: Sequence[Stage] | None = None,
+            **options: Any,
+        ) -> None:
+            if stages is None and optimizer is None:
+                stages = system.stages()
+            criterion = system.criterion() if criterion is None else criterion
+            super().__init__(
+                *(datamanager, model, optimizer, scheduler),
+                criterion=criterion,
+                stages=stages,
+                **options,
+            )
+
+    SystemEngine.__name__ = SystemEngine.__qualname__ = system.engine
+    SystemEngine.__doc__ = (
+        f"{StagedEngine.__doc__}\n    The criterion defaults to `{system.criterion.__name__}()`, "
+        "the stages to the paper's."
+    )
+    return _ENGINES.setdefault(system.engine, SystemEngine)
 
 
 def _add(registry: dict[str, Any], name: str, entry: Any) -> None:
@@ -55,10 +102,10 @@ def _add(registry: dict[str, Any], name: str, entry: Any) -> None:
         _refuse(name, taken)
 
 
-def _put(module: ModuleType, cls: type) -> None:
-    taken = vars(module).setdefault(cls.__name__, cls)
-    if taken is not cls:
-        _refuse(f"{module.__name__}.{cls.__name__}", taken)
+def _put(module: ModuleType, name: str, entry: Any) -> None:
+    taken = vars(module).setdefault(name, entry)
+    if taken is not entry:
+        _refuse(f"{module.__name__}.{name}", taken)
 
 
 def _refuse(name: str, taken: Any) -> None:

@@ -10,26 +10,18 @@ import os
 # works on this machine, get the cores meanwhile. It must be said before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings it keeps quiet
+import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings it suppresses
 
 # isort: split
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import torchreid
-from configured import build_criterion, build_datamanager, build_network, build_stages
 from yacs.config import CfgNode
 
-from magnifier_plugin.config import ConfigError, load_config
-from magnifier_plugin.engine.checkpoint import load_matching, read_checkpoint
-from magnifier_plugin.engine.console import logged_to
-from magnifier_plugin.engine.engine import ImageMagnifierEngine
-from magnifier_plugin.engine.report import results_table, save_pictures
-from magnifier_plugin.engine.testing import EvaluatingEngine
-from magnifier_plugin.evaluation.distances import METRICS
+from magnifier_plugin.config import ConfigError, load_config, parse_pairs
+from magnifier_plugin.engine.log import logged_to
+from magnifier_plugin.recipe import prepare
 
 LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 WORDS = ("use_gpu", "amp", "channels_last")  # the keys without a dot
@@ -63,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     with logged_to(cfg.data.save_dir, "test" if cfg.test.evaluate else "train"):
         print(f"Show configuration\n{cfg}\n")
         try:
-            run = prepare(cfg)
+            run = prepare(cfg, typed={*flags, *parse_pairs(pairs)})
         except (ValueError, FileNotFoundError, KeyError) as error:
             print(f"error: {error.args[0] if error.args else error}", file=sys.stderr)
             return 2
@@ -108,85 +100,10 @@ def check(cfg: CfgNode) -> None:
         raise ConfigError(
             f"data.k_tfm: no engine here takes several views of an image, got {cfg.data.k_tfm}"
         )
-    if cfg.test.dist_metric not in METRICS:
-        raise ConfigError(f"test.dist_metric: expected {METRICS}, got {cfg.test.dist_metric!r}")
     if not cfg.test.ranks or not all(isinstance(r, int) and r > 0 for r in cfg.test.ranks):
         raise ConfigError(f"test.ranks: expected numbers from 1, got {cfg.test.ranks}")
     if cfg.test.visrank and not cfg.test.evaluate:
         raise ConfigError("test.visrank: draws in a test only; add test.evaluate True")
-
-
-def prepare(cfg: CfgNode) -> Any:
-    """Build everything; returns what runs it. What a user can get wrong is told here."""
-    torchreid.utils.set_random_seed(cfg.train.seed)
-    datamanager = build_datamanager(cfg)
-    model = build_network(cfg, datamanager.num_train_pids)
-    if path := cfg.model.load_weights:
-        loaded, left = load_matching(model, read_checkpoint(path)["state_dict"], path)
-        print(f"Loaded {loaded} tensors from {path}; {left} classifier tensors left untrained")
-    elif cfg.test.evaluate and not cfg.model.resume:
-        print("Testing a network that was not trained; model.load_weights FILE takes a checkpoint")
-    common = {
-        "use_gpu": cfg.use_gpu,
-        "amp": cfg.amp,
-        "channels_last": cfg.channels_last,
-        "flip": cfg.test.flip,
-        "cache": cfg.test.cache,
-        "rerank_during_training": cfg.test.rerank_during_training,
-        "rerank_k1": cfg.test.rerank_k1,
-        "rerank_k2": cfg.test.rerank_k2,
-        "rerank_lambda": cfg.test.rerank_lambda,
-        "record": {"seed": cfg.train.seed, "configuration": cfg.dump()},
-    }
-    engine = ImageMagnifierEngine(
-        datamanager,
-        model,
-        stages=build_stages(cfg),
-        criterion=build_criterion(cfg),
-        checkpoint_freq=cfg.train.checkpoint_freq,
-        rankings=cfg.report.rankings,
-        **common,
-    )
-    start_epoch = engine.resume(cfg.model.resume) if cfg.model.resume else cfg.train.start_epoch
-    return lambda: execute(cfg, engine, start_epoch, common)
-
-
-def execute(cfg: CfgNode, engine: Any, start_epoch: int, common: dict[str, Any]) -> None:
-    """Test first if asked to, train or test, then show what came out."""
-    testing = {
-        "dist_metric": cfg.test.dist_metric,
-        "normalize_feature": cfg.test.normalize_feature,
-        "ranks": cfg.test.ranks,
-        "use_metric_cuhk03": cfg.cuhk03.use_metric_cuhk03,
-    }
-    folder = Path(cfg.data.save_dir)
-    before = None
-    if cfg.report.untrained and not cfg.test.evaluate and not start_epoch:
-        print("=> Test before training")
-        untrained = EvaluatingEngine(engine.datamanager, engine.model, **common)
-        untrained.test(save_dir=str(folder / "untrained"), **testing)
-        before = untrained.results
-        torchreid.utils.set_random_seed(cfg.train.seed)
-    engine.run(
-        save_dir=cfg.data.save_dir,
-        max_epoch=cfg.train.max_epoch,
-        start_epoch=start_epoch,
-        print_freq=cfg.train.print_freq,
-        fixbase_epoch=cfg.train.fixbase_epoch,
-        open_layers=cfg.train.open_layers,
-        start_eval=cfg.test.start_eval,
-        eval_freq=cfg.test.eval_freq,
-        test_only=cfg.test.evaluate,
-        visrank=cfg.test.visrank,
-        visrank_topk=cfg.test.visrank_topk,
-        rerank=cfg.test.rerank,
-        **testing,
-    )
-    row = "trained" if engine.history else "tested"
-    print(f"\n{results_table(engine.results, before, row)}\n")
-    pictures = save_pictures(engine, folder, curves=cfg.report.curves, regions=cfg.report.regions)
-    for path in [folder / "results.json", *pictures]:
-        print(path)
 
 
 if __name__ == "__main__":

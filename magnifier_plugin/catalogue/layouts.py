@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torchreid
 
+# torchreid's tuple for an image: path, pid, camid, number of its data set in a sum.
+ImageRecord = tuple[str, int, int, int]
 MASKED_SUFFIX = "_masked"
 # torchreid accepts Market-1501 with and without this folder.
 OPTIONAL_FOLDER = "Market-1501-v15.09.15"

@@ -1,189 +1,184 @@
-"""Masked data sets: any of torchreid's image data sets, whose training images bring label maps.
+"""Annotated data sets: any of torchreid's image data sets, with the inputs that a model declares.
 
-`masked(Market1501, "market1501")` is a class that torchreid can register and build like its own.
-It reads the same files; what it adds is the label map of each training image, one joint transform
-for both, clear errors, and a sample's randomness from its key (`seeding.SampleKey`).
+`AnnotatedDataset` wraps a torchreid data set. It reads the same files and adds one joint transform
+for an image and its maps, the declared inputs (`inputs.py`), and randomness from a sample's key
+(`seeding.SampleKey`).
 """
 
 import copy
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch.utils.data import Dataset
+from torchvision import transforms as v1
 
-from magnifier_plugin.catalogue.layouts import missing_data, require_folder
+from magnifier_plugin.catalogue.layouts import ImageRecord, dataset_class, plain_name
+from magnifier_plugin.catalogue.opening import open_dataset
+from magnifier_plugin.data.annotations import MAPS, Annotations, Files
+from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
-from magnifier_plugin.data.transforms import View, rebuild
-from magnifier_plugin.files import read_image
-from magnifier_plugin.masks.label_maps import read_labels
-from magnifier_plugin.masks.paths import default_masks_dir, label_path
-from magnifier_plugin.regions import UNKNOWN
-
-logger = logging.getLogger(__name__)
-
-# torchreid's tuple for an image: path, identity, camera, number of its data set in a sum.
-Record = tuple[str, int, int, int]
-
-_VARIANTS: dict[tuple[type, str], type] = {}
+from magnifier_plugin.data.transforms import rebuild
+from magnifier_plugin.files import absolute_path, read_image
+from magnifier_plugin.masks.paths import default_masks_dir
 
 
-class MaskedDataset:
-    """What `masked` puts before a torchreid image data set class.
+class AnnotatedDataset(Dataset):
+    """A torchreid image data set whose samples bring the inputs that a model declares.
 
-    In train mode an item is torchreid's dict and `"mask"`, uint8 [H, W], region ids 0..7, 255
-    where unknown; a list of k_tfm of them, as torchreid's images, when k_tfm > 1. An image
-    without a label map has 255 everywhere. In query and gallery mode an item is torchreid's.
-    With combineall the query and gallery images are training images and need label maps too.
+    It has the attributes that torchreid's data managers and engines read. An item is torchreid's
+    dict and one entry for each input, such as `"mask"`. With combineall the query and gallery
+    images are training images too.
 
     Args:
+        name: the data set's registered name in torchreid.
         root: the folder of all data sets.
-        masks_dir: the folder of all label maps; None for `labels.default_masks_dir()`.
-        max_missing: the highest share of training images without a label map, 0..1.
-        use_masks: False leaves out the label maps and `"mask"`.
+        transform: torchreid's, or another Compose that `transforms.rebuild` knows.
+        mode: "train", "query" or "gallery".
+        masks_dir: the folder of all label maps; None for `default_masks_dir()`.
+        max_missing: the highest share of a part's images without a file that an input needs, 0..1.
+        inputs: batch keys of `inputs.INPUTS`; `set_inputs` changes them.
+        input_options: keyword arguments for the functions that make them, by key.
         options: the data set's own keyword arguments and those of torchreid's Dataset.
     Raises:
-        FileNotFoundError: the data set is not there, or too many label maps are missing.
-        ValueError: torchreid would misread the data set, or a list of it is empty.
+        FileNotFoundError: the data set is not there, or too many files of an input are missing.
+        ValueError: torchreid would misread the data set, a list of it is empty, k_tfm is not 1, or
+            an input is unknown.
     """
-
-    plain: type
-    label_folder: str
 
     def __init__(
         self,
-        root: str = "",
+        name: str,
+        root: str | Path = "",
         *,
+        transform: v1.Compose | None = None,
+        mode: str = "train",
         masks_dir: str | Path | None = None,
         max_missing: float = 0.3,
-        use_masks: bool = True,
+        inputs: Sequence[str] = (),
+        input_options: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
-    ):
-        # Only torchreid's own are known to lie there; another class says it by the hooks below.
-        folder = None
-        if self.plain.__module__.startswith("torchreid."):
-            # The class's: CUHK02's constructor gives its instances a deeper one.
-            folder = Path(root).expanduser().absolute() / self.dataset_dir
-            require_folder(self.label_folder, folder)
-        try:
-            super().__init__(root=str(root), **options)
-        except IndexError as error:
-            raise ValueError(
-                f"{self.label_folder}: torchreid takes the first image of its train, query and "
-                "gallery lists, and one of them is empty"
-            ) from error
-        self.use_masks = use_masks
-        self.labels: dict[str, Path | None] = {}
-        if self.mode != "train":
+    ) -> None:
+        if options.pop("k_tfm", 1) != 1:
+            raise ValueError("k_tfm: expected 1, an image and its maps have one view")
+        self.name = plain_name(name)
+        plain = open_dataset(self.name, root, mode=mode, **options)
+        self.transform, self.mode, self.combineall = transform, mode, plain.combineall
+        self.query, self.gallery = plain.query, plain.gallery
+        self._train_only = plain._train_only
+        self.input_options = dict(input_options or {})
+        masks_dir = getattr(plain, "masks_dir", None) or masks_dir or default_masks_dir()
+        annotations = Annotations(
+            name=self.name,
+            folder=getattr(plain, "label_folder", self.name),
+            dataset_dir=_dataset_dir(self.name, root, plain),
+            masks_dir=Path(masks_dir),
+            max_missing=max_missing,
+        )
+        self._set_train(in_stable_order(plain.train))
+        self.data: list[ImageRecord] = getattr(self, mode)
+        # The images of each data set in a sum, and where their maps are.
+        self.parts = [(annotations, [record[0] for record in self.data])]
+        self.files: dict[str, Files] = {}
+        self.inputs: dict[str, BatchInput] = {}
+        self._mirrored = False
+        self.set_inputs(inputs)
+
+    def set_inputs(self, keys: Sequence[str], *, mirrored: bool = False) -> None:
+        """Choose the inputs that samples bring.
+
+        Args:
+            keys: of `inputs.INPUTS`.
+            mirrored: bring those of the mirror image too, as a dict in the sample's "mirrored".
+        Raises:
+            FileNotFoundError: too many files that they are made from are missing.
+            ValueError: a key is unknown.
+        """
+        self._mirrored = mirrored and bool(keys)
+        if tuple(keys) == tuple(self.inputs):
             return
-        self._set_train(in_stable_order(self.train))
-        if use_masks:
-            place = Path(masks_dir or default_masks_dir())
-            self._find_labels(folder or Path(self.dataset_dir), place, max_missing)
+        inputs = find_inputs(keys)
+        kinds = dict.fromkeys(kind for row in inputs.values() for kind in row.maps)
+        self.files = {kind: self.files.get(kind) or self._find(kind) for kind in kinds}
+        self.inputs = inputs
+
+    def __len__(self) -> int:
+        return len(self.data)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         """One sample; its augmentation follows from a SampleKey, for an int from the worker."""
-        path, pid, camid, dsetid = self.data[key.index if isinstance(key, SampleKey) else key]
-        item = {"img": None, "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
+        record = self.data[key.index if isinstance(key, SampleKey) else key]
+        path, pid, camid, dsetid = record
         image = read_image(path)
-        if self.mode != "train":
-            if self.transform is not None:
-                image = self._transform_image(self.transform, self.k_tfm, image)
-            return item | {"img": image}
-        labels = self._read_labels(path, (image.height, image.width))
+        maps = self._read_maps(path, (image.height, image.width))
         seeded = torch_seeded(mixed_seed(*key)) if isinstance(key, SampleKey) else nullcontext()
         with seeded:
-            views = [self._joint(image, labels) for _ in range(self.k_tfm)]
-        item["img"] = _one_or_list([view.image for view in views])
-        if self.use_masks:
-            item["mask"] = _one_or_list([self._mask(path, view) for view in views])
+            view = self._joint(image, **maps)
+        item = {"img": view.image, "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
+        if self.inputs:
+            sample = Sample(record, view, self._joint.normalise)
+            item |= self._make_inputs(sample)
+            if self._mirrored:
+                item["mirrored"] = self._make_inputs(sample.mirrored())
         return item
 
-    def __add__(self, other: "MaskedDataset") -> "MaskedDataset":
-        """The training images of both, numbered on as torchreid does, each with its label map."""
-        if not isinstance(other, MaskedDataset) or other.use_masks != self.use_masks:
+    def __add__(self, other: "AnnotatedDataset") -> "AnnotatedDataset":
+        """The training images of both, numbered on as torchreid does.
+
+        Raises:
+            TypeError: the other is not annotated, or brings other inputs.
+        """
+        if not isinstance(other, AnnotatedDataset) or tuple(other.inputs) != tuple(self.inputs):
             raise TypeError(
-                f"cannot add {type(other).__name__} to {type(self).__name__}: either all sources "
-                "bring label maps or none; torchreid's scripts name masked ones NAME_masked"
+                f"cannot add {type(other).__name__} to {type(self).__name__}: all sources must "
+                "bring the same inputs; torchreid's scripts name annotated ones NAME_masked"
             )
         total = copy.copy(self)
         shifted = [
-            (
-                path,
-                pid + self.num_train_pids,
-                camid + self.num_train_cams,
-                dsetid + self.num_datasets,
-            )
-            for path, pid, camid, dsetid in other.train
+            (path, pid + self.num_train_pids, camid + self.num_train_cams, ds + self.num_datasets)
+            for path, pid, camid, ds in other.train
         ]
-        total.labels = self.labels | other.labels
+        total.parts = [*self.parts, *other.parts]
+        total.files = {kind: self.files[kind] | other.files[kind] for kind in self.files}
         # As in torchreid's own sum, which would apply combineall a second time otherwise.
         total.combineall = False
         total._set_train([*self.train, *shifted])
+        total.data = total.train
         return total
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        """A class that `masked` made is made again in a worker that has not made it yet."""
-        if type(self) is masked(self.plain, self.label_folder):
-            return _blank, (self.plain, self.label_folder), self.__dict__
-        return super().__reduce_ex__(protocol)
+    def __radd__(self, other: Any) -> "AnnotatedDataset":
+        """torchreid sums its sources, from 0."""
+        return self if other == 0 else self.__add__(other)
 
-    def download_dataset(self, dataset_dir: str, dataset_url: str | None) -> None:
-        """Never downloads: torchreid's addresses are dead and hang."""
-        if not Path(dataset_dir).exists():
-            raise missing_data(self.label_folder, dataset_dir, Path(dataset_dir))
-
-    def check_before_run(self, required_files: str | Sequence[str]) -> None:
-        """torchreid's check of the paths a data set needs, saying what to do about it."""
-        paths = [required_files] if isinstance(required_files, str) else required_files
-        for path in paths:
-            if not Path(path).exists():
-                raise missing_data(self.label_folder, path, Path(self.dataset_dir))
-
-    def _set_train(self, train: list[Record]) -> None:
-        self.train = self.data = train
-        self.num_train_pids = self.get_num_pids(train)
-        self.num_train_cams = self.get_num_cams(train)
-        self.num_datasets = self.get_num_datasets(train)
+    def _set_train(self, train: list[ImageRecord]) -> None:
+        self.train = train
+        pids, camids, dsetids = (len({record[i] for record in train}) for i in (1, 2, 3))
+        self.num_train_pids, self.num_train_cams, self.num_datasets = pids, camids, dsetids
         self._joint = rebuild(self.transform, donors=[record[0] for record in train])
 
-    def _find_labels(self, dataset_dir: Path, masks_dir: Path, max_missing: float) -> None:
-        for path, *_ in self.train:
-            file = label_path(path, dataset_dir, self.label_folder, masks_dir)
-            self.labels[path] = file if file.exists() else None
-        missing = sum(file is None for file in self.labels.values())
-        folder = masks_dir / self.label_folder
-        logger.info(
-            "%s: %d of %d training images have no label map in %s",
-            self.label_folder,
-            missing,
-            len(self.labels),
-            folder,
-        )
-        if missing > max_missing * len(self.labels):
-            raise FileNotFoundError(
-                f"{self.label_folder}: {missing} of {len(self.labels)} training images have no "
-                f"label map in {folder}, at most a share of {max_missing} may lack one "
-                "(masks.max_missing); make them with: python scripts/convert_masks.py "
-                f"--source densepose-iuv --iuv DIR --images {dataset_dir} --out {folder}"
-            )
+    def _find(self, kind: str) -> Files:
+        files: Files = {}
+        for annotations, images in self.parts:
+            files |= annotations.find(kind, images, self.mode)
+        return files
 
-    def _read_labels(self, path: str, size: tuple[int, int]) -> np.ndarray | None:
-        file = self.labels.get(path)
-        if file is not None:
-            return read_labels(file, size)
-        return np.full(size, UNKNOWN, dtype=np.uint8) if self.use_masks else None
+    def _read_maps(self, path: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """The maps that the inputs need and that the image has."""
+        found = ((kind, files[path]) for kind, files in self.files.items())
+        return {kind: MAPS[kind].read(file, size) for kind, file in found if file is not None}
 
-    def _mask(self, path: str, view: View) -> torch.Tensor:
-        # A padded border is background, but a sample without a label map is unknown throughout.
-        return view.labels if self.labels.get(path) else view.labels.fill_(UNKNOWN)
+    def _make_inputs(self, sample: Sample) -> dict[str, Any]:
+        return {
+            key: row.make(sample, **self.input_options.get(key, {}))
+            for key, row in self.inputs.items()
+        }
 
 
-def in_stable_order(train: Sequence[Record]) -> list[Record]:
-    """The list sorted by path, its identities numbered as they come.
+def in_stable_order(train: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """The list sorted by path, its identities numbered in that order.
 
     torchreid lists folders in the file system's order and numbers identities in a set's order,
     so two machines may train two different lists. The whole Market-1501 keeps torchreid's numbers.
@@ -193,31 +188,14 @@ def in_stable_order(train: Sequence[Record]) -> list[Record]:
     return [(path, numbers[pid], camid, dsetid) for path, pid, camid, dsetid in ordered]
 
 
-def masked(cls: type, name: str) -> type:
-    """The masked variant of a torchreid image data set class.
-
-    Args:
-        cls: the class; one that is masked already is given back.
-        name: its registered name in torchreid, which is the name of its folder of label maps.
-    Returns:
-        `<cls>Masked`, a subclass of MaskedDataset and cls, the same one each time.
-    """
-    if issubclass(cls, MaskedDataset):
-        return cls
-    if (cls, name) in _VARIANTS:
-        return _VARIANTS[cls, name]
-    body = {"plain": cls, "label_folder": name, "__module__": __name__, "__doc__": cls.__doc__}
-    variant = type(f"{cls.__name__}Masked", (MaskedDataset, cls), body)
-    # Pickle looks a class up by its name in its module.
-    globals().setdefault(variant.__name__, variant)
-    _VARIANTS[cls, name] = variant
-    return variant
+def annotated(name: str) -> partial[AnnotatedDataset]:
+    """What torchreid registers as `<name>_masked`: its samples bring label maps from the start."""
+    return partial(AnnotatedDataset, name, inputs=("mask",))
 
 
-def _blank(cls: type, name: str) -> MaskedDataset:
-    variant = masked(cls, name)
-    return variant.__new__(variant)
-
-
-def _one_or_list(values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else values
+def _dataset_dir(name: str, root: str | Path, plain: Any) -> Path:
+    """The data set's own folder: its class's, since CUHK02's instances have a deeper one."""
+    folder = getattr(dataset_class(name), "dataset_dir", None)
+    if isinstance(folder, str):
+        return absolute_path(root) / folder
+    return absolute_path(plain.dataset_dir)

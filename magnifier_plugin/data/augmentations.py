@@ -188,7 +188,11 @@ class ToImageTensor(Step):
 
     def transform(self, inpt: Image.Image, params: dict[str, Any]) -> tv_tensors.Image:
         planes = torch.from_numpy(np.stack([np.asarray(channel) for channel in inpt.split()]))
-        return tv_tensors.Image(planes.float().mul_(self.scale).add_(self.shift))
+        return tv_tensors.Image(self.normalise(planes))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 [..., 3, h, w] → float32, mean subtracted and divided by std."""
+        return pixels.float().mul_(self.scale).add_(self.shift)
 
 
 class RandomErasing(Step):

@@ -11,7 +11,7 @@ from magnifier_plugin.data.transforms import checked_names
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """The keyword arguments of MaskedImageDataManager: torchreid's, with its defaults, and ours.
+    """The keyword arguments of AnnotatedDataManager: torchreid's, with its defaults, and ours.
 
     Attributes:
         root: the folder of all data sets.
@@ -21,13 +21,11 @@ class DataOptions:
         height: of the images that the network sees, in pixels.
         width: likewise.
         transforms: names of `transforms.TRANSFORMS`.
-        k_tfm: augmented copies of each training image.
         norm_mean: of R, G, B in 0..1; None for ImageNet's, as norm_std.
         norm_std: likewise.
         use_gpu: prepare for a GPU if there is one.
         split_id: which split, for data sets that have several.
         combineall: train on query and gallery images too.
-        load_train_targets: also build `train_loader_t`, of the targets and without label maps.
         batch_size_train: images in a batch, of all processes together.
         batch_size_test: likewise, in testing.
         workers: processes that read images, for each loader; 0 reads in this one.
@@ -35,17 +33,19 @@ class DataOptions:
         num_cams: cameras in a batch (RandomDomainSampler).
         num_datasets: data sets in a batch (RandomDatasetSampler).
         train_sampler: name of torchreid's sampler.
-        train_sampler_t: the same for `train_loader_t`.
         cuhk03_labeled: CUHK03's labelled boxes instead of the detected ones.
         cuhk03_classic_split: its 1,367 / 100 split.
         market1501_500k: Market-1501's distractors in the gallery.
-        masks_dir: the folder of all label maps; None for `labels.default_masks_dir()`.
-        max_missing: the highest share of training images without a label map, 0..1.
+        masks_dir: the folder of all label maps; None for `masks.paths.default_masks_dir()`.
+        max_missing: the highest share of images without a file that an input is made from, 0..1.
         label_set: what the label maps were made with, such as `densepose` or `lip`.
-        use_masks: False trains without label maps.
+        inputs: batch keys that training samples bring, of `inputs.INPUTS`; an engine changes them
+            to what its model declares.
+        test_inputs: the same for query and gallery.
+        input_options: keyword arguments for the functions that make them, by key.
         seed: of samplers and augmentation.
         persistent_workers: keep the training workers from one epoch to the next.
-        source_options: more keyword arguments for the class of a source, by the source's name.
+        dataset_options: more keyword arguments for a data set's class, by its name.
         num_replicas: how many processes share a training batch.
         rank: which of them this is, from 0.
     Raises:
@@ -58,13 +58,11 @@ class DataOptions:
     height: int = 256
     width: int = 128
     transforms: str | Sequence[str] | None = "random_flip"
-    k_tfm: int = 1
     norm_mean: Sequence[float] | None = None
     norm_std: Sequence[float] | None = None
     use_gpu: bool = True
     split_id: int = 0
     combineall: bool = False
-    load_train_targets: bool = False
     batch_size_train: int = 32
     batch_size_test: int = 32
     workers: int = 4
@@ -72,17 +70,18 @@ class DataOptions:
     num_cams: int = 1
     num_datasets: int = 1
     train_sampler: str = "RandomSampler"
-    train_sampler_t: str = "RandomSampler"
     cuhk03_labeled: bool = False
     cuhk03_classic_split: bool = False
     market1501_500k: bool = False
     masks_dir: str | Path | None = None
     max_missing: float = 0.3
     label_set: str = "densepose"
-    use_masks: bool = True
+    inputs: Sequence[str] = ()
+    test_inputs: Sequence[str] = ()
+    input_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seed: int = 1
     persistent_workers: bool = True
-    source_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dataset_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     num_replicas: int = 1
     rank: int = 0
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from magnifier_plugin.data import augmentations
 from magnifier_plugin.data.maps import IUV, LabelMap
@@ -32,17 +33,27 @@ TRANSFORMS = (
 
 
 class View(NamedTuple):
-    """One augmented sample.
-
-    Attributes:
-        image: float32 [3, H, W], normalised.
-        labels: uint8 [H, W], region ids 0..7 or 255, or None as it came.
-        iuv: uint8 [3, H, W] in the order I, U, V, or None as it came.
-    """
+    """One augmented image and its maps."""
 
     image: Tensor
+    """float32 [3, H, W], normalised."""
+    photo: Image.Image
+    """The RGB image [H, W] before it became a tensor: after geometry and colour jitter, before
+    normalisation and erasing."""
     labels: Tensor | None
+    """uint8 [H, W], region ids 0..7 or 255; None if none was given."""
     iuv: Tensor | None
+    """uint8 [3, H, W] in the order I, U, V; None if none was given."""
+
+
+def mirror_maps(view: View) -> View:
+    """The view of the mirror image; parts of an IUV change sides (see `maps.IUV`)."""
+    return View(
+        view.image.flip(-1),
+        view.photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        None if view.labels is None else view.labels.flip(-1),
+        None if view.iuv is None else _plain(F.horizontal_flip(IUV(view.iuv))),
+    )
 
 
 class JointTransform:
@@ -75,9 +86,28 @@ class JointTransform:
             None if labels is None else LabelMap(labels),
             None if iuv is None else IUV(iuv.transpose(2, 0, 1)),
         )
+        photo = image
         for step in self.steps:
+            if isinstance(sample[0], Image.Image):
+                photo = sample[0]
             sample = step(*sample)
-        return View(*(_plain(part) for part in sample))
+        image, labels, iuv = map(_plain, sample)
+        return View(image, photo, labels, iuv)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Other pixels as this transform normalises its image.
+
+        Args:
+            pixels: uint8 [..., 3, h, w].
+        Returns:
+            float32 of the same shape.
+        Raises:
+            ValueError: the transform normalises nothing.
+        """
+        for step in self.steps:
+            if isinstance(step, augmentations.ToImageTensor):
+                return step.normalise(pixels)
+        raise ValueError("transform: expected a step ToTensor with Normalize after it, found none")
 
     def __repr__(self) -> str:
         return f"JointTransform({', '.join(map(repr, self.steps))})"

@@ -1,4 +1,4 @@
-"""Checkpoints of plain types, written whole or not at all, and read without running anything."""
+"""Checkpoints: plain types, written atomically, read without running code from the file."""
 
 import os
 import random
@@ -9,51 +9,71 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from magnifier_plugin.files import write_atomically
 
 BEST = "model-best.pth.tar"
 
 
-def checkpoint_path(folder: Path, epoch: int) -> Path:
-    """torchreid's name of the checkpoint after `epoch` epochs."""
-    return folder / f"model.pth.tar-{epoch}"
+class Checkpoints:
+    """The checkpoints of one training: the last and the best are kept.
 
-
-def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
-    """Write beside, then rename: whoever looks finds the old file or the new one, never a half.
-
-    Raises:
-        OSError: the disk is full or the folder not writable; an old file stays as it was.
+    Args:
+        folder: `save_dir/model`; made on the first saving.
+        record: written into each of them, such as configuration and seed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
+    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
+        self.folder, self.record = folder, record
+        self.latest: Path | None = None
+        self.best_mAP = -1.0
 
-def keep_as_best(path: Path) -> Path:
-    """Give a checkpoint the name `model-best.pth.tar` too, without a second copy if possible."""
-    best = path.with_name(BEST)
-    beside = path.with_name(f".{BEST}.{os.getpid()}")
-    try:
-        os.link(path, beside)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, beside)
-    beside.replace(best)
-    return best
+    def save(self, content: Mapping[str, Any], mAP: float | None = None) -> Path:
+        """Write the checkpoint after an epoch, and remove the one before it.
+
+        Args:
+            content: plain types and tensors; "epoch" is counted from 1.
+            mAP: of a test after this epoch; the highest so far is kept as `model-best.pth.tar`.
+        Raises:
+            OSError: the disk is full or the folder not writable; the old file stays as it was.
+        """
+        path = self.folder / f"model.pth.tar-{content['epoch']}"
+        is_best = mAP is not None and mAP > self.best_mAP
+        if is_best:
+            self.best_mAP = mAP
+        with write_atomically(path) as temporary:
+            torch.save({**content, "best_mAP": self.best_mAP, "record": self.record}, temporary)
+        if is_best:
+            self._link(path, path.with_name(BEST))
+        # Never a file in another folder: that one is the caller's starting point.
+        if self.latest and self.latest != path and self.latest.parent == path.parent:
+            self.latest.unlink(missing_ok=True)
+        self.latest = path
+        return path
+
+    def resume_from(self, path: Path, best_mAP: float) -> None:
+        """Continue after a checkpoint was read: it is replaced by the next one, unless the best."""
+        self.best_mAP = best_mAP
+        if path.name != BEST:
+            self.latest = path
+
+    @staticmethod
+    def _link(path: Path, name: Path) -> None:
+        """Give a file a second name, without a copy where the file system can."""
+        with write_atomically(name) as temporary:
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(path, temporary)
+            except OSError:
+                shutil.copyfile(path, temporary)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of ours or of torchreid's.
 
-    torchreid stores `rank1` as a numpy scalar, which torch's restricted reader refuses unless told
-    that a numpy scalar is harmless.
+    torchreid stores `rank1` as a numpy scalar, which torch's restricted reader refuses unless
+    numpy's scalars are on its list.
 
     Returns:
         The file's dictionary, tensors on the CPU; a bare state dict as {"state_dict": …}.
@@ -90,75 +110,6 @@ def _numpy_scalars() -> list[Any]:
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
     return [*((rebuild, name) for name in names), np.dtype, *dtypes]
-
-
-def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load a state dict whole.
-
-    Raises:
-        ValueError: another model or another number of identities; says how many tensors differ.
-    """
-    missing, unexpected, reshaped = _compare(model, state)
-    if missing or unexpected or reshaped:
-        raise ValueError(_mismatch(model, state, origin, missing, unexpected, reshaped))
-    model.load_state_dict(state)
-
-
-def load_matching(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> tuple[int, int]:
-    """Load weights to start from: everything but the classifiers of another set of identities.
-
-    Returns:
-        How many tensors were loaded, and how many classifier tensors were left as they are.
-    Raises:
-        ValueError: anything but classifiers does not match.
-    """
-    missing, unexpected, reshaped = _compare(model, state)
-    classifiers = {key for key in (*reshaped, *unexpected, *missing) if "classifier" in key}
-    rest = [
-        [key for key in keys if key not in classifiers] for keys in (missing, unexpected, reshaped)
-    ]
-    if any(rest):
-        raise ValueError(_mismatch(model, state, origin, *rest))
-    own = model.state_dict()
-    loaded = {key: value for key, value in state.items() if key in own and key not in classifiers}
-    model.load_state_dict(own | loaded)
-    return len(loaded), len(own) - len(loaded)
-
-
-def _compare(
-    model: nn.Module, state: Mapping[str, Tensor]
-) -> tuple[list[str], list[str], list[str]]:
-    own = model.state_dict()
-    reshaped = [key for key in own if key in state and own[key].shape != state[key].shape]
-    return [key for key in own if key not in state], [k for k in state if k not in own], reshaped
-
-
-def _mismatch(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    origin: str,
-    missing: list[str],
-    unexpected: list[str],
-    reshaped: list[str],
-) -> str:
-    own = model.state_dict()
-    parts = []
-    if reshaped:
-        key = reshaped[0]
-        parts.append(
-            f"{len(reshaped)} of another shape (such as {key}: {list(state[key].shape)} in the "
-            f"file, {list(own[key].shape)} in the model)"
-        )
-    for keys, what in ((missing, "missing in the file"), (unexpected, "unknown to the model")):
-        if keys:
-            parts.append(f"{len(keys)} {what} (such as {keys[0]})")
-    hint = "the file is of another model, or of other options"
-    if reshaped and not missing and not unexpected and all("classifier" in k for k in reshaped):
-        hint = (
-            "the file was trained on another number of identities; model.load_weights takes all "
-            "but the classifiers, model.resume needs the same training set"
-        )
-    return f"{origin}: of the model's {len(own)} tensors, {'; '.join(parts)}: {hint}"
 
 
 def random_states() -> dict[str, Any]:

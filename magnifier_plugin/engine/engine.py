@@ -1,48 +1,56 @@
-"""Training in stages: torchreid's engine with MagnifierNet's losses, and nights that survive."""
+"""Training in stages on torchreid's engine interface; one engine for every system."""
 
-import inspect
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 import torchreid
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
+from torch.utils.tensorboard import SummaryWriter
 
-from magnifier_plugin.engine.console import show_log
-from magnifier_plugin.engine.meters import LossMeter, log_line
-from magnifier_plugin.engine.saving import SavingEngine
-from magnifier_plugin.engine.stages import Stage, find_stage, paper_stages
-from magnifier_plugin.losses.magnifier import MagnifierCriterion
+from magnifier_plugin.data.inputs import declare_inputs, take_inputs
+from magnifier_plugin.engine.checkpoint import Checkpoints
+from magnifier_plugin.engine.epoch_log import EpochLog
+from magnifier_plugin.engine.log import show_log
+from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.engine.state import TrainingState, refuse_wrapped
+from magnifier_plugin.engine.testing import Tester, TestOptions
 
-AverageMeter = torchreid.utils.AverageMeter
 logger = logging.getLogger(__name__)
 
 
-class ImageMagnifierEngine(SavingEngine):
-    """Trains MagnifierNet (or any torchreid model) stage by stage; tests as torchreid does.
+class StagedEngine(torchreid.engine.Engine):
+    """Trains a model stage by stage and tests it, with torchreid's arguments and log.
+
+    A model declares the batch inputs that it takes besides the image in `training_inputs` and
+    `test_inputs`; the engine passes these to the data sets. `registry.py` derives one engine per
+    system from this class, with the system's criterion and stages as defaults.
 
     Args:
         datamanager: ours, or torchreid's with `_masked` sources.
-        model: built with the loss that the criterion expects.
-        optimizer: None, or one of your own, with your scheduler: then there is one stage, yours.
-        scheduler: stepped once an epoch.
-        stages: of the training; default the paper's two (`paper_stages`).
-        criterion: default `MagnifierCriterion()`.
-        gamma: γ of the Semantic Diversity loss, with an optimizer of your own.
+        model: the network itself, not wrapped.
+        optimizer: None, or the caller's own; then there is one stage, of any length.
+        scheduler: of that optimizer, stepped once per epoch.
+        criterion: (outputs, pids, targets, weights) → `CriterionOutput`; its `weights` names the
+            terms that it knows.
+        stages: of the training; not with an optimizer.
+        loss_weights: weights of loss terms with an optimizer of the caller.
         checkpoint_freq: epochs between two checkpoints.
-        options: `use_gpu`, `amp`, `channels_last` and `record` of `EvaluatingEngine`.
+        use_gpu: use a GPU if there is one.
+        amp: bf16 mixed precision: "on", "off", or "auto" where the device computes in bf16.
+        channels_last: likewise, the memory format.
+        test_options: see `TestOptions`.
+        record: written into checkpoints and `results.json`, such as configuration and seed.
     Raises:
-        ValueError: both an optimizer and stages.
-
-    Example:
-        >>> engine = torchreid.engine.ImageMagnifierEngine(datamanager, model)
-        >>> engine.run(save_dir="log/magnifiernet")
+        ValueError: the model is wrapped, both an optimizer and stages are given or neither, or a
+            stage cannot be trained with this criterion.
     """
 
     def __init__(
@@ -52,165 +60,197 @@ class ImageMagnifierEngine(SavingEngine):
         optimizer: Optimizer | None = None,
         scheduler: LRScheduler | None = None,
         *,
+        criterion: nn.Module,
         stages: Sequence[Stage] | None = None,
-        criterion: nn.Module | None = None,
-        gamma: float = 0.0,
+        loss_weights: Mapping[str, float] | None = None,
         checkpoint_freq: int = 1,
-        **options: Any,
+        use_gpu: bool = True,
+        amp: str = "auto",
+        channels_last: str = "auto",
+        test_options: TestOptions | None = None,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(datamanager, model, **options)
-        if optimizer is not None and stages is not None:
-            raise ValueError(
-                "expected stages, which build their optimisers, or an optimizer; got both"
-            )
-        self.stages = tuple(stages or paper_stages()) if optimizer is None else ()
-        self.criterion = criterion or MagnifierCriterion()
-        self.checkpoint_freq = checkpoint_freq
-        self.gamma = gamma
-        self._takes_masks = "masks" in inspect.signature(model.forward).parameters
-        self.use_optimizer(optimizer, scheduler)
+        refuse_wrapped(model)
+        super().__init__(datamanager, use_gpu)
+        device = torch.device("cuda" if self.use_gpu else "cpu")
+        self.precision = Precision(device, amp=amp, channels_last=channels_last)
+        self.model = self.precision.place(model)
+        self.criterion, self.checkpoint_freq = criterion, checkpoint_freq
+        self.state = TrainingState(
+            self.model, tuple(criterion.weights), stages, optimizer, scheduler, loss_weights
+        )
+        record, test_options = dict(record or {}), test_options or TestOptions()
+        self.tester = Tester(datamanager, self.model, self.precision, test_options, record)
+        self.inputs: tuple[str, ...] = tuple(getattr(model, "training_inputs", ()))
+        self.checkpoints = Checkpoints(Path("log") / "model", record)
+        self._register()
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One entry per trained epoch: epoch, stage, lr, each loss term and metric, mAP."""
+        return self.state.history
+
+    @property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Numbers of the last test by target."""
+        return self.tester.results
+
+    def resume(self, path: str | Path) -> int:
+        """Continue from a checkpoint of this engine, in whichever stage it was saved.
+
+        Returns:
+            The start epoch for `run`.
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: no checkpoint, or one of another model, another number of identities, or
+                another toolbox.
+        """
+        saved = self.state.read(path)
+        self.checkpoints.resume_from(saved.path, saved.content["best_mAP"])
+        logger.info(
+            "=> Resumed from %s: epoch %d, stage %d", path, saved.epoch, saved.content["stage"]
+        )
+        return saved.epoch
 
     def run(
         self,
-        save_dir: str = "log",
+        save_dir: str | Path = "log",
         max_epoch: int | None = None,
         start_epoch: int = 0,
-        **options: Any,
+        print_freq: int = 10,
+        fixbase_epoch: int = 0,
+        open_layers: Sequence[str] | None = None,
+        start_eval: int = 0,
+        eval_freq: int = -1,
+        test_only: bool = False,
+        **testing: Any,
     ) -> None:
         """torchreid's `run`, with its arguments.
 
         Args:
             save_dir: for checkpoints, TensorBoard and `results.json`.
             max_epoch: default all epochs of the stages.
-            start_epoch: where to go on; `resume` returns it.
-            options: as torchreid's `run`; `rerank` also counts in the last test of a training.
+            start_epoch: the first epoch, counted from 0; `resume` returns it.
+            testing: torchreid's arguments of `test`: dist_metric, normalize_feature, visrank,
+                visrank_topk, use_metric_cuhk03, ranks, rerank. `rerank` counts in the last test
+                of a training too.
         Raises:
-            ValueError: more epochs than the stages have.
+            ValueError: no number of epochs, more epochs than the stages have, visrank while
+                training, a data set that does not make a declared input.
             FloatingPointError: the loss is not finite any more.
         """
         show_log()
-        self.save_dir = Path(save_dir)
-        self.rerank = options.pop("rerank", False)
-        if max_epoch is None:
-            max_epoch = sum(stage.max_epoch for stage in self.stages)
-        test_only = options.pop("test_only", False)
-        if not test_only and start_epoch >= max_epoch > 0:
-            logger.info("All %d epochs are trained already; testing only", max_epoch)
-            test_only = True
-        if self.stages and not test_only:
-            find_stage(self.stages, max_epoch - 1)
-        super().run(
-            save_dir=save_dir,
-            max_epoch=max_epoch,
-            start_epoch=start_epoch,
-            test_only=test_only,
-            rerank=self.rerank,
-            **options,
-        )
+        self.checkpoints.folder = Path(save_dir) / "model"
+        if not test_only:
+            self.max_epoch = self.state.check_epochs(max_epoch)
+            if start_epoch >= self.max_epoch:
+                logger.info("All %d epochs are trained already; testing only", self.max_epoch)
+                test_only = True
+        if test_only:
+            self.test(save_dir=save_dir, **testing)
+            return
+        if testing.get("visrank"):
+            raise ValueError("visrank: expected test_only=True with it; it is not for training")
+        declare_inputs(self.train_loader.dataset, self.inputs)
+        self.tester.declare_inputs()
+        if self.writer is None:
+            self.writer = SummaryWriter(log_dir=str(save_dir))
+        self.state.restart()
+        start = time.monotonic()
+        logger.info("=> Start training")
+        for epoch in range(start_epoch, self.max_epoch):
+            self.epoch = epoch
+            self.train(print_freq, fixbase_epoch, open_layers)
+            last = epoch + 1 == self.max_epoch
+            due = eval_freq > 0 and (epoch + 1) % eval_freq == 0 and epoch + 1 >= start_eval
+            if last or due:
+                logger.info("=> %s test", "Final" if last else "Intermediate")
+                self._test(last=last, save_dir=save_dir, **testing)
+                mAP = self.state.add_test(self.results)
+                path = self.checkpoints.save(self.state.content(), mAP)
+                logger.info('Checkpoint saved to "%s"', path)
+        logger.info("Elapsed %s", timedelta(seconds=round(time.monotonic() - start)))
+        self.writer.close()
 
     def train(
         self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: Sequence[str] | None = None
     ) -> None:
-        """torchreid's hook: one epoch."""
-        self._enter_stage()
+        """One epoch (torchreid's hook)."""
+        if self.state.enter(self.epoch):
+            self._register()
         self.set_model_mode("train")
         self.two_stepped_transfer_learning(self.epoch, fixbase_epoch, open_layers)
         if hasattr(self.datamanager, "set_epoch"):
             self.datamanager.set_epoch(self.epoch)
-        self.num_batches = len(self.train_loader)
-        if not self.num_batches:
+        log = EpochLog(
+            self.train_loader,
+            epoch=self.epoch + 1,
+            max_epoch=self.max_epoch,
+            print_freq=print_freq,
+            writer=self.writer,
+        )
+        if not log.num_batches:
             raise ValueError("the training set is smaller than one batch; lower train.batch_size")
-        losses, seconds, waiting = LossMeter(), AverageMeter(), AverageMeter()
-        progress = self._progress()
-        end = time.perf_counter()
-        for self.batch_idx, batch in enumerate(progress):
-            waiting.update(time.perf_counter() - end)
-            losses.update(self.forward_backward(batch))
-            seconds.update(time.perf_counter() - end)
-            if (self.batch_idx + 1) % print_freq == 0 or self.batch_idx + 1 == self.num_batches:
-                self._report(losses.read(), seconds, waiting)
-            end = time.perf_counter()
-        self._end_epoch(losses.read())
+        for batch in log:
+            log.update(self.forward_backward(batch), self.get_current_lr())
+        entry = {"epoch": self.epoch + 1, "stage": self.state.stage, "lr": self.get_current_lr()}
+        self.history.append(entry | log.means())
+        self.update_lr()
+        # After the last epoch too: if the test that follows fails, the training is kept.
+        if (self.epoch + 1) % self.checkpoint_freq == 0 or self.epoch + 1 == self.max_epoch:
+            self.checkpoints.save(self.state.content())
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
-        """torchreid's hook: one step. Returns the losses by name, not yet read from the device."""
-        images, pids, masks = self.parse_data_for_train(data)
-        with self.autocast():
-            output = self.model(images, masks) if self._takes_masks else self.model(images)
-        targets = {} if masks is None else {"mask": masks}
-        result = self.criterion(output, pids, targets, {"sd": self.gamma})
-        loss, named = result.total, {name: term.loss for name, term in result.terms.items()}
-        named |= result.metrics
+        """One step (torchreid's hook).
+
+        Returns:
+            "loss", the total, and every term and metric by name, still on the device.
+        """
+        images, pids, targets = self.parse_data_for_train(data)
+        with self.precision.autocast():
+            outputs = self.model(images, **targets)
+        result = self.criterion(outputs, pids, targets, self.state.loss_weights)
+        loss = result.total
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return {"loss": loss, **named}
+        terms = {name: term.loss for name, term in result.terms.items()}
+        return {"loss": loss, **terms, **result.metrics}
 
-    def parse_data_for_train(self, data: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """torchreid's hook: images [B, 3, H, W], pids [B], label maps uint8 [B, H, W] or None."""
-        masks = data.get("mask")
-        if masks is not None:
-            masks = masks.to(self.device, non_blocking=True)
-        return self.to_device(data["img"]), data["pid"].to(self.device, non_blocking=True), masks
+    def parse_data_for_train(
+        self, data: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Images [B, 3, H, W], pids [B] and the declared inputs, on the device."""
+        targets = self.precision.targets(take_inputs(data, self.inputs))
+        pids = data["pid"].to(self.precision.device, non_blocking=True)
+        return self.precision.images(data["img"]), pids, targets
 
-    def _enter_stage(self) -> None:
-        """Give a stage that begins a fresh optimiser and schedule, or those of a checkpoint."""
-        if self.stages:
-            index, first = find_stage(self.stages, self.epoch)
-            if index + 1 != self.stage:
-                stage = self.stages[index]
-                self.stage, self.gamma = index + 1, stage.gamma
-                optimizer = stage.build_optimizer(self.model)
-                self.use_optimizer(optimizer, stage.build_scheduler(optimizer))
-                logger.info(
-                    "=> Stage %d of %d: epochs %d to %d, lr %g, SD loss × %g",
-                    *(index + 1, len(self.stages), first + 1, first + stage.max_epoch),
-                    *(stage.lr, stage.gamma),
-                )
-        self.restore_state()
+    def extract_features(self, input: Tensor) -> Tensor:
+        """Images [B, 3, H, W] → raw embeddings float [B, D] (torchreid's hook)."""
+        return self.tester.embed({"img": input})
 
-    def _progress(self) -> tqdm:
-        self._bar = tqdm(
-            self.train_loader,
-            desc=f"epoch {self.epoch + 1}/{self.max_epoch}",
-            disable=None,
-            leave=False,
-            dynamic_ncols=True,
-        )
-        return self._bar
+    def test(self, **options: Any) -> float:
+        """torchreid's `test`, with its arguments; the numbers are in `results` and on disk.
 
-    def _report(
-        self, losses: dict[str, tuple[float, float]], seconds: AverageMeter, waiting: AverageMeter
-    ) -> None:
-        """Print a line, write TensorBoard, and stop when the loss is not finite any more."""
-        lr = self.get_current_lr()
-        line = log_line(
-            *(self.epoch + 1, self.max_epoch, self.batch_idx + 1, self.num_batches),
-            seconds=(seconds.val, seconds.avg),
-            data_seconds=(waiting.val, waiting.avg),
-            losses=losses,
-            lr=lr,
-        )
-        logger.info(line)
-        self._bar.set_postfix(loss=f"{losses['loss'][0]:.3f}")
-        if self.writer is not None:
-            step = self.epoch * self.num_batches + self.batch_idx
-            scalars = {"time": seconds.avg, "data": waiting.avg, "lr": lr}
-            for name, value in (
-                scalars | {name: mean for name, (_, mean) in losses.items()}
-            ).items():
-                self.writer.add_scalar(f"Train/{name}", value, step)
-        if not all(math.isfinite(last) for last, _ in losses.values()):
-            raise FloatingPointError(
-                f"epoch {self.epoch + 1}, batch {self.batch_idx + 1}: expected finite losses, got "
-                f"{', '.join(f'{name} {last}' for name, (last, _) in losses.items())}. The last "
-                f"checkpoint is {self.latest or 'not written yet'}; lower train.lr or set amp off."
-            )
+        Returns:
+            rank-1 of the last target, as torchreid's.
+        """
+        show_log()
+        self.tester.declare_inputs()
+        return self._test(**options)
 
-    def _end_epoch(self, losses: dict[str, tuple[float, float]]) -> None:
-        entry = {"epoch": self.epoch + 1, "stage": self.stage, "lr": self.get_current_lr()}
-        self.history.append(entry | {name: mean for name, (_, mean) in losses.items()})
-        self.update_lr()
-        # The last one too: whatever happens in the test that follows, the training is kept.
-        if (self.epoch + 1) % self.checkpoint_freq == 0 or self.epoch + 1 == self.max_epoch:
-            self.save_checkpoint()
+    def _test(self, **options: Any) -> float:
+        # Loaders draw a seed; testing more or less often must not change what is trained.
+        with torch.random.fork_rng(devices=[]):
+            epoch = self.history[-1]["epoch"] if self.history else None
+            self.tester.test(epoch=epoch, **options)
+        for name, result in self.results.items():
+            if self.writer is not None:
+                self.writer.add_scalar(f"Test/{name}/rank1", result["rank-1"], self.epoch)
+                self.writer.add_scalar(f"Test/{name}/mAP", result["mAP"], self.epoch)
+        return result["rank-1"]
+
+    def _register(self) -> None:
+        """Make the optimiser known to torchreid's hooks."""
+        self.optimizer, self.scheduler = self.state.optimizer, self.state.scheduler
+        self.register_model("model", self.model, self.optimizer, self.scheduler)

@@ -1,4 +1,4 @@
-"""The stages of a training: how long, which optimiser, which learning rate, which losses."""
+"""The stages of a training: their length, optimiser, learning rate and loss weights."""
 
 import math
 from bisect import bisect_right
@@ -9,51 +9,60 @@ from typing import Any
 import torch
 import torchreid
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 SCHEDULERS = ("single_step", "multi_step", "cosine")
+OPTIMIZERS = ("fresh", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of a training; the defaults are the paper's first stage but for its length.
+    """One stage of a training.
 
-    max_epoch: epochs of this stage.
-    lr: learning rate after the warm-up.
-    lr_scheduler: torchreid's "single_step" (× lr_gamma every stepsize[-1] epochs), "multi_step"
-        (× lr_gamma at each of stepsize) or "cosine" (to 0 at the stage's end).
-    stepsize: epochs, counted from the stage's start.
-    lr_gamma: factor of the learning rate at a step.
-    warmup_epoch: epochs in which the factor rises linearly from warmup_factor to 1.
-    warmup_factor: factor in the first epoch.
-    gamma: γ, weight of the Semantic Diversity loss.
-    optimizer: further arguments of torchreid's `build_optimizer`, such as optim and weight_decay.
+    Raises:
+        ValueError: a value is out of its range.
     """
 
     max_epoch: int
+    """Epochs of this stage."""
     lr: float = 3.5e-4
+    """Learning rate after the warm-up."""
     lr_scheduler: str = "multi_step"
-    stepsize: Sequence[int] = (40, 70)
+    """torchreid's "single_step" (× lr_gamma every stepsize[-1] epochs), "multi_step" (× lr_gamma
+    at each of stepsize) or "cosine" (to 0 at the stage's end)."""
+    stepsize: Sequence[int] = ()
+    """Epochs, counted from the stage's start."""
     lr_gamma: float = 0.1
-    warmup_epoch: int = 10
+    """The learning rate's factor at a step."""
+    warmup_epoch: int = 0
+    """Epochs in which the factor rises linearly from warmup_factor to 1."""
     warmup_factor: float = 0.01
-    gamma: float = 0.0
-    optimizer: Mapping[str, Any] = field(
+    """The learning rate's factor in the first epoch."""
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    """Weights of loss terms by name, in place of the criterion's defaults."""
+    optimizer: str = "fresh"
+    """"keep" continues the optimiser and the schedule of the stage before."""
+    optimizer_options: Mapping[str, Any] = field(
         default_factory=lambda: {"optim": "adam", "weight_decay": 5e-4, "adam_beta2": 0.999}
     )
+    """Arguments of torchreid's `build_optimizer`, such as optim and weight_decay."""
 
     def __post_init__(self) -> None:
         if self.max_epoch < 1:
             raise ValueError(
-                f"max_epoch: expected at least one epoch a stage, got {self.max_epoch}"
+                f"max_epoch: expected at least one epoch per stage, got {self.max_epoch}"
             )
         if self.lr_scheduler not in SCHEDULERS:
             raise ValueError(
                 f"lr_scheduler: expected one of {', '.join(SCHEDULERS)}, got {self.lr_scheduler!r}"
             )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer: expected fresh or keep, got {self.optimizer!r}")
         if self.lr_scheduler == "single_step" and not self.stepsize:
             raise ValueError("stepsize: single_step needs the number of epochs between two steps")
-        if self.gamma < 0:
-            raise ValueError(f"gamma: expected a weight of at least 0, got {self.gamma}")
+        for name, weight in self.loss_weights.items():
+            if not weight >= 0:
+                raise ValueError(f"loss_weights.{name}: expected at least 0, got {weight}")
 
     def lr_factor(self, epoch: int) -> float:
         """The learning rate's factor in an epoch, counted from 0 at this stage's start."""
@@ -66,28 +75,25 @@ class Stage:
             return self.lr_gamma ** (epoch // self.stepsize[-1])
         return self.lr_gamma ** bisect_right(sorted(self.stepsize), epoch)
 
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """A fresh optimiser, by torchreid's own builder."""
-        return torchreid.optim.build_optimizer(model, lr=self.lr, **self.optimizer)
+    def build_optimizer(
+        self, model: nn.Module, epoch: int = 0
+    ) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """A fresh optimiser by torchreid's own builder, and its schedule, stepped once per epoch.
 
-    def build_scheduler(
-        self, optimizer: torch.optim.Optimizer
-    ) -> torch.optim.lr_scheduler.LambdaLR:
-        """A scheduler to be stepped once an epoch."""
+        Args:
+            model: whose parameters are trained.
+            epoch: of this stage that comes next, counted from 0.
+        """
+        optimizer = torchreid.optim.build_optimizer(model, lr=self.lr, **self.optimizer_options)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
         # A plain function: the state of any other callable would end up in the checkpoint.
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: self.lr_factor(epoch))
-
-
-def paper_stages(gamma: float = 2e-3) -> tuple[Stage, Stage]:
-    """The paper's two stages (section 4.1): 460 epochs without, 40 with the SD loss."""
-    return (
-        Stage(max_epoch=460),
-        Stage(max_epoch=40, lr=1e-3, stepsize=(), warmup_epoch=0, gamma=gamma),
-    )
+        schedule = LambdaLR(optimizer, lambda epoch: self.lr_factor(epoch), last_epoch=epoch - 1)
+        return optimizer, schedule
 
 
 def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
-    """Which stage an epoch belongs to; epochs count on through the stages.
+    """The stage that an epoch belongs to; epochs count on through the stages.
 
     Args:
         stages: of the training.
@@ -103,6 +109,41 @@ def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
             return index, first
         first += stage.max_epoch
     raise ValueError(
-        f"epoch {epoch + 1}: expected one of the stages' {first}; "
-        "lengthen a stage, or set train.max_epoch, which scales them"
+        f"epoch {epoch + 1}: expected one of the stages' {first}; lengthen a stage "
+        "(stages.N.max_epoch) or scale them all (train.scale)"
     )
+
+
+def optimizer_stage(stages: Sequence[Stage], index: int) -> int:
+    """The stage whose optimiser a stage trains with: itself, or an earlier one that is kept."""
+    while stages[index].optimizer == "keep":
+        index -= 1
+    return index
+
+
+def check_stages(stages: Sequence[Stage], loss_names: Sequence[str]) -> None:
+    """Refuse stages that cannot be trained.
+
+    Args:
+        stages: of the training.
+        loss_names: the terms that the criterion knows.
+    Raises:
+        ValueError: there is no stage, a weight is of an unknown term, or there is no optimiser to
+            keep.
+    """
+    if not stages:
+        raise ValueError("stages: expected at least one, got none")
+    for number, stage in enumerate(stages, start=1):
+        unknown = [name for name in stage.loss_weights if name not in loss_names]
+        if unknown:
+            raise ValueError(
+                f"stages.{number}.loss_weights.{unknown[0]}: unknown loss term, expected one of "
+                f"{', '.join(loss_names)}"
+            )
+        if stage.optimizer == "keep" and number == 1:
+            raise ValueError("stages.1.optimizer keep: there is no stage before the first")
+        if stage.optimizer == "keep" and stages[number - 2].lr_scheduler == "cosine":
+            raise ValueError(
+                f"stages.{number}.optimizer keep: the learning rate of the stage before ends at 0 "
+                "(lr_scheduler cosine), so nothing would be trained"
+            )

@@ -1,11 +1,15 @@
-"""Region maps over images, for eyes."""
+"""Figures of region maps over images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.utils.data import Dataset
 
+from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS
 
 
@@ -59,3 +63,24 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
     """Save a sheet, its folder made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+
+
+def predicted_region_sheet(
+    predict: Callable[[Tensor], Tensor], dataset: Dataset, count: int
+) -> Image.Image:
+    """Images of a data set, spread evenly, with the regions that a network predicts.
+
+    Args:
+        predict: images float [B, 3, H, W] → region ids [B, h, w].
+        dataset: a query set; `data` lists its images, items bring "img".
+        count: images on the sheet, at most all.
+    """
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    images = torch.stack([dataset[int(i)]["img"] for i in chosen])
+    height, width = images.shape[-2:]
+    predicted = predict(images).to(torch.uint8).cpu().numpy()
+    photos = [read_image(dataset.data[int(i)][0]).resize((width, height)) for i in chosen]
+    maps = [
+        Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST) for ids in predicted
+    ]
+    return region_sheet(list(map(np.asarray, photos)), list(map(np.asarray, maps)))

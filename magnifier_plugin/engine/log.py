@@ -1,4 +1,4 @@
-"""What a run says, on the screen and in a file."""
+"""The log of a run, on standard output and in a file."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ from tqdm import tqdm
 PACKAGE = logging.getLogger("magnifier_plugin")
 
 
-class _Screen(logging.Handler):
+class _StandardOutput(logging.Handler):
     """Writes to whatever standard output is now, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -23,12 +23,12 @@ class _Screen(logging.Handler):
 
 
 def show_log() -> None:
-    """Show the package's log on standard output, as torchreid's prints, unless somebody else does.
+    """Show the package's log on standard output, as torchreid prints its own.
 
-    Whoever has set up logging, of the root or of this package, keeps what was set up.
+    Does nothing if the caller has set up logging, of the root logger or of this package.
     """
     if not PACKAGE.hasHandlers():
-        PACKAGE.addHandler(_Screen())
+        PACKAGE.addHandler(_StandardOutput())
         PACKAGE.setLevel(logging.INFO)
 
 
@@ -62,7 +62,7 @@ def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
     """
     path = Path(folder) / f"{name}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    screen, handler, level = sys.stdout, _Screen(), PACKAGE.level
+    screen, handler, level = sys.stdout, _StandardOutput(), PACKAGE.level
     with path.open("a", encoding="utf-8", buffering=1) as file:
         sys.stdout = Tee(screen, file)
         PACKAGE.addHandler(handler)

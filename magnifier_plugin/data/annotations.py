@@ -1,0 +1,86 @@
+"""Which label maps and IUVs the images of one data set have."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from magnifier_plugin.annotators.densepose import read_iuv
+from magnifier_plugin.annotators.source import check_size
+from magnifier_plugin.masks.label_maps import read_labels
+from magnifier_plugin.masks.paths import iuv_path, label_path
+
+logger = logging.getLogger(__name__)
+
+Files = dict[str, Path | None]
+
+
+def _read_sized_iuv(path: Path, size: tuple[int, int]) -> np.ndarray:
+    iuv = read_iuv(path)
+    check_size(path, iuv.shape[:2], size)
+    return iuv
+
+
+class MapKind(NamedTuple):
+    """One kind of map that an image can have."""
+
+    noun: str
+    """As messages call it."""
+    path: Callable[[Path], Path]
+    """The path of an image's label map → that of this map."""
+    read: Callable[[Path, tuple[int, int]], np.ndarray]
+    """Path, and height and width of the image → the map."""
+    flag: str
+    """What scripts/convert_masks.py needs besides, to write it."""
+
+
+MAPS = {
+    "labels": MapKind("label map", lambda label: label, read_labels, ""),
+    "iuv": MapKind("IUV", iuv_path, _read_sized_iuv, " --keep-iuv"),
+}
+
+
+class Annotations(NamedTuple):
+    """Where the maps of one data set's images are."""
+
+    name: str
+    """The data set's name in torchreid."""
+    folder: str
+    """The name of its folder in masks_dir; other than the name for the rendered data set."""
+    dataset_dir: Path
+    """The data set's own folder."""
+    masks_dir: Path
+    """The folder of all label maps."""
+    max_missing: float
+    """The highest share of images that may lack a map, 0..1."""
+
+    def find(self, kind: str, images: Sequence[str], part: str) -> Files:
+        """The maps of these images, None for an image that has none.
+
+        Args:
+            kind: of `MAPS`.
+            images: paths.
+            part: "train", "query" or "gallery", for messages.
+        Raises:
+            FileNotFoundError: more than max_missing of them have none.
+        """
+        noun = MAPS[kind].noun
+        files: Files = {}
+        for image in images:
+            label = label_path(image, self.dataset_dir, self.folder, self.masks_dir)
+            file = MAPS[kind].path(label)
+            files[image] = file if file.exists() else None
+        missing = sum(file is None for file in files.values())
+        folder = self.masks_dir / self.folder
+        found = f"{missing} of {len(files)} {part} images have no {noun} in {folder}"
+        logger.info("%s: %s", self.name, found)
+        if missing > self.max_missing * len(files):
+            raise FileNotFoundError(
+                f"{self.name}: {found}; at most a share of {self.max_missing} may lack one "
+                "(masks.max_missing). Make them with: python scripts/convert_masks.py "
+                f"--source densepose-iuv --iuv DIR --images {self.dataset_dir} --out {folder}"
+                f"{MAPS[kind].flag}"
+            )
+        return files

@@ -1,0 +1,147 @@
+"""The table of batch inputs: how a data set makes what a model declares besides the image.
+
+A model declares batch keys in `training_inputs` and `test_inputs`; `INPUTS` maps a key to the
+function that makes it from a sample. To add an input, add a row:
+
+    INPUTS["brightness"] = BatchInput(lambda sample: sample.image.mean())
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from magnifier_plugin.catalogue.layouts import ImageRecord
+from magnifier_plugin.data.dsap import FILL, crop_parts, warp
+from magnifier_plugin.data.transforms import View, mirror_maps
+from magnifier_plugin.regions import UNKNOWN
+
+TEXTURES = {"dsap": warp, "csa": crop_parts}
+
+
+class Sample(NamedTuple):
+    """One augmented image and its maps, from which inputs are made."""
+
+    record: ImageRecord
+    """Path, pid, camid and data set number."""
+    view: View
+    """The image and its maps after the joint transform; a map that has no file is None."""
+    normalise: Callable[[Tensor], Tensor]
+    """uint8 [..., 3, h, w] → float32, with the image's mean and standard deviation."""
+
+    @property
+    def image(self) -> Tensor:
+        """float32 [3, H, W], normalised."""
+        return self.view.image
+
+    def mirrored(self) -> "Sample":
+        """The sample of the mirror image."""
+        return self._replace(view=mirror_maps(self.view))
+
+
+class BatchInput(NamedTuple):
+    """A row of the table."""
+
+    make: Callable[..., Tensor]
+    """A `Sample`, and the key's `input_options` of the data set as keyword arguments → tensor."""
+    maps: tuple[str, ...] = ()
+    """Maps that it needs of each image: "labels" (the label map), "iuv"."""
+
+
+def region_labels(sample: Sample) -> Tensor:
+    """The label map, uint8 [H, W], region ids 0..7; 255 everywhere if the image has none."""
+    if sample.view.labels is None:
+        return torch.full(sample.image.shape[-2:], UNKNOWN, dtype=torch.uint8)
+    return sample.view.labels
+
+
+def textures(
+    sample: Sample, *, kind: str = "dsap", size: int = 32, fill: Sequence[int] = FILL
+) -> Tensor:
+    """DSA-reID's part images (section 3.1), normalised as the image is: float32 [24, 3, S, S].
+
+    They are made after geometry and before normalisation and erasing. An image without an IUV has
+    the fill everywhere.
+
+    Args:
+        sample: with its IUV.
+        kind: "dsap" (densely semantically aligned) or "csa" (cropped parts, the coarse ablation).
+        size: S, in pixels.
+        fill: R, G, B of cells that no pixel fell in.
+    Raises:
+        ValueError: kind is neither of the two.
+    """
+    if kind not in TEXTURES:
+        raise ValueError(f"dsa.textures: expected one of {', '.join(TEXTURES)}, got {kind!r}")
+    photo = pixels(sample.view.photo)
+    iuv = sample.view.iuv
+    if iuv is None:
+        iuv = torch.zeros_like(photo)
+    return sample.normalise(TEXTURES[kind](photo, iuv, size, fill)[0])
+
+
+def pixels(photo: Image.Image) -> Tensor:
+    """uint8 [3, H, W] of an RGB photo."""
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+
+
+INPUTS: dict[str, BatchInput] = {
+    "mask": BatchInput(region_labels, maps=("labels",)),
+    "textures": BatchInput(textures, maps=("iuv",)),
+}
+
+
+def find_inputs(keys: Sequence[str]) -> dict[str, BatchInput]:
+    """The table's rows of these keys.
+
+    Raises:
+        ValueError: a key is not in the table.
+    """
+    unknown = [key for key in keys if key not in INPUTS]
+    if unknown:
+        raise ValueError(
+            f"batch input {unknown[0]!r}: expected one of {', '.join(INPUTS)}; a new input is a "
+            "row of magnifier_plugin.data.inputs.INPUTS"
+        )
+    return {key: INPUTS[key] for key in keys}
+
+
+def declare_inputs(dataset: Any, keys: Sequence[str], *, mirrored: bool = False) -> None:
+    """Tell a data set which inputs its samples shall bring.
+
+    Args:
+        dataset: of a data loader.
+        keys: of `INPUTS`.
+        mirrored: bring those of the mirror image too, in the sample's "mirrored".
+    Raises:
+        ValueError: the data set's class makes no such input, or a key is unknown.
+        FileNotFoundError: too many images lack the file that an input is made from.
+    """
+    if hasattr(dataset, "set_inputs"):
+        dataset.set_inputs(keys, mirrored=mirrored)
+    elif keys:
+        name = type(dataset).__name__
+        raise ValueError(
+            f"{name}: the model takes {', '.join(map(repr, keys))}, which this data set does not "
+            "make. torchreid's ImageDataManager takes the annotated form by name, such as "
+            "sources='market1501_masked'; its files are made with: python "
+            "scripts/convert_masks.py --source densepose-dump --dump FILE --images DIR --out DIR"
+        )
+
+
+def take_inputs(batch: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Tensor]:
+    """The declared inputs of a batch.
+
+    Raises:
+        ValueError: the batch lacks one.
+    """
+    missing = [key for key in keys if key not in batch]
+    if missing:
+        raise ValueError(
+            f"batch: expected the input {missing[0]!r}, which the model declares, found "
+            f"{', '.join(batch)}; build the data manager anew for this model"
+        )
+    return {key: batch[key] for key in keys}

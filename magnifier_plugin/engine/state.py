@@ -1,0 +1,213 @@
+"""The state of a training: stage, optimiser, schedule, loss weights, random states."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from magnifier_plugin.engine.checkpoint import (
+    random_states,
+    read_checkpoint,
+    restore_random_states,
+)
+from magnifier_plugin.engine.stages import Stage, check_stages, find_stage, optimizer_stage
+from magnifier_plugin.engine.weights import load_state
+
+logger = logging.getLogger(__name__)
+
+_NEEDED = {"epoch", "optimizer", "scheduler", "stage", "random", "history"}
+
+
+class Saved(NamedTuple):
+    """A checkpoint that was read."""
+
+    path: Path
+    epoch: int
+    """Epochs that it was trained for."""
+    content: dict[str, Any]
+
+
+class TrainingState:
+    """The optimiser of a model through the stages of its training.
+
+    Args:
+        model: whose parameters are trained.
+        loss_names: the terms that the criterion knows.
+        stages: of the training; None with an optimizer of the caller.
+        optimizer: the caller's own, or None.
+        scheduler: of that optimizer.
+        loss_weights: weights of loss terms with an optimizer of the caller.
+    Raises:
+        ValueError: both an optimizer and stages are given or neither, or a stage cannot be trained.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_names: Sequence[str],
+        stages: Sequence[Stage] | None,
+        optimizer: Optimizer | None = None,
+        scheduler: LRScheduler | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        if (optimizer is None) == (stages is None):
+            raise ValueError(
+                "expected stages, which build their optimisers, or an optimizer; got "
+                + ("neither" if optimizer is None else "both")
+            )
+        if stages is not None:
+            check_stages(stages, loss_names)
+        self.model = model
+        self.stages = tuple(stages or ())
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.loss_weights: Mapping[str, float] = dict(loss_weights or {})
+        self.stage = 0
+        """Number of the stage, from 1; 0 before the first, and with the caller's optimizer."""
+        self.history: list[dict[str, Any]] = []
+        """One entry per trained epoch: epoch, stage, lr, each loss term and metric, mAP."""
+        self.rank1 = 0.0
+        """Of the last test, on the first target."""
+        self._resumed: Saved | None = None
+
+    def check_epochs(self, max_epoch: int | None) -> int:
+        """The number of epochs to train, by default all of the stages.
+
+        Raises:
+            ValueError: there is none, or it is more than the stages have.
+        """
+        if max_epoch is None:
+            if not self.stages:
+                raise ValueError("max_epoch: expected a number with an optimizer of your own")
+            return sum(stage.max_epoch for stage in self.stages)
+        if max_epoch < 1:
+            raise ValueError(f"max_epoch: expected at least 1, got {max_epoch}")
+        if self.stages:
+            find_stage(self.stages, max_epoch - 1)
+        return max_epoch
+
+    def restart(self) -> None:
+        """A run begins: its first epoch enters a stage anew."""
+        if self.stages:
+            self.stage = 0
+
+    def enter(self, epoch: int) -> bool:
+        """Enter the stage of an epoch, counted from 0: its optimiser, schedule and loss weights.
+
+        Returns:
+            Whether the optimiser is another one now.
+        """
+        changed = False
+        if self.stages:
+            index, first = find_stage(self.stages, epoch)
+            if index + 1 != self.stage:
+                changed = self._enter_stage(index, first, epoch)
+        if self._resumed is not None:
+            self._restore(self._resumed.content)
+            self._resumed = None
+        return changed
+
+    def _enter_stage(self, index: int, first: int, epoch: int) -> bool:
+        stage, owner = self.stages[index], optimizer_stage(self.stages, index)
+        previous, self.stage = self.stage - 1, index + 1
+        self.loss_weights = stage.loss_weights
+        weights = "".join(f", {name} × {weight:g}" for name, weight in stage.loss_weights.items())
+        keeps = previous >= 0 and optimizer_stage(self.stages, previous) == owner
+        if not keeps:
+            begin = sum(earlier.max_epoch for earlier in self.stages[:owner])
+            self.optimizer, self.scheduler = self.stages[owner].build_optimizer(
+                self.model, epoch - begin
+            )
+        logger.info(
+            "=> Stage %d of %d: epochs %d to %d, lr %g%s%s",
+            *(index + 1, len(self.stages), first + 1, first + stage.max_epoch),
+            self.optimizer.param_groups[-1]["lr"] if owner < index else stage.lr,
+            " (optimiser kept)" if owner < index else "",
+            weights,
+        )
+        return not keeps
+
+    def read(self, path: str | Path) -> Saved:
+        """Read a checkpoint to continue from; `enter` restores its optimiser and random states.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: no checkpoint, or one of another model, another number of identities, or
+                another toolbox.
+        """
+        path = Path(path).expanduser()
+        content = read_checkpoint(path)
+        missing = _NEEDED - set(content)
+        if missing:
+            raise ValueError(
+                f"{path}: expected a checkpoint of this engine to resume from; it lacks "
+                f"{', '.join(sorted(missing))}. model.load_weights takes the weights alone"
+            )
+        load_state(self.model, content["state_dict"], str(path))
+        self.history, self.rank1 = list(content["history"]), content["rank1"]
+        self._resumed = Saved(path, content["epoch"], content)
+        return self._resumed
+
+    def add_test(self, results: Mapping[str, Mapping[str, Any]]) -> float:
+        """Note the numbers of a test after the last epoch; returns the first target's mAP."""
+        first = next(iter(results.values()))
+        self.history[-1]["mAP"], self.rank1 = first["mAP"], first["rank-1"]
+        return first["mAP"]
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint needs to continue after the last epoch."""
+        return {
+            "state_dict": self.model.state_dict(),
+            "epoch": self.history[-1]["epoch"],
+            "rank1": self.rank1,
+            "history": self.history,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "stage": self.stage,
+            "random": random_states(),
+        }
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        if self._same_optimizer(saved["stage"], saved["epoch"]):
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.scheduler is not None and saved["scheduler"] is not None:
+                self.scheduler.load_state_dict(saved["scheduler"])
+        restore_random_states(saved["random"])
+
+    def _same_optimizer(self, saved_stage: int, epochs: int) -> bool:
+        """Whether the optimiser of a checkpoint is the one to continue with."""
+        if not self.stages:
+            return True
+        expected = find_stage(self.stages, epochs - 1)[0] + 1
+        if saved_stage != expected:
+            logger.warning(
+                "The checkpoint's epoch %d was in stage %d, and is in stage %d now: the lengths of "
+                "the stages have changed, so the optimiser starts afresh",
+                *(epochs, saved_stage, expected),
+            )
+            return False
+        owners = {optimizer_stage(self.stages, stage - 1) for stage in (saved_stage, self.stage)}
+        return len(owners) == 1
+
+
+def refuse_wrapped(model: nn.Module) -> None:
+    """Refuse a model inside DataParallel, DistributedDataParallel or torch.compile.
+
+    Its declared inputs, state-dict keys and methods would be hidden.
+
+    Raises:
+        ValueError: the model is wrapped; says what to pass.
+    """
+    if isinstance(model, (DataParallel, DistributedDataParallel)):
+        inner = "model.module"
+    elif hasattr(model, "_orig_mod"):
+        inner = "the model before torch.compile"
+    else:
+        return
+    raise ValueError(
+        f"model: expected the network itself, got it inside {type(model).__name__}; pass {inner}"
+    )

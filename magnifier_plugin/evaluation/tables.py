@@ -1,0 +1,31 @@
+"""Results of a run as a Markdown table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def results_table(results: Results, untrained: Results | None = None, row: str = "trained") -> str:
+    """Results of every target, in %, as Markdown.
+
+    Args:
+        results: an engine's.
+        untrained: those before the training; the share of the way to 100 % is added.
+        row: what to call the results.
+    """
+    columns = [name for name in next(iter(results.values())) if name.startswith(("mAP", "rank-"))]
+    lines = [f"| data set | | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    notes = []
+    for target, result in results.items():
+        rows = {"untrained": (untrained or {}).get(target), row: result}
+        rows[f"{row}, re-ranked"] = result.get("reranked")
+        for name, numbers in rows.items():
+            if numbers:
+                cells = " | ".join(f"{100 * numbers[column]:.1f}" for column in columns)
+                lines.append(f"| {target} | {name} | {cells} |")
+        if rows["untrained"]:
+            start, end = rows["untrained"]["mAP"], result["mAP"]
+            closed = f": {(end - start) / (1 - start):.0%} of the way to 100 %" if start < 1 else ""
+            notes.append(f"{target}: mAP from {start:.1%} (untrained) to {end:.1%}{closed}.")
+    return "\n".join([*lines, "", *notes]).rstrip()

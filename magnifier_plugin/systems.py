@@ -1,0 +1,137 @@
+"""The table of systems: for each, its network, criterion, stages, inputs and configuration keys.
+
+To add a system, add a row to `SYSTEMS`; `models/build.py` knows the names of the networks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from magnifier_plugin.engine.engine import StagedEngine
+from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.losses.magnifier import MagnifierCriterion
+from magnifier_plugin.models import magnifiernet
+from magnifier_plugin.models.build import build_model
+from magnifier_plugin.visualize.regions import predicted_region_sheet, save_sheet
+
+Inputs = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One row of the table."""
+
+    engine: str
+    """Name of its engine in torchreid.engine."""
+    loss: str
+    """`loss.name` of its own loss."""
+    section: str
+    """Its section of the configuration."""
+    model: Callable[..., nn.Module] = build_model
+    """Builds the network, with the arguments of `models.build.build_model`."""
+    model_options: Callable[[CfgNode], dict[str, Any]]
+    """Configuration → the network's keyword arguments."""
+    criterion: Callable[..., nn.Module]
+    """Builds the criterion."""
+    criterion_options: Callable[[CfgNode], dict[str, Any]]
+    """Configuration → the criterion's keyword arguments."""
+    stages: Callable[[], Sequence[Stage]]
+    """The paper's training, for the engine's default."""
+    inputs: Callable[[CfgNode], Inputs]
+    """Configuration → the inputs that the network will declare, for training and testing."""
+    input_options: Callable[[CfgNode], dict[str, dict[str, Any]]] = lambda cfg: {}
+    """Configuration → keyword arguments of the functions that make the inputs."""
+    pictures: Callable[[StagedEngine, CfgNode, Path], list[Path]] = lambda engine, cfg, folder: []
+    """Draws the system's own figures after a run; returns their paths."""
+    needs: Mapping[str, Callable[[CfgNode], str]] = field(default_factory=dict)
+    """Key → why it has no effect with a configuration; "" if it has."""
+
+
+def magnifier_stages(gamma: float = 2e-3) -> tuple[Stage, Stage]:
+    """MagnifierNet's two stages (section 4.1): 460 epochs without, 40 with the SD loss."""
+    return (
+        Stage(max_epoch=460, stepsize=(40, 70), warmup_epoch=10),
+        Stage(max_epoch=40, lr=1e-3, loss_weights={"sd": gamma}),
+    )
+
+
+def identity_options(cfg: CfgNode) -> dict[str, Any]:
+    """Keyword arguments that every criterion takes from torchreid's keys."""
+    return {
+        "label_smoothing": 0.1 if cfg.loss.softmax.label_smooth else 0.0,
+        "margin": cfg.loss.triplet.margin,
+    }
+
+
+def triplet_weights(cfg: CfgNode) -> dict[str, Any]:
+    """torchreid's weights of cross entropy and triplet loss."""
+    return {"weight_x": cfg.loss.triplet.weight_x, "weight_t": cfg.loss.triplet.weight_t}
+
+
+def _needs_branch(branch: str) -> Callable[[CfgNode], str]:
+    def reason(cfg: CfgNode) -> str:
+        if branch in cfg.magnifier.branches:
+            return ""
+        return f"magnifier.branches {','.join(cfg.magnifier.branches)} builds no {branch}"
+
+    return reason
+
+
+def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path]:
+    """Regions that M predicts on query images of the first target (`report.regions`)."""
+    if not cfg.report.regions or "M" not in cfg.magnifier.branches:
+        return []
+
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), engine.precision.autocast():
+            return engine.model.predict_regions(engine.precision.images(images))
+
+    engine.model.eval()
+    queries = next(iter(engine.test_loader.values()))["query"].dataset
+    path = folder / "regions.png"
+    save_sheet(predicted_region_sheet(predict, queries, cfg.report.regions), path)
+    return [path]
+
+
+MAGNIFIER_OPTIONS = (
+    *("branches", "sampling", "keep", "fusion", "mask_rescaling"),
+    *("authors_bias", "stem_relu", "deconvolution_init"),
+)
+MAGNIFIER_CRITERION = (
+    *("region_weight", "mask_weight", "class_balanced_mask"),
+    *("sab_triplet", "sd_floor", "share_weighted"),
+)
+
+SYSTEMS: dict[str, System] = {
+    "magnifiernet": System(
+        engine="ImageMagnifierEngine",
+        loss="magnifier",
+        section="magnifier",
+        model_options=lambda cfg: {key: cfg.magnifier[key] for key in MAGNIFIER_OPTIONS},
+        criterion=MagnifierCriterion,
+        criterion_options=lambda cfg: {
+            **identity_options(cfg),
+            **triplet_weights(cfg),
+            **{key: cfg.magnifier[key] for key in MAGNIFIER_CRITERION},
+        },
+        stages=magnifier_stages,
+        inputs=lambda cfg: magnifiernet.declared_inputs(cfg.magnifier.branches, cfg.loss.name),
+        pictures=_draw_regions,
+        needs={
+            **{f"magnifier.{key}": _needs_branch("SAB") for key in ("sampling", "keep")},
+            "magnifier.sab_triplet": _needs_branch("SAB"),
+            **{f"magnifier.{key}": _needs_branch("SFB") for key in ("fusion", "region_weight")},
+            "magnifier.sd_floor": _needs_branch("SFB"),
+            **{
+                f"magnifier.{key}": _needs_branch("M")
+                for key in ("mask_rescaling", "mask_weight", "class_balanced_mask")
+            },
+            "report.regions": _needs_branch("M"),
+        },
+    ),
+}
