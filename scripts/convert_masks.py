@@ -27,6 +27,7 @@ from magnifier_plugin.annotators.detections import MIN_SCORE
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.annotators.source import Source
+from magnifier_plugin.files import write_atomically
 from magnifier_plugin.masks.conversion import Summary, convert
 from magnifier_plugin.masks.matching import absolute, dataset_folder
 from magnifier_plugin.workers import cores
@@ -128,7 +129,8 @@ def write_lists(out: Path, images: Path, summary: Summary) -> None:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with write_atomically(path) as part:
+        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def inside(image: Path, images: Path) -> Path:

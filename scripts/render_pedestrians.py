@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from magnifier_plugin.files import write_png
 from magnifier_plugin.regions import NUM_PARTS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
 from magnifier_plugin.synthetic.plan import SyntheticOptions
@@ -162,7 +163,7 @@ def render(arguments: argparse.Namespace) -> None:
         rate = images / seconds / workers
         print(f"{folder}: {images} images in {seconds:.1f} s, {rate:.0f} images/s/core")
     if arguments.contact_sheet:
-        contact_sheet(folder, arguments.rows).save(arguments.contact_sheet)
+        write_png(arguments.contact_sheet, contact_sheet(folder, arguments.rows))
         print(f"{arguments.contact_sheet}: contact sheet")
 
 
