@@ -10,7 +10,7 @@ from typing import Any
 
 import torchreid
 
-from magnifier_plugin.catalogue.layouts import MASKED_SUFFIX, registered_datasets
+from magnifier_plugin.catalogue.names import MASKED_SUFFIX, registered_datasets
 from magnifier_plugin.data.annotated import masked
 from magnifier_plugin.engine.engine import ImageMagnifierEngine
 from magnifier_plugin.losses.magnifier import MagnifierCriterion, SemanticDiversityLoss

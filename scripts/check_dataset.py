@@ -21,7 +21,8 @@ from magnifier_plugin.catalogue.inspection import (
     check_lists,
     many,
 )
-from magnifier_plugin.catalogue.layouts import dataset_class, plain_name, require_dataset
+from magnifier_plugin.catalogue.layouts import require_dataset
+from magnifier_plugin.catalogue.names import dataset_class, plain_name
 
 SHOWN = 20  # problems of a kind on the screen
 MARKS = {True: "error  ", False: "warning"}

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from magnifier_plugin.catalogue.layouts import dataset_class, plain_name
+from magnifier_plugin.catalogue.names import dataset_class, plain_name
 from magnifier_plugin.data.annotated import MaskedDataset, masked
 from magnifier_plugin.masks.checking import (
     KINDS,

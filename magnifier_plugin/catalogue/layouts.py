@@ -1,4 +1,4 @@
-"""The data sets torchreid knows, and whether the files they read are there.
+"""Which files torchreid reads of its data sets, and whether they are there.
 
 torchreid tries to download a missing data set from addresses that died years ago, and reads
 identities from file names with a pattern that looks at the folders' names too. Both are checked
@@ -8,12 +8,10 @@ here, before torchreid comes to it.
 import os
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-import torchreid
+from magnifier_plugin.catalogue.names import dataset_class, plain_name
 
-MASKED_SUFFIX = "_masked"
 # torchreid accepts Market-1501 with and without this folder.
 OPTIONAL_FOLDER = "Market-1501-v15.09.15"
 WHERE_TO_GET = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
@@ -81,32 +79,6 @@ MARKET_NAMES = {
 # torchreid's own pattern, which it searches for in the whole path.
 _IDENTITY_AND_CAMERA = re.compile(r"([-\d]+)_c(\d)")
 _JUNK = -1
-
-
-def registered_datasets() -> dict[str, type]:
-    """torchreid's own table of image data sets, by name: what is written there is registered."""
-    return vars(torchreid.data.datasets)["__image_datasets"]
-
-
-def plain_name(name: str) -> str:
-    """The data set's name without `_masked`."""
-    plain = name.removesuffix(MASKED_SUFFIX)
-    return plain if plain in registered_datasets() else name
-
-
-def dataset_class(name: str) -> type:
-    """The image data set class registered in torchreid under a name.
-
-    Raises:
-        ValueError: there is none; the message lists the names that there are.
-    """
-    known = registered_datasets()
-    if name in known:
-        return known[name]
-    names = sorted({plain_name(other) for other in known})
-    near = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(names)}{hint}")
 
 
 def require_dataset(name: str, root: str | os.PathLike[str]) -> None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from magnifier_plugin.annotators.densepose import PEOPLE_SUFFIX
 from magnifier_plugin.annotators.densepose import SUFFIX as IUV_SUFFIX
 from magnifier_plugin.annotators.source import Item
-from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER, registered_datasets
+from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
+from magnifier_plugin.catalogue.names import registered_datasets
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 _ANNOTATION_ENDINGS = (IUV_SUFFIX, PEOPLE_SUFFIX)
