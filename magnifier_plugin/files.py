@@ -13,6 +13,14 @@ from PIL import Image
 MAX_PIXELS = 64_000_000
 
 
+def absolute_path(path: str | os.PathLike[str]) -> Path:
+    """The path from the root of the file system, `~` and `..` resolved as torchreid does.
+
+    Symbolic links are kept: a data set's folder is often one, and its own name counts.
+    """
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111
+
+
 def read_png(path: str | os.PathLike[str]) -> Image.Image:
     """An image file, wholly decoded and closed; see `decode`.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from magnifier_plugin.catalogue.names import dataset_class, plain_name
+from magnifier_plugin.files import absolute_path
 
 # torchreid accepts Market-1501 with and without this folder.
 OPTIONAL_FOLDER = "Market-1501-v15.09.15"
@@ -93,7 +94,7 @@ def require_dataset(name: str, root: str | os.PathLike[str]) -> None:
     """
     folder = getattr(dataset_class(name), "dataset_dir", None)
     if isinstance(folder, str):
-        require_folder(plain_name(name), Path(root).expanduser().absolute() / folder)
+        require_folder(plain_name(name), absolute_path(root) / folder)
 
 
 def require_folder(name: str, dataset_dir: Path) -> None:
