@@ -1,6 +1,5 @@
 """Files from outside, read with suspicion; files of ours, written whole or not at all."""
 
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,14 @@ from PIL import Image
 # A person's crop has some ten thousand pixels. What claims more than this is refused before a
 # byte of it is unpacked: a few kB of PNG can hold gigabytes (a decompression bomb).
 MAX_PIXELS = 64_000_000
+
+
+def absolute_path(path: str | os.PathLike[str]) -> Path:
+    """The path from the root of the file system, `~` and `..` resolved as torchreid does.
+
+    Symbolic links are kept: a data set's folder is often one, and its own name counts.
+    """
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111
 
 
 def read_png(path: str | os.PathLike[str]) -> Image.Image:
@@ -68,47 +75,40 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def write_png(path: str | os.PathLike[str], image: Image.Image) -> None:
-    """Writes an image as PNG, in its own mode; see `write_whole`."""
-    encoded = io.BytesIO()
-    image.save(encoded, format="PNG")
-    write_whole(path, encoded.getvalue())
+    """Writes an image as PNG, in its own mode; see `write_atomically`."""
+    with write_atomically(path) as part:
+        image.save(part, format="PNG")
 
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path next to `path` that takes its place when the block ends without error.
+    """A file that either has its whole new content or is as it was before.
+
+        with write_atomically("log/results.json") as part:
+            part.write_text(text, encoding="utf-8")
+
+    The content goes to a hidden file in the same folder, which is flushed to the disk and renamed
+    when the block ends. Where the block raises, also for Ctrl-C, the hidden file is removed.
 
     Args:
-        path: of the file; missing folders are made.
+        path: the target; missing folders are made, an existing file is replaced.
     Yields:
-        The path that the block writes; it is removed on any exception.
+        The path of the hidden file, which the block has to write. It has the target's suffix, so
+        that Pillow, torch and numpy choose the format as for the target, and a name of its own in
+        each process and each call.
+    Raises:
+        OSError: a folder or the file cannot be written, or the block wrote no file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unique = f"{os.getpid()}-{os.urandom(4).hex()}"
+    part = path.with_name(f".{path.stem[:32]}.{unique}.part{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file beside its place and renames it: nobody ever sees half of it.
-
-    Args:
-        path: where it shall lie; missing folders are made.
-        content: the whole of it.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
+        yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
         part.replace(path)
-    except BaseException:  # Ctrl-C and a full disk leave nothing behind either
+    except BaseException:
         part.unlink(missing_ok=True)
         raise
 
@@ -146,8 +146,3 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
             f"{path}: expected an image, but it does not decode ({error}); "
             "restore it from the data set's archive or delete it"
         ) from error
-
-
-def absolute_path(path: str | os.PathLike[str]) -> Path:
-    """The absolute path without `~` and `..`; symbolic links are kept, as torchreid does."""
-    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from magnifier_plugin.catalogue.layouts import MASKED_SUFFIX, registered_datasets
+from magnifier_plugin.catalogue.names import MASKED_SUFFIX, registered_datasets
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage

@@ -21,7 +21,9 @@ from magnifier_plugin.catalogue.inspection import (
     check_lists,
     many,
 )
-from magnifier_plugin.catalogue.layouts import dataset_class, plain_name, require_dataset
+from magnifier_plugin.catalogue.layouts import require_dataset
+from magnifier_plugin.catalogue.names import dataset_class, plain_name
+from magnifier_plugin.files import absolute_path
 
 SHOWN = 20  # problems of a kind on the screen
 MARKS = {True: "error  ", False: "warning"}
@@ -53,7 +55,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("-s", "--source", required=True, help="the data set's name in torchreid")
-    add("--root", default="reid-data", help="folder of all data sets (default: %(default)s)")
+    add(
+        "--root",
+        type=absolute_path,
+        default="reid-data",
+        help="folder of all data sets (default: %(default)s)",
+    )
     add("--quick", action="store_true", help="look at the lists only, open no image")
     add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
     add("--workers", type=int, help="processes (default: one for each core)")
@@ -68,7 +75,7 @@ def open_dataset(args: argparse.Namespace) -> Any:
     try:
         with warnings.catch_warnings():  # of folders that lie otherwise than torchreid likes
             warnings.simplefilter("ignore", UserWarning)
-            return dataset_class(name)(root=args.root, mode="query", verbose=False, **options)
+            return dataset_class(name)(root=str(args.root), mode="query", verbose=False, **options)
     except IndexError:
         raise ValueError(
             f"{name} in {args.root}: torchreid found no image for training, query or gallery"

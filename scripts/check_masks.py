@@ -12,10 +12,10 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from magnifier_plugin.catalogue.layouts import dataset_class, plain_name
+from magnifier_plugin.catalogue.names import dataset_class, plain_name
 from magnifier_plugin.data.annotated import MaskedDataset, masked
+from magnifier_plugin.files import absolute_path
 from magnifier_plugin.masks.checking import (
     KINDS,
     WRONG,
@@ -62,10 +62,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("-s", "--source", required=True, help="the data set's name in torchreid")
-    add("--root", default="reid-data", help="folder of all data sets (default: %(default)s)")
-    add("--masks", help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)")
+    add(
+        "--root",
+        type=absolute_path,
+        default="reid-data",
+        help="folder of all data sets (default: %(default)s)",
+    )
+    add(
+        "--masks",
+        type=absolute_path,
+        help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)",
+    )
     add("--label-set", default="densepose", help="the expected one (default: %(default)s)")
-    add("--out", type=Path, default=Path("check_masks.html"), help="the page (%(default)s)")
+    add("--out", type=absolute_path, default="check_masks.html", help="the page (%(default)s)")
     add("--limit", type=int, default=500, help="pictures on the page (default: %(default)s)")
     add("--min-regions", type=int, default=3, help="fewer are told (default: %(default)s)")
     add("--max-missing", type=float, default=0.3, help="share, 0..1 (default: %(default)s)")
@@ -79,7 +88,7 @@ def open_dataset(args: argparse.Namespace) -> MaskedDataset:
     cls = masked(dataset_class(args.source), plain_name(args.source))
     options = {"cuhk03_labeled": True} if args.cuhk03_labeled else {}
     return cls(
-        root=args.root,
+        root=str(args.root),
         masks_dir=args.masks,
         max_missing=1.0,
         mode="train",

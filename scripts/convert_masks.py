@@ -27,8 +27,9 @@ from magnifier_plugin.annotators.detections import MIN_SCORE
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.annotators.source import Source
+from magnifier_plugin.files import absolute_path, write_atomically
 from magnifier_plugin.masks.conversion import Summary, convert
-from magnifier_plugin.masks.matching import absolute, dataset_folder
+from magnifier_plugin.masks.matching import dataset_folder
 from magnifier_plugin.workers import cores
 
 # --source → the options it needs, and what opens it.
@@ -83,15 +84,31 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--source", required=True, choices=SOURCES)
-    add("--iuv", type=Path, help="densepose-iuv: folder of NAME_IUV.png")
-    add("--dump", type=Path, help="densepose-dump: what `apply_net.py dump --output` wrote")
-    add("--json", type=Path, help="densepose-json: COCO DensePose results")
-    add("--annotations", type=Path, help="densepose-json: COCO annotations of the same images")
-    add("--parsing", type=Path, help="parsing: folder of palette PNGs")
+    add("--iuv", type=absolute_path, help="densepose-iuv: folder of NAME_IUV.png")
+    add(
+        "--dump", type=absolute_path, help="densepose-dump: what `apply_net.py dump --output` wrote"
+    )
+    add("--json", type=absolute_path, help="densepose-json: COCO DensePose results")
+    add(
+        "--annotations",
+        type=absolute_path,
+        help="densepose-json: COCO annotations of the same images",
+    )
+    add("--parsing", type=absolute_path, help="parsing: folder of palette PNGs")
     add("--labels", help="parsing: lip, cihp, atr, pascal, or a YAML file of your own")
-    add("--npy", type=Path, help="npy: folder of MagnifierNet's authors' NAME.npy")
-    add("--images", required=True, type=Path, help="the data set's folder, or one within it")
-    add("--out", required=True, type=Path, help="mask_labels/<data set's name in torchreid>")
+    add("--npy", type=absolute_path, help="npy: folder of MagnifierNet's authors' NAME.npy")
+    add(
+        "--images",
+        required=True,
+        type=absolute_path,
+        help="the data set's folder, or one within it",
+    )
+    add(
+        "--out",
+        required=True,
+        type=absolute_path,
+        help="mask_labels/<data set's name in torchreid>",
+    )
     add(
         "--hands",
         default="lower arm",
@@ -128,12 +145,13 @@ def write_lists(out: Path, images: Path, summary: Summary) -> None:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with write_atomically(path) as part:
+        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def inside(image: Path, images: Path) -> Path:
     """An image's path as seen from the folder given on the command line."""
-    return image.relative_to(absolute(images))
+    return image.relative_to(images)
 
 
 def show(out: Path, images: Path, summary: Summary) -> None:
@@ -146,7 +164,7 @@ def show(out: Path, images: Path, summary: Summary) -> None:
         (len(summary.doubts), f"with more than one likely person ({out / 'ambiguous.txt'})"),
         (len(summary.failures), f"failed ({out / 'failed.txt'})"),
     )
-    print(f"{out}: label maps of {dataset_folder(images, absolute(out).name)}")
+    print(f"{out}: label maps of {dataset_folder(images, out.name)}")
     for number, what in counts:
         print(f"{number:>11,} {what}")
     folders = Counter(str(inside(path, images).parent) for path in summary.missing)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from magnifier_plugin.files import absolute_path, write_png
 from magnifier_plugin.regions import NUM_PARTS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
 from magnifier_plugin.synthetic.plan import SyntheticOptions
@@ -39,12 +40,16 @@ _LABEL_WIDTH, _HEADER, _GAP = 118, 30, 6
 def parse_arguments() -> argparse.Namespace:
     """The command line: --root, one flag for each of SyntheticOptions' fields, the sheet."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--root", type=Path, required=True, help="torchreid's folder of data sets")
+    parser.add_argument(
+        "--root", type=absolute_path, required=True, help="torchreid's folder of data sets"
+    )
     for option in fields(SyntheticOptions):
         text = f"{_HELP[option.name]} (default {option.default})"
         parser.add_argument(f"--{option.name}", type=option.type, help=text)
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
-    parser.add_argument("--contact-sheet", type=Path, metavar="FILE.png", help="write a sheet")
+    parser.add_argument(
+        "--contact-sheet", type=absolute_path, metavar="FILE.png", help="write a sheet"
+    )
     parser.add_argument("--rows", type=int, default=6, help="people on the sheet (default 6)")
     return parser.parse_args()
 
@@ -162,7 +167,7 @@ def render(arguments: argparse.Namespace) -> None:
         rate = images / seconds / workers
         print(f"{folder}: {images} images in {seconds:.1f} s, {rate:.0f} images/s/core")
     if arguments.contact_sheet:
-        contact_sheet(folder, arguments.rows).save(arguments.contact_sheet)
+        write_png(arguments.contact_sheet, contact_sheet(folder, arguments.rows))
         print(f"{arguments.contact_sheet}: contact sheet")
 
 

@@ -10,12 +10,8 @@ import torchreid
 from conftest import MarketFolder, make_market
 from PIL import Image
 
-from magnifier_plugin.catalogue.layouts import (
-    dataset_class,
-    plain_name,
-    registered_datasets,
-    require_dataset,
-)
+from magnifier_plugin.catalogue.layouts import require_dataset
+from magnifier_plugin.catalogue.names import dataset_class, plain_name, registered_datasets
 from magnifier_plugin.data.annotated import MaskedDataset, masked
 from magnifier_plugin.files import read_image
 

@@ -13,7 +13,7 @@ from conftest import MarketFolder, make_market
 from PIL import Image
 from torch import nn
 
-from magnifier_plugin.catalogue.layouts import dataset_class, registered_datasets
+from magnifier_plugin.catalogue.names import dataset_class, registered_datasets
 from magnifier_plugin.data.datamanager import MaskedImageDataManager
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.regions import NUM_REGIONS

@@ -16,7 +16,7 @@ from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
-from magnifier_plugin.catalogue.layouts import dataset_class
+from magnifier_plugin.catalogue.names import dataset_class
 from magnifier_plugin.data import annotated as datasets
 from magnifier_plugin.data.annotated import MaskedDataset, in_stable_order, masked
 from magnifier_plugin.data.seeding import SampleKey

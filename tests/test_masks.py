@@ -148,7 +148,7 @@ def test_label_map_of_another_size_is_told(tmp_path):
 
 def test_masks_dir_comes_from_the_environment(monkeypatch):
     monkeypatch.delenv("MAGNIFIER_MASKS", raising=False)
-    assert default_masks_dir() == Path("mask_labels")
+    assert default_masks_dir() == Path.cwd() / "mask_labels"
     monkeypatch.setenv("MAGNIFIER_MASKS", "/elsewhere")
     assert default_masks_dir() == Path("/elsewhere")
 
@@ -182,7 +182,7 @@ def test_stamp_survives_and_its_damage_is_noticed(tmp_path):
 )
 def test_label_path_follows_the_image_path(image, label):
     path = label_path(f"/data/market1501/{image}", "/data/market1501", "market1501", "masks")
-    assert path == Path("masks/market1501") / label
+    assert path == Path.cwd() / "masks/market1501" / label
 
 
 def test_label_path_refuses_an_image_of_another_data_set():

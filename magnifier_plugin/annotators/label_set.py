@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from magnifier_plugin.files import absolute_path
 from magnifier_plugin.regions import REGIONS, UNKNOWN
 
 _FOLDER = Path(__file__).parent / "label_sets"
@@ -84,7 +85,7 @@ def load_label_set(name: str | os.PathLike[str]) -> LabelSet:
     if str(name) in label_set_names():
         path = _FOLDER / f"{name}.yaml"
     elif Path(name).suffix in (".yaml", ".yml"):
-        path = Path(name)
+        path = absolute_path(name)
     else:
         raise ValueError(
             f"label set {str(name)!r}, expected one of {', '.join(label_set_names())} or the path "

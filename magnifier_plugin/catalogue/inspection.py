@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.files import read_image
 from magnifier_plugin.workers import on_all_cores
-
-# torchreid's tuple for an image: path, identity, camera, number of its data set in a sum.
-Record = tuple[str, int, int, int]
 
 _LISTED = 3  # examples that a problem names
 # Training identities are renumbered, but files named as in Market-1501 still tell the old number.
@@ -49,8 +47,8 @@ class Lists(NamedTuple):
     """
 
     subsets: list[Subset]
-    absent: list[Record]
-    same_camera: list[Record]
+    absent: list[ImageRecord]
+    same_camera: list[ImageRecord]
     problems: list[Problem]
 
 
@@ -66,9 +64,9 @@ class Images(NamedTuple):
 
 
 def check_lists(
-    train: Sequence[Record],
-    query: Sequence[Record],
-    gallery: Sequence[Record],
+    train: Sequence[ImageRecord],
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
     combined: bool = False,
 ) -> Lists:
     """Looks at torchreid's three lists; opens no file.
@@ -90,8 +88,8 @@ def check_lists(
 
 
 def check_images(
-    train: Iterable[Record],
-    test: Iterable[Record],
+    train: Iterable[ImageRecord],
+    test: Iterable[ImageRecord],
     *,
     workers: int | None = None,
     progress: bool = True,
@@ -142,7 +140,7 @@ def _look(path: str) -> _Look:
         return _Look(None, b"", str(error))
 
 
-def _count(name: str, part: Sequence[Record]) -> Subset:
+def _count(name: str, part: Sequence[ImageRecord]) -> Subset:
     images = Counter(record[1] for record in part)
     counts = list(images.values()) or [0]
     cameras = {record[2] for record in part}
@@ -151,8 +149,8 @@ def _count(name: str, part: Sequence[Record]) -> Subset:
 
 
 def _without_match(
-    query: Sequence[Record], gallery: Sequence[Record]
-) -> tuple[list[Record], list[Record]]:
+    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
     cameras = defaultdict(set)
     for record in gallery:
         cameras[record[1]].add(record[2])
@@ -161,7 +159,7 @@ def _without_match(
     return absent, same_camera
 
 
-def _training_problems(train: Sequence[Record]) -> list[Problem]:
+def _training_problems(train: Sequence[ImageRecord]) -> list[Problem]:
     problems = []
     images = Counter(record[1] for record in train)
     if train and set(images) != set(range(len(images))):
@@ -184,10 +182,10 @@ def _training_problems(train: Sequence[Record]) -> list[Problem]:
 
 
 def _matching_problems(
-    query: Sequence[Record],
-    gallery: Sequence[Record],
-    absent: Sequence[Record],
-    same_camera: Sequence[Record],
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    absent: Sequence[ImageRecord],
+    same_camera: Sequence[ImageRecord],
 ) -> list[Problem]:
     none_left = len(absent) + len(same_camera) == len(query)
     problems = []
@@ -207,7 +205,7 @@ def _matching_problems(
     return problems
 
 
-def _overlap(train: Sequence[Record], test: Sequence[Record]) -> list[Problem]:
+def _overlap(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[Problem]:
     """Identities on both sides; only file names can tell, for training renumbers them."""
     old = [
         {match[1] for record in part if (match := _OLD_IDENTITY.match(Path(record[0]).name))}

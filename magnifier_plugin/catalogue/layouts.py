@@ -1,4 +1,4 @@
-"""The data sets torchreid knows, and whether the files they read are there.
+"""Which files torchreid reads of its data sets, and whether they are there.
 
 torchreid tries to download a missing data set from addresses that died years ago, and reads
 identities from file names with a pattern that looks at the folders' names too. Both are checked
@@ -8,14 +8,11 @@ here, before torchreid comes to it.
 import os
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-import torchreid
+from magnifier_plugin.catalogue.names import dataset_class, plain_name
+from magnifier_plugin.files import absolute_path
 
-# torchreid's tuple for an image: path, pid, camid, number of its data set in a sum.
-ImageRecord = tuple[str, int, int, int]
-MASKED_SUFFIX = "_masked"
 # torchreid accepts Market-1501 with and without this folder.
 OPTIONAL_FOLDER = "Market-1501-v15.09.15"
 WHERE_TO_GET = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
@@ -85,32 +82,6 @@ _IDENTITY_AND_CAMERA = re.compile(r"([-\d]+)_c(\d)")
 _JUNK = -1
 
 
-def registered_datasets() -> dict[str, type]:
-    """torchreid's own table of image data sets, by name: what is written there is registered."""
-    return vars(torchreid.data.datasets)["__image_datasets"]
-
-
-def plain_name(name: str) -> str:
-    """The data set's name without `_masked`."""
-    plain = name.removesuffix(MASKED_SUFFIX)
-    return plain if plain in registered_datasets() else name
-
-
-def dataset_class(name: str) -> type:
-    """The image data set class registered in torchreid under a name.
-
-    Raises:
-        ValueError: there is none; the message lists the names that there are.
-    """
-    known = registered_datasets()
-    if name in known:
-        return known[name]
-    names = sorted({plain_name(other) for other in known})
-    near = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(names)}{hint}")
-
-
 def require_dataset(name: str, root: str | os.PathLike[str]) -> None:
     """Checks that a data set lies where torchreid will look for it.
 
@@ -123,7 +94,7 @@ def require_dataset(name: str, root: str | os.PathLike[str]) -> None:
     """
     folder = getattr(dataset_class(name), "dataset_dir", None)
     if isinstance(folder, str):
-        require_folder(plain_name(name), Path(root).expanduser().absolute() / folder)
+        require_folder(plain_name(name), absolute_path(root) / folder)
 
 
 def require_folder(name: str, dataset_dir: Path) -> None:

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from magnifier_plugin.catalogue.layouts import dataset_class, missing_data, require_folder
+from magnifier_plugin.catalogue.layouts import missing_data, require_folder
+from magnifier_plugin.catalogue.names import dataset_class
 from magnifier_plugin.files import absolute_path
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from torchvision import transforms as v1
 
-from magnifier_plugin.catalogue.layouts import ImageRecord, dataset_class, plain_name
+from magnifier_plugin.catalogue.names import ImageRecord, dataset_class, plain_name
 from magnifier_plugin.catalogue.opening import open_dataset
 from magnifier_plugin.data.annotations import MAPS, Annotations, Files
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs

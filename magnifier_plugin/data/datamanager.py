@@ -8,7 +8,7 @@ import torchreid
 from torch.utils.data import DataLoader
 
 from magnifier_plugin.catalogue.inspection import Lists, check_lists
-from magnifier_plugin.catalogue.layouts import ImageRecord
+from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.data.samplers import build_sampler

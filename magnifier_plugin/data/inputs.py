@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from magnifier_plugin.catalogue.layouts import ImageRecord
+from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.dsap import FILL, crop_parts, warp
 from magnifier_plugin.data.transforms import View, mirror_maps
 from magnifier_plugin.regions import UNKNOWN

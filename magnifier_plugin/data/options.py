@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from magnifier_plugin.catalogue.layouts import dataset_class, plain_name
+from magnifier_plugin.catalogue.names import dataset_class, plain_name
 from magnifier_plugin.data.transforms import checked_names
 
 

@@ -19,7 +19,7 @@ from magnifier_plugin.data.inputs import declare_inputs, take_inputs
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.evaluation.evaluator import EvaluationResult, Evaluator, Reranking
 from magnifier_plugin.evaluation.summary import summarise
-from magnifier_plugin.files import write_whole
+from magnifier_plugin.files import write_atomically
 from magnifier_plugin.visualize.rankings import ranking_sheet, save_rankings
 from magnifier_plugin.visualize.regions import save_sheet
 
@@ -154,7 +154,8 @@ class Tester:
             "versions": versions(),
             **self.record,
         }
-        write_whole(folder / RESULTS, (json.dumps(content, indent=2) + "\n").encode())
+        with write_atomically(folder / RESULTS) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def _draw(
         self,

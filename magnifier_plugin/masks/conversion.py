@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from magnifier_plugin.annotators.densepose import IuvFolder, write_iuv
 from magnifier_plugin.annotators.source import Item, Source
-from magnifier_plugin.files import image_size
+from magnifier_plugin.files import absolute_path, image_size
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
-from magnifier_plugin.masks.matching import Matches, absolute, dataset_folder, list_images, match
+from magnifier_plugin.masks.matching import Matches, dataset_folder, list_images, match
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS
 from magnifier_plugin.workers import on_all_cores
@@ -109,7 +109,7 @@ def convert(
     """
     if keep_iuv and not source.has_iuv:
         raise ValueError(f"source {source.name} has no IUV to keep; DensePose's sources have")
-    out_dir = absolute(out_dir)
+    out_dir = absolute_path(out_dir)
     matches = match(source, list_images(images_dir, skip=[out_dir, *source.folders]))
     jobs = _jobs(
         matches, dataset_dir or dataset_folder(images_dir, out_dir.name), out_dir, keep_iuv
@@ -163,7 +163,7 @@ class _Tally(NamedTuple):
 def _jobs(
     matches: Matches, dataset_dir: str | os.PathLike[str], out_dir: Path, keep_iuv: bool
 ) -> list[_Job]:
-    folder, dataset, masks_dir = absolute(dataset_dir), out_dir.name, out_dir.parent
+    folder, dataset, masks_dir = absolute_path(dataset_dir), out_dir.name, out_dir.parent
     return [
         _Job(item, image, label_path(image, folder, dataset, masks_dir), keep_iuv)
         for item, image in matches.pairs

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from magnifier_plugin.files import write_whole
+from magnifier_plugin.files import write_atomically
 
 MANIFEST = "labels.json"
 # Counted up when the converter makes other label maps of the same annotations than before.
@@ -60,4 +60,5 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
 def write_manifest(folder: str | os.PathLike[str], stamp: Manifest) -> None:
     """Writes `labels.json` into a data set's folder of label maps, which is made if missing."""
     text = json.dumps({**asdict(stamp), "checksum": stamp.checksum}) + "\n"
-    write_whole(Path(folder, MANIFEST), text.encode())
+    with write_atomically(Path(folder, MANIFEST)) as part:
+        part.write_text(text, encoding="utf-8")

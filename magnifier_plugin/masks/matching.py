@@ -14,7 +14,9 @@ from typing import NamedTuple
 from magnifier_plugin.annotators.densepose import PEOPLE_SUFFIX
 from magnifier_plugin.annotators.densepose import SUFFIX as IUV_SUFFIX
 from magnifier_plugin.annotators.source import Item
-from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER, registered_datasets
+from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
+from magnifier_plugin.catalogue.names import registered_datasets
+from magnifier_plugin.files import absolute_path
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 _ANNOTATION_ENDINGS = (IUV_SUFFIX, PEOPLE_SUFFIX)
@@ -34,11 +36,6 @@ class Matches(NamedTuple):
     strays: list[str]
 
 
-def absolute(path: str | os.PathLike[str]) -> Path:
-    """The path from the root, links kept: a data set's folder may be one, and its name counts."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() follows links)
-
-
 def dataset_folder(images_dir: str | os.PathLike[str], dataset: str) -> Path:
     """The data set's own folder (torchreid's `dataset_dir`), from a folder at or inside it.
 
@@ -50,7 +47,7 @@ def dataset_folder(images_dir: str | os.PathLike[str], dataset: str) -> Path:
         images_dir: a folder of images.
         dataset: the data set's name in torchreid, such as `market1501`.
     """
-    folder = absolute(images_dir)
+    folder = absolute_path(images_dir)
     own = getattr(registered_datasets().get(dataset), "dataset_dir", dataset)
     for candidate in (folder, *folder.parents):
         if candidate.parts[-len(PurePath(own).parts) :] == PurePath(own).parts:
@@ -75,10 +72,10 @@ def list_images(
         FileNotFoundError: there is no such folder.
         ValueError: there is no image in it.
     """
-    folder = absolute(folder)
+    folder = absolute_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder, expected the data set's images there")
-    skipped = {absolute(path) for path in skip}
+    skipped = {absolute_path(path) for path in skip}
     images = []
     for where, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [f for f in folders if f[0] != "." and Path(where, f) not in skipped]

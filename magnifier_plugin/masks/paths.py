@@ -1,15 +1,16 @@
 """Where the label map and the IUV of an image are, for the converter and the data sets alike."""
 
 import os
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from magnifier_plugin.annotators.densepose import SUFFIX as IUV_SUFFIX
 from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
+from magnifier_plugin.files import absolute_path
 
 
 def default_masks_dir() -> Path:
-    """Where label maps lie unless told otherwise: `$MAGNIFIER_MASKS`, else `./mask_labels`."""
-    return Path(os.environ.get("MAGNIFIER_MASKS") or "mask_labels")
+    """The folder of all label maps if none is given: `$MAGNIFIER_MASKS`, else `./mask_labels`."""
+    return absolute_path(os.environ.get("MAGNIFIER_MASKS") or "mask_labels")
 
 
 def label_path(
@@ -18,7 +19,9 @@ def label_path(
     dataset: str,
     masks_dir: str | os.PathLike[str],
 ) -> Path:
-    """Where the label map of an image lies: `<masks_dir>/<dataset>/<path in the data set>.png`.
+    """The place of an image's label map: `<masks_dir>/<dataset>/<path in the data set>.png`.
+
+    Every path may be relative, begin with `~` or hold `..`; symbolic links are not followed.
 
     Args:
         image_path: the image; inside dataset_dir.
@@ -26,20 +29,20 @@ def label_path(
         dataset: the data set's name in torchreid, such as `market1501`.
         masks_dir: the folder of all label maps.
     Returns:
-        The path: below the data set's name as the image below dataset_dir, without the optional
-        folder `Market-1501-v15.09.15`, and with `.png` for the image's suffix.
+        The absolute path: below the data set's name as the image below dataset_dir, without the
+        optional folder `Market-1501-v15.09.15`, and with `.png` for the image's suffix.
     Raises:
-        ValueError: the image does not lie inside dataset_dir.
+        ValueError: the image is not inside dataset_dir.
     """
     try:
-        inside = PurePath(image_path).relative_to(dataset_dir)
+        inside = absolute_path(image_path).relative_to(absolute_path(dataset_dir))
     except ValueError:
         raise ValueError(
             f"{image_path}: expected inside the data set's folder {dataset_dir}; "
             "was the data set moved after its image list was made?"
         ) from None
     kept = [folder for folder in inside.parts if folder != OPTIONAL_FOLDER]
-    return Path(masks_dir, dataset, *kept).with_suffix(".png")
+    return absolute_path(masks_dir).joinpath(dataset, *kept).with_suffix(".png")
 
 
 def iuv_path(label: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from magnifier_plugin.catalogue.layouts import registered_datasets
+from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.data.annotated import masked
 from magnifier_plugin.masks.conversion import convert_iuv_folder
 from magnifier_plugin.synthetic.folder import SyntheticOptions, ensure_rendered

@@ -24,6 +24,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from magnifier_plugin.files import absolute_path
 from magnifier_plugin.synthetic.camera import Camera
 from magnifier_plugin.synthetic.plan import (
     GALLERY,
@@ -62,18 +63,18 @@ def ensure_rendered(
     and the other waits for it.
 
     Args:
-        root: the folder of data sets, torchreid's `--root`; made if absent.
+        root: the folder of data sets, torchreid's `--root`, also with `~`; made if absent.
         options: what to render; None takes whatever is there, or the defaults if nothing is.
         workers: processes; None for as many as there are cores. The bytes do not depend on it.
     Returns:
-        `<root>/synthetic`.
+        `<root>/synthetic`, absolute.
     Raises:
         ValueError: other options were asked for than those rendered there, workers is below 1, or
             the folder was not written by this function.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
-    root = Path(root)
+    root = absolute_path(root)
     target = root / NAME
     if _is_rendered(target, options):
         return target

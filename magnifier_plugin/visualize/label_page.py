@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from magnifier_plugin.files import read_image, write_whole
+from magnifier_plugin.files import read_image, write_atomically
 from magnifier_plugin.masks.checking import KINDS, Finding, mean_shares
 from magnifier_plugin.masks.label_maps import UNKNOWN_COLOUR, read_labels
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS
@@ -62,7 +62,8 @@ def write_label_page(
         .replace("{{title}}", escape(title))
         .replace("{{facts}}", rows)
     )
-    write_whole(path, page.replace("{{data}}", script).encode())
+    with write_atomically(path) as part:
+        part.write_text(page.replace("{{data}}", script), encoding="utf-8")
 
 
 def _items(shown: Sequence[Finding], root: str, workers: int | None) -> dict[str, Any]:

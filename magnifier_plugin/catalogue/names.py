@@ -1,0 +1,37 @@
+"""The data sets that torchreid knows, by name."""
+
+from difflib import get_close_matches
+
+import torchreid
+
+# torchreid's tuple for one image: path, identity (pid), camera (camid), and the number of its
+# data set (dsetid) where several are trained on together.
+ImageRecord = tuple[str, int, int, int]
+
+MASKED_SUFFIX = "_masked"
+
+
+def registered_datasets() -> dict[str, type]:
+    """torchreid's own table of image data sets, by name: what is written there is registered."""
+    return vars(torchreid.data.datasets)["__image_datasets"]
+
+
+def plain_name(name: str) -> str:
+    """The data set's name without `_masked`."""
+    plain = name.removesuffix(MASKED_SUFFIX)
+    return plain if plain in registered_datasets() else name
+
+
+def dataset_class(name: str) -> type:
+    """The image data set class registered in torchreid under a name.
+
+    Raises:
+        ValueError: there is none; the message lists the names that there are.
+    """
+    known = registered_datasets()
+    if name in known:
+        return known[name]
+    names = sorted({plain_name(other) for other in known})
+    near = get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(names)}{hint}")
