@@ -100,10 +100,7 @@ def build_network(
     common = (cfg.model.name, num_classes, cfg.loss.name, pretrained, cfg.use_gpu)
     if system is None:
         return torchreid.models.build_model(*common)
-    options = system.model_options(cfg)
-    if "_resnet" not in cfg.model.name:
-        options["backbone"] = cfg[system.section].backbone
-    return system.model(*common, backbone_weights=cfg.model.backbone_weights, **options)
+    return system.model(*common, **system.model_options(cfg))
 
 
 def build_criterion(cfg: CfgNode, system: System | None) -> nn.Module:
@@ -156,9 +153,9 @@ def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -
     """
     check_stages(build_stages(cfg), tuple(build_criterion(cfg, system).weights))
     for name, row in SYSTEMS.items():
-        strange = sorted(key for key in typed if key.startswith(f"{row.section}."))
-        if strange and row is not system:
-            raise ConfigError(f"{strange[0]}: has no effect, {cfg.model.name} is not a {name}")
+        foreign = sorted(key for key in typed if key.startswith(f"{row.section}."))
+        if foreign and row is not system:
+            raise ConfigError(f"{foreign[0]}: has no effect, {cfg.model.name} is not a {name}")
     for key, reason in (system.needs if system else {}).items():
         if why := reason(cfg):
             if key in typed:

@@ -30,15 +30,15 @@ class System:
     """Name of its engine in torchreid.engine."""
     loss: str
     """`loss.name` of its own loss."""
-    section: str
-    """Its section of the configuration."""
+    section: str = ""
+    """Its section of the configuration; "" for none."""
     model: Callable[..., nn.Module] = build_model
     """Builds the network, with the arguments of `models.build.build_model`."""
-    model_options: Callable[[CfgNode], dict[str, Any]]
+    model_options: Callable[[CfgNode], dict[str, Any]] = lambda cfg: {}
     """Configuration → the network's keyword arguments."""
     criterion: Callable[..., nn.Module]
     """Builds the criterion."""
-    criterion_options: Callable[[CfgNode], dict[str, Any]]
+    criterion_options: Callable[[CfgNode], dict[str, Any]] = lambda cfg: {}
     """Configuration → the criterion's keyword arguments."""
     stages: Callable[[], Sequence[Stage]]
     """The paper's training, for the engine's default."""
@@ -71,6 +71,21 @@ def identity_options(cfg: CfgNode) -> dict[str, Any]:
 def triplet_weights(cfg: CfgNode) -> dict[str, Any]:
     """torchreid's weights of cross entropy and triplet loss."""
     return {"weight_x": cfg.loss.triplet.weight_x, "weight_t": cfg.loss.triplet.weight_t}
+
+
+def section_options(section: str, keys: Sequence[str]) -> Callable[[CfgNode], dict[str, Any]]:
+    """A configuration's section → the network's keyword arguments.
+
+    The backbone is among them where the model's name does not say it (`magnifiernet_resnet18`).
+    """
+
+    def options(cfg: CfgNode) -> dict[str, Any]:
+        named = "_resnet" in cfg.model.name
+        chosen = keys if named else ("backbone", *keys)
+        weights = {"backbone_weights": cfg.model.backbone_weights}
+        return {**weights, **{key: cfg[section][key] for key in chosen}}
+
+    return options
 
 
 def _needs_branch(branch: str) -> Callable[[CfgNode], str]:
@@ -112,7 +127,7 @@ SYSTEMS: dict[str, System] = {
         engine="ImageMagnifierEngine",
         loss="magnifier",
         section="magnifier",
-        model_options=lambda cfg: {key: cfg.magnifier[key] for key in MAGNIFIER_OPTIONS},
+        model_options=section_options("magnifier", MAGNIFIER_OPTIONS),
         criterion=MagnifierCriterion,
         criterion_options=lambda cfg: {
             **identity_options(cfg),

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import nn
 
 from magnifier_plugin.catalogue.names import dataset_class, registered_datasets
-from magnifier_plugin.data.datamanager import MaskedImageDataManager
+from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.regions import NUM_REGIONS
 
 Market = Callable[..., MarketFolder]
 
 
-def build(folder: MarketFolder, **options) -> MaskedImageDataManager:
+def build(folder: MarketFolder, **options) -> AnnotatedDataManager:
     arguments = {
         "root": str(folder.root),
         "sources": "market1501",
@@ -30,14 +30,15 @@ def build(folder: MarketFolder, **options) -> MaskedImageDataManager:
         "width": 16,
         "batch_size_train": 4,
         "workers": 0,
+        "inputs": ("mask",),
         "num_instances": 2,
         "train_sampler": "RandomIdentitySampler",
         "transforms": ["random_flip", "pad_crop", "random_patch", "random_erase"],
     }
-    return MaskedImageDataManager(**{**arguments, **options})
+    return AnnotatedDataManager(**{**arguments, **options})
 
 
-def batches(manager: MaskedImageDataManager, epoch: int) -> list[dict]:
+def batches(manager: AnnotatedDataManager, epoch: int) -> list[dict]:
     manager.set_epoch(epoch)
     return list(manager.train_loader)
 
@@ -103,7 +104,8 @@ def test_attributes_are_torchreids(market_folder: MarketFolder) -> None:
         assert ours_test == theirs.fetch_test_loaders("market1501")[mode]
     query = next(iter(ours.test_loader["market1501"]["query"]))
     expected = next(iter(theirs.test_loader["market1501"]["query"]))
-    assert torch.equal(query["img"], expected["img"]) and query.keys() == expected.keys()
+    torch.testing.assert_close(query["img"], expected["img"], atol=1e-6, rtol=0)
+    assert query.keys() == expected.keys()
 
 
 def test_trains_in_torchreids_engine(market_folder: MarketFolder, tmp_path: Path) -> None:
@@ -143,33 +145,29 @@ def test_without_masks(market: Market) -> None:
     shutil.rmtree(folder.masks_dir)
     with pytest.raises(FileNotFoundError, match=r"python scripts/convert_masks.py"):
         build(folder)
-    batch = batches(build(folder, use_masks=False), 0)[0]
+    batch = batches(build(folder, inputs=()), 0)[0]
     assert "mask" not in batch and batch["img"].shape == (4, 3, 32, 16)
 
 
-def test_source_options_reach_the_class(market_folder: MarketFolder, monkeypatch) -> None:
+def test_dataset_options_reach_the_class(market_folder: MarketFolder, monkeypatch) -> None:
+    flavours = []
+
     class Own(dataset_class("market1501")):
         def __init__(self, flavour: str, **options):
             super().__init__(**options)
-            self.flavour = flavour
+            flavours.append((self.mode, flavour))
 
     monkeypatch.setitem(registered_datasets(), "own", Own)
-    manager = build(
-        market_folder,
-        sources="own",
-        targets="market1501",
-        use_masks=False,
-        source_options={"own": {"flavour": "sweet"}},
-    )
-    assert manager.train_loader.dataset.flavour == "sweet"
+    options = {"own": {"flavour": "sweet"}}
+    build(market_folder, sources="own", targets="own", inputs=(), dataset_options=options)
+    assert flavours == [("train", "sweet"), ("query", "sweet"), ("gallery", "sweet")]
 
 
-def test_training_on_targets_too(market_folder: MarketFolder, monkeypatch) -> None:
-    monkeypatch.setitem(registered_datasets(), "twin", dataset_class("market1501"))
-    manager = build(market_folder, targets="twin", load_train_targets=True)
-    assert "mask" not in next(iter(manager.train_loader_t))
-    with pytest.raises(ValueError, match="market1501 is source and target"):
-        build(market_folder, load_train_targets=True)
+def test_test_inputs_and_their_options(market_folder: MarketFolder) -> None:
+    options = {"mask": {}}
+    manager = build(market_folder, test_inputs=("mask",), input_options=options)
+    for loader in manager.test_loader["market1501"].values():
+        assert next(iter(loader))["mask"].shape[1:] == (32, 16)
 
 
 def test_in_torchreids_own_manager(

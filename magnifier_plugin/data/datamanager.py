@@ -67,6 +67,7 @@ class AnnotatedDataManager(DataManager):
         self._num_train_pids = trainset.num_train_pids
         self._num_train_cams = trainset.num_train_cams
         self.train_loader = self._train_loader(trainset, given.train_sampler)
+        self.train_loader_t = None  # torchreid's attribute; targets are not trained on
         logger.info(
             "Training data %s: %d identities, %d images, %d cameras, %d batches per epoch",
             ", ".join(self.sources),
