@@ -12,7 +12,6 @@ import pytest
 import torch
 import torchreid
 from conftest import MarketFolder, make_market
-from magnifier_plugin.data.dsap import FILL, crop_parts, warp
 from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
@@ -21,6 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from magnifier_plugin.annotators.densepose import read_iuv, write_iuv
 from magnifier_plugin.catalogue.names import dataset_class
 from magnifier_plugin.data.annotated import AnnotatedDataset, in_stable_order
+from magnifier_plugin.data.dsap import FILL, crop_parts, warp
 from magnifier_plugin.data.inputs import INPUTS, BatchInput, pixels
 from magnifier_plugin.data.maps import IUV
 from magnifier_plugin.data.seeding import SampleKey

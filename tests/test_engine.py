@@ -4,11 +4,8 @@ import contextlib
 import io
 import json
 import os
-import pickle
-import random
 import shutil
 
-import numpy as np
 import pytest
 import torch
 import torchreid
@@ -16,15 +13,15 @@ from conftest import make_market
 from tiny import TinyBackbone, tiny_model
 from torch import nn
 
-from magnifier_plugin.data.datamanager import MaskedImageDataManager
-from magnifier_plugin.engine import checkpoint
-from magnifier_plugin.engine.console import logged_to
-from magnifier_plugin.engine.engine import ImageMagnifierEngine
-from magnifier_plugin.engine.meters import LossMeter, log_line
+from magnifier_plugin.data.datamanager import AnnotatedDataManager
+from magnifier_plugin.engine.epoch_log import LossMeter, log_line
+from magnifier_plugin.engine.log import logged_to
 from magnifier_plugin.engine.precision import resolve_switch
-from magnifier_plugin.engine.report import results_table
-from magnifier_plugin.engine.stages import Stage, find_stage, paper_stages
+from magnifier_plugin.engine.stages import Stage, find_stage
+from magnifier_plugin.engine.testing import TestOptions
+from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.losses.classification import ClassificationCriterion
+from magnifier_plugin.systems import magnifier_stages
 
 
 def louder(initialise):
@@ -37,11 +34,11 @@ def louder(initialise):
     return changed
 
 
-QUICK = {"warmup_epoch": 0, "stepsize": (), "lr": 1e-3}
+QUICK = {"lr": 1e-3}
 
 
 def make_manager(folder, **options):
-    return MaskedImageDataManager(
+    return AnnotatedDataManager(
         root=folder.root,
         masks_dir=folder.masks_dir,
         sources="market1501",
@@ -59,8 +56,19 @@ def make_manager(folder, **options):
 def make_engine(folder, stages=None, **options):
     torchreid.utils.set_random_seed(1)
     model = tiny_model()
-    stages = stages or [Stage(max_epoch=2, **QUICK), Stage(max_epoch=2, gamma=0.1, **QUICK)]
-    return ImageMagnifierEngine(make_manager(folder), model, stages=stages, amp="off", **options)
+    stages = stages or two_stages()
+    names = TestOptions.__dataclass_fields__
+    test_options = TestOptions(**{key: options.pop(key) for key in names if key in options})
+    engine = torchreid.engine.ImageMagnifierEngine
+    options = {"stages": stages, "amp": "off", "test_options": test_options, **options}
+    return engine(make_manager(folder), model, **options)
+
+
+def two_stages(**second):
+    return [
+        Stage(max_epoch=2, **QUICK),
+        Stage(**{"max_epoch": 2, "loss_weights": {"sd": 0.1}, **QUICK, **second}),
+    ]
 
 
 def names(folder):
@@ -73,12 +81,12 @@ def weights(engine):
 
 class TestStage:
     def test_the_papers_schedule(self):
-        first, second = paper_stages()
+        first, second = magnifier_stages()
         rates = [first.lr * first.lr_factor(epoch) for epoch in (0, 5, 10, 39, 40, 69, 70, 459)]
         expected = [3.5e-6, 3.5e-4 * 0.505, 3.5e-4, 3.5e-4, 3.5e-5, 3.5e-5, 3.5e-6, 3.5e-6]
         assert rates == pytest.approx(expected)
         assert {second.lr * second.lr_factor(epoch) for epoch in range(40)} == {1e-3}
-        assert (first.gamma, second.gamma) == (0, 2e-3)
+        assert (first.loss_weights, second.loss_weights) == ({}, {"sd": 2e-3})
         assert sum(stage.max_epoch for stage in (first, second)) == 500
 
     @pytest.mark.parametrize("name", ["single_step", "multi_step", "cosine"])
@@ -106,7 +114,8 @@ class TestStage:
             ({"max_epoch": 0}, "at least one epoch"),
             ({"lr_scheduler": "poly"}, "single_step, multi_step, cosine"),
             ({"lr_scheduler": "single_step", "stepsize": ()}, "stepsize"),
-            ({"gamma": -1}, "gamma"),
+            ({"loss_weights": {"sd": -1}}, "loss_weights.sd"),
+            ({"optimizer": "old"}, "optimizer: expected fresh or keep, got 'old'"),
         ],
     )
     def test_mistakes(self, options, message):
@@ -220,12 +229,15 @@ class TestEdges:
         model = tiny_model()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
-        engine = ImageMagnifierEngine(make_manager(market_folder), model, optimizer, scheduler)
+        build = torchreid.engine.ImageMagnifierEngine
+        engine = build(make_manager(market_folder), model, optimizer, scheduler)
+        with pytest.raises(ValueError, match="max_epoch: expected a number"):
+            engine.run(save_dir=str(tmp_path))
         engine.run(save_dir=str(tmp_path), max_epoch=2)
         assert engine.optimizer is optimizer
         assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
         with pytest.raises(ValueError, match="got both"):
-            ImageMagnifierEngine(make_manager(market_folder), model, optimizer, stages=[])
+            build(make_manager(market_folder), model, optimizer, stages=[])
 
     def test_more_epochs_than_stages(self, market_folder, tmp_path):
         with pytest.raises(ValueError, match="lengthen a stage"):
@@ -244,7 +256,7 @@ class TestEdges:
         )
         assert next(iter(manager.train_loader))["mask"].shape == (4, 32, 16)
         model = torchreid.models.build_model("resnet18", 3, "triplet", pretrained=False)
-        engine = ImageMagnifierEngine(
+        engine = torchreid.engine.ImageMagnifierEngine(
             manager,
             model,
             stages=[Stage(max_epoch=1, **QUICK)],
@@ -274,7 +286,9 @@ class TestEdges:
         engine.set_model_mode("eval")
         with torch.no_grad():
             mean = (engine.model(images) + engine.model(images.flip(3))) / 2
-        torch.testing.assert_close(engine.extract_features(images), mean)
+        batch = {"img": images, "pid": torch.zeros(2), "camid": torch.zeros(2)}
+        evaluator = Evaluator(engine.tester.embed, flip=True)
+        torch.testing.assert_close(evaluator.extract([batch]).features, mean)
 
     def test_cached_embeddings_serve_the_same_model_and_images_only(
         self, market_folder, tmp_path, monkeypatch
@@ -282,8 +296,8 @@ class TestEdges:
         def test_and_count(**options):
             engine = make_engine(market_folder, cache=tmp_path / "cache", **options)
             batches = []
-            extract = engine.extract_features
-            engine.extract_features = lambda images: batches.append(1) or extract(images)
+            embed = engine.tester.embed
+            engine.tester.embed = lambda batch: batches.append(1) or embed(batch)
             engine.test(save_dir=str(tmp_path))
             return len(batches), engine.results
 
@@ -313,8 +327,8 @@ class TestEdges:
         monkeypatch.setattr(engine, "test", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.run(save_dir=str(tmp_path))
-        assert engine.latest.name == f"model.pth.tar-{engine.max_epoch}"
-        assert engine.latest.is_file()
+        assert engine.checkpoints.latest.name == f"model.pth.tar-{engine.max_epoch}"
+        assert engine.checkpoints.latest.is_file()
 
     def test_only_the_last_test_is_cached(self, market_folder, tmp_path):
         engine = make_engine(market_folder, cache=tmp_path / "cache")
@@ -322,22 +336,10 @@ class TestEdges:
         assert engine.max_epoch > 1
         assert len(list((tmp_path / "cache").iterdir())) == 2  # query and gallery
 
-    def test_reranking_during_training_and_its_numbers(self, market_folder, tmp_path):
+    def test_reranking_during_training(self, market_folder, tmp_path):
         engine = make_engine(market_folder, rerank_during_training=True)
         engine.run(save_dir=str(tmp_path), max_epoch=1)
         assert "reranked" in engine.results["market1501"]
-        query, gallery = torch.randn(3, 4), torch.randn(9, 4)
-        engine.rerank_k1, engine.rerank_k2 = 4, 2
-        expected = torchreid.utils.re_ranking(
-            *(
-                torchreid.metrics.compute_distance_matrix(a, b, "cosine").numpy()
-                for a, b in ((query, gallery), (query, query), (gallery, gallery))
-            ),
-            k1=4,
-            k2=2,
-        )
-        ours = engine._rerank(query, gallery, "cosine").numpy()
-        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
     def test_every_target_is_reported(self, tmp_path, monkeypatch):
         folder = make_market(tmp_path)
@@ -347,7 +349,7 @@ class TestEdges:
         for split in (inner / "x").iterdir():
             split.rename(inner / split.name)
         manager = make_manager(folder, targets=["market1501", "dukemtmcreid"])
-        engine = ImageMagnifierEngine(manager, tiny_model(), amp="off")
+        engine = torchreid.engine.ImageMagnifierEngine(manager, tiny_model(), amp="off")
         engine.test(save_dir=str(tmp_path / "log"))
         results = json.loads((tmp_path / "log" / "results.json").read_text())["results"]
         assert set(results) == {"market1501", "dukemtmcreid"}
@@ -363,8 +365,9 @@ class TestEdges:
         images = torch.randn(2, 3, 32, 16)
         engine = make_engine(market_folder)
         exact = engine.model.eval() and engine.extract_features(images)
-        engine.amp = True
-        rounded = engine.extract_features(images).float()
+        engine.precision.amp = True
+        rounded = engine.extract_features(images)
+        assert rounded.dtype == torch.float32
         assert not torch.equal(exact, rounded)
         torch.testing.assert_close(exact, rounded, rtol=0.1, atol=0.1)
 
@@ -379,87 +382,3 @@ class TestEdges:
         )
         assert "eta 0:00:30" in line
         assert line.startswith("epoch: [2/3][5/10]\ttime 1.000 (2.000)\t")
-
-
-class TestCheckpoint:
-    def save(self, tmp_path, model, **extra):
-        path = tmp_path / "model.pth.tar-1"
-        checkpoint.write_checkpoint({"state_dict": model.state_dict(), **extra}, path)
-        return path
-
-    def test_torchreids_own_is_read(self, tmp_path):
-        path = tmp_path / "model.pth.tar-1"
-        state = {"module.weight": torch.ones(2)}
-        torch.save({"state_dict": state, "epoch": 1, "rank1": np.float64(0.5)}, path)
-        content = checkpoint.read_checkpoint(path)
-        assert content["rank1"] == 0.5
-        assert list(content["state_dict"]) == ["weight"]
-        torch.save(state, path)
-        assert list(checkpoint.read_checkpoint(path)["state_dict"]) == ["weight"]
-
-    @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-    def test_a_pickle_that_is_no_checkpoint_runs_nothing(self, tmp_path):
-        class Bad:
-            def __reduce__(self):
-                return os.system, (f"touch {tmp_path}/gone",)
-
-        def dump(content, file):
-            file.write_bytes(pickle.dumps(content))
-
-        path = tmp_path / "bad.pth"
-        for write in (torch.save, dump):
-            write({"state_dict": Bad()}, path)
-            with pytest.raises(ValueError, match=r"bad.pth.*nothing in this file was run"):
-                checkpoint.read_checkpoint(path)
-        for content in (b"", b"text"):
-            path.write_bytes(content)
-            with pytest.raises(ValueError, match="expected a checkpoint"):
-                checkpoint.read_checkpoint(path)
-        torch.save([1, 2], path)
-        with pytest.raises(ValueError, match="found a list"):
-            checkpoint.read_checkpoint(path)
-        with pytest.raises(FileNotFoundError, match="expected a checkpoint"):
-            checkpoint.read_checkpoint(tmp_path / "missing")
-        assert not (tmp_path / "gone").exists()
-
-    def test_another_model_or_class_count_is_told_with_counts(self, tmp_path, market_folder):
-        engine = make_engine(market_folder)
-        path = self.save(tmp_path, tiny_model(fusion="lstm", branches=["G", "M", "SFB"]))
-        with pytest.raises(
-            ValueError, match=r"of the model's \d+ tensors, 4 of another shape.*26 missing"
-        ):
-            checkpoint.load_state(
-                engine.model, checkpoint.read_checkpoint(path)["state_dict"], "file"
-            )
-        path = self.save(tmp_path, tiny_model(7))
-        saved = checkpoint.read_checkpoint(path)["state_dict"]
-        with pytest.raises(ValueError, match=r"\[7, 32\] in the file.*another number of ident"):
-            checkpoint.load_state(engine.model, saved, "file")
-        loaded, left = checkpoint.load_matching(engine.model, saved, "file")
-        assert left == 11  # three branches and eight regions
-        assert loaded == len(saved) - left
-        assert torch.equal(engine.model.backbone.conv1.weight, saved["backbone.conv1.weight"])
-        del saved["backbone.conv1.weight"]
-        with pytest.raises(ValueError, match="1 missing in the file"):
-            checkpoint.load_matching(engine.model, saved, "file")
-        with pytest.raises(ValueError, match=r"to resume from; it lacks epoch"):
-            engine.resume(path)
-
-    def test_an_interrupted_write_leaves_the_old_file(self, tmp_path, monkeypatch):
-        path = self.save(tmp_path, nn.Linear(2, 2))
-        old = path.read_bytes()
-
-        def fail(*_):
-            raise OSError("disk full")
-
-        monkeypatch.setattr(torch, "save", fail)
-        with pytest.raises(OSError, match="disk full"):
-            checkpoint.write_checkpoint({}, path)
-        assert path.read_bytes() == old
-        assert names(tmp_path) == [path.name]
-
-    def test_random_states_come_back(self):
-        states = checkpoint.random_states()
-        drawn = (random.random(), np.random.rand(), torch.rand(1))
-        checkpoint.restore_random_states(states)
-        assert drawn == (random.random(), np.random.rand(), torch.rand(1))
