@@ -1,5 +1,8 @@
 """The plain loops that fast code is tested against: slow, short, and easy to believe."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 
 # --- Evaluation ---------------------------------------------------------------------------------
@@ -84,3 +87,25 @@ def re_ranking(q_g, q_q, g_g, k1, k2, lambda_value, form="torchreid"):
 def squared_distances(one, other):
     """[n, m]: squared Euclidean distances, each from its own difference."""
     return np.array([((row - other) ** 2).sum(axis=1) for row in one])
+
+
+# --- DSAP-images --------------------------------------------------------------------------------
+
+
+def warp(image, iuv, size, fill):
+    """The textures [24, 3, S, S] and the visible parts [24] of arrays [3, H, W]."""
+    textures = np.empty((24, 3, size, size), image.dtype)
+    textures[:] = np.reshape(fill, (3, 1, 1))
+    visible = np.zeros(24, bool)
+    _, height, width = image.shape
+    for y in range(height):
+        for x in range(width):
+            part, u, v = (int(value) for value in iuv[:, y, x])
+            if part > 0:
+                row, column = (
+                    min(math.floor(Fraction(coordinate, 255) * size), size - 1)
+                    for coordinate in (u, v)
+                )
+                textures[part - 1, :, row, column] = image[:, y, x]
+                visible[part - 1] = True
+    return textures, visible
