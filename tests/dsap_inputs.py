@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from magnifier_plugin.annotators.densepose import read_iuv
-from magnifier_plugin.data.synthetic import camera, charts, person, pose, renderer, wardrobe
+from magnifier_plugin.synthetic import camera, charts, person, pose, renderer, wardrobe
 from magnifier_plugin.regions import MIRRORED_PART, NUM_PARTS
 
 # The four crops are small enough for plain loops.

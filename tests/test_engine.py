@@ -19,6 +19,7 @@ from magnifier_plugin.engine.log import logged_to
 from magnifier_plugin.engine.precision import resolve_switch
 from magnifier_plugin.engine.stages import Stage, find_stage
 from magnifier_plugin.engine.testing import TestOptions
+from magnifier_plugin.evaluation.evaluator import Evaluator
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.losses.classification import ClassificationCriterion
 from magnifier_plugin.systems import magnifier_stages

@@ -8,36 +8,41 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-GROUPS = {
-    "cross entropy": "cls",
-    "triplet": "tri",
-    "mask": "mask",
-    "semantic diversity": "sd",
+from magnifier_plugin.files import write_atomically
+
+# Titles of panels; a panel holds the names with its prefix, and a prefix without a title is one.
+TITLES = {
+    "loss": "total loss",
+    "cls": "cross entropy",
+    "tri": "triplet loss",
+    "mask": "mask loss",
+    "sd": "semantic diversity loss",
+    "acc": "accuracy on the batch, %",
 }
+_NO_LOSS = {"epoch", "stage", "lr", "mAP"}
 
 
 def save_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw what the engine remembers of each epoch.
+    """Draw the loss terms, metrics, learning rate and mAP of each epoch.
 
     Args:
-        history: one entry an epoch: "epoch", "stage", "lr", losses by name, "mAP" where tested.
+        history: one entry per epoch: "epoch", "stage", "lr", losses and metrics by name, "mAP"
+            where tested. A term that some stages do not train is drawn in the others.
         path: of the picture.
     """
-    names = [name for name in history[0] if name not in {"epoch", "stage", "lr", "mAP"}]
-    groups = {
-        title: [name for name in names if name.split("_")[0] == prefix]
-        for title, prefix in GROUPS.items()
-    }
-    groups = {title: members for title, members in groups.items() if members}
-    figure = Figure(figsize=(11, 2.9 * ((len(groups) + 3) // 2)), layout="constrained")
-    axes = figure.subplots((len(groups) + 3) // 2, 2).flat
-    for title, members in groups.items():
-        _plot(next(axes), title, history, members)
-    _plot(next(axes), "accuracy on the batch, %", history, [n for n in names if n == "acc"])
+    names = dict.fromkeys(name for entry in history for name in entry if name not in _NO_LOSS)
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        panels.setdefault(name.partition("_")[0], []).append(name)
+    count = len(panels) + 1
+    figure = Figure(figsize=(11, 2.9 * ((count + 1) // 2)), layout="constrained")
+    axes = iter(figure.subplots((count + 1) // 2, 2).flat)
+    for prefix, members in panels.items():
+        _plot(next(axes), TITLES.get(prefix, prefix), history, members)
     lr = next(axes)
     _plot(lr, "learning rate, and mAP in %", history, ["lr"])
     lr.set_yscale("log")
-    tested = [(e["epoch"], 100 * e["mAP"]) for e in history if "mAP" in e]
+    tested = [(entry["epoch"], 100 * entry["mAP"]) for entry in history if "mAP" in entry]
     if tested:
         twin = lr.twinx()
         twin.plot(*zip(*tested, strict=True), "o-", color="tab:green", label="mAP")
@@ -45,7 +50,8 @@ def save_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         twin.legend(frameon=False, loc="lower right")
     for empty in axes:
         empty.set_axis_off()
-    figure.savefig(path, dpi=110)
+    with write_atomically(path) as part:
+        figure.savefig(part, dpi=110)
 
 
 def _plot(
