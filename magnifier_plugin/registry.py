@@ -5,7 +5,7 @@ deeper. Both have the same attributes of `torchreid`, and only these are used.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +21,7 @@ from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.magnifier import SemanticDiversityLoss
 from magnifier_plugin.models.build import NAMES, build_model
 from magnifier_plugin.synthetic.dataset import Synthetic
-from magnifier_plugin.systems import SYSTEMS, System
+from magnifier_plugin.systems import SYSTEMS
 
 
 def register() -> None:
@@ -41,8 +41,8 @@ def register() -> None:
     for name in list(datasets):
         if not name.endswith(MASKED_SUFFIX):
             _add(datasets, name + MASKED_SUFFIX, _Factory(AnnotatedDataset, name, inputs=("mask",)))
-    for system in SYSTEMS.values():
-        _put(torchreid.engine, system.engine, _engine_of(system))
+    for name, system in SYSTEMS.items():
+        _put(torchreid.engine, system.engine, _engine_of(name))
         _put(torchreid.losses, system.criterion.__name__, system.criterion)
     _put(torchreid.losses, SemanticDiversityLoss.__name__, SemanticDiversityLoss)
 
@@ -60,11 +60,9 @@ class _Factory(partial):
     __hash__ = object.__hash__
 
 
-_ENGINES: dict[str, type[StagedEngine]] = {}
-
-
-def _engine_of(system: System) -> type[StagedEngine]:
-    """`StagedEngine` with a system's criterion and stages as defaults; one class per name."""
+@cache
+def _engine_of(name: str) -> type[StagedEngine]:
+    """`StagedEngine` with the criterion and the stages of a row of `SYSTEMS` as defaults."""
 
     class SystemEngine(StagedEngine):
         def __init__(
@@ -79,21 +77,20 @@ def _engine_of(system: System) -> type[StagedEngine]:
             **options: Any,
         ) -> None:
             if stages is None and optimizer is None:
-                stages = system.stages()
-            criterion = system.criterion() if criterion is None else criterion
+                stages = SYSTEMS[name].stages()
             super().__init__(
                 *(datamanager, model, optimizer, scheduler),
-                criterion=criterion,
+                criterion=SYSTEMS[name].criterion() if criterion is None else criterion,
                 stages=stages,
                 **options,
             )
 
-    SystemEngine.__name__ = SystemEngine.__qualname__ = system.engine
+    SystemEngine.__name__ = SystemEngine.__qualname__ = SYSTEMS[name].engine
     SystemEngine.__doc__ = (
-        f"{StagedEngine.__doc__}\n    The criterion defaults to `{system.criterion.__name__}()`, "
-        "the stages to the paper's."
+        f"{StagedEngine.__doc__}\n    The criterion defaults to `{SYSTEMS[name].criterion.__name__}`,"
+        " the stages to the paper's."
     )
-    return _ENGINES.setdefault(system.engine, SystemEngine)
+    return SystemEngine
 
 
 def _add(registry: dict[str, Any], name: str, entry: Any) -> None:

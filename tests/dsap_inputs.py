@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from magnifier_plugin.annotators.densepose import read_iuv
-from magnifier_plugin.synthetic import camera, charts, person, pose, renderer, wardrobe
 from magnifier_plugin.regions import MIRRORED_PART, NUM_PARTS
+from magnifier_plugin.synthetic import camera, charts, person, pose, renderer, wardrobe
 
 # The four crops are small enough for plain loops.
 CROPS = ("crops/walker", "crops/cap", "crops/seated", "crops/rider")

@@ -1,4 +1,4 @@
-"""The house rules that a program can check."""
+"""Rules of the code base that a program can check."""
 
 import ast
 import subprocess
@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "magnifier_plugin"
 FILES = sorted(PACKAGE.rglob("*.py"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # design: a file imports from its own package or from one before it.
 PACKAGES = (
     ("regions",),
@@ -28,6 +30,7 @@ PACKAGES = (
     ("engine",),
     ("synthetic",),
     ("export",),
+    ("systems",),
     ("recipe",),
     ("registry",),
     ("__init__",),
@@ -101,18 +104,19 @@ def test_a_taken_name_is_an_error():
             registry.register()
 
 
-def test_every_configuration_builds():
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_builds(path):
+    from magnifier_plugin import recipe
     from magnifier_plugin.config import load_config
-    from magnifier_plugin.losses.magnifier import MagnifierCriterion
 
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from configured import build_criterion, build_network, build_stages
-
-    for path in sorted((ROOT / "configs").glob("*.yaml")):
-        cfg = load_config(path, {}, ["model.pretrained", "False"])
-        model = build_network(cfg, 5)
-        width = 4096 if cfg.magnifier.backbone == "resnet50" else 1024
-        assert model.feature_dim == width, path
-        stages = build_stages(cfg)
-        assert [stage.gamma > 0 for stage in stages] == [False, True], path
-        assert isinstance(build_criterion(cfg), MagnifierCriterion)
+    cfg = load_config(path, {}, ["model.pretrained", "False"])
+    system = recipe.find_system(cfg)
+    recipe.check_options(cfg, system, typed=())
+    with torch.device("meta"):
+        model = recipe.build_network(cfg, system, 5)
+    assert model.feature_dim == (1024 if cfg[system.section].backbone == "resnet18" else 4096)
+    assert (model.training_inputs, model.test_inputs) == system.inputs(cfg)
+    assert isinstance(recipe.build_criterion(cfg, system), system.criterion)
+    if system.section == "magnifier":
+        weights = [bool(stage.loss_weights.get("sd")) for stage in recipe.build_stages(cfg)]
+        assert weights == [False, True]

@@ -26,7 +26,7 @@ import main as script  # noqa: E402
 TINY = (
     "data.height 32 data.width 16 data.workers 0 train.batch_size 4 sampler.num_instances 2 "
     "model.pretrained False magnifier.backbone resnet18 train.checkpoint_freq 100 "
-    "train.max_epoch 2 test.rerank False"
+    "stages.1.max_epoch 1 stages.2.max_epoch 1 test.rerank False"
 ).split()
 
 
@@ -56,7 +56,7 @@ class TestParsing:
         assert arguments.sources == sources
         assert rest == pairs
 
-    def test_stray_words_are_told(self, capsys):
+    def test_words_that_are_no_keys_are_reported(self, capsys):
         assert script.main(["stray"]) == 2
         assert "KEY VALUE pairs" in capsys.readouterr().err
 
@@ -68,7 +68,7 @@ class TestMistakes:
             ("train.lrr 1", ["unknown configuration key train.lrr", "train.lr?"]),
             ("-s market", ["market", "market1501", "synthetic"]),
             ("-a magnifiernett", ["magnifiernett", "magnifiernet_resnet18"]),
-            ("-a resnet18", ["loss.name", "softmax or triplet"]),
+            ("-a resnet18", ["loss.name", "softmax, triplet", "loss of magnifiernet"]),
             ("magnifier.keep 3", ["K̂ is even", "baseline"]),
             ("magnifier.branches G,SAB", ["add M"]),
             ("magnifier.backbone vgg", ["resnet50"]),
@@ -147,9 +147,12 @@ class TestRuns:
         assert not (second / "model").exists()
 
     def test_torchreids_model(self, market_folder, tmp_path):
-        pairs = ["loss.name", "triplet", "train.open_layers", "fc", "train.max_epoch", "1"]
-        argv = typed(market_folder, tmp_path, *pairs, "stages.1.max_epoch", "1")
-        assert script.main(["-s", "market1501", "-a", "resnet18", *map(str, argv)]) == 0
+        pairs = "loss.name triplet train.open_layers fc train.max_epoch 1".split()
+        unknown = {"magnifier.backbone", "resnet18", *TINY[-6:-2]}
+        where = ["--root", market_folder.root, "data.save_dir", tmp_path]
+        small = [word for word in TINY if word not in unknown]
+        argv = ["-s", "market1501", "-a", "resnet18", *where, *small, *pairs]
+        assert script.main(list(map(str, argv))) == 0
         assert "market1501" in json.loads((tmp_path / "results.json").read_text())["results"]
 
     def test_rendered_folder_as_market1501(self, tmp_path):
@@ -174,7 +177,7 @@ class TestRuns:
         folder = lay_out(tmp_path / "data")
         argv = ["--root", folder, "masks.dir", folder / "masks", "data.save_dir", tmp_path / "log"]
         argv += "model.pretrained False data.workers 0 train.batch_size 8".split()
-        argv += "stages.1.max_epoch 1 stages.2.max_epoch 1 train.max_epoch 2".split()
+        argv += "stages.1.max_epoch 1 stages.2.max_epoch 1".split()
         assert run(*argv) == 0
         results = json.loads((tmp_path / "log" / "results.json").read_text())["results"]
         assert results["market1501"]["queries"] == 5

@@ -1,6 +1,7 @@
 """The README's python blocks run, its configuration keys and files exist."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tiny import tiny_model
 import magnifier_plugin
 from magnifier_plugin.config import load_config
 from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.systems import SYSTEMS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,8 +27,8 @@ def test_python_blocks_run(market_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MAGNIFIER_MASKS", str(market_folder.masks_dir))
     monkeypatch.setattr(torchreid.data, "ImageDataManager", lambda **o: manager(**{**o, **small}))
     monkeypatch.setattr(magnifier_plugin, "build_model", lambda _, classes: tiny_model(classes))
-    stages = (Stage(max_epoch=1, warmup_epoch=0),)
-    monkeypatch.setattr("magnifier_plugin.engine.engine.paper_stages", lambda: stages)
+    row = replace(SYSTEMS["magnifiernet"], stages=lambda: (Stage(max_epoch=1),))
+    monkeypatch.setitem(SYSTEMS, "magnifiernet", row)
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in blocks("python"):
