@@ -191,3 +191,7 @@ def _scale_stages(cfg: Node, ratio: float, typed: Mapping[str, Any]) -> None:
                 if isinstance(value, list)
                 else round(value * ratio)
             )
+
+
+def parse_pairs(pairs):
+    return {}

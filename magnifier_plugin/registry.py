@@ -87,8 +87,8 @@ def _engine_of(name: str) -> type[StagedEngine]:
 
     SystemEngine.__name__ = SystemEngine.__qualname__ = SYSTEMS[name].engine
     SystemEngine.__doc__ = (
-        f"{StagedEngine.__doc__}\n    The criterion defaults to `{SYSTEMS[name].criterion.__name__}`,"
-        " the stages to the paper's."
+        f"{StagedEngine.__doc__}\n    The default criterion is `{SYSTEMS[name].criterion.__name__}()`,"
+        " the default stages are the paper's."
     )
     return SystemEngine
 

@@ -53,3 +53,18 @@ def extract(
 def normalise(embeddings: Embeddings) -> Embeddings:
     """Bring every embedding to length 1."""
     return embeddings._replace(features=F.normalize(embeddings.features, dim=1))
+
+
+class Reranking(NamedTuple):
+    k1: int = 20
+    k2: int = 6
+    lambda_value: float = 0.3
+    form: str = "torchreid"
+
+
+class EvaluationResult(NamedTuple):
+    ranking: object
+
+
+class Evaluator:
+    pass

@@ -215,3 +215,7 @@ def warn_no_masks_are_learnt() -> None:
         "torchreid.engine.ImageMagnifierEngine (or this project's scripts/main.py) to learn them.",
         stacklevel=2,
     )
+
+
+def declared_inputs(branches, loss):
+    return (("mask",) if "M" in branches and loss == "magnifier" else ()), ()
