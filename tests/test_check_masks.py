@@ -8,10 +8,10 @@ from mask_inputs import FIGURE_SIZE as SIZE
 from mask_inputs import PROJECT, SAMPLES, figure, needs_samples, placed, script
 from PIL import Image
 
-from magnifier_plugin.annotators.densepose import write_iuv
+from magnifier_plugin.annotators.densepose import IuvFolder, write_iuv
 from magnifier_plugin.annotators.label_set import label_set_names, load_label_set
 from magnifier_plugin.masks.checking import KINDS, check_labels, check_manifest, mean_shares
-from magnifier_plugin.masks.conversion import convert_iuv_folder
+from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.manifest import Manifest, write_manifest
 from magnifier_plugin.masks.paths import iuv_path
@@ -97,7 +97,7 @@ def test_swapped_sides_are_seen_in_the_iuv_beside(tmp_path):
 @needs_samples
 def test_real_crops_are_fine_upright_and_odd_upside_down(tmp_path):
     crops = SAMPLES / "densepose" / "crops"
-    convert_iuv_folder(crops, crops, tmp_path / "crops", keep_iuv=True, progress=False)
+    convert(IuvFolder(crops), crops, tmp_path / "crops", keep_iuv=True, progress=False)
     names = ("walker", "cap", "seated", "rider")
     labels = {str(crops / f"{name}.jpg"): tmp_path / "crops" / f"{name}.png" for name in names}
     assert [finding.kind for finding in check_labels(labels, progress=False)] == ["fine"] * 4

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from magnifier_plugin.annotators.densepose import IuvFolder, write_iuv
+from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.annotators.source import Item, Source
 from magnifier_plugin.files import absolute_path, image_size
 from magnifier_plugin.masks.label_maps import write_labels
@@ -44,37 +44,6 @@ class Summary:
     failures: Mapping[Path, str]
     doubts: Mapping[Path, str]
     areas: Mapping[str, float]
-
-
-def convert_iuv_folder(
-    iuv_dir: str | os.PathLike[str],
-    images_dir: str | os.PathLike[str],
-    out_dir: str | os.PathLike[str],
-    *,
-    hands: str = "lower arm",
-    dataset_dir: str | os.PathLike[str] | None = None,
-    keep_iuv: bool = False,
-    overwrite: bool = False,
-    workers: int | None = None,
-    progress: bool = True,
-) -> Summary:
-    """Turns a folder of DensePose's `NAME_IUV.png` into a data set's label maps.
-
-    Args:
-        iuv_dir: the folder of `NAME_IUV.png`.
-        hands: the region that hands count as, "lower arm" or "background".
-        images_dir, out_dir: as in `convert`, and so are all the others.
-    """
-    return convert(
-        IuvFolder(iuv_dir, hands),
-        images_dir,
-        out_dir,
-        dataset_dir=dataset_dir,
-        keep_iuv=keep_iuv,
-        overwrite=overwrite,
-        workers=workers,
-        progress=progress,
-    )
 
 
 def convert(

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.data.annotated import masked
-from magnifier_plugin.masks.conversion import convert_iuv_folder
+from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.synthetic.folder import SyntheticOptions, ensure_rendered
 
 Market1501 = registered_datasets()["market1501"]
@@ -32,8 +33,8 @@ class Synthetic(masked(Market1501, "market1501")):
         folder = ensure_rendered(root or ".", options)
         labels = folder / "mask_labels"
         if kwargs.get("mode", "train") == "train":
-            summary = convert_iuv_folder(
-                folder / "densepose", folder / "market1501", labels / "market1501"
+            summary = convert(
+                IuvFolder(folder / "densepose"), folder / "market1501", labels / "market1501"
             )
             for image, reason in summary.failures.items():
                 raise ValueError(f"{image}: {reason}; remove {folder}, and it is rendered again")
