@@ -154,15 +154,15 @@ def _claim(out_dir: Path, source: Source, fresh: bool) -> None:
             f"these would be {ours.label_set} ({ours.checksum}); two label sets must not be "
             "mixed: convert into another folder, or remove this one first"
         )
-    write_manifest(out_dir, ours)
+    if theirs != ours:
+        write_manifest(out_dir, ours)
 
 
 def _carry_out(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Tally:
     tally = _Tally({}, {}, np.zeros(NUM_REGIONS + 1, dtype=np.int64))
     outcomes = on_all_cores(_convert_one, jobs, workers)
-    for outcome in tqdm(
-        outcomes, total=len(jobs), unit="image", disable=None if progress else True
-    ):
+    hidden = None if progress and jobs else True
+    for outcome in tqdm(outcomes, total=len(jobs), unit="image", disable=hidden):
         tally.add(outcome)
     return tally
 

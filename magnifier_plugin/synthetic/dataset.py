@@ -1,41 +1,52 @@
-"""The rendered pedestrians as a torchreid data set that brings its own label maps."""
+"""The rendered pedestrians as a torchreid data set, with label maps and IUV of every image."""
 
+from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.catalogue.names import registered_datasets
-from magnifier_plugin.data.annotated import masked
+from magnifier_plugin.files import absolute_path
 from magnifier_plugin.masks.conversion import convert
-from magnifier_plugin.synthetic.folder import SyntheticOptions, ensure_rendered
+from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
+from magnifier_plugin.synthetic.plan import SyntheticOptions
 
 Market1501 = registered_datasets()["market1501"]
 
 
-class Synthetic(masked(Market1501, "market1501")):
+class Synthetic(Market1501):
     """Rendered pedestrians in Market-1501's layout; rendered and converted on first use.
 
-    Images lie in `<root>/synthetic/market1501`, label maps in `<root>/synthetic/mask_labels`, so
-    that torchreid's own `market1501` with `--root <root>/synthetic` reads the same files.
+    Images are in `<root>/synthetic/market1501`, so that torchreid's own `market1501` reads the
+    same files with `--root <root>/synthetic`. Label maps and IUV are in `masks_dir`, of training,
+    query and gallery images alike; what an earlier use has written is kept.
 
     Args:
         root: folder of all data sets.
         options: what to render; None for what is there already, else the defaults.
-        kwargs: as of a masked Market-1501; its `masks_dir` is this data set's own.
+        arguments: those of torchreid's Market1501 and Dataset: transform, k_tfm, mode, combineall,
+            verbose.
     Raises:
-        ValueError: something else is rendered there already.
+        ValueError: something else is rendered there already, or a rendered file is damaged.
     """
 
     dataset_dir = "synthetic/market1501"
 
     def __init__(
-        self, root: str = "", options: SyntheticOptions | None = None, **kwargs: Any
+        self, root: str = "", *, options: SyntheticOptions | None = None, **arguments: Any
     ) -> None:
-        folder = ensure_rendered(root or ".", options)
-        labels = folder / "mask_labels"
-        if kwargs.get("mode", "train") == "train":
-            summary = convert(
-                IuvFolder(folder / "densepose"), folder / "market1501", labels / "market1501"
-            )
-            for image, reason in summary.failures.items():
-                raise ValueError(f"{image}: {reason}; remove {folder}, and it is rendered again")
-        super().__init__(root=root, **{**kwargs, "masks_dir": labels})
+        folder = ensure_rendered(root, options)
+        self.masks_dir = folder / "mask_labels"
+        """The data set's own folder of label maps."""
+        self.label_folder = MARKET.parts[0]
+        """Its folder in `masks_dir`."""
+        _convert(folder, self.masks_dir / self.label_folder)
+        super().__init__(root=str(absolute_path(root)), **arguments)
+
+
+def _convert(folder: Path, out_dir: Path) -> None:
+    """Writes the label maps and IUV that are not there yet, of all images below a folder."""
+    images_dir = folder / MARKET.parts[0]
+    summary = convert(IuvFolder(folder / DENSEPOSE), images_dir, out_dir, keep_iuv=True)
+    faults = {**dict.fromkeys(summary.missing, "has no IUV"), **summary.failures}
+    for image, reason in faults.items():
+        raise ValueError(f"{image}: {reason}; remove {folder} to render it again")
