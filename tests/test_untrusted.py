@@ -204,7 +204,7 @@ def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path, small_disk,
     out = small_disk / "market1501"
     assert run_script(iuv, market, out) == 2
     told = capsys.readouterr().err
-    assert "No space left on device" in told and "Make room and start it again" in told
+    assert "No space left on device" in told and "Free some space and start it again" in told
     assert not list(out.rglob("*.part*"))
     done = list(out.rglob("*.png"))
     assert 0 < len(done) < 40
