@@ -6,11 +6,15 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from mask_inputs import figure, placed
 
+from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.masks.checking import check_labels
-from magnifier_plugin.visualize.label_page import write_label_page
+from magnifier_plugin.masks.paths import iuv_path
+from magnifier_plugin.regions import BODY_REGIONS, PART_TO_REGION
+from magnifier_plugin.visualize.label_page import thumbnail, write_label_page
 
 # In a script it would hide the script's end from a browser.
 EVIL = "d<!--<script>"
@@ -52,6 +56,21 @@ def test_page_holds_everything_itself(page):
     assert (data["total"], data["kinds"]["fine"]) == (5, 2)
     assert all(item["picture"].startswith("data:image/jpeg;base64,") for item in data["items"])
     assert "a &lt;b&gt;" in text and "<dd>&lt;/script&gt;</dd>" in text
+
+
+def test_iuv_alone_is_drawn_as_its_regions(tmp_path):
+    place = dict([placed(tmp_path, "a", figure())])
+    (finding,) = check_labels(place, progress=False)
+    with_label = thumbnail(finding)
+    (label,) = place.values()
+    label.unlink()
+    (nothing,) = check_labels(place, progress=False)
+    iuv = np.zeros((*figure().shape, 3), np.uint8)
+    for region in BODY_REGIONS:
+        iuv[figure() == region, 0] = PART_TO_REGION.tolist().index(region)
+    write_iuv(iuv_path(label), iuv)
+    (finding,) = check_labels(place, progress=False)
+    assert thumbnail(finding) == with_label != thumbnail(nothing)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from magnifier_plugin.annotators.densepose import read_iuv, to_regions
 from magnifier_plugin.files import read_image, write_atomically
 from magnifier_plugin.masks.checking import KINDS, Finding, mean_shares
 from magnifier_plugin.masks.label_maps import UNKNOWN_COLOUR, read_labels
@@ -72,7 +73,7 @@ def _items(shown: Sequence[Finding], root: str, workers: int | None) -> dict[str
             {
                 "name": finding.image.relative_to(root).as_posix(),
                 "kind": finding.kind,
-                "reasons": finding.reasons,
+                "reasons": (*finding.reasons, *finding.hints),
                 "shares": [round(share, 5) for share in finding.shares],
                 "picture": picture,
             }
@@ -105,18 +106,22 @@ def thumbnail(finding: Finding) -> str:
     photo = photo.resize(size, Image.Resampling.BILINEAR)
     both = Image.new("RGB", (2 * size[0] + _GAP, HEIGHT), "white")
     both.paste(photo, (0, 0))
-    both.paste(_painted(photo, finding.label), (size[0] + _GAP, 0))
+    both.paste(_painted(photo, finding), (size[0] + _GAP, 0))
     content = io.BytesIO()
     both.save(content, format="JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _painted(photo: Image.Image, label: Path | None) -> Image.Image:
+def _painted(photo: Image.Image, finding: Finding) -> Image.Image:
+    """The photo under the regions of its label map, or of its IUV if that is all there is."""
     try:
-        labels = read_labels(label) if label else None
+        if finding.label:
+            labels = read_labels(finding.label)
+        elif finding.iuv:
+            labels = to_regions(read_iuv(finding.iuv))
+        else:
+            return Image.new("RGB", photo.size, "grey")
     except (ValueError, OSError):
-        labels = None
-    if labels is None:
         return Image.new("RGB", photo.size, "grey")
     regions = Image.fromarray(labels).resize(photo.size, Image.Resampling.NEAREST)
     return Image.fromarray(overlay(np.asarray(photo), np.asarray(regions)))
