@@ -235,6 +235,14 @@ def test_script_counts_and_checks_iuv(market, capsys):
     assert "IUV: 16 × 16" in capsys.readouterr().out
 
 
+def test_script_survives_a_decompression_bomb_among_the_photos(market, capsys):
+    folder = market()
+    path = next((folder.images / "bounding_box_train").iterdir())
+    Image.new("1", (20_000, 20_000)).save(path, format="PNG")
+    assert check(folder) == 1
+    assert f"{path}: photo: refused, " in capsys.readouterr().out
+
+
 def test_script_stops_at_another_label_set(market, capsys):
     folder = market()
     write_manifest(

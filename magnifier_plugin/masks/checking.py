@@ -164,7 +164,8 @@ def _inspect(task: tuple[Path, Path, int]) -> Finding:
     try:
         size = image_size(image)
     except (ValueError, OSError) as error:
-        return Finding(image, label, iuv, "unreadable", (f"photo: {error}",))
+        reason = f"photo: {str(error).removeprefix(f'{image}: ')}"
+        return Finding(image, label, iuv, "unreadable", (reason,))
     labels, label_fault = _read("label map", label, read_labels, size)
     planes, iuv_fault = _read("IUV", iuv, read_iuv, size)
     shares = () if labels is None else _shares(labels)

@@ -27,8 +27,8 @@ from magnifier_plugin.workers import on_all_cores
 
 # `{{title}}`, `{{facts}}` and `{{data}}` are replaced.
 TEMPLATE = Path(__file__).parent / "pages" / "label_maps.html"
-# Thumbnails are this high, so some ten thousand bytes each.
-HEIGHT = 192
+# Pixels of a thumbnail's photo, so that it takes some ten thousand bytes.
+HEIGHT, MAX_WIDTH = 192, 384
 _GAP = 2
 
 
@@ -94,19 +94,20 @@ def _overview(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def thumbnail(finding: Finding) -> str:
-    """The photo, and beside it the photo under its label map: a JPEG as a data URL.
+    """The photo, and next to it the photo under its label map: a JPEG as a data URL.
 
-    A picture that cannot be read leaves its half grey: what is wrong with it stands beside it.
+    A file that cannot be read leaves its half grey; the card's text says what is wrong with it.
     """
     try:
         photo = read_image(finding.image)
     except OSError:
         photo = Image.new("RGB", (HEIGHT // 2, HEIGHT), "grey")
-    size = (max(1, round(photo.width * HEIGHT / photo.height)), HEIGHT)
-    photo = photo.resize(size, Image.Resampling.BILINEAR)
-    both = Image.new("RGB", (2 * size[0] + _GAP, HEIGHT), "white")
+    scale = min(HEIGHT / photo.height, MAX_WIDTH / photo.width)
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    photo = photo.resize((width, height), Image.Resampling.BILINEAR)
+    both = Image.new("RGB", (2 * width + _GAP, height), "white")
     both.paste(photo, (0, 0))
-    both.paste(_painted(photo, finding), (size[0] + _GAP, 0))
+    both.paste(_painted(photo, finding), (width + _GAP, 0))
     content = io.BytesIO()
     both.save(content, format="JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
