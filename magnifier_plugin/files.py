@@ -1,4 +1,4 @@
-"""Files from outside, read with suspicion; files of ours, written whole or not at all."""
+"""Untrusted images read with limits; files written atomically."""
 
 import os
 from collections.abc import Iterator
@@ -8,8 +8,12 @@ from typing import BinaryIO
 
 from PIL import Image
 
-# A person's crop has some ten thousand pixels. What claims more than this is refused before a
-# byte of it is unpacked: a few kB of PNG can hold gigabytes (a decompression bomb).
+# Formats that Pillow may read a file as, whatever its name says. Without a list it tries all that
+# it knows, and for one of them (EPS) starts another program, Ghostscript, on the file's content.
+PHOTO_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
+ANNOTATION_FORMATS = ("PNG",)
+# A person's crop has some ten thousand pixels. A file that claims more than this is refused before
+# it is decoded: a PNG of a few kB can hold gigabytes (a decompression bomb).
 MAX_PIXELS = 64_000_000
 
 
@@ -22,56 +26,117 @@ def absolute_path(path: str | os.PathLike[str]) -> Path:
 
 
 def read_png(path: str | os.PathLike[str]) -> Image.Image:
-    """An image file, wholly decoded and closed; see `decode`.
+    """An annotator's PNG, completely decoded; see `decode_png`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image, is damaged or truncated, or has more than MAX_PIXELS pixels.
+        ValueError: it is no PNG, is damaged or truncated, or has more than MAX_PIXELS pixels.
     """
     with Path(path).open("rb") as content:
-        return decode(content, path)
+        return decode_png(content, path)
 
 
-def decode(content: BinaryIO, name: str | os.PathLike[str]) -> Image.Image:
-    """An image, wholly decoded.
+def decode_png(
+    content: BinaryIO, name: str | os.PathLike[str], size: tuple[int, int] | None = None
+) -> Image.Image:
+    """An annotator's PNG, completely decoded.
 
     Args:
-        content: the file; PNG is what annotators write, other image formats are read too.
+        content: the file.
         name: what errors call it.
+        size: height and width that it must have, checked before it is decoded; None for any.
     Returns:
         The image in its own mode: nothing is converted.
     Raises:
-        ValueError: it is no image, is damaged or truncated, or has more than MAX_PIXELS pixels.
+        ValueError: it is no PNG, is damaged or truncated, has another size, or has more than
+            MAX_PIXELS pixels.
     """
     try:
-        image = Image.open(content)
-        _refuse_huge(name, image.size)
-        image.load()
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: refused, {error}") from error
-    except (OSError, SyntaxError, EOFError) as error:
-        # What Pillow raises for a damaged file depends on where the damage is.
+        image = _open(content, name, ANNOTATION_FORMATS)
+        if size not in (None, image.size[::-1]):
+            width, height = image.size
+            raise ValueError(
+                f"{name}: {height} × {width} (height × width), expected {size[0]} × {size[1]}"
+            )
+        return _load(image)
+    except _DecodingError as error:
         raise ValueError(
-            f"{name}: damaged or truncated image ({error}); write or copy this file again"
+            f"{name}: damaged or truncated image, or no PNG ({error}); write or copy this file "
+            "again"
         ) from error
-    return image
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """One photo, decoded completely (torchreid's own tries a damaged file again for ever).
+
+    Args:
+        path: an image file in one of PHOTO_FORMATS.
+    Returns:
+        The image in RGB.
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the file is no image, is truncated or damaged, or has more than MAX_PIXELS pixels.
+    """
+    try:
+        with Path(path).open("rb") as content:
+            return _load(_open(content, path, PHOTO_FORMATS), mode="RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: no such image; was it moved after the data set was read?"
+        ) from None
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    except _DecodingError as error:
+        raise OSError(
+            f"{path}: expected an image, but it does not decode ({error}); "
+            "restore it from the data set's archive or delete it"
+        ) from error
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width of an image file, from its header alone.
+    """Height and width of a photo, from its header alone.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image.
+        ValueError: it is no image, or has more than MAX_PIXELS pixels.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with Path(path).open("rb") as content:
+            width, height = _open(content, path, PHOTO_FORMATS).size
+    except _DecodingError as error:
         raise ValueError(f"{path}: no readable image ({error})") from error
     return height, width
+
+
+class _DecodingError(Exception):
+    """What Pillow says of a file that it cannot decode."""
+
+
+def _open(content: BinaryIO, name: str | os.PathLike[str], formats: tuple[str, ...]) -> Image.Image:
+    """An image of which only the header is read; refuses what claims too many pixels."""
+    try:
+        image = Image.open(content, formats=formats)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name}: refused, {error}") from error
+    # Which exception Pillow raises for a damaged file depends on format and place of the damage.
+    except Exception as error:
+        raise _DecodingError(str(error)) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{name}: refused, it claims {width} × {height} pixels, expected at most "
+            f"{MAX_PIXELS:,}; no picture of one person is that large"
+        )
+    return image
+
+
+def _load(image: Image.Image, mode: str | None = None) -> Image.Image:
+    """Decodes an opened image, and converts it to a mode if one is given."""
+    try:
+        image.load()
+        return image.convert(mode) if mode else image
+    except Exception as error:  # as in _open
+        raise _DecodingError(str(error)) from error
 
 
 def write_png(path: str | os.PathLike[str], image: Image.Image) -> None:
@@ -111,38 +176,3 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def _refuse_huge(name: str | os.PathLike[str], size: tuple[int, int]) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{name}: refused, it claims {width} × {height} pixels, expected at most "
-            f"{MAX_PIXELS:,}; no picture of one person is that large"
-        )
-
-
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """One photo, decoded completely (torchreid's own tries a damaged file again for ever).
-
-    Args:
-        path: an image file in any format that Pillow reads.
-    Returns:
-        The image in RGB.
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: the file is no image, is cut off or damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path}: no such image; was it moved after the data set was read?"
-        ) from None
-    # Pillow reports a broken PNG as SyntaxError, an absurd size in a header as ValueError.
-    except (OSError, SyntaxError, ValueError) as error:
-        raise OSError(
-            f"{path}: expected an image, but it does not decode ({error}); "
-            "restore it from the data set's archive or delete it"
-        ) from error

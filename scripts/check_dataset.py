@@ -9,9 +9,7 @@ status: 0 no errors, 1 errors, 2 the data set cannot be opened.
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from magnifier_plugin.catalogue.inspection import (
     Images,
@@ -21,8 +19,7 @@ from magnifier_plugin.catalogue.inspection import (
     check_lists,
     many,
 )
-from magnifier_plugin.catalogue.layouts import require_dataset
-from magnifier_plugin.catalogue.names import dataset_class, plain_name
+from magnifier_plugin.catalogue.opening import open_dataset
 from magnifier_plugin.files import absolute_path
 
 SHOWN = 20  # problems of a kind on the screen
@@ -33,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Checks as the arguments say; returns the exit status."""
     args = parse(arguments)
     try:
-        dataset = open_dataset(args)
+        dataset = open_dataset(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"check_dataset.py: {error}", file=sys.stderr)
         return 2
@@ -65,21 +62,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
     add("--workers", type=int, help="processes (default: one for each core)")
     return parser.parse_args(arguments)
-
-
-def open_dataset(args: argparse.Namespace) -> Any:
-    """The data set as torchreid reads it, checked first, for torchreid would try to download."""
-    name = plain_name(args.source)
-    require_dataset(name, args.root)
-    options = {"cuhk03_labeled": True} if args.cuhk03_labeled else {}
-    try:
-        with warnings.catch_warnings():  # of folders that lie otherwise than torchreid likes
-            warnings.simplefilter("ignore", UserWarning)
-            return dataset_class(name)(root=str(args.root), mode="query", verbose=False, **options)
-    except IndexError:
-        raise ValueError(
-            f"{name} in {args.root}: torchreid found no image for training, query or gallery"
-        ) from None
 
 
 def show_lists(title: str, lists: Lists) -> None:

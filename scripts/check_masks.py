@@ -1,33 +1,34 @@
-"""Looks at a data set's label maps before they cost a training run.
+"""Checks a data set's label maps and IUV before they cost a training run.
 
     python scripts/check_masks.py -s market1501 --root reid-data
 
-counts what is missing, unreadable, of another size, empty or odd (feet above the head, hardly any
-body, fewer regions than usual), says how much of each region there is, and writes one HTML page
-with the pictures, the worst first. Exit status: 0 these label maps can be trained on, 1 they
-cannot, 2 there is nothing to look at.
+counts what is missing, unreadable, of another size, empty or odd (feet above the head, a tiny body,
+fewer regions than usual), prints how much of each region there is, and writes one HTML page with
+the pictures, the worst first. Exit status: 0 these files can be trained on, 1 they cannot, 2 the
+data set cannot be opened.
 """
 
 import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from magnifier_plugin.catalogue.names import dataset_class, plain_name
-from magnifier_plugin.data.annotated import MaskedDataset, masked
+from magnifier_plugin.catalogue.names import plain_name
+from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.masks.checking import (
+    FAULTS,
     KINDS,
-    WRONG,
     Finding,
     check_labels,
     check_manifest,
-    manifest_folder,
     mean_shares,
 )
+from magnifier_plugin.masks.paths import default_masks_dir, label_path
 from magnifier_plugin.visualize.label_page import write_label_page
 
-# More of these are not named on the screen; the page has them.
+# Faults that are printed one by one; the page has more.
 SHOWN = 20
 
 
@@ -35,9 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Checks as the arguments say; returns the exit status."""
     args = parse(arguments)
     try:
-        dataset = open_dataset(args)
-        findings = check_labels(dataset.labels, min_regions=args.min_regions, workers=args.workers)
-        label_set, wrong = told_label_set(dataset, args.label_set)
+        folder, labels = find_labels(args)
+        findings = check_labels(labels, min_regions=args.min_regions, workers=args.workers)
+        label_set, is_wrong = describe_label_set(folder, findings, args.label_set)
         write_label_page(
             args.out,
             findings,
@@ -50,9 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"check_masks.py: {error}", file=sys.stderr)
         return 2
     show(args.source, findings, label_set)
-    wrong |= not trainable(findings, args.max_missing)
+    trainable = can_be_trained_on(findings, args.max_missing)
     print(f"Page: {args.out}")
-    return int(wrong)
+    return 0 if trainable and not is_wrong else 1
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -76,63 +77,71 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--label-set", default="densepose", help="the expected one (default: %(default)s)")
     add("--out", type=absolute_path, default="check_masks.html", help="the page (%(default)s)")
     add("--limit", type=int, default=500, help="pictures on the page (default: %(default)s)")
-    add("--min-regions", type=int, default=3, help="fewer are told (default: %(default)s)")
+    add("--min-regions", type=int, default=3, help="fewer are a finding (default: %(default)s)")
     add("--max-missing", type=float, default=0.3, help="share, 0..1 (default: %(default)s)")
     add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
     add("--workers", type=int, help="processes (default: one for each core)")
     return parser.parse_args(arguments)
 
 
-def open_dataset(args: argparse.Namespace) -> MaskedDataset:
-    """The data set's training images and where their label maps are; nothing is downloaded."""
-    cls = masked(dataset_class(args.source), plain_name(args.source))
-    options = {"cuhk03_labeled": True} if args.cuhk03_labeled else {}
-    return cls(
-        root=str(args.root),
-        masks_dir=args.masks,
-        max_missing=1.0,
-        mode="train",
-        verbose=False,
-        **options,
-    )
+def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
+    """The data set's folder of label maps, and each training image → the place of its label map."""
+    dataset = open_dataset(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
+    # The rendered pedestrians bring label maps of their own.
+    masks_dir = getattr(dataset, "masks_dir", None) or args.masks or default_masks_dir()
+    name = getattr(dataset, "label_folder", plain_name(args.source))
+    folder = own_folder(dataset)
+    labels = {
+        image: label_path(image, folder, name, masks_dir) for image, *_ in sorted(dataset.train)
+    }
+    return masks_dir / name, labels
 
 
-def told_label_set(dataset: MaskedDataset, expected: str) -> tuple[str, bool]:
+def describe_label_set(
+    folder: Path, findings: Sequence[Finding], expected: str
+) -> tuple[str, bool]:
     """The label set in words, and whether it is not the expected one."""
-    folder = manifest_folder(dataset.labels.values())
+    if not any(finding.label for finding in findings):
+        return "no label maps", False
     try:
-        stamp = check_manifest(folder, expected) if folder else None
+        manifest = check_manifest(folder, expected)
     except ValueError as error:
         return str(error), True
-    if stamp is None:
+    if manifest is None:
         return "unknown, no labels.json says how the label maps were made", False
-    return f"{stamp.label_set}, from {stamp.source} (checksum {stamp.checksum})", False
+    return f"{manifest.label_set}, from {manifest.source} (checksum {manifest.checksum})", False
 
 
 def show(name: str, findings: Sequence[Finding], label_set: str) -> None:
-    """Prints the counts, the shares of the regions and what is wrong."""
+    """Prints the counts, the shares of the regions, and what cannot be trained on."""
     counts = Counter(finding.kind for finding in findings)
     print(f"{name}: {len(findings):,} training images")
     print(f"Label set: {label_set}")
     for kind in KINDS:
         print(f"{counts[kind]:>11,} {kind}")
+    with_iuv = sum(finding.iuv is not None for finding in findings)
+    print(f"IUV: {with_iuv:,} images with, {len(findings) - with_iuv:,} without")
     shares = mean_shares(findings)
     if shares:
         print("Area: " + ", ".join(f"{region} {share:.1%}" for region, share in shares.items()))
-    wrong = [finding for finding in findings if finding.kind in WRONG]
-    for finding in wrong[:SHOWN]:
-        print(f"{finding.label}: {finding.reasons[0]}")
-    if len(wrong) > SHOWN:
-        print(f"… and {len(wrong) - SHOWN:,} more on the page")
+    faulty = [finding for finding in findings if finding.kind in FAULTS]
+    for finding in faulty[:SHOWN]:
+        print(f"{finding.image}: {'; '.join(finding.reasons)}")
+    if len(faulty) > SHOWN:
+        print(f"… and {len(faulty) - SHOWN:,} more on the page")
 
 
-def trainable(findings: Sequence[Finding], max_missing: float) -> bool:
-    """Whether all label maps can be read and enough of them are there."""
-    missing = sum(finding.kind == "missing" for finding in findings)
+def can_be_trained_on(findings: Sequence[Finding], max_missing: float) -> bool:
+    """Whether no file is faulty and enough of them are there; prints why not."""
+    what, missing = "label map", sum(finding.label is None for finding in findings)
+    without_iuv = sum(finding.iuv is None for finding in findings)
+    if missing == len(findings) > without_iuv:
+        print("There are no label maps, only IUV: enough for DSA-reID, not for MagnifierNet.")
+        what, missing = "IUV", without_iuv
     if missing > max_missing * len(findings):
-        print(f"More than {max_missing:.0%} have no label map: convert_masks.py makes them.")
+        print(f"More than {max_missing:.0%} have no {what}: convert_masks.py makes them.")
         return False
-    return not any(finding.kind in WRONG for finding in findings)
+    return not any(finding.kind in FAULTS for finding in findings)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turns what DensePose or a human parser wrote into the label maps that MagnifierNet learns from.
+"""Turns the output of DensePose or a human parser into label maps and IUV to train with.
 
     convert_masks.py --source densepose-iuv  --iuv DIR
     convert_masks.py --source densepose-dump --dump FILE
@@ -7,9 +7,10 @@
     convert_masks.py --source npy            --npy DIR
 
 each with `--images reid-data/market1501 --out mask_labels/market1501`: the data set's own folder
-or a folder within it, and a folder with the data set's name in torchreid. Finished label maps are
-kept: interrupted, it is simply started again. Exit status: 0 all annotations were read, 1 some
-could not, 2 nothing could be done.
+or a folder within it, and a folder with the data set's name in torchreid. MagnifierNet learns from
+label maps, DSA-reID from IUV (`--keep-iuv`: both, `--iuv-only`: no label maps). Finished files are
+kept: after an interruption start it again. Exit status: 0 all annotations were read, 1 some could
+not be read, 2 nothing could be done.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from magnifier_plugin.annotators.densepose import IuvFolder
@@ -28,11 +30,11 @@ from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.annotators.source import Source
 from magnifier_plugin.files import absolute_path, write_atomically
-from magnifier_plugin.masks.conversion import Summary, convert
+from magnifier_plugin.masks.conversion import ConversionSummary, convert
 from magnifier_plugin.masks.matching import dataset_folder
 from magnifier_plugin.workers import cores
 
-# --source → the options it needs, and what opens it.
+# --source → the options it needs, and the function that opens it.
 SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], Source]]] = {
     "densepose-iuv": (("iuv",), lambda a: IuvFolder(a.iuv, a.hands)),
     "densepose-dump": (("dump",), lambda a: DumpFile(a.dump, a.hands, a.min_score)),
@@ -43,7 +45,7 @@ SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], Sour
     "parsing": (("parsing", "labels"), lambda a: ParsingFolder(a.parsing, a.labels)),
     "npy": (("npy",), lambda a: NpyFolder(a.npy)),
 }
-# More of a kind than these are counted on the screen; a file has them all.
+# Failures that are printed one by one; the file has all.
 SHOWN = 20
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -59,20 +61,21 @@ def main(arguments: list[str] | None = None) -> int:
             args.images,
             args.out,
             keep_iuv=args.keep_iuv,
+            iuv_only=args.iuv_only,
             overwrite=args.overwrite,
             workers=args.workers,
         )
         seconds = time.perf_counter() - start
-        write_lists(args.out, args.images, summary)
+        lists = write_lists(args, summary)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"convert_masks.py: {error}", file=sys.stderr)
         if getattr(error, "errno", None) in FULL:
-            print("The disk is full. Make room and start it again.", file=sys.stderr)
+            print("The disk is full. Free some space and start it again.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. Started again it goes on where it was.", file=sys.stderr)
+        print("Interrupted. Finished files are kept; start it again to go on.", file=sys.stderr)
         return 130
-    show(args.out, args.images, summary)
+    show(args, summary, lists)
     print(f"{summary.converted / seconds:,.0f} images/s with {args.workers or cores()} processes")
     return 1 if summary.failures else 0
 
@@ -82,33 +85,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
+    add, add_path = parser.add_argument, partial(parser.add_argument, type=absolute_path)
     add("--source", required=True, choices=SOURCES)
-    add("--iuv", type=absolute_path, help="densepose-iuv: folder of NAME_IUV.png")
-    add(
-        "--dump", type=absolute_path, help="densepose-dump: what `apply_net.py dump --output` wrote"
-    )
-    add("--json", type=absolute_path, help="densepose-json: COCO DensePose results")
-    add(
-        "--annotations",
-        type=absolute_path,
-        help="densepose-json: COCO annotations of the same images",
-    )
-    add("--parsing", type=absolute_path, help="parsing: folder of palette PNGs")
+    add_path("--iuv", help="densepose-iuv: folder of NAME_IUV.png")
+    add_path("--dump", help="densepose-dump: the file of `apply_net.py dump --output`")
+    add_path("--json", help="densepose-json: COCO DensePose results")
+    add_path("--annotations", help="densepose-json: COCO annotations of the same images")
+    add_path("--parsing", help="parsing: folder of palette PNGs")
     add("--labels", help="parsing: lip, cihp, atr, pascal, or a YAML file of your own")
-    add("--npy", type=absolute_path, help="npy: folder of MagnifierNet's authors' NAME.npy")
-    add(
-        "--images",
-        required=True,
-        type=absolute_path,
-        help="the data set's folder, or one within it",
-    )
-    add(
-        "--out",
-        required=True,
-        type=absolute_path,
-        help="mask_labels/<data set's name in torchreid>",
-    )
+    add_path("--npy", help="npy: folder of MagnifierNet's authors' NAME.npy")
+    add_path("--images", required=True, help="the data set's folder, or one within it")
+    add_path("--out", required=True, help="mask_labels/<data set's name in torchreid>")
     add(
         "--hands",
         default="lower arm",
@@ -121,8 +108,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=MIN_SCORE,
         help="dump, json: leave out detections below (default: %(default)s)",
     )
-    add("--keep-iuv", action="store_true", help="DensePose: keep the IUV too, for DSA-reID")
-    add("--overwrite", action="store_true", help="do finished label maps again")
+    outputs = parser.add_mutually_exclusive_group()
+    outputs.add_argument("--keep-iuv", action="store_true", help="write label maps and IUV")
+    outputs.add_argument("--iuv-only", action="store_true", help="write IUV, no label maps")
+    add("--overwrite", action="store_true", help="convert again what is finished")
     add("--workers", type=int, help="processes (default: one for each core)")
     args = parser.parse_args(arguments)
     missing = [name for name in SOURCES[args.source][0] if getattr(args, name) is None]
@@ -131,17 +120,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def write_lists(out: Path, images: Path, summary: Summary) -> None:
-    """Writes `missing.txt`, `failed.txt` and `ambiguous.txt` into the folder of label maps."""
-    write_lines(out / "missing.txt", (str(inside(path, images)) for path in summary.missing))
-    for name, reasons in (("failed", summary.failures), ("ambiguous", summary.doubts)):
-        path = out / f"{name}.txt"
-        told = {str(inside(image, images)): why for image, why in reasons.items()}
-        if name == "ambiguous" and path.exists():
-            # An earlier run's: its label maps are not looked at again.
-            earlier = path.read_text(encoding="utf-8").splitlines()
-            told = dict(line.split("\t", 1) for line in earlier) | told
-        write_lines(path, (f"{image}\t{' '.join(told[image].split())}" for image in sorted(told)))
+def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[str, Path]:
+    """Writes the lists of missing, failed and ambiguous images into the folder of label maps.
+
+    Returns:
+        `missing`, `failed` and `ambiguous` → the file. A conversion to IUV only has its own three,
+        for those of the label maps in the same folder are still true.
+    """
+    prefix = "iuv_" if args.iuv_only else ""
+    paths = {name: args.out / f"{prefix}{name}.txt" for name in ("missing", "failed", "ambiguous")}
+    write_lines(paths["missing"], (inside(image, args.images) for image in summary.missing))
+    failed, ambiguous = (
+        {inside(image, args.images): " ".join(reason.split()) for image, reason in reasons.items()}
+        for reasons in (summary.failures, summary.ambiguous)
+    )
+    if paths["ambiguous"].exists():
+        # What an earlier run found: this one has not looked at its images again.
+        earlier = paths["ambiguous"].read_text(encoding="utf-8").splitlines()
+        ambiguous = dict(line.split("\t", 1) for line in earlier) | ambiguous
+    for name, reasons in (("failed", failed), ("ambiguous", ambiguous)):
+        write_lines(paths[name], (f"{image}\t{reasons[image]}" for image in sorted(reasons)))
+    return paths
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -149,34 +148,35 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def inside(image: Path, images: Path) -> Path:
+def inside(image: Path, images: Path) -> str:
     """An image's path as seen from the folder given on the command line."""
-    return image.relative_to(images)
+    return str(image.relative_to(images))
 
 
-def show(out: Path, images: Path, summary: Summary) -> None:
+def show(args: argparse.Namespace, summary: ConversionSummary, lists: Mapping[str, Path]) -> None:
     """Prints the summary."""
     counts = (
         (summary.converted, "converted"),
         (summary.already_there, "already there"),
-        (len(summary.missing), f"images without an annotation ({out / 'missing.txt'})"),
-        (len(summary.strays), "annotations without an image"),
-        (len(summary.doubts), f"with more than one likely person ({out / 'ambiguous.txt'})"),
-        (len(summary.failures), f"failed ({out / 'failed.txt'})"),
+        (len(summary.missing), f"images without an annotation ({lists['missing']})"),
+        (len(summary.unmatched), "annotations without an image"),
+        (len(summary.ambiguous), f"with more than one likely person ({lists['ambiguous']})"),
+        (len(summary.failures), f"failed ({lists['failed']})"),
     )
-    print(f"{out}: label maps of {dataset_folder(images, out.name)}")
+    written = "IUV" if args.iuv_only else "label maps and IUV" if args.keep_iuv else "label maps"
+    print(f"{args.out}: {written} of {dataset_folder(args.images, args.out.name)}")
     for number, what in counts:
         print(f"{number:>11,} {what}")
-    folders = Counter(str(inside(path, images).parent) for path in summary.missing)
+    folders = Counter(str(path.relative_to(args.images).parent) for path in summary.missing)
     for folder, count in folders.most_common(5):
         print(f"{'':>11} {count:,} without an annotation in {folder}")
     if summary.areas:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.areas.items())
         print(f"Area: {shares}")
     for image in sorted(summary.failures)[:SHOWN]:
-        print(f"{inside(image, images)}: {summary.failures[image]}")
+        print(f"{inside(image, args.images)}: {summary.failures[image]}")
     if len(summary.failures) > SHOWN:
-        print(f"… and {len(summary.failures) - SHOWN:,} more in {out / 'failed.txt'}")
+        print(f"… and {len(summary.failures) - SHOWN:,} more in {lists['failed']}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from magnifier_plugin.files import absolute_path, write_png
+from magnifier_plugin.annotators.densepose import read_iuv
+from magnifier_plugin.files import absolute_path, read_image, write_png
 from magnifier_plugin.regions import NUM_PARTS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
 from magnifier_plugin.synthetic.plan import SyntheticOptions
@@ -72,7 +73,7 @@ def part_colours() -> np.ndarray:
 
 def paint_iuv(file: Path) -> Image.Image:
     """DensePose's labels for eyes: parts by colour, U and V as shading."""
-    v, u, part = np.moveaxis(np.asarray(Image.open(file)), -1, 0)
+    part, u, v = np.moveaxis(read_iuv(file), -1, 0)
     shade = 0.6 + 0.4 * (0.5 * u + 0.5 * v) / 255
     picture = part_colours()[part] * shade[..., None]
     picture[part == 0] = 236
@@ -134,7 +135,7 @@ def contact_sheet(folder: Path, rows: int) -> Image.Image:
             y = _HEADER + row * (height + _GAP)
             shot = first_of[person["pid"], camera["index"]]
             stem = shot["name"].partition(".")[0]
-            sheet.paste(Image.open(folder / MARKET / shot["folder"] / shot["name"]), (x, y))
+            sheet.paste(read_image(folder / MARKET / shot["folder"] / shot["name"]), (x, y))
             sheet.paste(paint_iuv(folder / DENSEPOSE / f"{stem}_IUV.png"), (x + width, y))
             if column == 0:
                 pen.multiline_text((8, y + 8), describe(person), _INK, small, spacing=3)

@@ -64,7 +64,7 @@ def figure(
 
 
 def placed(folder: Path, name: str, labels: np.ndarray | None = None) -> tuple[str, Path]:
-    """A photo and its label map: what `MaskedDataset.labels` holds of them."""
+    """A photo and the place of its label map, which is written there if it is given."""
     photo = save_photo(folder / "images" / f"{name}.jpg", *FIGURE_SIZE)
     label = folder / "labels" / f"{name}.png"
     if labels is not None:

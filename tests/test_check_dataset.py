@@ -140,6 +140,14 @@ def test_a_damaged_file_fails(tmp_path, capsys):
     assert main(["-s", "market1501", "--root", str(folder.root), "--quick"]) == 0
 
 
+def test_a_decompression_bomb_fails(tmp_path, capsys):
+    folder = make_market(tmp_path)
+    path = next((folder.images / "query").iterdir())
+    Image.new("1", (20_000, 20_000)).save(path, format="PNG")
+    assert main(["-s", "market1501", "--root", str(folder.root)]) == 1
+    assert f"error   {path}: refused, " in capsys.readouterr().out
+
+
 def test_overlapping_identities_fail(tmp_path, capsys):
     folder = make_market(tmp_path, pids=(1, 2), test_pids=(1, 3))
     assert main(["-s", "market1501", "--root", str(folder.root), "--quick"]) == 1

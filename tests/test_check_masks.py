@@ -8,10 +8,10 @@ from mask_inputs import FIGURE_SIZE as SIZE
 from mask_inputs import PROJECT, SAMPLES, figure, needs_samples, placed, script
 from PIL import Image
 
-from magnifier_plugin.annotators.densepose import write_iuv
+from magnifier_plugin.annotators.densepose import IuvFolder, write_iuv
 from magnifier_plugin.annotators.label_set import label_set_names, load_label_set
 from magnifier_plugin.masks.checking import KINDS, check_labels, check_manifest, mean_shares
-from magnifier_plugin.masks.conversion import convert_iuv_folder
+from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.manifest import Manifest, write_manifest
 from magnifier_plugin.masks.paths import iuv_path
@@ -47,7 +47,7 @@ def test_a_body_at_the_side_or_hardly_any_is_odd(tmp_path):
     labels[10:20, 28:31] = REGIONS.index("chest")
     assert check_one(tmp_path, labels).reasons == (
         "the body covers 1.5% of the picture",
-        "the body lies at the right side",
+        "the body is at the right side",
         "only 1 of 7 body regions",
     )
 
@@ -67,37 +67,79 @@ def test_what_cannot_be_trained_on_is_told(tmp_path):
     finding = check_one(tmp_path, figure()[:32])
     assert (finding.kind, finding.reasons) == (
         "wrong size",
-        ("32 × 32 (height × width), its image is 64 × 32",),
+        ("label map: 32 × 32 (height × width), its image is 64 × 32",),
     )
     photo, label = placed(tmp_path, "a", figure())
     Image.fromarray(figure() * 3).save(label)
     (finding,) = check_labels({photo: label}, progress=False)
-    assert finding.kind == "unreadable" and finding.reasons[0].startswith("label ")
+    assert finding.kind == "unreadable" and finding.reasons[0].startswith("label map: label ")
     label.write_bytes(b"")
     assert check_labels({photo: label}, progress=False)[0].kind == "unreadable"
-    for nothing in (None, label.with_name("b.png")):
-        assert check_labels({photo: nothing}, progress=False)[0].kind == "missing"
+    (finding,) = check_labels({photo: label.with_name("b.png")}, progress=False)
+    assert (finding.kind, finding.label, finding.reasons) == ("missing", None, ("no label map",))
+    (finding,) = check_labels({f"{photo}.gone": label}, progress=False)
+    assert finding.kind == "unreadable" and finding.reasons[0].startswith("photo: ")
 
 
-def test_swapped_sides_are_seen_in_the_iuv_beside(tmp_path):
-    photo, label = placed(tmp_path, "a", figure())
+def facing_us() -> np.ndarray:
+    """The IUV of a person who shows the front of torso and legs."""
     iuv = np.zeros((*SIZE, 3), np.uint8)
     iuv[10:30, 8:24, 0] = PARTS.index("torso front")
     iuv[30:50, 8:14, 0] = PARTS.index("right upper leg front")
     iuv[30:50, 18:24, 0] = PARTS.index("left upper leg front")
-    for seen, kind in ((iuv, "fine"), (iuv[:, ::-1], "odd")):
-        write_iuv(iuv_path(label), seen)
-        (finding,) = check_labels({photo: label}, progress=False)
-        assert finding.kind == kind
-    assert finding.reasons == ("left and right of the body are swapped",)
+    return iuv
+
+
+def test_swapped_sides_are_a_hint_only(tmp_path):
+    """Side views of correct IUV look swapped too, so certain findings come first."""
+    maps = {"a": figure(), "b": figure(), "c": figure(("head", "chest")), "d": figure()[::-1]}
+    places = dict(placed(tmp_path, name, labels) for name, labels in maps.items())
+    for name, label in zip(maps, places.values(), strict=True):
+        write_iuv(iuv_path(label), facing_us()[:, :: 1 if name == "b" else -1])
+    findings = check_labels(places, progress=False)
+    assert [(f.image.stem, f.kind) for f in findings] == [
+        *(("d", "odd"), ("c", "few regions"), ("a", "uncertain"), ("b", "fine"))
+    ]
+    assert findings[2].reasons == () and findings[3].hints == ()
+    for finding in findings[:3]:
+        assert finding.hints == (
+            "left and right of the body may be swapped; a side view looks like this too",
+        )
+
+
+def test_faults_of_iuv_are_found(tmp_path):
+    photo, label = placed(tmp_path, "a", figure())
+    write_iuv(iuv_path(label), facing_us())
+    (finding,) = check_labels({photo: label}, progress=False)
+    assert (finding.kind, finding.iuv) == ("fine", iuv_path(label))
+    write_iuv(iuv_path(label), facing_us()[:32])
+    (finding,) = check_labels({photo: label}, progress=False)
+    reason = "IUV: 32 × 32 (height × width), its image is 64 × 32"
+    assert (finding.kind, finding.reasons) == ("wrong size", (reason,))
+    assert finding.body > 0  # the label map is good
+    planes = np.zeros((*SIZE, 3), np.uint8)
+    planes[5, 7] = 25
+    Image.fromarray(planes).save(iuv_path(label))
+    (finding,) = check_labels({photo: label}, progress=False)
+    assert finding.kind == "unreadable"
+    assert finding.reasons[0].startswith("IUV: part id 25 at row 5, column 7")
     iuv_path(label).write_bytes(b"")
+    write_labels(label, figure()[:32])
+    (finding,) = check_labels({photo: label}, progress=False)
+    assert finding.kind == "unreadable"
+    assert [reason.partition(":")[0] for reason in finding.reasons] == ["label map", "IUV"]
+    label.unlink()
     assert check_labels({photo: label}, progress=False)[0].kind == "unreadable"
+    write_iuv(iuv_path(label), facing_us())
+    (finding,) = check_labels({photo: label}, progress=False)
+    assert (finding.kind, finding.label) == ("missing", None)
+    assert finding.reasons == ("no label map, only IUV",)
 
 
 @needs_samples
 def test_real_crops_are_fine_upright_and_odd_upside_down(tmp_path):
     crops = SAMPLES / "densepose" / "crops"
-    convert_iuv_folder(crops, crops, tmp_path / "crops", keep_iuv=True, progress=False)
+    convert(IuvFolder(crops), crops, tmp_path / "crops", keep_iuv=True, progress=False)
     names = ("walker", "cap", "seated", "rider")
     labels = {str(crops / f"{name}.jpg"): tmp_path / "crops" / f"{name}.png" for name in names}
     assert [finding.kind for finding in check_labels(labels, progress=False)] == ["fine"] * 4
@@ -168,7 +210,37 @@ def test_script_tells_what_can_be_trained_on(market, capsys):
     assert check(folder, "--max-missing", "0.05") == 1
     labels[1].write_bytes(b"")
     assert check(folder) == 1
-    assert f"{labels[1]}: damaged or truncated" in capsys.readouterr().out
+    image = f"{folder.images / 'bounding_box_train' / labels[1].stem}.jpg"
+    assert f"{image}: label map: damaged or truncated" in capsys.readouterr().out
+
+
+def test_script_counts_and_checks_iuv(market, capsys):
+    folder = market()
+    assert check(folder) == 0
+    assert "IUV: 0 images with, 12 without" in capsys.readouterr().out
+    labels = sorted((folder.masks_dir / "market1501" / "bounding_box_train").iterdir())
+    for label in labels[:9]:
+        write_iuv(iuv_path(label), np.zeros((32, 16, 3), np.uint8))
+    assert check(folder) == 0
+    assert "IUV: 9 images with, 3 without" in capsys.readouterr().out
+    for label in labels:
+        label.unlink()
+    assert check(folder) == 0
+    told = capsys.readouterr().out
+    assert "Label set: no label maps" in told and "only IUV: enough for DSA-reID" in told
+    assert check(folder, "--max-missing", "0.2") == 1
+    assert "have no IUV" in capsys.readouterr().out
+    write_iuv(iuv_path(labels[0]), np.zeros((16, 16, 3), np.uint8))
+    assert check(folder) == 1
+    assert "IUV: 16 × 16" in capsys.readouterr().out
+
+
+def test_script_survives_a_decompression_bomb_among_the_photos(market, capsys):
+    folder = market()
+    path = next((folder.images / "bounding_box_train").iterdir())
+    Image.new("1", (20_000, 20_000)).save(path, format="PNG")
+    assert check(folder) == 1
+    assert f"{path}: photo: refused, " in capsys.readouterr().out
 
 
 def test_script_stops_at_another_label_set(market, capsys):

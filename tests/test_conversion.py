@@ -11,7 +11,7 @@ from mask_inputs import PROJECT, Named, make_iuv, make_market, script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import IuvFolder, to_regions, write_iuv
-from magnifier_plugin.masks.conversion import convert, convert_iuv_folder
+from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.manifest import read_manifest
 from magnifier_plugin.masks.paths import label_path
@@ -28,7 +28,7 @@ def test_label_maps_land_where_the_data_set_looks(tmp_path):
     market, iuv = make_market(tmp_path, NAMES)
     for number, images in enumerate((market, *market.glob("*"), *market.glob("*/*"))):
         masks = tmp_path / f"masks{number}"
-        summary = convert_iuv_folder(iuv, images, masks / "market1501", progress=False)
+        summary = convert(IuvFolder(iuv), images, masks / "market1501", progress=False)
         assert summary.converted == len(NAMES)
         for seed, photo in enumerate(sorted(market.rglob("*.jpg"))):
             path = label_path(photo, market, "market1501", masks)
@@ -39,15 +39,15 @@ def test_label_maps_land_where_the_data_set_looks(tmp_path):
 def test_what_is_finished_is_not_done_again(tmp_path):
     market, iuv = make_market(tmp_path, NAMES)
     out = tmp_path / "masks" / "market1501"
-    first = convert_iuv_folder(iuv, market, out, progress=False)
+    first = convert(IuvFolder(iuv), market, out, progress=False)
     assert (first.converted, first.already_there) == (3, 0)
     done = sorted(out.rglob("*.png"))
     times = [path.stat().st_mtime_ns for path in done]
     done[1].unlink()
-    again = convert_iuv_folder(iuv, market, out, progress=False)
+    again = convert(IuvFolder(iuv), market, out, progress=False)
     assert (again.converted, again.already_there) == (1, 2)
     assert done[0].stat().st_mtime_ns == times[0]
-    forced = convert_iuv_folder(iuv, market, out, overwrite=True, progress=False)
+    forced = convert(IuvFolder(iuv), market, out, overwrite=True, progress=False)
     assert (forced.converted, forced.already_there) == (3, 0)
     assert done[0].stat().st_mtime_ns > times[0]
 
@@ -55,22 +55,22 @@ def test_what_is_finished_is_not_done_again(tmp_path):
 def test_two_label_sets_are_not_mixed_in_one_folder(tmp_path):
     market, iuv = make_market(tmp_path, NAMES)
     out = tmp_path / "masks" / "market1501"
-    convert_iuv_folder(iuv, market, out, progress=False)
+    convert(IuvFolder(iuv), market, out, progress=False)
     assert read_manifest(out).label_set == "densepose"
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="label sets must not be mixed"):
-            convert_iuv_folder(iuv, market, out, hands="background", overwrite=overwrite)
+            convert(IuvFolder(iuv, "background"), market, out, overwrite=overwrite)
     (out / "labels.json").unlink()
     with pytest.raises(ValueError, match=r"no labels\.json"):
-        convert_iuv_folder(iuv, market, out, progress=False)
-    assert convert_iuv_folder(iuv, market, out, overwrite=True, progress=False).converted == 3
+        convert(IuvFolder(iuv), market, out, progress=False)
+    assert convert(IuvFolder(iuv), market, out, overwrite=True, progress=False).converted == 3
 
 
 def test_several_processes_write_what_one_writes(tmp_path):
     market, iuv = make_market(tmp_path, [f"{pid:04d}_c1s1_000001_01" for pid in range(70)])
     (iuv / "0033_c1s1_000001_01_IUV.png").write_bytes(b"no image")
-    one = convert_iuv_folder(iuv, market, tmp_path / "one", workers=1, progress=False)
-    two = convert_iuv_folder(iuv, market, tmp_path / "two", workers=2, progress=False)
+    one = convert(IuvFolder(iuv), market, tmp_path / "one", workers=1, progress=False)
+    two = convert(IuvFolder(iuv), market, tmp_path / "two", workers=2, progress=False)
     assert (one.missing, one.failures, one.areas) == (two.missing, two.failures, two.areas)
     assert (one.converted, len(one.failures)) == (69, 1)
     files = {
@@ -99,7 +99,7 @@ def test_an_interrupted_conversion_goes_on_where_it_was(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         convert(Interrupted(iuv), market, out, workers=1, progress=False)
     assert sorted(p.name for p in out.rglob("*.*")) == [f"{NAMES[0]}.png", "labels.json"]
-    again = convert_iuv_folder(iuv, market, out, progress=False)
+    again = convert(IuvFolder(iuv), market, out, progress=False)
     assert (again.converted, again.already_there) == (2, 1)
 
 

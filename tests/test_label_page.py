@@ -1,16 +1,24 @@
 """The page of label maps: everything in one file, sorted and filtered in a browser."""
 
+import base64
 import html.parser
+import io
 import json
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
-from mask_inputs import figure, placed
+from mask_inputs import figure, placed, save_photo
+from PIL import Image
 
+from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.masks.checking import check_labels
-from magnifier_plugin.visualize.label_page import write_label_page
+from magnifier_plugin.masks.label_maps import write_labels
+from magnifier_plugin.masks.paths import iuv_path
+from magnifier_plugin.regions import BODY_REGIONS, PART_TO_REGION
+from magnifier_plugin.visualize.label_page import HEIGHT, MAX_WIDTH, thumbnail, write_label_page
 
 # In a script it would hide the script's end from a browser.
 EVIL = "d<!--<script>"
@@ -54,6 +62,42 @@ def test_page_holds_everything_itself(page):
     assert "a &lt;b&gt;" in text and "<dd>&lt;/script&gt;</dd>" in text
 
 
+def test_iuv_alone_is_drawn_as_its_regions(tmp_path):
+    place = dict([placed(tmp_path, "a", figure())])
+    (finding,) = check_labels(place, progress=False)
+    with_label = thumbnail(finding)
+    (label,) = place.values()
+    label.unlink()
+    (nothing,) = check_labels(place, progress=False)
+    iuv = np.zeros((*figure().shape, 3), np.uint8)
+    for region in BODY_REGIONS:
+        iuv[figure() == region, 0] = PART_TO_REGION.tolist().index(region)
+    write_iuv(iuv_path(label), iuv)
+    (finding,) = check_labels(place, progress=False)
+    assert thumbnail(finding) == with_label != thumbnail(nothing)
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
+def test_thumbnails_are_small_whatever_the_photo(tmp_path, size):
+    photo = save_photo(tmp_path / "a.jpg", *size)
+    write_labels(tmp_path / "a.png", np.zeros(size, np.uint8))
+    (finding,) = check_labels({str(photo): tmp_path / "a.png"}, progress=False)
+    content = base64.b64decode(thumbnail(finding).partition(",")[2])
+    width, height = read_size(content)
+    assert width <= 2 * MAX_WIDTH + 2 and height <= HEIGHT and len(content) < 20_000
+
+
+def test_a_photo_that_is_a_decompression_bomb_leaves_its_half_grey(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.jpg", format="PNG")
+    (finding,) = check_labels({str(tmp_path / "a.jpg"): tmp_path / "a.png"}, progress=False)
+    assert thumbnail(finding).startswith("data:image/jpeg;base64,")
+
+
+def read_size(content):
+    with Image.open(io.BytesIO(content)) as image:
+        return image.size
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_page_sorts_and_filters_in_a_browser(page, tmp_path):
     def cards(address):
@@ -77,4 +121,5 @@ def test_page_sorts_and_filters_in_a_browser(page, tmp_path):
     assert cards("") == shown
     assert cards("#kind=odd") == [shown[1]]
     assert cards("#sort=name") == sorted(shown, key=lambda card: card[1])
-    assert cards("#sort=name&text=b.") == [shown[1]]
+    for text in ("b.", "B.J"):
+        assert cards(f"#sort=name&text={text}") == [shown[1]]

@@ -159,9 +159,9 @@ class TestRuns:
         """`-s synthetic` renders and converts; `-s market1501` reads the same files."""
         small = "synthetic.identities 8 synthetic.cameras 2 synthetic.height 64 synthetic.width 32"
         root = tmp_path / "data"
-        where = ["--root", root, "data.save_dir", tmp_path / "log", *TINY]
-        assert run("-s", "synthetic", *where, *small.split()) == 0
         masks = root / "synthetic" / "mask_labels"
+        where = ["--root", root, "data.save_dir", tmp_path / "log", *TINY]
+        assert run("-s", "synthetic", *where, *small.split(), "masks.dir", masks) == 0
         where[1] = root / "synthetic"
         assert run(*where, "masks.dir", masks, "data.save_dir", tmp_path / "again") == 0
         results = [

@@ -7,9 +7,9 @@ import pytest
 from mask_inputs import SAMPLES, make_iuv, needs_samples
 from PIL import Image
 
-from magnifier_plugin.annotators.densepose import read_iuv, to_regions, write_iuv
+from magnifier_plugin.annotators.densepose import IuvFolder, read_iuv, to_regions, write_iuv
 from magnifier_plugin.files import MAX_PIXELS
-from magnifier_plugin.masks.conversion import convert_iuv_folder
+from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.masks.label_maps import PALETTE, read_labels, write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
 from magnifier_plugin.masks.paths import default_masks_dir, label_path
@@ -195,7 +195,7 @@ def test_label_path_refuses_an_image_of_another_data_set():
 
 @needs_samples
 def test_real_crops_have_the_regions_one_sees_in_them(tmp_path):
-    summary = convert_iuv_folder(CROPS, CROPS, tmp_path / "masks" / "crops", progress=False)
+    summary = convert(IuvFolder(CROPS), CROPS, tmp_path / "masks" / "crops", progress=False)
     assert (summary.converted, summary.failures) == (4, {})
     labels = {
         name: read_labels(tmp_path / f"masks/crops/{name}.png")
@@ -215,7 +215,7 @@ def test_real_areas_are_those_of_the_part_plane(tmp_path, name):
     """Counted by another route: OpenCV's reading, and a table typed from the paper's list."""
     import cv2
 
-    convert_iuv_folder(CROPS, CROPS, tmp_path / "crops", progress=False)
+    convert(IuvFolder(CROPS), CROPS, tmp_path / "crops", progress=False)
     parts = np.bincount(cv2.imread(str(CROPS / f"{name}_IUV.png"))[..., 0].ravel(), minlength=25)
     regions = np.bincount(read_labels(tmp_path / f"crops/{name}.png").ravel(), minlength=8)
     table = (

@@ -33,7 +33,7 @@ def test_annotations_meet_images_by_name_then_by_folders():
         images[1]: "/iuv/labeled/1_001",
         images[2]: "2",
     }
-    assert (matches.missing, matches.strays) == ([], ["3"])
+    assert (matches.missing, matches.unmatched) == ([], ["3"])
 
 
 def test_names_that_fit_several_images_stop_the_conversion():

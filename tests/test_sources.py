@@ -72,5 +72,40 @@ def test_iuv_kept_later_is_added(tmp_path):
     assert convert(source, photo.parent, out, keep_iuv=True, progress=False).converted == 1
     assert convert(source, photo.parent, out, keep_iuv=True, progress=False).already_there == 1
     np.save(tmp_path / "a.npy", np.zeros((32, 16)))
-    with pytest.raises(ValueError, match="npy has no IUV to keep"):
+    with pytest.raises(ValueError, match="npy has no IUV; only DensePose's sources have"):
         convert(NpyFolder(tmp_path), photo.parent, out, keep_iuv=True)
+
+
+def test_iuv_alone(run, tmp_path, capsys):
+    """DSA-reID needs no label maps, and they may be of another annotator."""
+    np.save(tmp_path / f"{NAME}.npy", np.ones((32, 16)))
+    _, label = run("--source", "npy", "--npy", tmp_path)
+    out = tmp_path / "masks" / "market1501"
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    iuv = make_iuv(32, 16, 2)
+    write_iuv(tmp_path / "iuv" / f"{NAME}_IUV.png", iuv)
+    source = ("--source", "densepose-iuv", "--iuv", tmp_path / "iuv")
+    for told in ("1 converted", "1 already there"):
+        status, _ = run(*source, "--iuv-only")
+        assert status == 0 and f"{told}\n" in capsys.readouterr().out
+    assert np.array_equal(read_iuv(iuv_path(label)), iuv)
+    added = {path.name for path in out.rglob("*.*")} - {path.name for path in before}
+    lists = {"iuv_missing.txt", "iuv_failed.txt", "iuv_ambiguous.txt"}
+    assert added == {f"{NAME}_IUV.png", *lists}
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert run("--source", "npy", "--npy", tmp_path, "--iuv-only")[0] == 2
+    assert "source npy has no IUV" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run(*source, "--iuv-only", "--keep-iuv")
+    with pytest.raises(ValueError, match="keep_iuv and iuv_only"):
+        convert(IuvFolder(tmp_path / "iuv"), tmp_path, out, keep_iuv=True, iuv_only=True)
+
+
+def test_label_maps_after_iuv_alone(run, tmp_path):
+    write_iuv(tmp_path / "iuv" / f"{NAME}_IUV.png", make_iuv(32, 16, 2))
+    source = ("--source", "densepose-iuv", "--iuv", tmp_path / "iuv")
+    status, label = run(*source, "--iuv-only")
+    assert status == 0 and iuv_path(label).is_file() and not label.exists()
+    assert read_manifest(tmp_path / "masks" / "market1501") is None
+    assert run(*source)[0] == 0 and label.is_file()
+    assert read_manifest(tmp_path / "masks" / "market1501").label_set == "densepose"

@@ -15,11 +15,12 @@ import torch
 from dumps import CHART, dump, entry, make_iuv, stand_in
 from mask_inputs import make_market, script
 
+from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.annotators.densepose_dump import DumpFile
 from magnifier_plugin.annotators.npy import read_npy
 from magnifier_plugin.annotators.unpickler import load_untrusted
 from magnifier_plugin.files import MAX_PIXELS
-from magnifier_plugin.masks.conversion import convert_iuv_folder
+from magnifier_plugin.masks.conversion import convert
 
 
 class Evil:
@@ -165,7 +166,7 @@ def test_an_array_that_lies_about_its_size_is_refused(tmp_path):
 # What cannot be written
 
 
-def convert(iuv, market, out) -> int:
+def run_script(iuv, market, out) -> int:
     arguments = ["--source", "densepose-iuv", "--iuv", iuv, "--images", market, "--out", out]
     return script("convert_masks").main([str(argument) for argument in arguments])
 
@@ -173,7 +174,7 @@ def convert(iuv, market, out) -> int:
 def test_output_folder_that_cannot_be_written_is_told(tmp_path, capsys):
     market, iuv = make_market(tmp_path, ["0002_c1s1_000451_03"])
     (tmp_path / "file").write_text("not a folder")
-    assert convert(iuv, market, tmp_path / "file" / "market1501") == 2
+    assert run_script(iuv, market, tmp_path / "file" / "market1501") == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
@@ -182,7 +183,7 @@ def test_locked_output_folder_is_told(tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)
     if os.access(tmp_path / "locked", os.W_OK):
         pytest.skip("this user may write everywhere")
-    assert convert(iuv, market, tmp_path / "locked" / "market1501") == 2
+    assert run_script(iuv, market, tmp_path / "locked" / "market1501") == 2
     assert "Permission denied" in capsys.readouterr().err
 
 
@@ -201,13 +202,13 @@ def small_disk(tmp_path):
 def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path, small_disk, capsys):
     market, iuv = make_market(tmp_path, [f"{pid:04d}_c1s1_000001_01" for pid in range(40)])
     out = small_disk / "market1501"
-    assert convert(iuv, market, out) == 2
+    assert run_script(iuv, market, out) == 2
     told = capsys.readouterr().err
-    assert "No space left on device" in told and "Make room and start it again" in told
+    assert "No space left on device" in told and "Free some space and start it again" in told
     assert not list(out.rglob("*.part*"))
     done = list(out.rglob("*.png"))
     assert 0 < len(done) < 40
     fresh = tmp_path / "masks" / "market1501"
-    convert_iuv_folder(iuv, market, fresh, progress=False)
+    convert(IuvFolder(iuv), market, fresh, progress=False)
     for path in done:
         assert path.read_bytes() == (fresh / path.relative_to(out)).read_bytes()

@@ -14,7 +14,7 @@ import numpy as np
 from magnifier_plugin.annotators.densepose import to_regions
 from magnifier_plugin.annotators.people import central_pixels, choose_person
 from magnifier_plugin.annotators.source import Annotation
-from magnifier_plugin.files import MAX_PIXELS, decode
+from magnifier_plugin.files import MAX_PIXELS, decode_png
 from magnifier_plugin.regions import NUM_PARTS
 
 # DensePose writes down whatever it sees with a score over 0.05; most of that is nobody.
@@ -65,7 +65,7 @@ class PngChart(NamedTuple):
             content = base64.b64decode(self.png)
         except (binascii.Error, ValueError, TypeError) as error:
             raise ValueError(f"the detection is no base64 ({error})") from error
-        image = decode(io.BytesIO(content), "the detection")
+        image = decode_png(io.BytesIO(content), "the detection")
         height, width = image.size[::-1]
         if image.mode != "RGB" or tuple(self.shape) != (3, height, width):
             raise ValueError(

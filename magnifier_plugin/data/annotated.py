@@ -8,7 +8,6 @@ for an image and its maps, the declared inputs (`inputs.py`), and randomness fro
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ import numpy as np
 from torch.utils.data import Dataset
 from torchvision import transforms as v1
 
-from magnifier_plugin.catalogue.names import ImageRecord, dataset_class, plain_name
-from magnifier_plugin.catalogue.opening import open_dataset
+from magnifier_plugin.catalogue.names import ImageRecord, plain_name
+from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.annotations import MAPS, Annotations, Files
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
 from magnifier_plugin.data.transforms import rebuild
-from magnifier_plugin.files import absolute_path, read_image
+from magnifier_plugin.files import read_image
 from magnifier_plugin.masks.paths import default_masks_dir
 
 
@@ -74,7 +73,7 @@ class AnnotatedDataset(Dataset):
         annotations = Annotations(
             name=self.name,
             folder=getattr(plain, "label_folder", self.name),
-            dataset_dir=_dataset_dir(self.name, root, plain),
+            dataset_dir=own_folder(plain),
             masks_dir=Path(masks_dir),
             max_missing=max_missing,
         )
@@ -186,16 +185,3 @@ def in_stable_order(train: Sequence[ImageRecord]) -> list[ImageRecord]:
     ordered = sorted(train)
     numbers = {pid: n for n, pid in enumerate(dict.fromkeys(pid for _, pid, *_ in ordered))}
     return [(path, numbers[pid], camid, dsetid) for path, pid, camid, dsetid in ordered]
-
-
-def annotated(name: str) -> partial[AnnotatedDataset]:
-    """What torchreid registers as `<name>_masked`: its samples bring label maps from the start."""
-    return partial(AnnotatedDataset, name, inputs=("mask",))
-
-
-def _dataset_dir(name: str, root: str | Path, plain: Any) -> Path:
-    """The data set's own folder: its class's, since CUHK02's instances have a deeper one."""
-    folder = getattr(dataset_class(name), "dataset_dir", None)
-    if isinstance(folder, str):
-        return absolute_path(root) / folder
-    return absolute_path(plain.dataset_dir)

@@ -1,7 +1,7 @@
-"""Annotations of a whole data set → label maps, on all cores.
+"""Annotations of a whole data set → label maps and IUV, on all cores.
 
-Memory does not grow with the number of images, their names aside; every file is written whole or
-not at all; what is finished is not done again, so an interrupted conversion is simply repeated.
+Memory does not grow with the number of images, except for their names. Each file is written
+atomically and finished files are kept, so an interrupted conversion is simply started again.
 """
 
 import os
@@ -25,25 +25,23 @@ from magnifier_plugin.workers import on_all_cores
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What became of a data set's annotations.
-
-    converted: label maps written now.
-    already_there: label maps that an earlier run wrote.
-    missing: images without an annotation; normal, an annotator does not find everybody.
-    strays: annotations without an image.
-    failures: image → why its annotation could not be read.
-    doubts: image → why the choice among several people in it is uncertain.
-    areas: region → its share in the pixels written now, 0..1; empty when nothing was.
-    """
+class ConversionSummary:
+    """What became of a data set's annotations."""
 
     converted: int
+    """Images whose label map, IUV or both were written now."""
     already_there: int
+    """Images whose files an earlier run wrote."""
     missing: tuple[Path, ...]
-    strays: tuple[str, ...]
+    """Images without an annotation; normal, an annotator does not find every person."""
+    unmatched: tuple[str, ...]
+    """Names of annotations without an image."""
     failures: Mapping[Path, str]
-    doubts: Mapping[Path, str]
+    """Image → why its annotation could not be read."""
+    ambiguous: Mapping[Path, str]
+    """Image → why the choice among several people in it is uncertain."""
     areas: Mapping[str, float]
+    """Region → its share in the pixels converted now, 0..1; empty if there were none."""
 
 
 def convert(
@@ -53,97 +51,123 @@ def convert(
     *,
     dataset_dir: str | os.PathLike[str] | None = None,
     keep_iuv: bool = False,
+    iuv_only: bool = False,
     overwrite: bool = False,
     workers: int | None = None,
     progress: bool = True,
-) -> Summary:
-    """Turns what an annotator wrote into a data set's label maps.
+) -> ConversionSummary:
+    """Turns what an annotator wrote into a data set's label maps, IUV or both.
 
     Args:
         source: the annotations.
         images_dir: the data set's images, or a folder within them.
         out_dir: `<folder of all label maps>/<data set's name in torchreid>`.
         dataset_dir: the data set's own folder; None: found from images_dir (`dataset_folder`).
-        keep_iuv: write the IUV beside each label map too; DSA-reID needs it.
-        overwrite: do finished label maps again.
+        keep_iuv: write the IUV next to each label map too; DSA-reID needs it.
+        iuv_only: write the IUV there and no label maps; label maps of any label set may be there.
+        overwrite: convert again what is finished.
         workers: processes; None: one for each core.
-        progress: show a bar, where there is a terminal.
+        progress: show a bar, if there is a terminal.
     Returns:
-        The summary. One annotation that cannot be read stops nothing: it stands in `failures`.
+        The summary. An annotation that cannot be read stops nothing, it is one of `failures`.
     Raises:
         ValueError: annotations cannot be told apart by name, out_dir holds label maps of another
-            label set, or there is no IUV to keep.
+            label set, the source has no IUV to write, or keep_iuv and iuv_only are both given.
         OSError: a folder does not exist, out_dir cannot be written, the disk is full.
         RuntimeError: a worker process was killed.
     """
-    if keep_iuv and not source.has_iuv:
-        raise ValueError(f"source {source.name} has no IUV to keep; DensePose's sources have")
+    if keep_iuv and iuv_only:
+        raise ValueError("keep_iuv and iuv_only: expected one of the two, got both")
+    if (keep_iuv or iuv_only) and not source.has_iuv:
+        raise ValueError(
+            f"source {source.name} has no IUV; only DensePose's sources have (densepose-iuv, "
+            "densepose-dump, densepose-json)"
+        )
     out_dir = absolute_path(out_dir)
     matches = match(source, list_images(images_dir, skip=[out_dir, *source.folders]))
-    jobs = _jobs(
-        matches, dataset_dir or dataset_folder(images_dir, out_dir.name), out_dir, keep_iuv
+    dataset_dir = dataset_dir or dataset_folder(images_dir, out_dir.name)
+    jobs = _jobs(matches, dataset_dir, out_dir, keep_iuv or iuv_only, not iuv_only)
+    unfinished = [job for job in jobs if overwrite or not job.is_done()]
+    if not iuv_only:
+        _ensure_manifest(out_dir, source, none_kept=len(unfinished) == len(jobs))
+    totals = _run(unfinished, workers, progress)
+    return ConversionSummary(
+        converted=len(unfinished) - len(totals.failures),
+        already_there=len(jobs) - len(unfinished),
+        missing=tuple(matches.missing),
+        unmatched=tuple(matches.unmatched),
+        failures=totals.failures,
+        ambiguous=totals.ambiguous,
+        areas=totals.areas(),
     )
-    left = [job for job in jobs if overwrite or not job.is_done()]
-    _claim(out_dir, source, fresh=len(left) == len(jobs))
-    return _summary(matches, jobs, left, _carry_out(left, workers, progress))
 
 
 class _Job(NamedTuple):
+    """One image's conversion."""
+
     item: Item
     image: Path
-    label: Path
-    keep_iuv: bool
+    label: Path | None
+    """Where to write the label map; None: not at all."""
+    iuv: Path | None
+    """Where to write the IUV; None: not at all."""
 
     def is_done(self) -> bool:
-        wanted = [self.label, iuv_path(self.label)] if self.keep_iuv else [self.label]
-        return all(path.is_file() for path in wanted)
+        return all(path.is_file() for path in (self.label, self.iuv) if path)
 
 
 class _Outcome(NamedTuple):
-    """counts: pixels of each region, those of unknown region last."""
+    """What became of one job."""
 
     image: Path
     counts: np.ndarray
+    """int64 [NUM_REGIONS + 1]: pixels of each region, those of unknown region last."""
     failure: str = ""
-    doubt: str = ""
+    ambiguous: str = ""
 
 
-class _Tally(NamedTuple):
-    """The outcomes of all jobs, added up."""
+class _Totals(NamedTuple):
+    """The outcomes of all jobs."""
 
     failures: dict[Path, str]
-    doubts: dict[Path, str]
+    ambiguous: dict[Path, str]
     counts: np.ndarray
+    """int64 [NUM_REGIONS + 1], as an outcome's."""
 
     def add(self, outcome: _Outcome) -> None:
         if outcome.failure:
             self.failures[outcome.image] = outcome.failure
-        if outcome.doubt:
-            self.doubts[outcome.image] = outcome.doubt
+        if outcome.ambiguous:
+            self.ambiguous[outcome.image] = outcome.ambiguous
         self.counts[:] += outcome.counts
 
     def areas(self) -> dict[str, float]:
         total = self.counts.sum()
-        return (
-            {name: float(self.counts[i] / total) for i, name in enumerate(REGIONS)} if total else {}
-        )
+        if not total:
+            return {}
+        return {name: float(self.counts[i] / total) for i, name in enumerate(REGIONS)}
 
 
 def _jobs(
-    matches: Matches, dataset_dir: str | os.PathLike[str], out_dir: Path, keep_iuv: bool
+    matches: Matches,
+    dataset_dir: str | os.PathLike[str],
+    out_dir: Path,
+    with_iuv: bool,
+    with_labels: bool,
 ) -> list[_Job]:
-    folder, dataset, masks_dir = absolute_path(dataset_dir), out_dir.name, out_dir.parent
-    return [
-        _Job(item, image, label_path(image, folder, dataset, masks_dir), keep_iuv)
-        for item, image in matches.pairs
-    ]
+    jobs = []
+    for item, image in matches.pairs:
+        label = label_path(image, dataset_dir, out_dir.name, out_dir.parent)
+        iuv = iuv_path(label) if with_iuv else None
+        jobs.append(_Job(item, image, label if with_labels else None, iuv))
+    return jobs
 
 
-def _claim(out_dir: Path, source: Source, fresh: bool) -> None:
-    """Puts the stamp into out_dir; refuses to mix two label sets there."""
+def _ensure_manifest(out_dir: Path, source: Source, none_kept: bool) -> None:
+    """Writes `labels.json` into out_dir if it is not there; refuses to mix two label sets."""
     ours = Manifest(source.name, source.label_set, source.definition)
     theirs = read_manifest(out_dir)
-    if theirs is None and not fresh:
+    if theirs is None and not none_kept:
         raise ValueError(
             f"{out_dir}: holds label maps, but no labels.json that says how they were made; "
             "convert into another folder, or overwrite them (--overwrite)"
@@ -158,27 +182,13 @@ def _claim(out_dir: Path, source: Source, fresh: bool) -> None:
         write_manifest(out_dir, ours)
 
 
-def _carry_out(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Tally:
-    tally = _Tally({}, {}, np.zeros(NUM_REGIONS + 1, dtype=np.int64))
+def _run(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Totals:
+    totals = _Totals({}, {}, np.zeros(NUM_REGIONS + 1, dtype=np.int64))
     outcomes = on_all_cores(_convert_one, jobs, workers)
     hidden = None if progress and jobs else True
     for outcome in tqdm(outcomes, total=len(jobs), unit="image", disable=hidden):
-        tally.add(outcome)
-    return tally
-
-
-def _summary(
-    matches: Matches, jobs: Sequence[_Job], left: Sequence[_Job], tally: _Tally
-) -> Summary:
-    return Summary(
-        converted=len(left) - len(tally.failures),
-        already_there=len(jobs) - len(left),
-        missing=tuple(matches.missing),
-        strays=tuple(matches.strays),
-        failures=tally.failures,
-        doubts=tally.doubts,
-        areas=tally.areas(),
-    )
+        totals.add(outcome)
+    return totals
 
 
 def _convert_one(job: _Job) -> _Outcome:
@@ -186,10 +196,11 @@ def _convert_one(job: _Job) -> _Outcome:
         annotation = job.item.read(image_size(job.image))
     except (ValueError, OSError) as error:
         return _Outcome(job.image, np.zeros(NUM_REGIONS + 1, dtype=np.int64), failure=str(error))
-    # Not caught: what cannot be written, for a full disk or a missing right, stops the conversion.
-    if job.keep_iuv:
-        write_iuv(iuv_path(job.label), annotation.iuv)
-    write_labels(job.label, annotation.labels)
+    # A file that cannot be written, on a full disk or without the right to, ends the conversion.
+    if job.iuv:
+        write_iuv(job.iuv, annotation.iuv)
+    if job.label:
+        write_labels(job.label, annotation.labels)
     counts = np.bincount(annotation.labels.ravel(), minlength=NUM_REGIONS)
     known, unknown = counts[:NUM_REGIONS], counts[NUM_REGIONS:].sum(keepdims=True)
-    return _Outcome(job.image, np.concatenate([known, unknown]), doubt=annotation.doubt)
+    return _Outcome(job.image, np.concatenate([known, unknown]), ambiguous=annotation.doubt)

@@ -28,12 +28,12 @@ class Matches(NamedTuple):
 
     pairs: annotation and image, in the images' order.
     missing: images that have no annotation.
-    strays: names of annotations that have no image.
+    unmatched: names of annotations that have no image.
     """
 
     pairs: list[tuple[Item, Path]]
     missing: list[Path]
-    strays: list[str]
+    unmatched: list[str]
 
 
 def dataset_folder(images_dir: str | os.PathLike[str], dataset: str) -> Path:
@@ -104,11 +104,11 @@ def match(items: Iterable[Item], images: Sequence[Path]) -> Matches:
     for image in images:
         by_name[_bare(image)].append(image)
     found: dict[Path, Item] = {}
-    strays, unclear = [], []
+    unmatched, unclear = [], []
     for item in items:
         candidates = _best(_folders(item.name), by_name.get(_bare(item.name), []))
         if not candidates:
-            strays.append(item.name)
+            unmatched.append(item.name)
         elif len(candidates) > 1:
             unclear.append(f"{item.name} fits " + " and ".join(map(str, candidates)))
         elif candidates[0] in found:
@@ -119,11 +119,11 @@ def match(items: Iterable[Item], images: Sequence[Path]) -> Matches:
         raise _unclear(unclear)
     if not found:
         raise ValueError(
-            f"no annotation has the name of an image: annotations such as {strays[:3]}, "
+            f"no annotation has the name of an image: annotations such as {unmatched[:3]}, "
             f"images such as {[image.name for image in images[:3]]}"
         )
     pairs = [(found[image], image) for image in images if image in found]
-    return Matches(pairs, [image for image in images if image not in found], strays)
+    return Matches(pairs, [image for image in images if image not in found], unmatched)
 
 
 def _unclear(cases: list[str]) -> ValueError:

@@ -7,7 +7,8 @@ from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.masks.conversion import convert
-from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, SyntheticOptions, ensure_rendered
+from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
+from magnifier_plugin.synthetic.plan import SyntheticOptions
 
 Market1501 = registered_datasets()["market1501"]
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from magnifier_plugin.annotators.densepose import read_iuv, to_regions
 from magnifier_plugin.files import read_image, write_atomically
 from magnifier_plugin.masks.checking import KINDS, Finding, mean_shares
 from magnifier_plugin.masks.label_maps import UNKNOWN_COLOUR, read_labels
@@ -26,8 +27,8 @@ from magnifier_plugin.workers import on_all_cores
 
 # `{{title}}`, `{{facts}}` and `{{data}}` are replaced.
 TEMPLATE = Path(__file__).parent / "pages" / "label_maps.html"
-# Thumbnails are this high, so some ten thousand bytes each.
-HEIGHT = 192
+# Pixels of a thumbnail's photo, so that it takes some ten thousand bytes.
+HEIGHT, MAX_WIDTH = 192, 384
 _GAP = 2
 
 
@@ -72,7 +73,7 @@ def _items(shown: Sequence[Finding], root: str, workers: int | None) -> dict[str
             {
                 "name": finding.image.relative_to(root).as_posix(),
                 "kind": finding.kind,
-                "reasons": finding.reasons,
+                "reasons": (*finding.reasons, *finding.hints),
                 "shares": [round(share, 5) for share in finding.shares],
                 "picture": picture,
             }
@@ -93,30 +94,35 @@ def _overview(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def thumbnail(finding: Finding) -> str:
-    """The photo, and beside it the photo under its label map: a JPEG as a data URL.
+    """The photo, and next to it the photo under its label map: a JPEG as a data URL.
 
-    A picture that cannot be read leaves its half grey: what is wrong with it stands beside it.
+    A file that cannot be read leaves its half grey; the card's text says what is wrong with it.
     """
     try:
         photo = read_image(finding.image)
     except OSError:
         photo = Image.new("RGB", (HEIGHT // 2, HEIGHT), "grey")
-    size = (max(1, round(photo.width * HEIGHT / photo.height)), HEIGHT)
-    photo = photo.resize(size, Image.Resampling.BILINEAR)
-    both = Image.new("RGB", (2 * size[0] + _GAP, HEIGHT), "white")
+    scale = min(HEIGHT / photo.height, MAX_WIDTH / photo.width)
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    photo = photo.resize((width, height), Image.Resampling.BILINEAR)
+    both = Image.new("RGB", (2 * width + _GAP, height), "white")
     both.paste(photo, (0, 0))
-    both.paste(_painted(photo, finding.label), (size[0] + _GAP, 0))
+    both.paste(_painted(photo, finding), (width + _GAP, 0))
     content = io.BytesIO()
     both.save(content, format="JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _painted(photo: Image.Image, label: Path | None) -> Image.Image:
+def _painted(photo: Image.Image, finding: Finding) -> Image.Image:
+    """The photo under the regions of its label map, or of its IUV if that is all there is."""
     try:
-        labels = read_labels(label) if label else None
+        if finding.label:
+            labels = read_labels(finding.label)
+        elif finding.iuv:
+            labels = to_regions(read_iuv(finding.iuv))
+        else:
+            return Image.new("RGB", photo.size, "grey")
     except (ValueError, OSError):
-        labels = None
-    if labels is None:
         return Image.new("RGB", photo.size, "grey")
     regions = Image.fromarray(labels).resize(photo.size, Image.Resampling.NEAREST)
     return Image.fromarray(overlay(np.asarray(photo), np.asarray(regions)))
