@@ -85,10 +85,11 @@ def _engine_of(name: str) -> type[StagedEngine]:
                 **options,
             )
 
-    SystemEngine.__name__ = SystemEngine.__qualname__ = SYSTEMS[name].engine
+    system = SYSTEMS[name]
+    SystemEngine.__name__ = SystemEngine.__qualname__ = system.engine
     SystemEngine.__doc__ = (
-        f"{StagedEngine.__doc__}\n    The default criterion is `{SYSTEMS[name].criterion.__name__}()`,"
-        " the default stages are the paper's."
+        f"{StagedEngine.__doc__}\n    Defaults: criterion `{system.criterion.__name__}()`, "
+        "the stages of the paper."
     )
     return SystemEngine
 

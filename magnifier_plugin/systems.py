@@ -14,10 +14,13 @@ from yacs.config import CfgNode
 
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.losses.dsa import DSACriterion
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
 from magnifier_plugin.models import magnifiernet
 from magnifier_plugin.models.build import build_model
+from magnifier_plugin.models.dsa import DSAReID
 from magnifier_plugin.visualize.regions import predicted_region_sheet, save_sheet
+from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
 
 Inputs = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -58,6 +61,12 @@ def magnifier_stages(gamma: float = 2e-3) -> tuple[Stage, Stage]:
         Stage(max_epoch=460, stepsize=(40, 70), warmup_epoch=10),
         Stage(max_epoch=40, lr=1e-3, loss_weights={"sd": gamma}),
     )
+
+
+def dsa_stages() -> tuple[Stage, ...]:
+    """DSA-reID's training (section 4.2): 320 epochs, half the rate every 40 epochs."""
+    steps = tuple(range(60, 320, 40))
+    return (Stage(max_epoch=320, lr=8e-4, stepsize=steps, lr_gamma=0.5, warmup_epoch=20),)
 
 
 def identity_options(cfg: CfgNode) -> dict[str, Any]:
@@ -113,6 +122,26 @@ def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path
     return [path]
 
 
+def _needs_guiding(cfg: CfgNode) -> str:
+    streams = ",".join(cfg.dsa.streams)
+    return "" if "DSAG" in cfg.dsa.streams else f"dsa.streams {streams} builds no DSAG-Stream"
+
+
+def _draw_textures(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path]:
+    """Textures of training images (`report.textures`)."""
+    if not cfg.report.textures or _needs_guiding(cfg):
+        return []
+    found = engine.train_loader.dataset.files.get("iuv", {})
+    files = [(photo, iuv) for photo, iuv in found.items() if iuv is not None]
+    if not files:  # a test reads no training data
+        return []
+    chosen = spread_evenly(files, cfg.report.textures)
+    sheet = file_texture_sheet(chosen, size=cfg.dsa.texture_size, kind=cfg.dsa.textures)
+    path = folder / "textures.png"
+    save_sheet(sheet, path)
+    return [path]
+
+
 MAGNIFIER_OPTIONS = (
     *("branches", "sampling", "keep", "fusion", "mask_rescaling"),
     *("authors_bias", "stem_relu", "deconvolution_init"),
@@ -121,6 +150,8 @@ MAGNIFIER_CRITERION = (
     *("region_weight", "mask_weight", "class_balanced_mask"),
     *("sab_triplet", "sd_floor", "share_weighted"),
 )
+
+DSA_OPTIONS = ("streams", "branches", "fusion", "test_features", "width", "pretrained_head")
 
 SYSTEMS: dict[str, System] = {
     "magnifiernet": System(
@@ -147,6 +178,31 @@ SYSTEMS: dict[str, System] = {
                 for key in ("mask_rescaling", "mask_weight", "class_balanced_mask")
             },
             "report.regions": _needs_branch("M"),
+        },
+    ),    "dsa_reid": System(
+        engine="ImageDSAEngine",
+        loss="dsa",
+        section="dsa",
+        model_options=section_options("dsa", DSA_OPTIONS),
+        criterion=DSACriterion,
+        criterion_options=lambda cfg: {
+            **identity_options(cfg),
+            **{key: cfg.dsa[key] for key in ("weight_f", "weight_z", "weight_t")},
+        },
+        stages=dsa_stages,
+        inputs=lambda cfg: DSAReID.declared_inputs(
+            cfg.dsa.streams, cfg.dsa.test_features, cfg.loss.name
+        ),
+        input_options=lambda cfg: {
+            "textures": {"kind": cfg.dsa.textures, "size": cfg.dsa.texture_size}
+        },
+        pictures=_draw_textures,
+        needs={
+            **{
+                f"dsa.{key}": _needs_guiding
+                for key in ("fusion", "width", "textures", "texture_size")
+            },
+            "report.textures": _needs_guiding,
         },
     ),
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from magnifier_plugin.catalogue.names import plain_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
-from magnifier_plugin.files import absolute_path
+from magnifier_plugin.files import absolute_path, write_png
 from magnifier_plugin.masks.checking import (
     FAULTS,
     KINDS,
@@ -27,6 +27,7 @@ from magnifier_plugin.masks.checking import (
 )
 from magnifier_plugin.masks.paths import default_masks_dir, label_path
 from magnifier_plugin.visualize.label_page import write_label_page
+from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
 
 # Faults that are printed one by one; the page has more.
 SHOWN = 20
@@ -47,12 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
             limit=args.limit,
             workers=args.workers,
         )
+        pages = [args.out, *draw_textures(findings, args.textures, args.out)]
     except (ValueError, OSError, RuntimeError) as error:
         print(f"check_masks.py: {error}", file=sys.stderr)
         return 2
     show(args.source, findings, label_set)
     trainable = can_be_trained_on(findings, args.max_missing)
-    print(f"Page: {args.out}")
+    print("\n".join(f"Page: {page}" for page in pages))
     return 0 if trainable and not is_wrong else 1
 
 
@@ -80,6 +82,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--min-regions", type=int, default=3, help="fewer are a finding (default: %(default)s)")
     add("--max-missing", type=float, default=0.3, help="share, 0..1 (default: %(default)s)")
     add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
+    add("--textures", type=int, default=0, metavar="N", help="draw the part images of N people")
     add("--workers", type=int, help="processes (default: one for each core)")
     return parser.parse_args(arguments)
 
@@ -129,6 +132,16 @@ def show(name: str, findings: Sequence[Finding], label_set: str) -> None:
         print(f"{finding.image}: {'; '.join(finding.reasons)}")
     if len(faulty) > SHOWN:
         print(f"… and {len(faulty) - SHOWN:,} more on the page")
+
+
+def draw_textures(findings: Sequence[Finding], count: int, page: Path) -> list[Path]:
+    """A sheet of photo, IUV and textures of people whose files are whole, next to the page."""
+    files = [(f.image, f.iuv) for f in findings if f.iuv and f.kind not in FAULTS]
+    if not count or not files:
+        return []
+    path = page.with_name(f"{page.stem}_textures.png")
+    write_png(path, file_texture_sheet(spread_evenly(files, count)))
+    return [path]
 
 
 def can_be_trained_on(findings: Sequence[Finding], max_missing: float) -> bool:

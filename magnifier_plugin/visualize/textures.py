@@ -1,11 +1,22 @@
 """Figures of DSAP-images: a photo, its IUV, and the textures of the 24 body parts."""
 
+from collections.abc import Sequence
 from colorsys import hsv_to_rgb
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from magnifier_plugin.annotators.densepose import read_iuv
+from magnifier_plugin.annotators.source import check_size
+from magnifier_plugin.data.inputs import TEXTURES, pixels
+from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import NUM_PARTS, PARTS
+from magnifier_plugin.visualize.rankings import stack
+
+T = TypeVar("T")
 
 COLUMNS = 8
 ROWS = NUM_PARTS // COLUMNS
@@ -63,6 +74,34 @@ def texture_sheet(photo: np.ndarray, iuv: np.ndarray, textures: np.ndarray) -> I
         corner = (grid + i % COLUMNS * right, i // COLUMNS * down)
         _draw_texture(sheet, corner, texture, side, part=i + 1, seen=i + 1 in iuv[..., 0])
     return sheet
+
+
+def file_texture_sheet(
+    files: Sequence[tuple[str | Path, Path]], *, size: int = 32, kind: str = "dsap"
+) -> Image.Image:
+    """The sheets of several people, one below the other.
+
+    Args:
+        files: photo and `NAME_IUV.png` of each.
+        size: S of the textures.
+        kind: of `data.inputs.TEXTURES`.
+    Raises:
+        ValueError, OSError: a file cannot be read, or the two differ in size.
+    """
+    sheets = []
+    for photo_file, iuv_file in files:
+        photo, iuv = read_image(photo_file), read_iuv(iuv_file)
+        check_size(iuv_file, iuv.shape[:2], (photo.height, photo.width))
+        planes = torch.from_numpy(iuv).permute(2, 0, 1)
+        textures = TEXTURES[kind](pixels(photo), planes, size).textures
+        sheets.append(texture_sheet(np.asarray(photo), iuv, textures.numpy()))
+    return stack(sheets)
+
+
+def spread_evenly(files: Sequence[T], count: int) -> list[T]:
+    """So many of a list, evenly spread; all if there are fewer."""
+    chosen = np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)
+    return [files[i] for i in chosen]
 
 
 def _draw_texture(
