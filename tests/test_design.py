@@ -16,6 +16,8 @@ PACKAGES = (
     ("files",),
     ("workers",),
     ("config_tree",),
+    ("config_values",),
+    ("config_stages",),
     ("config",),
     ("annotators",),
     ("catalogue",),
