@@ -1,6 +1,10 @@
-"""Reading a configuration: file, flags and KEY VALUE pairs over the tree of `config_tree.py`."""
+"""Reading a configuration: files that extend each other, flags, and KEY VALUE pairs.
 
-import difflib
+The tree is in `config_tree.py`, what each key takes in `config_values.py`, the stages in
+`config_stages.py`.
+"""
+
+import ast
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,13 +12,22 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode as Node
 
-from magnifier_plugin.config_tree import default_config
+from magnifier_plugin.config_stages import (
+    GAMMA,
+    STAGE_KEYS,
+    check_sum,
+    resolve_stages,
+    set_stage_key,
+    set_stages,
+    stage_settings,
+)
+from magnifier_plugin.config_tree import VARIANTS, default_config
+from magnifier_plugin.config_values import ConfigError, did_you_mean, read_value
 
-SWITCHES = ("amp", "channels_last")  # on, off, auto
+__all__ = ("ConfigError", "load_config", "parse_pairs", "stage_settings")
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be meant."""
+COMMAND_LINE = "command line"
+EXTENDS = "extends"
 
 
 def load_config(
@@ -22,40 +35,99 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     pairs: Sequence[str] = (),
 ) -> Node:
-    """The configuration of a run; later arguments win.
+    """The configuration of a run.
+
+    Later ones win: the defaults, what `magnifier.variant` sets, the file that is extended, the
+    file, the flags, the pairs.
 
     Args:
-        file: YAML, or None for the defaults.
+        file: YAML, or None for the defaults. `extends: FILE` in it names another one, relative to
+            it, that it changes: mappings are merged, lists (also `stages`) replaced.
         flags: values by key ("data.root") that the command line's flags stand for.
         pairs: KEY VALUE KEY VALUE …, as typed; "stages.2.lr" is the second stage's learning rate,
             and one stage more than there are adds it.
     Returns:
-        The frozen tree; `stages` holds at least one entry, and `train.max_epoch` is their sum.
+        The frozen tree; each of `stages` has `max_epoch`, `loss_weights` and `optimizer`,
+        `train.max_epoch` is their sum, and `train.scale` is applied.
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigError: an unknown key (the nearest known one is named), a value of another type, or
-            a schedule that does not add up.
+        ConfigError: an unknown key (the nearest known one is named), a value of another type or
+            out of range, files that extend each other in a circle or extend a missing one, or
+            stages that do not add up.
     """
     cfg = default_config()
-    from_file = dict(_flatten(_read_yaml(Path(file)))) if file else {}
-    if len(pairs) % 2:
-        raise ConfigError(f"expected KEY VALUE pairs after the flags, got {' '.join(pairs)}")
-    typed = dict(zip(pairs[::2], map(Node._decode_cfg_value, pairs[1::2]), strict=True))
-    for origin, values in (
-        (str(file), from_file),
-        ("command line", flags or {}),
-        ("command line", typed),
-    ):
+    layers = _read_files(Path(file)) if file else []
+    typed = {**(flags or {}), **parse_pairs(pairs)}
+    given = {key: value for _, values in (*layers, ("", typed)) for key, value in values.items()}
+    _set_variant(cfg, given.get("magnifier.variant"))
+    listed = False
+    for origin, values in layers:
         for key, value in values.items():
             _set(cfg, key, value, origin)
-    _resolve_stages(cfg, from_file, typed)
+        listed = bool(values.get("stages", listed))
+        if listed and "train.max_epoch" in values:
+            check_sum(cfg, origin)
+    for key, value in typed.items():
+        _set(cfg, key, value, COMMAND_LINE)
+    listed = bool(typed.get("stages", listed))
+    origin = str(file) if file else COMMAND_LINE
+    resolve_stages(cfg, _typed_keys(typed), listed=listed, origin=origin)
     cfg.freeze()
     return cfg
 
 
-def stage_settings(cfg: Node) -> list[dict[str, Any]]:
-    """What each stage trains with: `train.*`, overridden by the stage's entry."""
-    return [{**cfg.train, **stage} for stage in cfg.stages]
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values that were typed, by key, in the order they were typed.
+
+    Args:
+        pairs: KEY VALUE KEY VALUE …; of a key that is typed twice the last value counts.
+    Returns:
+        Values as Python would read them (`1e-3`, `[40, 70]`, `True`), other words as text. A number
+        for a key that takes text, such as a folder's name, stays text. Keys are not checked.
+    Raises:
+        ConfigError: a key without a value.
+    """
+    if len(pairs) % 2:
+        raise ConfigError(f"expected KEY VALUE pairs after the flags, got {' '.join(pairs)}")
+    defaults = dict(_flatten(default_config()))
+    typed: dict[str, Any] = {}
+    for key, word in zip(pairs[::2], pairs[1::2], strict=True):
+        try:
+            value = ast.literal_eval(word)
+        except (ValueError, SyntaxError):
+            value = word
+        takes_text = isinstance(defaults.get(key), str)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        typed[key] = word if takes_text and is_number else value
+    return typed
+
+
+def _read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """A file and those it extends, the base first: (path, values by key) of each."""
+    content = _read_yaml(path)
+    if EXTENDS not in content:
+        return [(str(path), dict(_flatten(content)))]
+    base = content.pop(EXTENDS)
+    if not isinstance(base, str) or not base:
+        raise ConfigError(
+            f"{_chain(above, path)}: {EXTENDS}: expected the path of one file, got {base!r}"
+        )
+    base_path = path.parent / Path(base).expanduser()
+    if not base_path.is_file():
+        raise ConfigError(
+            f"{_chain(above, path)}: {EXTENDS}: {base}: expected a configuration file (YAML) at "
+            f"{base_path}, found none; the path is relative to the file that extends"
+        )
+    if any(base_path.samefile(other) for other in (*above, path)):
+        raise ConfigError(
+            f"{_chain((*above, path), base_path)}: {EXTENDS}: files extend each other in a circle; "
+            f"remove {EXTENDS} from one of them"
+        )
+    return [*_read_files(base_path, (*above, path)), (str(path), dict(_flatten(content)))]
+
+
+def _chain(above: Sequence[Path], path: Path) -> str:
+    return " → ".join(map(str, (*above, path)))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -80,118 +152,46 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def _set_variant(cfg: Node, variant: Any) -> None:
+    """Set what a variant of MagnifierNet decides; an unknown one is refused when it is set."""
+    if isinstance(variant, str):
+        for key, value in VARIANTS.get(variant, {}).items():
+            _set(cfg, key, value, f"magnifier.variant {variant}")
+
+
 def _set(cfg: Node, key: str, value: Any, origin: str) -> None:
-    """Set one key of the tree, after checking that it exists and that the type fits."""
+    """Set one key of the tree, after checking that it exists and that the value fits."""
     if key == "stages":
-        for number, stage in enumerate(_as_stages(value, origin), start=1):
-            for name, entry in stage.items():
-                _set_stage(cfg, f"stages.{number}.{name}", entry, origin)
+        set_stages(cfg, value, origin)
         return
     if key.startswith("stages."):
-        _set_stage(cfg, key, value, origin)
+        set_stage_key(cfg, key, value, origin)
         return
     *folders, name = key.split(".")
     node = cfg
     for folder in folders:
         node = node.get(folder) if isinstance(node, Node) else None
-    if not isinstance(node, Node) or name not in node or isinstance(node[name], Node):
-        known = [known for known, _ in _flatten(cfg) if known != "stages"]
-        _refuse_key(key, known, origin)
-    node[name] = _coerce(value, node[name], key, origin)
-
-
-def _as_stages(value: Any, origin: str) -> list[dict[str, Any]]:
-    if isinstance(value, list) and all(isinstance(stage, Mapping) for stage in value):
-        return value
-    raise ConfigError(f"{origin}: stages: expected a list of entries, got {value!r}")
-
-
-def _set_stage(cfg: Node, key: str, value: Any, origin: str) -> None:
-    _, number, *names = key.split(".")
-    if not number.isdigit() or not 1 <= int(number) <= len(cfg.stages) + 1 or len(names) != 1:
+    if not isinstance(node, Node) or name not in node:
+        _refuse_key(cfg, key, origin)
+    if isinstance(node[name], Node):
         raise ConfigError(
-            f"{origin}: {key}: expected stages.N.KEY with N from 1 to {len(cfg.stages) + 1} "
-            "(one more than there are adds a stage) and KEY a key of train"
+            f"{origin}: {key}: expected keys below it, such as {key}.{next(iter(node[name]))}, "
+            f"got {value!r}"
         )
-    if names[0] not in cfg.train:
-        _refuse_key(key, [f"stages.{number}.{known}" for known in cfg.train], origin)
-    if int(number) > len(cfg.stages):
-        cfg.stages.append({})
-    cfg.stages[int(number) - 1][names[0]] = _coerce(value, cfg.train[names[0]], key, origin)
+    node[name] = read_value(value, like=key, default=node[name], key=key, origin=origin)
 
 
-def _refuse_key(key: str, known: list[str], origin: str) -> None:
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise ConfigError(f"{origin}: unknown configuration key {key}{hint}")
+def _refuse_key(cfg: Node, key: str, origin: str) -> None:
+    if key in ("magnifier.gamma", "magnifier.sd_stage"):
+        raise ConfigError(f"{origin}: {key}: {GAMMA}")
+    known = [known for known, _ in _flatten(cfg) if known != "stages"]
+    known += [f"stages.2.{name}" for name in (*STAGE_KEYS, "loss_weights", "optimizer")]
+    raise ConfigError(f"{origin}: unknown configuration key {key}{did_you_mean(key, known)}")
 
 
-def _coerce(value: Any, old: Any, key: str, origin: str) -> Any:
-    """Bring a value to its key's type where nothing is lost: 1 → 1.0, "1e-3" → 0.001, "a,b" → list.
-
-    PyYAML reads `1e-3` (without a dot) as text; nobody who writes it means text.
-    """
-    if key in SWITCHES:
-        value = {True: "on", False: "off"}.get(value, value)
-        if value not in ("on", "off", "auto"):
-            raise ConfigError(f"{origin}: {key}: expected on, off or auto, got {value!r}")
-    if isinstance(old, float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    if isinstance(old, list):
-        if isinstance(value, str):
-            return [word.strip() for word in value.split(",") if word.strip()]
-        return list(value) if isinstance(value, (list, tuple)) else [value]
-    if old is None or type(value) is type(old):
-        return value
-    raise ConfigError(
-        f"{origin}: {key}: expected {type(old).__name__} as in {old!r}, "
-        f"got {type(value).__name__} {value!r}"
-    )
-
-
-def _resolve_stages(cfg: Node, from_file: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
-    """Give every stage its epochs, and scale the stages to a `train.max_epoch` that was asked for.
-
-    Warm-up and steps shrink and grow with their stage, unless they were typed.
-    """
-    if not cfg.stages:
-        cfg.stages = [{}]
-    for number, stage in enumerate(cfg.stages, start=1):
-        if len(cfg.stages) > 1 and "max_epoch" not in stage:
-            raise ConfigError(f"stages.{number}.max_epoch: expected a number of epochs, found none")
-        stage.setdefault("max_epoch", cfg.train.max_epoch)
-    epochs = [stage["max_epoch"] for stage in cfg.stages]
-    if min(epochs) < 1:
-        raise ConfigError(f"stages: expected at least one epoch each, got {epochs}")
-    wanted = typed.get("train.max_epoch", sum(epochs))
-    if "train.max_epoch" in from_file and "train.max_epoch" not in typed and len(epochs) > 1:
-        raise ConfigError("train.max_epoch: with stages it is their sum; leave it out of the file")
-    if wanted != sum(epochs):
-        if wanted < len(epochs):
-            raise ConfigError(
-                f"train.max_epoch: {len(epochs)} stages need at least an epoch each, got {wanted}"
-            )
-        _scale_stages(cfg, wanted / sum(epochs), typed)
-        cfg.stages[0]["max_epoch"] += wanted - sum(stage["max_epoch"] for stage in cfg.stages)
-    cfg.train.max_epoch = wanted
-
-
-def _scale_stages(cfg: Node, ratio: float, typed: Mapping[str, Any]) -> None:
-    for number, stage in enumerate(cfg.stages, start=1):
-        stage["max_epoch"] = max(1, round(stage["max_epoch"] * ratio))
-        for name in ("warmup_epoch", "stepsize"):
-            if {f"train.{name}", f"stages.{number}.{name}"} & set(typed):
-                continue
-            value = stage.get(name, cfg.train[name])
-            stage[name] = (
-                [max(1, round(step * ratio)) for step in value]
-                if isinstance(value, list)
-                else round(value * ratio)
-            )
-
-
-def parse_pairs(pairs):
-    return {}
+def _typed_keys(typed: Mapping[str, Any]) -> set[str]:
+    """The keys of the command line, with those inside a typed list of stages."""
+    stages = typed.get("stages", ())
+    return set(typed) | {
+        f"stages.{number}.{name}" for number, stage in enumerate(stages, start=1) for name in stage
+    }

@@ -1,6 +1,29 @@
-"""The configuration's tree: torchreid's keys, and ours beside them. Every key says what it is."""
+"""The configuration's tree: torchreid's keys and this package's, each with an explanation.
+
+Values are checked by the table in `config_values.py`; stages are resolved in `config_stages.py`.
+"""
+
+from typing import Any
 
 from yacs.config import CfgNode as Node
+
+# What `magnifier.variant` sets where neither a file nor the command line says otherwise. The
+# authors' choices that depend on the data set (epochs, steps, weight of the Semantic Diversity
+# loss) are in configs/*_authors.yaml.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "authors": {
+        "magnifier.stem_relu": False,
+        "magnifier.mask_rescaling": "nearest-corner",
+        "magnifier.fusion": "lstm",
+        "magnifier.sab_triplet": False,
+        "magnifier.share_weighted": True,
+        "magnifier.sd_floor": True,
+        "magnifier.authors_bias": True,
+        "magnifier.deconvolution_init": "normal",
+        "test.rerank_form": "paper",
+    },
+}
 
 
 def default_config() -> Node:
@@ -9,14 +32,16 @@ def default_config() -> Node:
     cfg.use_gpu = True  # take a GPU if there is one
     cfg.amp = "auto"  # bf16 mixed precision: on, off, auto = where the device computes in bf16
     cfg.channels_last = "auto"  # memory format of images and features: on, off, auto = as amp
-    for add in (_model, _data, _train, _loss, _test, _magnifier, _synthetic, _report):
+    for add in (_model, _data, _train, _optimizers, _stages, _loss, _test):
+        add(cfg)
+    for add in (_magnifier, _dsa, _synthetic, _report):
         add(cfg)
     return cfg
 
 
 def _model(cfg: Node) -> None:
     cfg.model = Node()
-    cfg.model.name = "magnifiernet"  # also -a/--arch; any model that torchreid knows
+    cfg.model.name = "magnifiernet"  # also -a/--arch; dsa_reid, or any model that torchreid knows
     cfg.model.pretrained = True  # start from ImageNet weights
     cfg.model.load_weights = ""  # a checkpoint to take the weights of, and nothing else
     cfg.model.resume = ""  # a checkpoint to go on from, in whichever stage it was saved
@@ -61,7 +86,11 @@ def _train(cfg: Node) -> None:
     cfg.train.optim = "adam"  # adam, amsgrad, sgd, rmsprop, radam
     cfg.train.lr = 0.0003
     cfg.train.weight_decay = 5e-4
-    cfg.train.max_epoch = 60  # with stages: their sum; setting it scales them
+    cfg.train.max_epoch = 60  # without stages: epochs; with stages: their sum, set by loading
+    # Factor of every stage's epochs (at least 1), warm-up and steps; what is typed for a stage is
+    # not scaled. Loading applies it and sets it to 1, so that a saved configuration loads as it
+    # ran (ours).
+    cfg.train.scale = 1.0
     cfg.train.start_epoch = 0  # count on from here; model.resume sets it
     cfg.train.batch_size = 32
     cfg.train.fixbase_epoch = 0  # epochs, from the first, that train open_layers alone
@@ -78,6 +107,8 @@ def _train(cfg: Node) -> None:
     cfg.train.warmup_factor = 0.01  # the learning rate's factor in the first epoch (ours)
     cfg.train.checkpoint_freq = 1  # epochs between two checkpoints of a running training (ours)
 
+
+def _optimizers(cfg: Node) -> None:
     cfg.sgd = Node()
     cfg.sgd.momentum = 0.9
     cfg.sgd.dampening = 0.0
@@ -88,18 +119,26 @@ def _train(cfg: Node) -> None:
     cfg.adam.beta1 = 0.9
     cfg.adam.beta2 = 0.999
 
-    # One entry a stage; an entry overrides keys of train.*, as in {max_epoch: 40, lr: 0.001}.
-    # None: one stage as train.* says. On the command line: stages.2.lr 0.001.
+
+def _stages(cfg: Node) -> None:
+    # One entry per stage: {max_epoch: 40, lr: 0.001, loss_weights: {sd: 0.002}}. On the command
+    # line: stages.2.lr 0.001, stages.2.loss_weights.sd 0.01. No entry: one stage as train.* says.
+    # An entry overrides train's max_epoch, lr, lr_scheduler, stepsize, warmup_epoch,
+    # warmup_factor, optim, weight_decay, staged_lr, new_layers and base_lr_mult, and gives
+    #   loss_weights: weights of loss terms by name, at least 0, instead of the criterion's;
+    #   optimizer: fresh (default), or keep: the optimiser of the stage before and its learning
+    #     rate schedule go on; then max_epoch is the only one of the keys above that has an effect.
     cfg.stages = []
 
 
 def _loss(cfg: Node) -> None:
     cfg.loss = Node()
-    cfg.loss.name = "magnifier"  # magnifier, or torchreid's softmax and triplet
+    cfg.loss.name = "magnifier"  # magnifier, dsa, softmax, triplet; the last two are torchreid's
     cfg.loss.softmax = Node()
     cfg.loss.softmax.label_smooth = True  # smoothing of 0.1
     cfg.loss.triplet = Node()
     cfg.loss.triplet.margin = 0.3  # Euclidean distance
+    # With loss.name dsa, dsa.weight_f, weight_z and weight_t count instead of these two.
     cfg.loss.triplet.weight_t = 1.0  # of the triplet losses
     cfg.loss.triplet.weight_x = 1.0  # of the cross entropies; torchreid's default is 0
 
@@ -118,6 +157,9 @@ def _test(cfg: Node) -> None:
     cfg.test.rerank_k1 = 20  # size of the reciprocal neighbourhoods
     cfg.test.rerank_k2 = 6  # rows that local query expansion averages
     cfg.test.rerank_lambda = 0.3  # weight of the original distance, 0..1
+    # Distances that re-ranking takes: torchreid (fourth power of the Euclidean), or paper (Zhong et
+    # al.: squared Euclidean) (ours).
+    cfg.test.rerank_form = "torchreid"
     cfg.test.flip = False  # average an image's and its mirror image's embedding (ours)
     # Folder to keep the last test's embeddings in, so that testing again takes seconds (ours).
     cfg.test.cache = ""
@@ -127,25 +169,48 @@ def _test(cfg: Node) -> None:
 
 def _magnifier(cfg: Node) -> None:
     cfg.masks = Node()
-    cfg.masks.dir = ""  # folder of the label maps; "": $MAGNIFIER_MASKS, else ./mask_labels
+    cfg.masks.dir = ""  # folder of the label maps and IUV; "": $MAGNIFIER_MASKS, else ./mask_labels
     cfg.masks.label_set = "densepose"  # what they were made with: also lip, cihp, atr, pascal, …
-    cfg.masks.max_missing = 0.3  # share of training images that may lack one, 0..1
+    cfg.masks.max_missing = 0.3  # share of training images that may lack a label map or IUV, 0..1
 
     cfg.magnifier = Node()
+    # paper, or authors: their released code's choices (VARIANTS) where nothing else is said.
+    cfg.magnifier.variant = "paper"
     cfg.magnifier.backbone = "resnet50"  # resnet18, resnet34, resnet50, resnet101
+    cfg.magnifier.stem_relu = True  # ReLU after the first batch norm (authors' code: none)
     cfg.magnifier.branches = ["G", "M", "SAB", "SFB"]  # rows of the paper's Table 2
     cfg.magnifier.sampling = "torso"  # SAB keeps regions of each torso half: torso; any: baseline
     cfg.magnifier.keep = 4  # K̂, body regions that SAB keeps
     cfg.magnifier.fusion = "gru"  # SFB: gru, lstm (authors' code), concat (ablation branch)
-    cfg.magnifier.mask_rescaling = "bilinear"  # of region masks to the feature map; or nearest
-    cfg.magnifier.gamma = 2e-3  # γ, weight of the Semantic Diversity loss
-    cfg.magnifier.sd_stage = 2  # the first stage that trains with it, counted from 1
+    # Region masks to the feature map: bilinear, nearest (cells' centres), or nearest-corner
+    # (cells' upper left corners, torch's plain nearest: authors' code).
+    cfg.magnifier.mask_rescaling = "bilinear"
+    # Start of M's transposed convolution: kaiming, or normal, N(0, 0.001) (authors' code).
+    cfg.magnifier.deconvolution_init = "kaiming"
     cfg.magnifier.mask_weight = 2.0  # λ, weight of the mask loss
     cfg.magnifier.class_balanced_mask = True  # mean over regions; False: over pixels
     cfg.magnifier.region_weight = 0.0125  # weight of each region's cross entropy
+    cfg.magnifier.sab_triplet = True  # SAB has a triplet loss (authors' code: False)
     cfg.magnifier.sd_floor = False  # Semantic Diversity loss clamped at 0 (authors' code)
     cfg.magnifier.share_weighted = False  # losses × sigmoid(share of cells) (authors' code)
     cfg.magnifier.authors_bias = False  # biases where the authors' code has them
+
+
+def _dsa(cfg: Node) -> None:
+    cfg.dsa = Node()
+    cfg.dsa.backbone = "resnet50"  # resnet18, resnet34, resnet50, resnet101
+    cfg.dsa.streams = ["MF", "DSAG"]  # MF alone: the baselines of Table 3
+    cfg.dsa.branches = ["global", "local"]  # one of them: Table 3's "Single"
+    cfg.dsa.fusion = "add"  # of the two streams: add, concat (Table 5)
+    # Embedding: f of the MF-Stream, or z, z_G, z_L of both streams, which test with textures too.
+    cfg.dsa.test_features = "f"
+    cfg.dsa.width = 1.0  # factor of the channels of the DSAG-Stream's conv1 to conv4
+    cfg.dsa.pretrained_head = False  # the global head starts from ImageNet's layer4 too
+    cfg.dsa.textures = "dsap"  # part images: dsap (aligned by U, V), csa (cropped boxes, Table 4)
+    cfg.dsa.texture_size = 32  # S, height and width of a part image in pixels, a multiple of 4
+    cfg.dsa.weight_f = 0.5  # weight of the identity losses on f_G and f_L
+    cfg.dsa.weight_z = 1.0  # weight of the identity losses on z_G and z_L
+    cfg.dsa.weight_t = 1.5  # weight of the triplet losses on z_G and z_L
 
 
 def _synthetic(cfg: Node) -> None:
@@ -166,4 +231,5 @@ def _report(cfg: Node) -> None:
     cfg.report.untrained = False  # test before training too, to compare with
     cfg.report.curves = False  # losses, learning rate and mAP as a picture
     cfg.report.rankings = 0  # rankings of so many queries as a picture
-    cfg.report.regions = 0  # predicted regions of so many images as a picture
+    cfg.report.regions = 0  # predicted regions of so many query images as a picture
+    cfg.report.textures = 0  # photo, IUV and textures of so many training images as a picture

@@ -179,7 +179,8 @@ SYSTEMS: dict[str, System] = {
             },
             "report.regions": _needs_branch("M"),
         },
-    ),    "dsa_reid": System(
+    ),
+    "dsa_reid": System(
         engine="ImageDSAEngine",
         loss="dsa",
         section="dsa",
@@ -203,6 +204,10 @@ SYSTEMS: dict[str, System] = {
                 for key in ("fusion", "width", "textures", "texture_size")
             },
             "report.textures": _needs_guiding,
+            **{
+                f"loss.triplet.weight_{name}": lambda cfg: "dsa.weight_f, weight_z, weight_t count"
+                for name in ("t", "x")
+            },
         },
     ),
 }

@@ -18,6 +18,8 @@ PACKAGES = (
     ("files",),
     ("workers",),
     ("config_tree",),
+    ("config_values",),
+    ("config_stages",),
     ("config",),
     ("annotators",),
     ("catalogue",),

@@ -1,0 +1,239 @@
+"""The values of a configuration: one table of what each key takes, and the reading of a value."""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from magnifier_plugin.config_tree import VARIANTS
+from magnifier_plugin.regions import BODY_REGIONS
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be meant: what was expected, what was found, and where."""
+
+
+class Check(NamedTuple):
+    """What one key takes."""
+
+    read: Callable[[Any], Any]
+    """Returns the value in the key's type; raises TypeError, ValueError or OverflowError."""
+    expected: str
+    """What follows "expected" in an error, such as "a whole number of at least 1"."""
+    choices: tuple[str, ...] = ()
+    """The names to choose from; empty for numbers and free text."""
+
+
+def _require(fits: bool) -> None:
+    if not fits:
+        raise ValueError
+
+
+def whole(low: int, high: int | None = None, step: int = 1) -> Check:
+    """A whole number in low..high, a multiple of step; as text too, as in "40,70"."""
+
+    def read(value: Any) -> int:
+        value = int(value) if isinstance(value, str) else value
+        _require(type(value) is int and value >= low and value % step == 0)
+        _require(high is None or value <= high)
+        return value
+
+    kind = "a whole number" if step == 1 else f"a multiple of {step}"
+    return Check(read, f"{kind} {_range(low, high)}")
+
+
+def number(low: float, high: float | None = None, *, open_ends: str = "") -> Check:
+    """A finite number in low..high; as text too, since YAML reads 1e-3 as text.
+
+    Args:
+        low: the lowest value.
+        high: the highest one, None for any.
+        open_ends: "low" or "high": that limit itself is refused.
+    """
+
+    def read(value: Any) -> float:
+        _require(not isinstance(value, bool))
+        value = float(value)
+        _require(math.isfinite(value) and value >= low and (high is None or value <= high))
+        _require(value != {"low": low, "high": high}.get(open_ends))
+        return value
+
+    if open_ends == "low":
+        return Check(read, f"a number above {low}")
+    below = f"of at least {low} and below {high}" if open_ends == "high" else _range(low, high)
+    return Check(read, f"a number {below}")
+
+
+def _range(low: float, high: float | None) -> str:
+    return f"of at least {low}" if high is None else f"from {low} to {high}"
+
+
+def one_of(*choices: str) -> Check:
+    """One of several names."""
+
+    def read(value: Any) -> str:
+        _require(value in choices)
+        return value
+
+    return Check(read, f"one of {', '.join(choices)}", choices)
+
+
+def list_of(item: Check, length: int | None = None, least: int = 0) -> Check:
+    """A list, as text "a,b" too; a single value is a list of one.
+
+    Args:
+        item: what each entry is.
+        length: how many entries, None for any number.
+        least: the lowest number of entries.
+    """
+
+    def read(value: Any) -> list[Any]:
+        if isinstance(value, str):
+            value = [word.strip() for word in value.split(",") if word.strip()]
+        value = value if isinstance(value, (list, tuple)) else [value]
+        _require(len(value) == length or (length is None and len(value) >= least))
+        return [item.read(entry) for entry in value]
+
+    amount = f"{length} entries" if length else "at least one entry" if least else "entries"
+    return Check(read, f"a list of {amount}, each {item.expected}", item.choices)
+
+
+def optional(check: Check) -> Check:
+    """The same, or None."""
+
+    def read(value: Any) -> Any:
+        return None if value is None else check.read(value)
+
+    return Check(read, f"{check.expected}, or None", check.choices)
+
+
+def _truth(value: Any) -> bool:
+    value = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
+    _require(isinstance(value, bool))
+    return value
+
+
+def _switch(value: Any) -> str:
+    value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    _require(value in SWITCHES)
+    return value
+
+
+def _text(value: Any) -> str:
+    _require(isinstance(value, str))
+    return value
+
+
+SWITCHES = ("on", "off", "auto")
+TRUTH = Check(_truth, "True or False")
+SWITCH = Check(_switch, f"one of {', '.join(SWITCHES)}", SWITCHES)
+TEXT = Check(_text, "text")
+TEXTS = list_of(TEXT)
+SHARE = number(0, 1)
+WEIGHT = number(0)
+ABOVE_0 = number(0, open_ends="low")
+DECAY = number(0, 1, open_ends="high")  # of a running mean
+COUNT = whole(0)
+SIZE = whole(1)
+SEED = whole(0, 2**32 - 1)  # numpy takes no other
+
+# Key → what it takes. Keys whose default is True, False or text and that are not here take any
+# such value. What needs other packages to check (data sets, transforms, samplers, models) is
+# checked there.
+CHECKS: dict[str, Check] = {
+    **dict.fromkeys(("amp", "channels_last"), SWITCH),
+    "data.type": one_of("image")._replace(expected="image; video data sets have no label maps"),
+    **dict.fromkeys(("data.sources", "data.targets", "data.transforms"), TEXTS),
+    **dict.fromkeys(("data.workers", "data.split_id"), COUNT),
+    **dict.fromkeys(("data.height", "data.width"), SIZE),
+    "data.k_tfm": whole(1, 1)._replace(expected="1; no engine here takes several views"),
+    "data.norm_mean": list_of(number(-math.inf)._replace(expected="a number"), length=3),
+    "data.norm_std": list_of(ABOVE_0, length=3),
+    "sampler.num_instances": SIZE,
+    **dict.fromkeys(("sampler.num_cams", "sampler.num_datasets"), COUNT),
+    "train.optim": one_of("adam", "amsgrad", "sgd", "rmsprop", "radam"),
+    "train.lr": ABOVE_0,
+    "train.max_epoch": SIZE,
+    "train.scale": ABOVE_0,
+    "train.batch_size": SIZE,
+    **dict.fromkeys(("train.start_epoch", "train.fixbase_epoch", "train.warmup_epoch"), COUNT),
+    **dict.fromkeys(("train.open_layers", "train.new_layers"), TEXTS),
+    **dict.fromkeys(("train.weight_decay", "train.base_lr_mult"), WEIGHT),
+    "train.lr_scheduler": one_of("single_step", "multi_step", "cosine"),
+    "train.stepsize": list_of(SIZE),
+    "train.gamma": ABOVE_0,
+    **dict.fromkeys(("train.print_freq", "train.checkpoint_freq"), SIZE),
+    "train.seed": SEED,
+    "train.warmup_factor": SHARE,
+    "sgd.momentum": WEIGHT,
+    **dict.fromkeys(("sgd.dampening", "rmsprop.alpha"), SHARE),
+    **dict.fromkeys(("adam.beta1", "adam.beta2"), DECAY),
+    "stages.N.optimizer": one_of("fresh", "keep"),
+    "stages.N.loss_weights.NAME": WEIGHT,
+    "loss.name": one_of("magnifier", "dsa", "softmax", "triplet"),
+    **dict.fromkeys(
+        (f"loss.triplet.{name}" for name in ("margin", "weight_t", "weight_x")), WEIGHT
+    ),
+    "test.batch_size": SIZE,
+    "test.dist_metric": one_of("euclidean", "cosine"),
+    "test.ranks": list_of(SIZE, least=1),
+    "test.eval_freq": whole(-1),
+    "test.start_eval": COUNT,
+    **dict.fromkeys(("test.rerank_k1", "test.rerank_k2", "test.visrank_topk"), SIZE),
+    "test.rerank_lambda": SHARE,
+    "test.rerank_form": one_of("torchreid", "paper"),
+    "masks.max_missing": SHARE,
+    "magnifier.variant": one_of(*VARIANTS),
+    "magnifier.backbone": one_of("resnet18", "resnet34", "resnet50", "resnet101"),
+    "magnifier.branches": list_of(one_of("G", "M", "SAB", "SFB"), least=1),
+    "magnifier.sampling": one_of("torso", "baseline"),
+    "magnifier.keep": whole(1, len(BODY_REGIONS)),
+    "magnifier.fusion": one_of("gru", "lstm", "concat"),
+    "magnifier.mask_rescaling": one_of("bilinear", "nearest", "nearest-corner"),
+    "magnifier.deconvolution_init": one_of("kaiming", "normal"),
+    **dict.fromkeys(("magnifier.mask_weight", "magnifier.region_weight"), WEIGHT),
+    "dsa.backbone": one_of("resnet18", "resnet34", "resnet50", "resnet101"),
+    "dsa.streams": list_of(one_of("MF", "DSAG"), least=1),
+    "dsa.branches": list_of(one_of("global", "local"), least=1),
+    "dsa.fusion": one_of("add", "concat"),
+    "dsa.test_features": one_of("f", "z", "z_G", "z_L"),
+    "dsa.width": ABOVE_0,
+    "dsa.textures": one_of("dsap", "csa"),
+    "dsa.texture_size": whole(4, step=4),
+    **dict.fromkeys(("dsa.weight_f", "dsa.weight_z", "dsa.weight_t"), WEIGHT),
+    # Their ranges are SyntheticOptions'.
+    **{f"synthetic.{name}": optional(COUNT) for name in ("identities", "cameras", "images")},
+    **{f"synthetic.{name}": optional(COUNT) for name in ("height", "width", "seed")},
+    **{f"synthetic.{name}": optional(SHARE) for name in ("twins", "occlusion")},
+    **dict.fromkeys(("report.rankings", "report.regions"), COUNT),
+}
+
+
+def read_value(value: Any, *, like: str, default: Any, key: str, origin: str) -> Any:
+    """A value in its key's type, where nothing is lost: 1 → 1.0, "1e-3" → 0.001, "a,b" → a list.
+
+    Args:
+        value: as YAML, Python or the command line gives it.
+        like: the key of `CHECKS` that says what is taken.
+        default: of the key; without an entry in `CHECKS`, True, False or text.
+        key: for the error, as it was written.
+        origin: for the error: the file, or "command line".
+    Raises:
+        ConfigError: another type, out of range, or no such choice (the nearest one is named).
+    """
+    check = CHECKS.get(like) or (TRUTH if isinstance(default, bool) else TEXT)
+    try:
+        return check.read(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    words = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    wrong = [word for word in map(str.strip, map(str, words)) if word not in check.choices]
+    hint = did_you_mean(wrong[0], check.choices) if wrong and check.choices else ""
+    raise ConfigError(f"{origin}: {key}: expected {check.expected}, got {value!r}{hint}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error about a name, such as "; did you mean train.lr?"."""
+    by_lower_case = {name.lower(): name for name in known}
+    nearest = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0)
+    return f"; did you mean {by_lower_case[nearest[0]]}?" if nearest else ""
