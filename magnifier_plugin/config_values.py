@@ -205,7 +205,7 @@ CHECKS: dict[str, Check] = {
     **{f"synthetic.{name}": optional(COUNT) for name in ("identities", "cameras", "images")},
     **{f"synthetic.{name}": optional(COUNT) for name in ("height", "width", "seed")},
     **{f"synthetic.{name}": optional(SHARE) for name in ("twins", "occlusion")},
-    **dict.fromkeys(("report.rankings", "report.regions"), COUNT),
+    **dict.fromkeys(("report.rankings", "report.regions", "report.textures"), COUNT),
 }
 
 
