@@ -13,13 +13,11 @@ from torch import Tensor
 from magnifier_plugin.evaluation.checks import as_distances, as_features
 from magnifier_plugin.evaluation.kreciprocal.encoding import encode, expand_locally
 from magnifier_plugin.evaluation.kreciprocal.jaccard import InvertedIndex
-from magnifier_plugin.evaluation.kreciprocal.rounded import bfloat16_pays
 from magnifier_plugin.evaluation.kreciprocal.sources import FeatureSource, MatrixSource, Source
 
 Array = np.ndarray | Tensor
 
 FORMS = ("torchreid", "paper")
-SEARCHES = ("auto", "float32", "bfloat16")
 _GIB = 2**30
 
 
@@ -32,7 +30,6 @@ def rerank(
     lambda_value: float = 0.3,
     *,
     form: str = "torchreid",
-    search: str = "auto",
     memory: float | None = None,
 ) -> Array:
     """Re-ranked distances from features.
@@ -49,9 +46,6 @@ def rerank(
         form: the original distance is, before it is divided by its largest in the row, "torchreid"
             the fourth power of the Euclidean distance (torchreid squares its squared distances:
             what its users report), "paper" the second.
-        search: how neighbours among the gallery are found. "bfloat16", for CPUs, rounds, then
-            repairs all that its rounding could have changed: the neighbours are those of "float32",
-            but for distances that float32 itself cannot tell apart. "auto" takes it where it pays.
         memory: GiB to work in, beside the features (twice), lists of neighbours and the result;
             None for 1/64 on a CPU, where blocks then stay in its cache, and 2 elsewhere.
     Returns:
@@ -62,8 +56,7 @@ def rerank(
     features = as_features(query_features, gallery_features)
     _check(k1, k2, lambda_value, form, num_rows=sum(map(len, features)))
     num_bytes = _in_bytes(memory, features[0].device)
-    in_bfloat16 = _search_in_bfloat16(search, features[0])
-    source = FeatureSource(*features, form, in_bfloat16, num_bytes)
+    source = FeatureSource(*features, form, num_bytes)
     result = _rerank(source, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(query_features, np.ndarray) else result
 
@@ -115,14 +108,6 @@ def _rerank(source: Source, k1: int, k2: int, lambda_value: float, memory: int) 
     for queries in index.blocks(memory):
         result[queries].add_(index.distances(queries), alpha=1 - lambda_value)
     return result
-
-
-def _search_in_bfloat16(search: str, features: Tensor) -> bool:
-    if search not in SEARCHES:
-        raise ValueError(f"search: expected one of {SEARCHES}, got {search!r}")
-    if search == "bfloat16" and features.device.type != "cpu":
-        raise ValueError(f"search: bfloat16 is for CPUs, the features are on {features.device}")
-    return search == "bfloat16" or (search == "auto" and bfloat16_pays(features))
 
 
 def _check(k1: int, k2: int, lambda_value: float, form: str, num_rows: int) -> None:
