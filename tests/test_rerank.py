@@ -7,10 +7,9 @@ import torch
 import torchreid
 from embeddings import clustered, duplicated, one_thread  # noqa: F401
 
-from magnifier_plugin.evaluation import distances
-from magnifier_plugin.evaluation.checks import as_features
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.rerank import rerank, rerank_distances
+from magnifier_plugin.evaluation.scaling import l2_normalise
 
 ONE_ROW = 2**-30  # GiB, so little memory that every block is one row
 
@@ -149,7 +148,7 @@ def test_returns_what_it_was_given():
 
 
 def features_with(value):
-    features = np.ones((8, 4), np.float32)
+    features = np.ones((8, 4))
     features[[1, 6], 2] = value
     return features
 
@@ -163,6 +162,12 @@ GOOD = np.eye(8, 4, dtype=np.float32)
         (features_with(np.nan), GOOD, {}, "query features: NaN or infinity in 2 of 8 rows: 1, 6"),
         (GOOD, features_with(np.inf), {}, "gallery features: NaN or infinity in 2 of 8 rows: 1, 6"),
         (np.full((8, 4), np.nan), GOOD, {}, "8 of 8 rows: 0, 1, 2, 3, 4 and 3 more"),
+        (
+            features_with(1e39),
+            GOOD,
+            {},
+            "query features: values beyond float32 .* in 2 of 8 rows: 1, 6",
+        ),
         (GOOD, GOOD[:, :3], {}, "query features have 4 dimensions, gallery features 3"),
         (GOOD[0], GOOD, {}, r"query features: expected two dimensions .* \[4\]"),
         (GOOD.astype(int), GOOD, {}, "query features: expected .* floating point, got torch.int64"),
@@ -187,11 +192,6 @@ def test_bad_input(query, gallery, options, message):
             rerank_distances(*matrices(query, gallery), **{"k1": 5} | options)
 
 
-def test_features_on_two_devices():
-    with pytest.raises(ValueError, match="query features are on cpu, gallery features on meta"):
-        as_features(torch.ones(3, 2), torch.ones(3, 2, device="meta"))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -212,24 +212,39 @@ def test_bad_distances(change, message):
         rerank_distances(*given, k1=2, k2=2)
 
 
-needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_autocast_region_of_the_caller_changes_nothing(dtype):
+    features = clustered(np.random.default_rng(7), 6, 30)
+    query, gallery = (torch.from_numpy(part).to(dtype) for part in features)
+    given = [
+        distance_matrix(*pair) for pair in ((query, gallery), (query, query), (gallery, gallery))
+    ]
+
+    def results():
+        return (
+            distance_matrix(query, gallery, "euclidean"),
+            distance_matrix(query, gallery, "cosine"),
+            l2_normalise(query),
+            rerank(query, gallery, k1=5, k2=3),
+            rerank_distances(*given, k1=5, k2=3),
+        )
+
+    expected = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = results()
+    for value, reference in zip(got, expected, strict=True):
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, reference, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("by_onednn", [False, pytest.param(True, marks=needs_onednn)])
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_distance_matrix_equals_torchreid(metric, by_onednn, monkeypatch):
-    monkeypatch.setattr(distances, "_onednn_pays", lambda features: by_onednn)
-    monkeypatch.setattr(distances, "_BLOCK_BYTES", 80)  # two rows
-    query, gallery = torch.randn(5, 7), torch.randn(9, 7)
-    expected = torchreid.metrics.compute_distance_matrix(query, gallery, metric)
-    torch.testing.assert_close(distance_matrix(query, gallery, metric), expected)
-    half = distance_matrix(query.bfloat16(), gallery.bfloat16(), metric)
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(
-        half, distance_matrix(query.bfloat16().float(), gallery.bfloat16().float(), metric)
-    )
-
-
-def test_unknown_metric():
-    with pytest.raises(ValueError, match="metric: expected 'euclidean' or 'cosine', got 'l1'"):
-        distance_matrix(torch.ones(2, 2), torch.ones(2, 2), "l1")
+@pytest.mark.parametrize(
+    ("dtype", "exponent"),
+    [(np.float32, -120), (np.float32, 120), (np.float64, -1000), (np.float64, 1000)],
+)
+def test_the_magnitude_of_distances_does_not_change_the_reranking(dtype, exponent):
+    given = [
+        matrix.astype(dtype) for matrix in matrices(*duplicated(np.random.default_rng(9), 9, 30))
+    ]
+    expected = rerank_distances(*given, k1=6, k2=3)
+    scaled = (np.ldexp(matrix, exponent) for matrix in given)
+    np.testing.assert_array_equal(rerank_distances(*scaled, k1=6, k2=3), expected)

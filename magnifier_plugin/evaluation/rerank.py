@@ -14,6 +14,7 @@ from magnifier_plugin.evaluation.checks import as_distances, as_features
 from magnifier_plugin.evaluation.kreciprocal.encoding import encode, expand_locally
 from magnifier_plugin.evaluation.kreciprocal.jaccard import InvertedIndex
 from magnifier_plugin.evaluation.kreciprocal.sources import FeatureSource, MatrixSource, Source
+from magnifier_plugin.evaluation.scaling import rescale
 
 Array = np.ndarray | Tensor
 
@@ -34,8 +35,9 @@ def rerank(
 ) -> Array:
     """Re-ranked distances from features.
 
-    Features are taken as given: for torchreid's cosine distance normalise them (the scale of all
-    distances drops out).
+    Features are taken as given: for torchreid's cosine distance L2-normalise them. The scale of all
+    features drops out, so values of any magnitude are valid. Computed in float32, also inside an
+    autocast region.
 
     Args:
         query_features: floating point [Q, D]; half precision is computed in float32.
@@ -56,8 +58,10 @@ def rerank(
     features = as_features(query_features, gallery_features)
     _check(k1, k2, lambda_value, form, num_rows=sum(map(len, features)))
     num_bytes = _in_bytes(memory, features[0].device)
-    source = FeatureSource(*features, form, num_bytes)
-    result = _rerank(source, k1, k2, lambda_value, num_bytes)
+    with torch.autocast(features[0].device.type, enabled=False):
+        query, gallery = (part.float() for part in rescale(*features))
+        source = FeatureSource(query, gallery, form, num_bytes)
+        result = _rerank(source, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(query_features, np.ndarray) else result
 
 
@@ -89,8 +93,9 @@ def rerank_distances(
     matrices = as_distances(q_g, q_q, g_g)
     _check(k1, k2, lambda_value, form, num_rows=sum(matrices[0].shape))
     num_bytes = _in_bytes(memory, matrices[0].device)
-    source = MatrixSource(*matrices, form, num_bytes)
-    result = _rerank(source, k1, k2, lambda_value, num_bytes)
+    with torch.autocast(matrices[0].device.type, enabled=False):
+        source = MatrixSource(*rescale(*matrices), form, num_bytes)
+        result = _rerank(source, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(q_g, np.ndarray) else result
 
 
