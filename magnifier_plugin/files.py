@@ -2,6 +2,9 @@
 
 import io
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,6 +90,32 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         part.replace(path)
     except BaseException:  # Ctrl-C and a full disk leave nothing behind either
         part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Replaces a file as a whole: readers find the old content or the new, never a part of it.
+
+    Args:
+        path: the file to write; missing parent folders are made.
+    Yields:
+        A path next to `path` with the same suffix, where the caller writes the content. When the
+        block ends, that file is flushed to disk and renamed to `path`; on any exception, Ctrl-C
+        included, it is removed and `path` stays as it was.
+    Raises:
+        FileNotFoundError: the block has ended without writing the file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
         raise
 
 
