@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from magnifier_plugin.evaluation.cache import read_embeddings
 from magnifier_plugin.evaluation.features import load_features, load_ids
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -191,6 +192,17 @@ SAVED = {  # one file of each format, and what reads it
     ),
     "ids.csv": (load_ids, lambda file: file.write(b"pid,camid,name\n12,3,a.jpg\n-1,4,b.jpg\n")),
     "ids.npz": (load_ids, lambda file: np.savez(file, pid=np.arange(3), camid=np.arange(3))),
+    "cache.pt": (
+        read_embeddings,
+        lambda file: torch.save(
+            {
+                "features": torch.ones(2, 3),
+                "pids": torch.ones(2).long(),
+                "camids": torch.ones(2).long(),
+            },
+            file,
+        ),
+    ),
 }
 
 
