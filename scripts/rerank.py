@@ -23,7 +23,7 @@ from magnifier_plugin.evaluation.distances import METRICS, distance_matrix
 from magnifier_plugin.evaluation.features import Ids, load_features, load_ids
 from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evaluate_ranking
 from magnifier_plugin.evaluation.ranking_file import write_ranking
-from magnifier_plugin.evaluation.rerank import FORMS, SEARCHES, fit_neighbours, rerank
+from magnifier_plugin.evaluation.rerank import FORMS, fit_neighbours, rerank
 
 RANKS = (1, 5, 10, 20)
 
@@ -58,7 +58,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--k2", type=int, help="of local query expansion (default: 6, likewise)")
     add("--lambda", dest="lambda_value", type=float, default=0.3, help="weight of the distance")
     add("--form", choices=FORMS, default=FORMS[0], help="of the distance (default: %(default)s)")
-    add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")
     add("--memory", type=float, help="GiB to work in (default: 1/64 on a CPU, else 2)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     add("--cuhk03", action="store_true", help="the single-gallery-shot metric of CUHK03")
@@ -125,7 +124,6 @@ def evaluate_and_write(
         k2 if args.k2 is None else args.k2,
         args.lambda_value,
         form=args.form,
-        search=args.search,
         memory=args.memory,
     )
     seconds = time.perf_counter() - start

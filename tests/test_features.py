@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from magnifier_plugin.evaluation.cache import read_embeddings
 from magnifier_plugin.evaluation.features import load_features, load_ids
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
-class Evil:
-    """A pickle that would leave a file behind if somebody opened it."""
+class TraceWriter:
+    """A pickle that creates a file when it is opened without protection."""
 
     def __init__(self, trace):
         self.trace = trace
@@ -45,6 +46,7 @@ def save(path, content):
         ("f.pth", {"features": torch.from_numpy(FEATURES)}, ""),
         ("f.pt", {"q": torch.from_numpy(FEATURES), "epoch": 3}, ":q"),
         ("f:1.npy", FEATURES, ""),
+        ("f.npy", FEATURES.astype(">f8"), ""),
     ],
 )
 def test_loads_features(tmp_path, name, content, key):
@@ -59,11 +61,11 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, name, how):
     trace, path = tmp_path / "opened", tmp_path / name
     with path.open("wb") as file:
         if how == "pickle":
-            pickle.dump(Evil(trace), file)
+            pickle.dump(TraceWriter(trace), file)
         elif how == "numpy":
-            np.save(file, np.array([Evil(trace)]), allow_pickle=True)
+            np.save(file, np.array([TraceWriter(trace)]), allow_pickle=True)
         else:
-            torch.save(Evil(trace), file)
+            torch.save(TraceWriter(trace), file)
     with pytest.raises(ValueError, match="pickle"):
         load_features(path)
     assert not trace.exists()
@@ -76,9 +78,12 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, name, how):
         ("f.npz", {"a": FEATURES, "b": FEATURES}, "", "KEY; it has a, b"),
         ("f.npz", {"a": FEATURES, "b": FEATURES}, ":c", "KEY; it has a, b"),
         ("f.npy", FEATURES, ":a", "one array without a name, got the key 'a'"),
-        ("f.npy", np.array(["x"]), "", "expected an array of numbers, got <U1"),
-        ("f.pt", {"epoch": 3}, "", "expected an array of numbers, got int"),
-        ("f.pt", [FEATURES.tolist()], "", "expected an array of numbers, got list"),
+        ("f.npy", np.array(["x"]), "", "expected an array of numbers, found <U1"),
+        ("f.pt", {"epoch": 3}, "", "expected an array of numbers, found int"),
+        ("f.pt", [FEATURES.tolist()], "", "expected an array of numbers, found list"),
+        ("f.npy", FEATURES.astype(np.longdouble), "", "at most 64 bits, found .*astype"),
+        ("f.pt", torch.eye(3).to_sparse(), "", "expected a dense tensor .* torch.sparse_coo"),
+        ("f.pt", torch.empty(2, 3, device="meta"), "", "expected a dense tensor .* on meta"),
     ],
 )
 def test_bad_feature_files(tmp_path, name, content, key, message):
@@ -111,6 +116,8 @@ def test_missing_files(tmp_path):
             ["a.jpg", "b.jpg"],
         ),
         ("i.npz", {"pids": np.array([3, -1]), "camids": np.array([0, 1])}, None),
+        ("i.npz", {"pid": np.array([3.0, -1.0]), "cam": np.array([0, 1], np.uint8)}, None),
+        ("i.csv", "id,pid,camid,name\n7,3,0,0007\n8,-1,1,0008\n", ["0007", "0008"]),
     ],
 )
 def test_loads_ids(tmp_path, name, content, names):
@@ -133,12 +140,102 @@ def test_ids_may_be_names(tmp_path):
         ("i.csv", "3,0\n4,1\n", "expected pid, found only 3, 0"),
         ("i.csv", "pid,frame\n3,0\n", "expected camid, found only pid, frame"),
         ("i.csv", "pid,camid\n", "no rows"),
-        ("i.csv", "pid,camid\n3,0\n4\n", "row 2 after the header has 1 fields, not 2"),
+        (
+            "i.csv",
+            "pid,camid\n3,0\n4\n",
+            "row 2 after the header: expected 2 fields as in the header, found 1",
+        ),
         ("i.npz", {"pid": np.arange(2)}, "expected camid, found only pid"),
         ("i.npz", {"pid": np.arange(2), "camid": np.arange(3)}, r"different lengths: \[2, 3\]"),
+        ("i.csv", f"pid,camid\n3,0\n{10**19},1\n", r"pid: .* 64 bits, found 1000+ in row 1"),
+        ("i.csv", f"pid,camid\n3,{10**29}\n", r"camid: .* 64 bits, found 1000+ in row 0"),
+        ("i.csv", f"pid,camid,name\n3,0,{'x' * 5000}\n", "name: expected at most 4096 .* 5000"),
+        ("i.csv", f"pid,camid,name\n3,0,{'x' * 140_000}\n", "line 2: field larger than"),
+        ("i.npz", {"pid": np.array([1, 2**63], np.uint64), "camid": np.arange(2)}, "found 9223"),
+        ("i.npz", {"pid": np.array([1, np.nan]), "camid": np.arange(2)}, "found nan in row 1"),
+        ("i.npz", {"pid": np.array([0.5, 2]), "camid": np.arange(2)}, "pid: .* found 0.5 in row 0"),
+        ("i.npz", {"pid": np.zeros((2, 1), int), "camid": np.arange(2)}, r"found int64 \[2, 1\]"),
+        ("i.npz", {"pid": np.array(3), "camid": np.arange(1)}, r"pid: .* found int64 \[\]"),
+        ("i.npz", {"pid": np.zeros(2, complex), "camid": np.arange(2)}, "found complex128"),
     ],
 )
 def test_bad_id_files(tmp_path, name, content, message):
     path = save(tmp_path / name, content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         load_ids(path)
+    assert str(path) in str(raised.value)
+
+
+def test_an_npy_file_with_the_suffix_of_an_npz(tmp_path):
+    save(tmp_path / "i.npy", np.arange(3)).rename(tmp_path / "i.npz")
+    with pytest.raises(ValueError, match="expected arrays named pid and camid, found one"):
+        load_ids(tmp_path / "i.npz")
+
+
+def test_a_csv_file_in_latin_1_is_named(tmp_path):
+    path = tmp_path / "i.csv"
+    path.write_bytes("pid,camid,name\n3,0,café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"i.csv: expected comma-separated text in UTF-8.* 0xe9"):
+        load_ids(path)
+
+
+SAVED = {  # one file of each format, and what reads it
+    "array.npy": (load_features, lambda file: np.save(file, FEATURES)),
+    "stored.npz": (load_features, lambda file: np.savez(file, a=FEATURES)),
+    "deflated.npz": (load_features, lambda file: np.savez_compressed(file, a=FEATURES)),
+    "zip.pt": (load_features, lambda file: torch.save(torch.from_numpy(FEATURES), file)),
+    "legacy.pth": (
+        load_features,
+        lambda file: torch.save(
+            {"a": torch.from_numpy(FEATURES)}, file, _use_new_zipfile_serialization=False
+        ),
+    ),
+    "ids.csv": (load_ids, lambda file: file.write(b"pid,camid,name\n12,3,a.jpg\n-1,4,b.jpg\n")),
+    "ids.npz": (load_ids, lambda file: np.savez(file, pid=np.arange(3), camid=np.arange(3))),
+    "cache.pt": (
+        read_embeddings,
+        lambda file: torch.save(
+            {
+                "features": torch.ones(2, 3),
+                "pids": torch.ones(2).long(),
+                "camids": torch.ones(2).long(),
+            },
+            file,
+        ),
+    ),
+}
+
+
+def damaged(rng, content):
+    """The bytes, truncated, or with a few of them changed, removed or repeated."""
+    kind = rng.integers(5)
+    # Headers and directories are at both ends.
+    end = min(len(content), 300)
+    place = int(rng.choice([rng.integers(end), len(content) - 1 - rng.integers(end)]))
+    length = int(rng.integers(1, 12))
+    if kind == 0:
+        return content[:place]
+    if kind == 1:
+        return content[:place] + content[place + length :]
+    if kind == 2:
+        return content[:place] + content[place : place + length] * 2 + content[place + length :]
+    noise = rng.integers(0, 256, 1 if kind == 3 else length, dtype=np.uint8).tobytes()
+    return content[:place] + noise + content[place + len(noise) :]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SAVED)
+def test_damage_is_a_value_error_that_names_the_file(tmp_path, name):
+    load, write = SAVED[name]
+    path, errors = tmp_path / name, 0
+    with path.open("wb") as file:
+        write(file)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        path.write_bytes(damaged(rng, content))
+        try:
+            load(path)
+        except ValueError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            errors += 1
+    assert errors > 5

@@ -7,11 +7,9 @@ import torch
 import torchreid
 from embeddings import clustered, duplicated, one_thread  # noqa: F401
 
-from magnifier_plugin.evaluation import distances
-from magnifier_plugin.evaluation.checks import as_features
 from magnifier_plugin.evaluation.distances import distance_matrix
-from magnifier_plugin.evaluation.kreciprocal.rounded import bfloat16_pays
 from magnifier_plugin.evaluation.rerank import rerank, rerank_distances
+from magnifier_plugin.evaluation.scaling import l2_normalise
 
 ONE_ROW = 2**-30  # GiB, so little memory that every block is one row
 
@@ -44,16 +42,16 @@ def random_options(rng, num_rows):
 
 @pytest.mark.parametrize("hundred", range(5))
 def test_equals_torchreid_on_500_problems(hundred):
-    """Mixed sizes, also galleries smaller than k1; searched in either precision."""
+    """Mixed sizes, also galleries smaller than k1."""
     rng = np.random.default_rng(hundred)
-    for i in range(100):
+    for _ in range(100):
         num_queries, num_gallery = rng.integers(1, 15), rng.integers(2, 36)
         query, gallery = without_ties(rng, num_queries, num_gallery)
         options = random_options(rng, num_queries + num_gallery)
         given = matrices(query, gallery)
         expected = torchreid.utils.re_ranking(*given, **options)
         np.testing.assert_allclose(rerank_distances(*given, **options), expected, atol=1e-5)
-        got = rerank(query, gallery, **options, search=("float32", "bfloat16")[i % 2])
+        got = rerank(query, gallery, **options)
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -67,9 +65,7 @@ def test_duplicated_rows_equal_the_loop_with_a_stable_sort(seed, form):
     given = [naive.squared_distances(*pair) for pair in pairs]
     expected = naive.re_ranking(*given, **options)
     np.testing.assert_allclose(rerank_distances(*given, **options), expected, atol=1e-5)
-    for precision in ("float32", "bfloat16"):
-        got = rerank(query, gallery, **options, search=precision)
-        np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(rerank(query, gallery, **options), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["torchreid", "paper"])
@@ -104,11 +100,10 @@ def test_cosine_distances_equal_normalised_features():
     np.testing.assert_allclose(rerank(*normalised, k1=5, k2=3), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_memory_changes_nothing_but_the_blocks(precision):
+def test_memory_changes_nothing_but_the_blocks():
     rng = np.random.default_rng(3)
     query, gallery = duplicated(rng, 9, 30)
-    options = {"k1": 6, "k2": 3, "search": precision}
+    options = {"k1": 6, "k2": 3}
     expected = rerank(query, gallery, **options)
     np.testing.assert_allclose(
         rerank(query, gallery, **options, memory=ONE_ROW), expected, atol=1e-6
@@ -119,11 +114,10 @@ def test_memory_changes_nothing_but_the_blocks(precision):
 
 
 @pytest.mark.parametrize("form", ["torchreid", "paper"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e-30])
-def test_identical_rows_are_finite(precision, form, value):
+def test_identical_rows_are_finite(form, value):
     query, gallery = np.full((3, 5), value, np.float32), np.full((40, 5), value, np.float32)
-    got = rerank(query, gallery, form=form, search=precision)
+    got = rerank(query, gallery, form=form)
     assert np.isfinite(got).all()
     zeros = [np.zeros(shape, np.float32) for shape in ((3, 40), (3, 3), (40, 40))]
     expected = naive.re_ranking(*zeros, 20, 6, 0.3)
@@ -154,7 +148,7 @@ def test_returns_what_it_was_given():
 
 
 def features_with(value):
-    features = np.ones((8, 4), np.float32)
+    features = np.ones((8, 4))
     features[[1, 6], 2] = value
     return features
 
@@ -168,6 +162,12 @@ GOOD = np.eye(8, 4, dtype=np.float32)
         (features_with(np.nan), GOOD, {}, "query features: NaN or infinity in 2 of 8 rows: 1, 6"),
         (GOOD, features_with(np.inf), {}, "gallery features: NaN or infinity in 2 of 8 rows: 1, 6"),
         (np.full((8, 4), np.nan), GOOD, {}, "8 of 8 rows: 0, 1, 2, 3, 4 and 3 more"),
+        (
+            features_with(1e39),
+            GOOD,
+            {},
+            "query features: values beyond float32 .* in 2 of 8 rows: 1, 6",
+        ),
         (GOOD, GOOD[:, :3], {}, "query features have 4 dimensions, gallery features 3"),
         (GOOD[0], GOOD, {}, r"query features: expected two dimensions .* \[4\]"),
         (GOOD.astype(int), GOOD, {}, "query features: expected .* floating point, got torch.int64"),
@@ -192,16 +192,6 @@ def test_bad_input(query, gallery, options, message):
             rerank_distances(*matrices(query, gallery), **{"k1": 5} | options)
 
 
-def test_bad_search():
-    with pytest.raises(ValueError, match="search: expected one of .* got 'half'"):
-        rerank(GOOD, GOOD, k1=5, search="half")
-
-
-def test_features_on_two_devices():
-    with pytest.raises(ValueError, match="query features are on cpu, gallery features on meta"):
-        as_features(torch.ones(3, 2), torch.ones(3, 2, device="meta"))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -222,30 +212,39 @@ def test_bad_distances(change, message):
         rerank_distances(*given, k1=2, k2=2)
 
 
-needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_autocast_region_of_the_caller_changes_nothing(dtype):
+    features = clustered(np.random.default_rng(7), 6, 30)
+    query, gallery = (torch.from_numpy(part).to(dtype) for part in features)
+    given = [
+        distance_matrix(*pair) for pair in ((query, gallery), (query, query), (gallery, gallery))
+    ]
+
+    def results():
+        return (
+            distance_matrix(query, gallery, "euclidean"),
+            distance_matrix(query, gallery, "cosine"),
+            l2_normalise(query),
+            rerank(query, gallery, k1=5, k2=3),
+            rerank_distances(*given, k1=5, k2=3),
+        )
+
+    expected = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = results()
+    for value, reference in zip(got, expected, strict=True):
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, reference, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("by_onednn", [False, pytest.param(True, marks=needs_onednn)])
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_distance_matrix_equals_torchreid(metric, by_onednn, monkeypatch):
-    monkeypatch.setattr(distances, "_onednn_pays", lambda features: by_onednn)
-    monkeypatch.setattr(distances, "_BLOCK_BYTES", 80)  # two rows
-    query, gallery = torch.randn(5, 7), torch.randn(9, 7)
-    expected = torchreid.metrics.compute_distance_matrix(query, gallery, metric)
-    torch.testing.assert_close(distance_matrix(query, gallery, metric), expected)
-    half = distance_matrix(query.bfloat16(), gallery.bfloat16(), metric)
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(
-        half, distance_matrix(query.bfloat16().float(), gallery.bfloat16().float(), metric)
-    )
-
-
-@pytest.mark.parametrize(("amx", "dim"), [(True, 2048), (True, 64), (False, 2048)])
-def test_auto_searches_in_bfloat16_where_it_pays(amx, dim, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
-    assert bfloat16_pays(torch.zeros(1, dim)) == (amx and dim == 2048)
-
-
-def test_unknown_metric():
-    with pytest.raises(ValueError, match="metric: expected 'euclidean' or 'cosine', got 'l1'"):
-        distance_matrix(torch.ones(2, 2), torch.ones(2, 2), "l1")
+@pytest.mark.parametrize(
+    ("dtype", "exponent"),
+    [(np.float32, -120), (np.float32, 120), (np.float64, -1000), (np.float64, 1000)],
+)
+def test_the_magnitude_of_distances_does_not_change_the_reranking(dtype, exponent):
+    given = [
+        matrix.astype(dtype) for matrix in matrices(*duplicated(np.random.default_rng(9), 9, 30))
+    ]
+    expected = rerank_distances(*given, k1=6, k2=3)
+    scaled = (np.ldexp(matrix, exponent) for matrix in given)
+    np.testing.assert_array_equal(rerank_distances(*scaled, k1=6, k2=3), expected)

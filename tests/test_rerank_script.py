@@ -173,3 +173,12 @@ def test_script_wants_both_ids(files, missing):
     with pytest.raises(SystemExit) as stopped:
         main(arguments[:place] + arguments[place + 2 :])
     assert stopped.value.code == 2
+
+
+def test_an_interrupted_ranking_file_leaves_the_old_one(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("old")
+    ids = Ids(np.array([1]), np.array([0]), None), Ids(np.array([1]), np.array([0]), None)
+    with pytest.raises(IndexError):
+        write_ranking(path, torch.zeros(2, 1), *ids)  # two rows, ids of one
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]

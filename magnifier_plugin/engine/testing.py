@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from magnifier_plugin.data.inputs import declare_inputs, take_inputs
 from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.evaluation.cache import files_fingerprint
 from magnifier_plugin.evaluation.evaluator import EvaluationResult, Evaluator, Reranking
 from magnifier_plugin.evaluation.summary import summarise
 from magnifier_plugin.files import write_atomically
@@ -47,7 +48,9 @@ class TestOptions:
 
     def __post_init__(self) -> None:
         if self.cache and Path(self.cache).exists() and not Path(self.cache).is_dir():
-            raise ValueError(f"{self.cache}: expected a folder to keep embeddings in (test.cache)")
+            raise ValueError(
+                f"{self.cache}: expected a folder to keep embeddings in (test.cache), found a file"
+            )
 
 
 class Tester:
@@ -123,8 +126,8 @@ class Tester:
             self.embed,
             flip=options.flip,
             cache=options.cache if last else "",
-            # str(model) names the options that have no weight.
-            cache_key=f"{self.precision}; {self.datamanager.transform_te}; {self.model}",
+            cache_key=self._cache_key() if last and options.cache else "",
+            model=self.model,
             rerank=options.reranking if reranks else None,
         )
         self.results, self.pictures = {}, []
@@ -145,6 +148,17 @@ class Tester:
                 self.results[name]["reranked"] = summarise(result.reranked, ranks)
             self._draw(name, result, folder, visrank, visrank_topk, last)
         self._write_results(folder, epoch)
+
+    def _cache_key(self) -> str:
+        """What embeddings depend on besides weights, images and flipping."""
+        sets = [
+            loader.dataset
+            for pair in self.datamanager.test_loader.values()
+            for loader in pair.values()
+        ]
+        maps = [files for dataset in sets for files in getattr(dataset, "files", {}).values()]
+        paths = [path for files in maps for path in files.values() if path is not None]
+        return f"{self.precision}; {self.datamanager.transform_te}; {files_fingerprint(paths)}"
 
     def _write_results(self, folder: Path, epoch: int | None) -> None:
         content = {

@@ -4,22 +4,29 @@ import hashlib
 import json
 import logging
 import os
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from magnifier_plugin.evaluation.evaluator import Embeddings
+from magnifier_plugin.evaluation.array_files import as_dense_tensor, read_arrays
+from magnifier_plugin.evaluation.embeddings import Embeddings
+from magnifier_plugin.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
+FIELDS = ("features", "pids", "camids")  # of a file
+
 
 def model_fingerprint(model: nn.Module) -> str:
-    """A digest of every weight: what a checkpoint holds, whatever its file is called."""
-    digest = hashlib.blake2b(digest_size=16)
+    """A digest of the printed structure and of every weight and buffer of a model.
+
+    Options that show in neither (a threshold, say) are for the caller to add.
+    """
+    digest = hashlib.blake2b(str(model).encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         # The bytes, also of bf16, which numpy does not know.
@@ -27,11 +34,24 @@ def model_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def files_fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """A digest of the paths, sizes and modification times of files, in their order.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        state = os.stat(path)  # noqa: PTH116  three times as fast as Path's, for 100,000 images
+        digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 class FeatureCache:
-    """A folder of embeddings, one file for a model, a list of images and a way to embed.
+    """A folder of embeddings: one file per model, list of images and way to embed.
 
     Args:
-        folder: made on the first writing.
+        folder: made when the first file is written.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -40,44 +60,62 @@ class FeatureCache:
     def path(
         self, model: str, images: Sequence[tuple[str, int, int, int]], settings: Mapping[str, Any]
     ) -> Path:
-        """Where the embeddings of a list lie.
+        """The file for the embeddings of a list of images.
 
         Args:
             model: of `model_fingerprint`.
-            images: torchreid's list; an image that changes its size or time is another image.
-            settings: what else the embeddings depend on: image size, flip, precision.
+            images: torchreid's list (path, pid, camera, data set); an image that changes its size
+                or modification time is another image.
+            settings: what else the embeddings depend on: image size, flip, precision; plain values.
+        Raises:
+            FileNotFoundError: an image is missing.
         """
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps([model, settings], sort_keys=True).encode())
-        for path, pid, camera, _ in images:
-            state = os.stat(path)  # noqa: PTH116  thrice as quick as Path's, for 100,000 images
-            digest.update(f"{path} {pid} {camera} {state.st_size} {state.st_mtime_ns}\n".encode())
-        return self.folder / f"{digest.hexdigest()}.pt"
+        files = files_fingerprint(image[0] for image in images)
+        ids = [list(image[1:3]) for image in images]
+        key = json.dumps([model, settings, files, ids], sort_keys=True, default=int)
+        return self.folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.pt"
 
     def read(self, path: Path) -> Embeddings | None:
-        """The embeddings of a file, None if there is no such file or it is damaged."""
+        """The embeddings of a file, on the CPU; None if there is no such file.
+
+        None also for a damaged file, which is logged as a warning.
+        """
         if not path.is_file():
             return None
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            ids = [content[name].numpy() for name in ("pids", "camids")]
-            return Embeddings(content["features"], *ids)
-        except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            reason = str(error).partition("\n")[0]
-            logger.warning("%s is damaged (%s), its features are extracted again", path, reason)
+            return read_embeddings(path)
+        except ValueError as error:
+            logger.warning("%s is damaged, its features are extracted again: %s", path, error)
             return None
 
     def write(self, path: Path, embeddings: Embeddings) -> None:
-        """Write beside, then rename."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}")
+        """Writes the embeddings atomically."""
         content = {
             "features": embeddings.features.cpu(),
-            "pids": torch.from_numpy(embeddings.pids),
-            "camids": torch.from_numpy(embeddings.camids),
+            "pids": torch.from_numpy(embeddings.pids.astype(np.int64)),
+            "camids": torch.from_numpy(embeddings.camids.astype(np.int64)),
         }
-        try:
-            torch.save(content, beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with write_atomically(path) as part, part.open("wb") as file:
+            torch.save(content, file)  # given a path, it would store the temporary file's name
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """The embeddings of a file of `FeatureCache`; no code in it is run.
+
+    Raises:
+        OSError: the file is missing or cannot be opened.
+        ValueError: it is damaged, or does not hold the `FIELDS` of N images.
+    """
+    content = read_arrays(path)
+    found = content if isinstance(content, dict) else {}
+    features, pids, camids = (
+        as_dense_tensor(f"{path}: {name}", found.get(name)) for name in FIELDS
+    )
+    shapes = features.shape[:1] == pids.shape == camids.shape and features.ndim == 2
+    types = features.dtype, pids.dtype, camids.dtype
+    if not shapes or types != (torch.float32, torch.int64, torch.int64):
+        raise ValueError(
+            f"{path}: expected features float32 [N, D], pids and camids int64 [N], found "
+            f"{', '.join(f'{t.dtype} {list(t.shape)}' for t in (features, pids, camids))}"
+        )
+    return Embeddings(features, pids.numpy(), camids.numpy())

@@ -1,10 +1,10 @@
-"""What features must be before anybody computes with them."""
+"""Feature and distance validation."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_NAMED = 5  # bad rows that an error names
+_MAX_ROWS_NAMED = 5  # of the bad rows, in an error
 
 
 def as_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
@@ -15,7 +15,7 @@ def as_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tup
         gallery: floating point [G, D], on the same device.
     Raises:
         ValueError: not two dimensions, not floating point, empty, D or the device differs, or a
-            value is NaN or infinite; the message names the rows.
+            value is NaN, infinite or beyond float32; the message names the rows.
     """
     query, gallery = torch.as_tensor(query), torch.as_tensor(gallery)
     if query.device != gallery.device:
@@ -54,11 +54,11 @@ def as_distances(
 
 
 def _as_finite(name: str, values: Tensor | np.ndarray, keep_float64: bool = False) -> Tensor:
-    values = torch.as_tensor(values)
-    if values.ndim != 2 or not values.is_floating_point():
+    values = given = torch.as_tensor(values)
+    if values.ndim != 2 or not values.is_floating_point() or values.layout != torch.strided:
         raise ValueError(
-            f"{name}: expected two dimensions of floating point, got {values.dtype} "
-            f"{list(values.shape)}"
+            f"{name}: expected two dimensions of dense floating point, got {values.dtype} "
+            f"{list(values.shape)}, {values.layout}"
         )
     if values.numel() == 0:
         raise ValueError(f"{name}: empty, got {list(values.shape)}")
@@ -68,9 +68,11 @@ def _as_finite(name: str, values: Tensor | np.ndarray, keep_float64: bool = Fals
     suspects = (~values.sum(dim=1).isfinite()).nonzero().flatten()
     bad = suspects[~values[suspects].isfinite().all(dim=1)].tolist()
     if bad:
-        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        more = f" and {len(bad) - _MAX_ROWS_NAMED} more" if len(bad) > _MAX_ROWS_NAMED else ""
+        beyond = bool(given[bad].isfinite().all())
+        found = "values beyond float32 (3.4e38)" if beyond else "NaN or infinity"
         raise ValueError(
-            f"{name}: NaN or infinity in {len(bad)} of {len(values)} rows: "
-            f"{', '.join(map(str, bad[:_NAMED]))}{more}"
+            f"{name}: {found} in {len(bad)} of {len(values)} rows: "
+            f"{', '.join(map(str, bad[:_MAX_ROWS_NAMED]))}{more}"
         )
     return values

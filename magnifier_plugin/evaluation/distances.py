@@ -5,15 +5,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magnifier_plugin.evaluation.checks import as_features
+from magnifier_plugin.evaluation.scaling import l2_normalise
 
 METRICS = ("euclidean", "cosine")
 _NORM_ROWS = 256  # rows of features whose squares stay in the cache
 _BLOCK_BYTES = 2**24  # of distances that are computed at a time
+_MAX_DISTANCE = torch.finfo(torch.float32).max
 
 
 @torch.no_grad()
 def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
-    """All distances between two sets of embeddings.
+    """All distances between two sets of embeddings, in float32 also inside an autocast region.
 
     Args:
         query: floating point [Q, D]; half precision is computed in float32.
@@ -21,16 +23,22 @@ def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -
         metric: "euclidean" is the *squared* Euclidean distance, "cosine" is 1 - cosine; both names
             as in torchreid.
     Returns:
-        float32 [Q, G]; rounding can leave a distance slightly below 0.
+        float32 [Q, G]; rounding can leave a distance slightly below 0. Euclidean distances of
+        features below 1e-19 round to 0.
     Raises:
-        ValueError: the features fail `as_features`, or the metric is unknown.
+        ValueError: the features fail `as_features`, the metric is unknown, or the features are so
+            large (norms from 1e19) that a squared Euclidean distance exceeds float32.
     """
     query, gallery = as_features(query, gallery)
-    if metric == "euclidean":
-        return _in_blocks(query, gallery, square_norms(query), square_norms(gallery))
-    if metric == "cosine":  # of vectors of length 1 it is half the squared Euclidean distance
-        ones = query.new_ones(len(query)), query.new_ones(len(gallery))
-        return _in_blocks(F.normalize(query), F.normalize(gallery), *ones).div_(2)
+    with torch.autocast(query.device.type, enabled=False):
+        if metric == "euclidean":
+            norms = square_norms(query), square_norms(gallery)
+            if float(norms[0].amax()) ** 0.5 + float(norms[1].amax()) ** 0.5 >= _MAX_DISTANCE**0.5:
+                raise _beyond_float32(query, gallery)
+            return _in_blocks(query, gallery, *norms)
+        if metric == "cosine":  # of vectors of norm 1 it is half the squared Euclidean distance
+            ones = query.new_ones(len(query)), query.new_ones(len(gallery))
+            return _in_blocks(l2_normalise(query), l2_normalise(gallery), *ones).div_(2)
     raise ValueError(f"metric: expected {' or '.join(map(repr, METRICS))}, got {metric!r}")
 
 
@@ -57,6 +65,16 @@ def squared_distances(
     if not _onednn_pays(rows):
         return distances.addmm_(rows, others.T, alpha=-2)
     return distances.sub_(F.linear(rows.to_mkldnn(), others).to_dense(), alpha=2)
+
+
+def _beyond_float32(query: Tensor, gallery: Tensor) -> ValueError:
+    norms = (float(part.double().norm(dim=1).amax()) for part in (query, gallery))
+    return ValueError(
+        f"features: expected norms of query and gallery below {_MAX_DISTANCE**0.5 / 2:.2g}, since "
+        f"squared Euclidean distances above {_MAX_DISTANCE:.2g} exceed float32; found norms up to "
+        f"{next(norms):.2g} and {next(norms):.2g}; scale or L2-normalise the features, or use the "
+        "metric 'cosine'"
+    )
 
 
 def _in_blocks(query: Tensor, gallery: Tensor, *norms: Tensor) -> Tensor:

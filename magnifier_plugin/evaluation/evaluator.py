@@ -1,70 +1,212 @@
-"""From images to numbers: embeddings, distances, re-ranking, CMC and mAP."""
+"""Evaluation of one target: from two loaders to embeddings, distances and metrics."""
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from magnifier_plugin.evaluation.cache import FeatureCache, model_fingerprint
+from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.embeddings import (
+    Batch,
+    Embed,
+    Embeddings,
+    extract_embeddings,
+    mirrored_batch,
+    normalise,
+)
+from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evaluate_ranking
+from magnifier_plugin.evaluation.rerank import FORMS, fit_neighbours, rerank
+from magnifier_plugin.evaluation.scaling import l2_normalise
+from magnifier_plugin.evaluation.summary import describe
+
+RANKS = (1, 5, 10, 20)  # torchreid's, in the log
+_LEAST_MAX_RANK = 50  # length of the CMC at least
+logger = logging.getLogger(__name__)
 
 
-class Embeddings(NamedTuple):
-    """What a loader's images became, in its order."""
+@dataclass(frozen=True)
+class Reranking:
+    """Settings of k-reciprocal re-ranking (`test.rerank_*`).
 
-    features: Tensor
-    """float32 [N, D], where the model left them."""
-    pids: np.ndarray
-    """int [N]."""
-    camids: np.ndarray
-    """int [N]."""
-
-
-def extract(
-    embed: Callable[[Tensor], Tensor],
-    batches: Iterable,
-    parse: Callable[[dict], Sequence[Tensor]],
-    description: str = "",
-) -> tuple[Embeddings, float]:
-    """Embed every image of a loader.
-
-    Args:
-        embed: images [B, 3, H, W] → raw embeddings [B, D].
-        batches: of a data loader.
-        parse: a batch → images, pids, camids.
-        description: of the progress bar, which shows on a terminal only.
-    Returns:
-        The embeddings, and the mean seconds a batch without the loading.
+    Raises:
+        ValueError: a value is out of its range.
     """
-    features, pids, camids, seconds = [], [], [], []
-    for batch in tqdm(batches, desc=description, disable=None, leave=False):
-        images, batch_pids, batch_camids = parse(batch)
-        start = time.perf_counter()
-        features.append(embed(images).float())
-        seconds.append(time.perf_counter() - start)
-        pids.append(np.asarray(batch_pids))
-        camids.append(np.asarray(batch_camids))
-    result = Embeddings(torch.cat(features), np.concatenate(pids), np.concatenate(camids))
-    return result, sum(seconds) / len(seconds)
 
-
-def normalise(embeddings: Embeddings) -> Embeddings:
-    """Bring every embedding to length 1."""
-    return embeddings._replace(features=F.normalize(embeddings.features, dim=1))
-
-
-class Reranking(NamedTuple):
     k1: int = 20
+    """Size of the reciprocal neighbourhoods, from 1; fewer where there are fewer images."""
     k2: int = 6
+    """Rows that local query expansion averages, from 1; likewise."""
     lambda_value: float = 0.3
-    form: str = "torchreid"
+    """Weight of the original distance, in [0, 1]."""
+    form: str = FORMS[0]
+    """Original distance, "torchreid" or "paper", as in `rerank`."""
+
+    def __post_init__(self) -> None:
+        sizes = self.k1, self.k2
+        whole = all(isinstance(size, int) and size >= 1 for size in sizes)
+        if not whole or not 0 <= self.lambda_value <= 1:
+            raise ValueError(
+                "re-ranking: expected k1 and k2 whole numbers from 1 and lambda in 0..1, got "
+                f"test.rerank_k1 {self.k1}, test.rerank_k2 {self.k2}, "
+                f"test.rerank_lambda {self.lambda_value}"
+            )
+        if self.form not in FORMS:
+            raise ValueError(f"re-ranking: expected form to be one of {FORMS}, got {self.form!r}")
 
 
 class EvaluationResult(NamedTuple):
-    ranking: object
+    """The result of testing one target; per-query values are in the order of the query loader."""
+
+    ranking: Ranking
+    """Metrics of the plain distances, with the average precision of each query."""
+    reranked: Ranking | None
+    """Metrics of the re-ranked distances; None without re-ranking."""
+    distmat: Tensor
+    """float32 [Q, G]: the re-ranked distances, without re-ranking the plain ones."""
+    query: Embeddings
+    """Embeddings of the queries, normalised if that was asked for."""
+    gallery: Embeddings
+    """Embeddings of the gallery, likewise."""
 
 
+@dataclass(frozen=True)
 class Evaluator:
-    pass
+    """Turns a query loader and a gallery loader into an `EvaluationResult`.
+
+    Frozen: `dataclasses.replace(evaluator, rerank=None, cache="")` gives one with other settings.
+
+    Raises:
+        ValueError: `cache` is no folder, or is given without `model`.
+    """
+
+    embed: Embed
+    """Batch dict (`img`, `pid`, `camid`, `impath`, and what else the data set yields) → raw
+    embeddings, floating point [B, D]. Called without gradients; the caller sets evaluation mode."""
+    _: KW_ONLY
+    flip: bool = False
+    """Average the embeddings of a batch and of its `mirrored_batch`."""
+    cache: str | Path = ""
+    """Folder to keep embeddings in; "" keeps none."""
+    cache_key: str = ""
+    """All that the embeddings depend on besides `flip`, the images and the structure, weights and
+    buffers of `model`: precision, transform, options of the model without weights, further files
+    (see `cache.files_fingerprint`)."""
+    model: nn.Module | None = None
+    """The unwrapped model that `embed` calls, whose weights identify kept embeddings and whose
+    device they are moved to; needed with `cache` only."""
+    rerank: Reranking | None = None
+    """Settings of re-ranking; None leaves it out."""
+
+    def __post_init__(self) -> None:
+        if self.cache and Path(self.cache).exists() and not Path(self.cache).is_dir():
+            raise ValueError(
+                f"{self.cache}: expected a folder to keep embeddings in (test.cache), found a file"
+            )
+        if self.cache and self.model is None:
+            raise ValueError(
+                f"cache {self.cache}: expected the model that `embed` calls, got None; without its "
+                "weights, embeddings of another checkpoint would be returned"
+            )
+
+    def embed_batch(self, batch: Batch) -> Tensor:
+        """Embeddings [B, D] of a batch; with `flip` the mean with those of its mirror images."""
+        if not self.flip:
+            return self.embed(batch)
+        return (self.embed(batch).float() + self.embed(mirrored_batch(batch)).float()) / 2
+
+    def evaluate(
+        self,
+        query_loader: DataLoader,
+        gallery_loader: DataLoader,
+        *,
+        metric: str = "euclidean",
+        normalize: bool = False,
+        ranks: Sequence[int] = RANKS,
+        cuhk03: bool = False,
+    ) -> EvaluationResult:
+        """Metrics of one target, logged as soon as they are known.
+
+        Args:
+            query_loader, gallery_loader: yield batch dicts in the order of their lists. Embeddings
+                are kept only where `loader.dataset.data` is torchreid's list.
+            metric: of the distances, "euclidean" (squared) or "cosine".
+            normalize: L2-normalise the embeddings first (`test.normalize_feature`).
+            ranks: of the CMC in the log, from 1; the CMC has at least 50 values.
+            cuhk03: the single-gallery-shot metric of CUHK03's classic split.
+        Raises:
+            ValueError: a loader is empty, an embedding is not finite, the metric is unknown, or no
+                query has a match.
+        """
+        query = self._extract("query", query_loader, normalize)
+        gallery = self._extract("gallery", gallery_loader, normalize)
+        compute = evaluate_cuhk03 if cuhk03 else evaluate_ranking
+        ids = query.pids, gallery.pids, query.camids, gallery.camids
+        max_rank = max(_LEAST_MAX_RANK, *ranks)
+        distmat = distance_matrix(query.features, gallery.features, metric)
+        ranking = compute(distmat, *ids, max_rank=max_rank)
+        logger.info(describe("Results", ranking, ranks))
+        reranked = None
+        if self.rerank is not None:
+            del distmat  # of a large gallery the two matrices would not fit in memory together
+            distmat = reranked_distances(query.features, gallery.features, metric, self.rerank)
+            reranked = compute(distmat, *ids, max_rank=max_rank)
+            logger.info(describe("Results with re-ranking", reranked, ranks))
+        return EvaluationResult(ranking, reranked, distmat, query, gallery)
+
+    def _extract(self, part: str, loader: DataLoader, normalize: bool) -> Embeddings:
+        """The embeddings of a loader's images, from the cache if it has them."""
+        kept = FeatureCache(self.cache)
+        path = self._cache_path(kept, part, loader) if self.cache else None
+        embeddings = kept.read(path) if path else None
+        if embeddings is None:
+            logger.info("Extracting features from %s set ...", part)
+            embeddings, seconds = extract_embeddings(self.embed_batch, loader, part)
+            count, width = embeddings.features.shape
+            logger.info("Done, obtained %d-by-%d matrix, %.4f s/batch", count, width, seconds)
+            if path:
+                kept.write(path, embeddings)
+        else:
+            logger.info("Features of %s set from %s", part, path)
+            device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+            embeddings = embeddings._replace(features=embeddings.features.to(device))
+        return normalise(embeddings) if normalize else embeddings
+
+    def _cache_path(self, kept: FeatureCache, part: str, loader: DataLoader) -> Path | None:
+        images = getattr(getattr(loader, "dataset", None), "data", None)
+        if images is None:
+            logger.warning(
+                "Features of %s set are not kept in %s: its data set has no list of images `data`",
+                part,
+                self.cache,
+            )
+            return None
+        settings = {"flip": self.flip, "key": self.cache_key}
+        return kept.path(model_fingerprint(self.model), images, settings)
+
+
+def reranked_distances(query: Tensor, gallery: Tensor, metric: str, settings: Reranking) -> Tensor:
+    """Re-ranked distances of features under a metric; k1 and k2 are fitted to few images.
+
+    Args:
+        query: float32 [Q, D].
+        gallery: float32 [G, D], on the same device.
+        metric: "euclidean" or "cosine", of the distances that are re-ranked.
+        settings: of the re-ranking.
+    Returns:
+        float32 [Q, G].
+    """
+    # Of vectors of norm 1 the squared Euclidean distance is twice the cosine distance, and
+    # re-ranking does not depend on a factor.
+    if metric == "cosine":
+        query, gallery = l2_normalise(query), l2_normalise(gallery)
+    num_images = len(query) + len(gallery)
+    k1, k2 = fit_neighbours(num_images, settings.k1, settings.k2)
+    if k1 < settings.k1:
+        logger.info("Re-ranking with k1 %d: there are %d images in all", k1, num_images)
+    return rerank(query, gallery, k1, k2, settings.lambda_value, form=settings.form)

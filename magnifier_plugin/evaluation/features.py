@@ -1,45 +1,49 @@
-"""Features and ids from files, as any toolbox writes them; nothing in a file is ever run."""
+"""Features and ids from the files of any toolbox."""
 
 import csv
 import os
-import pickle
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-NUMPY_SUFFIXES = (".npy", ".npz")
-TORCH_SUFFIXES = (".pt", ".pth")
+from magnifier_plugin.evaluation.array_files import (
+    NUMPY_SUFFIXES,
+    TORCH_SUFFIXES,
+    as_dense_tensor,
+    listed,
+    read_arrays,
+)
+
 ID_SUFFIXES = (".csv", ".npz")
-# What a column of a CSV, or an array of an npz, may be called.
+# Accepted names of a CSV column or an array, in any case; the first that exists is taken.
 _PID = ("pid", "pids", "id", "ids", "label", "labels")
 _CAMID = ("camid", "camids", "cam", "cams", "camera", "cameras")
 _NAME = ("name", "names", "path", "paths", "impath", "image", "file")
+_INT64 = np.iinfo(np.int64)
+_MAX_TEXT = 4096  # characters of an id or a name
 
 
 class Ids(NamedTuple):
-    """Who is on each image, and which camera saw them.
-
-    pids, camids: integers or strings [N].
-    names: strings [N]; None where the file has none.
-    """
+    """Identity and camera of each image."""
 
     pids: np.ndarray
+    """int64 or strings [N]."""
     camids: np.ndarray
+    """int64 or strings [N]."""
     names: np.ndarray | None
+    """Strings [N]; None where the file has none."""
 
 
 def load_features(source: str | os.PathLike[str]) -> Tensor:
-    """Features from a `.npy`, `.npz`, `.pt` or `.pth` file.
+    """Features from a `.npy`, `.npz`, `.pt` or `.pth` file; no code in the file is run.
 
     Args:
         source: FILE, or FILE:KEY for one of several arrays in an npz or in a saved dict.
     Returns:
-        What the file holds, on the CPU; shape and values are for `checks.as_features` to judge.
+        The array, on the CPU; its shape and values are checked by `checks.as_features`.
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is of another kind, a pickle, or damaged, or KEY is missing or wrong;
@@ -47,26 +51,22 @@ def load_features(source: str | os.PathLike[str]) -> Tensor:
     """
     path, key = _split(os.fspath(source))
     _require(path, NUMPY_SUFFIXES + TORCH_SUFFIXES)
-    content = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_numpy(path)
+    content = read_arrays(path)
     if isinstance(content, Mapping):
         if key is None and len(content) == 1:
             key = next(iter(content))
         if key not in content:
-            names = ", ".join(map(str, content))
-            raise ValueError(f"{path}: give one of its arrays as {path}:KEY; it has {names}")
+            raise ValueError(
+                f"{path}: expected one of its arrays as {path}:KEY; it has {listed(content)}"
+            )
         content = content[key]
     elif key is not None:
-        raise ValueError(f"{path}: one array without a name, got the key {key!r}")
-    if isinstance(content, np.ndarray) and content.dtype.kind in "fiub":
-        content = torch.from_numpy(content)
-    if not isinstance(content, Tensor):
-        kind = getattr(content, "dtype", type(content).__name__)
-        raise ValueError(f"{path}: expected an array of numbers, got {kind}")
-    return content
+        raise ValueError(f"{path}: expected one array without a name, got the key {key!r}")
+    return as_dense_tensor(path, content)
 
 
 def load_ids(path: str | os.PathLike[str]) -> Ids:
-    """Ids from a CSV file with a header, or from an npz file.
+    """Ids from a CSV file (UTF-8) with a header, or from an npz file; no code in it is run.
 
     Columns, or arrays, are called pid and camid, and name if there is one (or the like: pids,
     camera, path, …), in any order. Others are ignored.
@@ -74,24 +74,31 @@ def load_ids(path: str | os.PathLike[str]) -> Ids:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is of another kind, a pickle, or damaged, pid or camid is missing, a
-            row is too short, or there are no rows.
+            row is too short, there are no rows, or an id is neither text nor an integer of 64 bits.
     """
     path = Path(path)
     _require(path, ID_SUFFIXES)
-    columns = _read_csv(path) if path.suffix == ".csv" else _read_numpy(path)
-    found = []
-    for names in (_PID, _CAMID, _NAME):
-        column = next((columns[name] for name in columns if name.lower() in names), None)
-        if column is None and names is not _NAME:
-            raise ValueError(f"{path}: expected {names[0]}, found only {', '.join(columns)}")
-        found.append(column)
-    ids = Ids(*found)
-    if len(ids.pids) == 0:
-        raise ValueError(f"{path}: no rows")
-    lengths = [len(column) for column in found if column is not None]
+    columns = _read_csv(path) if path.suffix == ".csv" else read_arrays(path)
+    if not isinstance(columns, Mapping):
+        raise ValueError(f"{path}: expected arrays named pid and camid, found one without a name")
+    by_name = {str(name).lower(): column for name, column in reversed(columns.items())}
+    found = {
+        names[0]: next((by_name[name] for name in names if name in by_name), None)
+        for names in (_PID, _CAMID, _NAME)
+    }
+    for name in ("pid", "camid"):
+        if found[name] is None:
+            raise ValueError(f"{path}: expected {name}, found only {listed(columns)}")
+    pids, camids = (_as_ids(path, name, found[name]) for name in ("pid", "camid"))
+    names = None if found["name"] is None else _as_array(path, "name", found["name"], "Uiu")
+    if len(pids) == 0:
+        raise ValueError(f"{path}: expected at least one row below the header, found no rows")
+    lengths = [len(column) for column in (pids, camids, names) if column is not None]
     if len(set(lengths)) > 1:
-        raise ValueError(f"{path}: its arrays have different lengths: {lengths}")
-    return ids
+        raise ValueError(
+            f"{path}: expected arrays of one length, found different lengths: {lengths}"
+        )
+    return Ids(pids, camids, None if names is None else names.astype(str))
 
 
 def _split(source: str) -> tuple[Path, str | None]:
@@ -101,39 +108,73 @@ def _split(source: str) -> tuple[Path, str | None]:
     return Path(source), None
 
 
-def _read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    try:
-        content = np.load(path, allow_pickle=False)
-        return dict(content) if isinstance(content, Mapping) else content
-    except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_csv(path: Path) -> dict[str, np.ndarray]:
+def _read_csv(path: Path) -> dict[str, tuple[str, ...]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+        reader = csv.reader(file)
+        try:
+            header, *rows = [row for row in reader if row] or [[]]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{path}: expected comma-separated text in UTF-8, found at or after line "
+                f"{reader.line_num}: {error}; save it again as CSV in UTF-8"
+            ) from error
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise ValueError(
-                f"{path}: row {number} after the header has {len(row)} fields, not {len(header)}"
+                f"{path}: row {number} after the header: expected {len(header)} fields as in the "
+                f"header, found {len(row)}"
             )
     columns = zip(*rows, strict=True) if rows else [()] * len(header)
-    pairs = zip(header, columns, strict=True)
-    return {name.strip(): _numbers_or_strings(column) for name, column in pairs}
+    return {name.strip(): tuple(column) for name, column in zip(header, columns, strict=True)}
 
 
-def _numbers_or_strings(column: Sequence[str]) -> np.ndarray:
+def _as_ids(path: Path, name: str, column: Any) -> np.ndarray:
+    """Int64 where all values are integers, else strings."""
+    column = _as_array(path, name, column, "iufU")
+    if column.dtype.kind == "U":
+        return _integers_or_strings(path, name, column)
+    # Other software stores integers as floating point too; above 2^53 they are not exact.
+    limit = 2**53 if column.dtype.kind == "f" else _INT64.max
+    wrong = ~((column >= -limit) & (column <= limit))  # also where NaN
+    if column.dtype.kind == "f":
+        wrong |= column != np.round(column)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{path}: {name}: expected integers of 64 bits or text, found {column[row]} in row "
+            f"{row} (from 0)"
+        )
+    return column.astype(np.int64)
+
+
+def _integers_or_strings(path: Path, name: str, column: np.ndarray) -> np.ndarray:
     try:
-        return np.array(column, dtype=np.int64)
+        integers = [int(text) for text in column.tolist()]
     except ValueError:
-        return np.array(column)
+        return column
+    for row, value in enumerate(integers):
+        if not _INT64.min <= value <= _INT64.max:
+            raise ValueError(
+                f"{path}: {name}: expected integers of 64 bits, found {column[row]} in row {row} "
+                "(from 0); write all ids of query and gallery as text, such as id123"
+            )
+    return np.array(integers, dtype=np.int64)
+
+
+def _as_array(path: Path, name: str, column: Any, kinds: str) -> np.ndarray:
+    """A column as an array [N] whose dtype is of one of the kinds."""
+    if isinstance(column, tuple):
+        longest = max(map(len, column), default=0)
+        if longest > _MAX_TEXT:  # numpy would give every row the length of the longest
+            raise ValueError(
+                f"{path}: {name}: expected at most {_MAX_TEXT} characters, found {longest}"
+            )
+        column = np.array(column, dtype=str)
+    if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in kinds:
+        found = getattr(column, "dtype", type(column).__name__)
+        shape = list(getattr(column, "shape", []))
+        raise ValueError(f"{path}: {name}: expected integers or text [N], found {found} {shape}")
+    return column
 
 
 def _require(path: Path, suffixes: tuple[str, ...]) -> None:
@@ -141,11 +182,3 @@ def _require(path: Path, suffixes: tuple[str, ...]) -> None:
         raise ValueError(f"{path}: expected a file that ends in {', '.join(suffixes)}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = str(error).partition("\n")[0]
-    return ValueError(
-        f"{path}: expected plain numbers; a pickle of anything else is not opened, since opening "
-        f"it would run what it contains. Write it with numpy.save or torch.save(tensor) ({reason})"
-    )

@@ -15,33 +15,37 @@ Array = np.ndarray | Tensor
 
 
 class Ranking(NamedTuple):
-    """One evaluation's numbers; every mean runs over the `num_valid` queries that have a match.
-
-    cmc: float64 [max_rank]; cmc[r - 1] is the share of queries with a match among the first r.
-    mAP: mean average precision, in [0, 1].
-    mINP: mean inverse negative penalty (Ye et al., 2021), in [0, 1].
-    num_valid: queries with a match.
-    num_absent: queries left out because the gallery lacks their identity.
-    num_same_camera: queries left out because the gallery has their identity in their own camera
-        only.
-    """
+    """Metrics of one evaluation; means are over the `num_valid` queries that have a match."""
 
     cmc: np.ndarray
+    """float64 [max_rank]; cmc[r - 1] is the share of queries with a match among the first r."""
     mAP: float
+    """Mean average precision, in [0, 1]."""
     mINP: float
+    """Mean inverse negative penalty (Ye et al., 2021), in [0, 1]."""
     num_valid: int
+    """Queries with a match."""
     num_absent: int
+    """Queries left out because the gallery lacks their identity."""
     num_same_camera: int
+    """Queries left out because the gallery has their identity in their own camera only."""
+    average_precision: np.ndarray
+    """float64 [Q], in [0, 1]; NaN for a query without a match."""
 
 
-class _Problem(NamedTuple):
-    """Checked arguments; an id has become a code 0, 1, …, the same in query and gallery."""
+class _Arguments(NamedTuple):
+    """Validated arguments; ids are replaced by codes 0, 1, …, the same in query and gallery."""
 
-    distmat: Tensor  # float32 or float64 [Q, G]
+    distmat: Tensor
+    """float32 or float64 [Q, G]."""
     q_pids: np.ndarray
+    """int64 [Q]."""
     g_pids: np.ndarray
+    """int64 [G]."""
     q_camids: np.ndarray
+    """int64 [Q]."""
     g_camids: np.ndarray
+    """int64 [G]."""
 
 
 def evaluate_ranking(
@@ -68,8 +72,8 @@ def evaluate_ranking(
         ValueError: shapes disagree, query or gallery is empty, a distance is NaN, max_rank < 1, or
             no query has a match.
     """
-    problem = _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
-    return _summarise(problem, find_matches(*problem), max_rank, q_pids)
+    arguments = _validate(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
+    return _summarise(arguments, find_matches(*arguments), max_rank, q_pids)
 
 
 def evaluate_cuhk03(
@@ -96,18 +100,18 @@ def evaluate_cuhk03(
     """
     if repeats < 1:
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
-    problem = _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
-    matches = find_matches(*problem)
-    ranking = _summarise(problem, matches, max_rank, q_pids)
+    arguments = _validate(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
+    matches = find_matches(*arguments)
+    ranking = _summarise(arguments, matches, max_rank, q_pids)
     generator = np.random.default_rng(seed)
     ranks = [
-        draw_single_shots(problem.distmat, problem.g_pids, matches, generator)
+        draw_single_shots(arguments.distmat, arguments.g_pids, matches, generator)
         for _ in range(repeats)
     ]
     return ranking._replace(cmc=_cmc(np.concatenate(ranks), max_rank))
 
 
-def _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int) -> _Problem:
+def _validate(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int) -> _Arguments:
     distmat = torch.as_tensor(distmat).detach()
     if distmat.ndim != 2 or not distmat.is_floating_point():
         raise ValueError(
@@ -122,7 +126,7 @@ def _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int) -> _Probl
     num_queries, num_gallery = distmat.shape
     pids = _as_codes({"q_pids": (q_pids, num_queries), "g_pids": (g_pids, num_gallery)})
     camids = _as_codes({"q_camids": (q_camids, num_queries), "g_camids": (g_camids, num_gallery)})
-    return _Problem(distmat, *pids, *camids)
+    return _Arguments(distmat, *pids, *camids)
 
 
 def _as_codes(named_ids: dict[str, tuple[Array, int]]) -> list[np.ndarray]:
@@ -136,10 +140,10 @@ def _as_codes(named_ids: dict[str, tuple[Array, int]]) -> list[np.ndarray]:
     return np.split(codes, [len(ids[0])])
 
 
-def _summarise(problem: _Problem, matches: Matches, max_rank: int, q_pids: Array) -> Ranking:
+def _summarise(arguments: _Arguments, matches: Matches, max_rank: int, q_pids: Array) -> Ranking:
     first, last = matches.order == 1, matches.order == matches.total
-    num_queries, num_valid = len(problem.q_pids), int(first.sum())
-    absent = ~np.isin(problem.q_pids, problem.g_pids)
+    num_queries, num_valid = len(arguments.q_pids), int(first.sum())
+    absent = ~np.isin(arguments.q_pids, arguments.g_pids)
     num_absent = int(absent.sum())
     if num_valid == 0:
         raise ValueError(
@@ -149,13 +153,15 @@ def _summarise(problem: _Problem, matches: Matches, max_rank: int, q_pids: Array
             "cameras numbered alike in query and gallery?"
         )
     precision = matches.order / matches.rank
+    sums = np.bincount(matches.query, precision / matches.total, minlength=num_queries)
     return Ranking(
         cmc=_cmc(matches.rank[first], max_rank),
-        mAP=float((precision / matches.total).sum() / num_valid),
+        mAP=float(sums.sum() / num_valid),
         mINP=float(precision[last].mean()),
         num_valid=num_valid,
         num_absent=num_absent,
         num_same_camera=num_queries - num_valid - num_absent,
+        average_precision=np.where(sums > 0, sums, np.nan),
     )
 
 

@@ -1,14 +1,14 @@
-"""Rankings as a CSV file that a person or another program can read."""
+"""Rankings as a CSV file."""
 
 import csv
 import os
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from magnifier_plugin.evaluation.features import Ids
 from magnifier_plugin.evaluation.kreciprocal.neighbours import nearest_in_order
+from magnifier_plugin.files import write_atomically
 
 COLUMNS = ("query", "rank", "gallery", "distance", "match")
 
@@ -20,25 +20,23 @@ def write_ranking(
     gallery: Ids | None = None,
     top: int = 50,
 ) -> None:
-    """Writes the first gallery images of each query, one a line: query,rank,gallery,distance,match.
+    """Writes the first gallery images of each query, one per line, in the columns `COLUMNS`.
 
-    Images are called by their names where the ids have them, else by their row from 0. `match` is
+    Images are named by their names where the ids have them, else by their row from 0. `match` is
     1 or 0, and empty without ids. With ids, the gallery images that the metrics leave out (same
     identity and camera) are left out here too. Of equal distances the smaller row is first.
 
     Args:
-        path: a CSV file; folders are made.
+        path: a CSV file, written atomically; missing folders are made.
         distmat: floating point [Q, G].
         query, gallery: ids of rows and columns; both or none.
         top: gallery images of each query, at most.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     query_names, gallery_names = (
         np.arange(count) if ids is None or ids.names is None else ids.names
         for ids, count in zip((query, gallery), distmat.shape, strict=True)
     )
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row, distances in enumerate(distmat.cpu()):

@@ -13,13 +13,12 @@ from torch import Tensor
 from magnifier_plugin.evaluation.checks import as_distances, as_features
 from magnifier_plugin.evaluation.kreciprocal.encoding import encode, expand_locally
 from magnifier_plugin.evaluation.kreciprocal.jaccard import InvertedIndex
-from magnifier_plugin.evaluation.kreciprocal.rounded import bfloat16_pays
 from magnifier_plugin.evaluation.kreciprocal.sources import FeatureSource, MatrixSource, Source
+from magnifier_plugin.evaluation.scaling import rescale
 
 Array = np.ndarray | Tensor
 
 FORMS = ("torchreid", "paper")
-SEARCHES = ("auto", "float32", "bfloat16")
 _GIB = 2**30
 
 
@@ -32,13 +31,13 @@ def rerank(
     lambda_value: float = 0.3,
     *,
     form: str = "torchreid",
-    search: str = "auto",
     memory: float | None = None,
 ) -> Array:
     """Re-ranked distances from features.
 
-    Features are taken as given: for torchreid's cosine distance normalise them (the scale of all
-    distances drops out).
+    Features are taken as given: for torchreid's cosine distance L2-normalise them. The scale of all
+    features drops out, so values of any magnitude are valid. Computed in float32, also inside an
+    autocast region.
 
     Args:
         query_features: floating point [Q, D]; half precision is computed in float32.
@@ -49,9 +48,6 @@ def rerank(
         form: the original distance is, before it is divided by its largest in the row, "torchreid"
             the fourth power of the Euclidean distance (torchreid squares its squared distances:
             what its users report), "paper" the second.
-        search: how neighbours among the gallery are found. "bfloat16", for CPUs, rounds, then
-            repairs all that its rounding could have changed: the neighbours are those of "float32",
-            but for distances that float32 itself cannot tell apart. "auto" takes it where it pays.
         memory: GiB to work in, beside the features (twice), lists of neighbours and the result;
             None for 1/64 on a CPU, where blocks then stay in its cache, and 2 elsewhere.
     Returns:
@@ -62,9 +58,10 @@ def rerank(
     features = as_features(query_features, gallery_features)
     _check(k1, k2, lambda_value, form, num_rows=sum(map(len, features)))
     num_bytes = _in_bytes(memory, features[0].device)
-    in_bfloat16 = _search_in_bfloat16(search, features[0])
-    source = FeatureSource(*features, form, in_bfloat16, num_bytes)
-    result = _rerank(source, k1, k2, lambda_value, num_bytes)
+    with torch.autocast(features[0].device.type, enabled=False):
+        query, gallery = (part.float() for part in rescale(*features))
+        source = FeatureSource(query, gallery, form, num_bytes)
+        result = _rerank(source, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(query_features, np.ndarray) else result
 
 
@@ -96,8 +93,9 @@ def rerank_distances(
     matrices = as_distances(q_g, q_q, g_g)
     _check(k1, k2, lambda_value, form, num_rows=sum(matrices[0].shape))
     num_bytes = _in_bytes(memory, matrices[0].device)
-    source = MatrixSource(*matrices, form, num_bytes)
-    result = _rerank(source, k1, k2, lambda_value, num_bytes)
+    with torch.autocast(matrices[0].device.type, enabled=False):
+        source = MatrixSource(*rescale(*matrices), form, num_bytes)
+        result = _rerank(source, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(q_g, np.ndarray) else result
 
 
@@ -115,14 +113,6 @@ def _rerank(source: Source, k1: int, k2: int, lambda_value: float, memory: int) 
     for queries in index.blocks(memory):
         result[queries].add_(index.distances(queries), alpha=1 - lambda_value)
     return result
-
-
-def _search_in_bfloat16(search: str, features: Tensor) -> bool:
-    if search not in SEARCHES:
-        raise ValueError(f"search: expected one of {SEARCHES}, got {search!r}")
-    if search == "bfloat16" and features.device.type != "cpu":
-        raise ValueError(f"search: bfloat16 is for CPUs, the features are on {features.device}")
-    return search == "bfloat16" or (search == "auto" and bfloat16_pays(features))
 
 
 def _check(k1: int, k2: int, lambda_value: float, form: str, num_rows: int) -> None:

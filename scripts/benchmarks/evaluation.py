@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.measuring import GIB, Run, Stopwatch, in_own_process, machine
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.ranking import evaluate_ranking
-from magnifier_plugin.evaluation.rerank import SEARCHES, rerank
+from magnifier_plugin.evaluation.rerank import rerank
 
 CAMERAS = 6
 GROWTH = ("5000", "10000", "20000", "40000", "msmt17")
@@ -68,7 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--spread", type=float, default=4.5, help="noise to signal (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
     add("--device", default="cpu", help="for this package (default: %(default)s)")
-    add("--search", choices=SEARCHES, default=SEARCHES[0], help="precision (default: %(default)s)")
     add("--memory", type=float, help="GiB that re-ranking works in (default: 1/64, on a GPU 2)")
     add("--only", action="store_true", help="measure this package only, not torchreid")
     add("--growth", metavar="FILE.png", help="re-rank 5 k to 94 k images and draw the cost")
@@ -137,7 +136,7 @@ def run_ours(size: Size, args: argparse.Namespace) -> Side:
         plain = evaluate_ranking(distmat, *problem.ids)
     del distmat
     with watch.step(RERANKING):
-        distmat = rerank(query, gallery, search=args.search, memory=args.memory)
+        distmat = rerank(query, gallery, memory=args.memory)
     with watch.step(AGAIN):
         reranked = evaluate_ranking(distmat, *problem.ids)
     metrics = plain.mAP, plain.cmc[0], reranked.mAP, reranked.cmc[0]

@@ -1,4 +1,4 @@
-"""Each row's nearest and furthest rows, kept while distances come by in tiles."""
+"""Each row's nearest rows, kept while distances are computed tile by tile."""
 
 from functools import reduce
 
@@ -6,46 +6,46 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_GROUP = 8  # columns whose smallest key is looked at before they are
+_GROUP = 8  # columns that are skipped together if the smallest of their keys is too large
 
 
-class Nearest:
-    """The `count` smallest of the keys that each of N rows was shown, in no order.
+class NearestRows:
+    """The `count` smallest keys (distances) of each of N rows so far, and their columns, unordered.
 
-    A key is a distance, or a negative one where the furthest rows are asked for.
-
-    keys: float32 [N, count], infinite where too few were shown.
-    indices: int64 [N, count].
+    Attributes:
+        keys: float32 [N, count], infinite where fewer were given.
+        indices: int64 [N, count].
     """
 
-    def __init__(self, num_rows: int, count: int, device: torch.device):
+    def __init__(self, num_rows: int, count: int, device: torch.device) -> None:
         self.keys = torch.full((num_rows, count), torch.inf, device=device)
         self.indices = torch.zeros(num_rows, count, dtype=torch.int64, device=device)
 
-    def show(self, rows: slice, columns: slice, keys: Tensor) -> None:
-        """Takes the keys of `rows` towards `columns`, float32 [rows, columns], each pair once.
+    def update(self, rows: slice, columns: slice, keys: Tensor) -> None:
+        """Takes the keys of `rows` to `columns`, float32 [rows, columns], each pair once.
 
-        A group of columns whose smallest key does not beat the largest that is kept has nothing to
-        offer, and of the others only as many can matter as keys are kept.
+        A group of columns whose smallest key is not below the largest that is kept is skipped, and
+        of the other groups at most `count` can contribute.
         """
-        if spare := -keys.shape[1] % _GROUP:
-            keys = F.pad(keys, (0, spare), value=torch.inf)
-        groups = keys.unflatten(1, (_GROUP, -1))  # a group's columns lie apart
-        least = reduce(torch.minimum, groups.unbind(1)).contiguous()  # fast for transposed keys too
-        beaten = least < self.keys[rows].amax(dim=1, keepdim=True)
-        own = beaten.any(dim=1).nonzero().flatten()
-        if len(own) == 0:
+        if padding := -keys.shape[1] % _GROUP:
+            keys = F.pad(keys, (0, padding), value=torch.inf)
+        groups = keys.unflatten(1, (_GROUP, -1))  # a group's columns are not adjacent
+        # Pairwise minima are fast for transposed keys too.
+        least = reduce(torch.minimum, groups.unbind(1)).contiguous()
+        closer = least < self.keys[rows].amax(dim=1, keepdim=True)
+        changed = closer.any(dim=1).nonzero().flatten()
+        if len(changed) == 0:
             return
         count = self.keys.shape[1]
-        most = min(int(beaten.sum(dim=1).amax()), count)
-        best = least[own].topk(most, dim=1, largest=False, sorted=False).indices
+        num_groups = min(int(closer.sum(dim=1).amax()), count)
+        best = least[changed].topk(num_groups, dim=1, largest=False, sorted=False).indices
         members = torch.arange(_GROUP, device=keys.device)[:, None] * least.shape[1]
-        hopeful = (best[:, None, :] + members).flatten(1)
-        kept = own + rows.start
-        shown = torch.cat([self.keys[kept], keys[own[:, None], hopeful]], dim=1)
-        indices = torch.cat([self.indices[kept], hopeful + columns.start], dim=1)
-        self.keys[kept], chosen = shown.topk(count, dim=1, largest=False, sorted=False)
-        self.indices[kept] = indices.gather(1, chosen)
+        candidates = (best[:, None, :] + members).flatten(1)
+        own = changed + rows.start
+        merged = torch.cat([self.keys[own], keys[changed[:, None], candidates]], dim=1)
+        indices = torch.cat([self.indices[own], candidates + columns.start], dim=1)
+        self.keys[own], chosen = merged.topk(count, dim=1, largest=False, sorted=False)
+        self.indices[own] = indices.gather(1, chosen)
 
 
 def in_order(keys: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

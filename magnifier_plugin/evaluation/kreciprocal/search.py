@@ -1,34 +1,27 @@
 """The nearest rows of every row, from features, in tiles: never the whole matrix, half the work."""
 
-import logging
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from magnifier_plugin.evaluation.distances import square_norms, squared_distances
 from magnifier_plugin.evaluation.kreciprocal.neighbours import (
-    Nearest,
+    NearestRows,
     in_order,
     last_is_tied,
     nearest_in_order,
 )
-from magnifier_plugin.evaluation.kreciprocal.rounded import RoundedFeatures
 from magnifier_plugin.evaluation.kreciprocal.sparse import dot_products
-
-logger = logging.getLogger(__name__)
-
-_HOPELESS = 0.1  # share of doubtful rows above which float32 for all is cheaper
 
 
 class SquaredDistances:
     """Squared Euclidean distances among features [N, D] in float32: 0 to itself, never negative."""
 
-    def __init__(self, features: Tensor):
+    def __init__(self, features: Tensor) -> None:
         self.features = features
         self.square_norms = square_norms(features)
 
@@ -58,113 +51,56 @@ class SquaredDistances:
         ).clamp_(min=0)
 
 
-class Found(NamedTuple):
-    """What one pass over all pairs yields.
-
-    nearest: int64 [N, count], each row's nearest rows in order of (distance, index), itself among
-        them.
-    furthest: float32 [N], the distance of each row's furthest.
-    query_gallery: float32 [Q, G], the distances between the first Q rows and the others.
-    """
+class SearchResult(NamedTuple):
+    """What one pass over all pairs yields."""
 
     nearest: Tensor
+    """int64 [N, count], each row's nearest rows in order of (distance, index), itself included."""
     furthest: Tensor
+    """float32 [N], each row's largest distance."""
     query_gallery: Tensor
+    """float32 [Q, G], the distances between the first Q rows and the others."""
 
 
-def search(
-    distances: SquaredDistances, num_queries: int, count: int, in_bfloat16: bool, memory: int
-) -> Found:
+def search(distances: SquaredDistances, num_queries: int, count: int, memory: int) -> SearchResult:
     """One pass over all pairs of N rows, the first of which are the queries.
 
     Args:
         num_queries: Q, in 1..N-1.
         count: neighbours of each row, at most N.
-        in_bfloat16: search among the gallery's rows by `RoundedFeatures`; the result is the same.
         memory: bytes to work in.
     """
-    run = _Search(distances, num_queries, count, in_bfloat16)
-    tiles = list(_tiles(num_queries, len(distances.features), memory))
+    features = distances.features
+    num_rows = len(features)
+    # One more neighbour than is asked for shows whether the last one is tied.
+    near = NearestRows(num_rows, min(count + 1, num_rows), features.device)
+    furthest = features.new_zeros(num_rows)
+    query_gallery = features.new_empty(num_queries, num_rows - num_queries)
+    tiles = list(_tiles(num_queries, num_rows, memory))
     for rows, columns in tqdm(tiles, "Neighbours", leave=False, disable=None, delay=3):
-        run.show(rows, columns)
-        if run.rounded and columns.stop == len(distances.features):  # the rows have met all others
-            run.refine(rows)
-            if run.doubtful.sum() > _HOPELESS * rows.stop:
-                logger.info("bfloat16 is too coarse for these features, searching in float32")
-                return search(distances, num_queries, count, False, memory)
-    return run.settle(block_rows=max(1, memory // (12 * len(distances.features))))
-
-
-class _Search:
-    """What a pass over the tiles collects; a rounded one collects more than is asked for."""
-
-    def __init__(
-        self, distances: SquaredDistances, num_queries: int, count: int, in_bfloat16: bool
-    ):
-        self.distances, self.num_queries, self.count = distances, num_queries, count
-        features = distances.features
-        num_rows, device = len(features), features.device
-        self.rounded = None
-        keep, keep_furthest = count + 1, 1  # one more neighbour shows whether the last one is tied
-        if in_bfloat16:
-            self.rounded = RoundedFeatures(
-                features[num_queries:], distances.square_norms[num_queries:]
-            )
-            keep, keep_furthest = 3 * count, 16
-        self.near = Nearest(num_rows, min(keep, num_rows), device)
-        self.far = Nearest(num_rows, min(keep_furthest, num_rows), device)
-        self.doubtful = torch.zeros(num_rows, dtype=torch.bool, device=device)
-        self.query_gallery = features.new_empty(num_queries, num_rows - num_queries)
-
-    def show(self, rows: slice, columns: slice) -> None:
-        """Computes a tile and takes from it what its rows, and its columns, need."""
-        among_gallery = _shift(rows, -self.num_queries), _shift(columns, -self.num_queries)
-        if self.rounded and rows.start >= self.num_queries:
-            tile = self.rounded.tile(*among_gallery)
-        else:
-            tile = self.distances.tile(rows, columns)
-        if rows.start < self.num_queries <= columns.start:
-            self.query_gallery[rows, among_gallery[1]] = tile
-        views = [(rows, columns, tile)]
+        tile = distances.tile(rows, columns)
+        if rows.start < num_queries <= columns.start:
+            query_gallery[rows, columns.start - num_queries : columns.stop - num_queries] = tile
+        both = [(rows, columns, tile)]
         if rows != columns:
-            views.append((columns, rows, tile.T))
-        for view in views:
-            self.near.show(*view)
-        tile.neg_()
-        for view in views:
-            self.far.show(*view)
+            both.append((columns, rows, tile.T))
+        for own, others, keys in both:
+            near.update(own, others, keys)
+            furthest[own] = torch.maximum(furthest[own], keys.amax(dim=1))
+    nearest = _sorted_nearest(near, distances, count, memory)
+    return SearchResult(nearest, furthest, query_gallery)
 
-    def refine(self, rows: slice) -> None:
-        """Makes the rounded distances of rows exact, and marks the rows where this may fail."""
-        if rows.start < self.num_queries:
-            return
-        near = self._refine(rows, self.near, self.count + 1, sign=1)
-        far = self._refine(rows, self.far, 1, sign=-1)
-        self.doubtful[rows] = ~(near & far)
 
-    def _refine(self, rows: slice, kept: Nearest, count: int, sign: int) -> Tensor:
-        keys, indices = in_order(kept.keys[rows], kept.indices[rows])
-
-        def exact(chosen: Tensor) -> Tensor:
-            offsets = F.pad(chosen.sum(dim=1).cumsum(dim=0), (1, 0))
-            return self.distances.pairs(rows.start, offsets, indices[chosen])
-
-        among_gallery, count = _shift(rows, -self.num_queries), min(count, keys.shape[1])
-        keys, proved = self.rounded.refine(among_gallery, keys, sign, exact, count)
-        kept.keys[rows], kept.indices[rows] = keys, indices
-        return proved
-
-    def settle(self, block_rows: int) -> Found:
-        """The result; doubtful rows, and those with ties for the last place, are done again."""
-        keys, nearest = in_order(self.near.keys, self.near.indices)
-        furthest = -self.far.keys.amin(dim=1)
-        again = (self.doubtful | last_is_tied(keys, self.count)).nonzero().flatten()
-        logger.debug("%d of %d rows are searched again", len(again), len(keys))
-        for rows in again.split(block_rows):
-            block = self.distances.rows(rows)
-            nearest[rows, : self.count] = nearest_in_order(block, self.count)
-            furthest[rows] = block.amax(dim=1)
-        return Found(nearest[:, : self.count], furthest, self.query_gallery)
+def _sorted_nearest(
+    near: NearestRows, distances: SquaredDistances, count: int, memory: int
+) -> Tensor:
+    """`near` in order, int64 [N, count]; rows with a tie for the last place are searched again."""
+    keys, nearest = in_order(near.keys, near.indices)
+    nearest = nearest[:, :count]
+    tied = last_is_tied(keys, count).nonzero().flatten()
+    for rows in tied.split(max(1, memory // (12 * len(nearest)))):
+        nearest[rows] = nearest_in_order(distances.rows(rows), count)
+    return nearest
 
 
 def _tiles(num_queries: int, num_rows: int, memory: int) -> Iterator[tuple[slice, slice]]:
@@ -173,7 +109,3 @@ def _tiles(num_queries: int, num_rows: int, memory: int) -> Iterator[tuple[slice
     edges = [*range(0, num_queries, side), *range(num_queries, num_rows, side), num_rows]
     ranges = [slice(*ends) for ends in pairwise(edges)]
     return combinations_with_replacement(ranges, 2)
-
-
-def _shift(rows: slice, by: int) -> slice:
-    return slice(rows.start + by, rows.stop + by)

@@ -37,13 +37,13 @@ class Source(Protocol):
 class FeatureSource:
     """Distances of features [Q, D] and [G, D], computed when asked for."""
 
-    def __init__(self, query: Tensor, gallery: Tensor, form: str, in_bfloat16: bool, memory: int):
+    def __init__(self, query: Tensor, gallery: Tensor, form: str, memory: int) -> None:
         self.distances = SquaredDistances(torch.cat([query, gallery]))
         self.num_queries, self.num_rows = len(query), len(query) + len(gallery)
-        self.form, self.in_bfloat16, self.memory = form, in_bfloat16, memory
+        self.form, self.memory = form, memory
 
     def nearest(self, count: int) -> Tensor:
-        found = search(self.distances, self.num_queries, count, self.in_bfloat16, self.memory)
+        found = search(self.distances, self.num_queries, count, self.memory)
         self.furthest, self.query_gallery = found.furthest.clamp_(min=_TINY), found.query_gallery
         return found.nearest
 
@@ -62,7 +62,7 @@ class FeatureSource:
 class MatrixSource:
     """Distances that are given, whole: [Q, G], [Q, Q] and [G, G]."""
 
-    def __init__(self, q_g: Tensor, q_q: Tensor, g_g: Tensor, form: str, memory: int):
+    def __init__(self, q_g: Tensor, q_q: Tensor, g_g: Tensor, form: str, memory: int) -> None:
         self.q_g, self.q_q, self.g_g, self.form = q_g, q_q, g_g, form
         self.num_queries, self.num_rows = len(q_q), len(q_q) + len(g_g)
         self.block_rows = max(1, memory // (32 * self.num_rows))

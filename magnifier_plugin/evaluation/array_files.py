@@ -1,0 +1,76 @@
+"""Arrays from untrusted NumPy and torch files: no code in a file is run, damage is a ValueError."""
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NUMPY_SUFFIXES = (".npy", ".npz")
+TORCH_SUFFIXES = (".pt", ".pth")
+
+
+def read_arrays(path: Path) -> Any:
+    """The content of a NumPy or torch file, on the CPU, whatever its type.
+
+    Args:
+        path: ends in `NUMPY_SUFFIXES` or `TORCH_SUFFIXES`.
+    Returns:
+        An array for `.npy`, a dict of arrays for `.npz`, what was saved for `.pt` and `.pth`.
+    Raises:
+        OSError: the file is missing or cannot be opened.
+        ValueError: the file is damaged, or is a pickle of more than plain data.
+    """
+    with path.open("rb") as file:
+        try:
+            if path.suffix in TORCH_SUFFIXES:
+                return torch.load(file, map_location="cpu", weights_only=True)
+            content = np.load(file, allow_pickle=False)
+            return dict(content) if isinstance(content, Mapping) else content
+        except Exception as error:
+            # The parsers of numpy, zipfile and torch raise over a dozen types (zlib.error,
+            # struct.error, TokenError, IndexError, ...), depending on the damaged byte.
+            reason = textwrap.shorten(str(error).partition("\n")[0], 200)
+            raise ValueError(
+                f"{path}: expected plain numbers, found a damaged file or a pickle of something "
+                f"else ({type(error).__name__}: {reason}); a pickle of anything else is not "
+                "opened, since that would run what it contains. Write the file again, with "
+                "numpy.save or torch.save(tensor)"
+            ) from error
+
+
+def as_dense_tensor(name: object, content: Any) -> Tensor:
+    """A file's content as a dense tensor on the CPU, in the machine's byte order.
+
+    Args:
+        name: of the content in errors: the file's path, and the field's name if it has several.
+        content: what `read_arrays` returned, or one entry of it.
+    Raises:
+        ValueError: it is no array of numbers, or of a type that torch does not have.
+    """
+    if isinstance(content, np.ndarray) and content.dtype.kind in "fiub":
+        if content.dtype.itemsize > 8:
+            raise ValueError(
+                f"{name}: expected floating point of at most 64 bits, found {content.dtype}; "
+                "convert it with .astype('float32')"
+            )
+        return torch.from_numpy(content.astype(content.dtype.newbyteorder("="), copy=False))
+    if isinstance(content, Tensor):
+        dense = content.layout == torch.strided and not (content.is_nested or content.is_quantized)
+        if dense and content.device.type == "cpu":
+            return content.detach()
+        kind = "nested" if content.is_nested else "quantised" if content.is_quantized else ""
+        raise ValueError(
+            f"{name}: expected a dense tensor of numbers, found a tensor of {content.dtype}, "
+            f"{kind or content.layout}, on {content.device}"
+        )
+    found = getattr(content, "dtype", type(content).__name__)
+    raise ValueError(f"{name}: expected an array of numbers, found {found}")
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names for an error message: one line of at most 200 characters."""
+    return textwrap.shorten(", ".join(map(str, names)), 200, placeholder=" ...")

@@ -1,0 +1,79 @@
+"""Embeddings of a loader's images."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from magnifier_plugin.evaluation.scaling import l2_normalise
+
+Batch = Mapping[str, Any]
+Embed = Callable[[Batch], Tensor]
+
+
+class Embeddings(NamedTuple):
+    """The embeddings of a loader's images, in its order."""
+
+    features: Tensor
+    """float32 [N, D], on the device of the model."""
+    pids: np.ndarray
+    """int [N]."""
+    camids: np.ndarray
+    """int [N]."""
+
+
+def extract_embeddings(
+    embed: Embed, batches: Iterable[Batch], description: str = ""
+) -> tuple[Embeddings, float]:
+    """Embeds every image of a loader, without gradients.
+
+    Args:
+        embed: a batch → its embeddings, floating point [B, D].
+        batches: batch dicts with `img` [B, ...], `pid` int [B] and `camid` int [B].
+        description: of the progress bar, which is shown on a terminal only.
+    Returns:
+        The embeddings, and the mean seconds per batch without the loading.
+    Raises:
+        ValueError: there is no batch, or `embed` returns another shape.
+    """
+    features, pids, camids, seconds = [], [], [], []
+    for batch in tqdm(batches, desc=description, disable=None, leave=False):
+        start = time.perf_counter()
+        with torch.no_grad():
+            features.append(embed(batch).float())
+        seconds.append(time.perf_counter() - start)
+        pids.append(np.asarray(batch["pid"]))
+        camids.append(np.asarray(batch["camid"]))
+        if features[-1].ndim != 2 or len(features[-1]) != len(pids[-1]):
+            raise ValueError(
+                f"embed: expected embeddings [{len(pids[-1])}, D], one per image of the batch, "
+                f"got {list(features[-1].shape)}"
+            )
+    if not features:
+        raise ValueError(
+            f"{description or 'loader'}: expected at least one batch of images, got none"
+        )
+    result = Embeddings(torch.cat(features), np.concatenate(pids), np.concatenate(camids))
+    return result, sum(seconds) / len(seconds)
+
+
+def normalise(embeddings: Embeddings) -> Embeddings:
+    """The embeddings with rows of Euclidean norm 1."""
+    return embeddings._replace(features=l2_normalise(embeddings.features))
+
+
+def mirrored_batch(batch: Batch) -> dict[str, Any]:
+    """The batch of the mirror images (left and right exchanged).
+
+    Args:
+        batch: `img` [B, C, H, W], and `mirrored` if the model tests with more than the image: a
+            dict with the mirrored form of every further input, made by the data set, since
+            mirroring a label or an IUV map also exchanges its left and right body parts.
+    Returns:
+        `batch` with `img` flipped along the width and the entries of `mirrored` in their places.
+    """
+    return {**batch, "img": batch["img"].flip(3), **batch.get("mirrored", {})}
