@@ -42,8 +42,8 @@ class Checkpoints:
         is_best = mAP is not None and mAP > self.best_mAP
         if is_best:
             self.best_mAP = mAP
-        with write_atomically(path) as temporary:
-            torch.save({**content, "best_mAP": self.best_mAP, "record": self.record}, temporary)
+        with write_atomically(path) as temporary, temporary.open("wb") as file:
+            torch.save({**content, "best_mAP": self.best_mAP, "record": self.record}, file)
         if is_best:
             self._link(path, path.with_name(BEST))
         # Never a file in another folder: that one is the caller's starting point.

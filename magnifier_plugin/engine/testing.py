@@ -151,14 +151,12 @@ class Tester:
 
     def _cache_key(self) -> str:
         """What embeddings depend on besides weights, images and flipping."""
-        sets = [
-            loader.dataset
-            for pair in self.datamanager.test_loader.values()
-            for loader in pair.values()
-        ]
-        maps = [files for dataset in sets for files in getattr(dataset, "files", {}).values()]
-        paths = [path for files in maps for path in files.values() if path is not None]
-        return f"{self.precision}; {self.datamanager.transform_te}; {files_fingerprint(paths)}"
+        loaders = [x for pair in self.datamanager.test_loader.values() for x in pair.values()]
+        parts = [str(self.precision), str(self.datamanager.transform_te)]
+        for dataset in (loader.dataset for loader in loaders if self.inputs):
+            files = [file for files in dataset.files.values() for file in files.values() if file]
+            parts += [str(dataset.input_options), files_fingerprint(files)]
+        return "; ".join(parts)
 
     def _write_results(self, folder: Path, epoch: int | None) -> None:
         content = {
