@@ -170,7 +170,6 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("adam.beta1", "adam.beta2"), DECAY),
     "stages.N.optimizer": one_of("fresh", "keep"),
     "stages.N.loss_weights.NAME": WEIGHT,
-    "loss.name": one_of("magnifier", "dsa", "softmax", "triplet"),
     **dict.fromkeys(
         (f"loss.triplet.{name}" for name in ("margin", "weight_t", "weight_x")), WEIGHT
     ),

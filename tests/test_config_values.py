@@ -67,7 +67,6 @@ REFUSED = [
     ("test.eval_freq", -2, f"{WHOLE} -1"),
     ("test.rerank_lambda", 1.1, "from 0 to 1"),
     ("test.rerank_form", "Paper", "did you mean paper?"),
-    ("loss.name", "magnifiernet", "did you mean magnifier?"),
     ("loss.triplet.margin", -1, "a number of at least 0"),
     ("masks.max_missing", 30, "a number from 0 to 1"),
     ("magnifier.variant", "author", "did you mean authors?"),
