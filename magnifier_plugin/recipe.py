@@ -40,12 +40,10 @@ def find_system(cfg: CfgNode) -> System | None:
         raise ConfigError(f"model.name: unknown model {name!r}, expected one of {', '.join(known)}")
     losses = LOSSES if system is None else (system.loss, *LOSSES)
     if loss not in losses:
-        owner = next((key for key, row in SYSTEMS.items() if row.loss == loss), None)
-        hint = f"; {loss} is {owner}'s loss, and this configuration may be made for it" * bool(
-            owner
-        )
+        owners = [f"{loss} is {key}'s" for key, row in SYSTEMS.items() if row.loss == loss]
         raise ConfigError(
-            f"loss.name: {name} is trained with {', '.join(losses)}, got {loss!r}{hint}"
+            f"loss.name: {name} is trained with {', '.join(losses)}, got {loss!r}"
+            + "".join(f"; {owner} loss" for owner in owners)
         )
     return system
 

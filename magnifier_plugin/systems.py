@@ -16,9 +16,9 @@ from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.dsa import DSACriterion
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
-from magnifier_plugin.models import magnifiernet
 from magnifier_plugin.models.build import build_model
 from magnifier_plugin.models.dsa import DSAReID
+from magnifier_plugin.models.magnifiernet import MagnifierNet
 from magnifier_plugin.visualize.regions import predicted_region_sheet, save_sheet
 from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
 
@@ -166,7 +166,7 @@ SYSTEMS: dict[str, System] = {
             **{key: cfg.magnifier[key] for key in MAGNIFIER_CRITERION},
         },
         stages=magnifier_stages,
-        inputs=lambda cfg: magnifiernet.declared_inputs(cfg.magnifier.branches, cfg.loss.name),
+        inputs=lambda cfg: MagnifierNet.declared_inputs(cfg.magnifier.branches, cfg.loss.name),
         pictures=_draw_regions,
         needs={
             **{f"magnifier.{key}": _needs_branch("SAB") for key in ("sampling", "keep")},
