@@ -1,63 +1,73 @@
 """Many small tasks on all cores, in order, with memory that does not grow with their number."""
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from signal import SIG_IGN, SIGINT, signal
 from typing import TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# Tasks a worker gets at once, enough that handing them over costs nothing; batches that wait for
-# each worker, so that none is idle and few lie in memory.
-_BATCH = 32
+# Tasks that a worker gets at once, enough that handing them over costs nothing.
+BATCH = 32
+# Batches that wait for each worker, so that none is idle and few are in memory.
 _WAITING = 4
 
 
 def cores() -> int:
-    """Cores this process may use, where the system tells; a container often gives only some."""
+    """Cores that this process may use, if the system says so; a container often has only some."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
+def check_workers(workers: int | None) -> None:
+    """Raises ValueError unless workers is None or at least 1."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers: expected at least 1, got {workers}")
+
+
 def on_all_cores(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None = None
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int | None = None,
+    batch: int = BATCH,
 ) -> Iterator[Result]:
-    """`map(function, tasks)` in several processes; in this one, where there is little to do.
+    """`map(function, tasks)` in several processes, or in this one if there is only one batch.
 
     Args:
         function: a module's function; what it raises is raised here and ends the work.
         tasks: what can be pickled.
         workers: processes; None: one for each core.
+        batch: tasks that a worker gets at once.
     Raises:
         ValueError: workers is below 1.
         RuntimeError: a worker process was killed.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers: expected at least 1, got {workers}")
-    batches = [tasks[start : start + _BATCH] for start in range(0, len(tasks), _BATCH)]
+    check_workers(workers)
+    batches = [tasks[start : start + batch] for start in range(0, len(tasks), batch)]
     workers = min(workers or cores(), len(batches))
     if workers < 2:
         yield from map(function, tasks)
         return
-    # Ctrl-C reaches every process of a terminal; the parent alone answers it and ends the others.
-    executor = ProcessPoolExecutor(workers, initializer=signal, initargs=(SIGINT, SIG_IGN))
+    executor = ProcessPoolExecutor(workers, initializer=_prepare_worker)
     waiting = deque()
     try:
-        for batch in batches:
-            waiting.append(executor.submit(_do_batch, function, batch))
+        for one in batches:
+            waiting.append(executor.submit(_do_batch, function, one))
             if len(waiting) > workers * _WAITING:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "a worker process was killed, perhaps for want of memory; what is finished is kept, "
-            "start it again with fewer workers"
+            "a worker process was killed, often by the system because memory ran out; start again "
+            "with fewer workers"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
@@ -65,3 +75,19 @@ def on_all_cores(
 
 def _do_batch(function: Callable[[Task], Result], batch: Sequence[Task]) -> list[Result]:
     return [function(task) for task in batch]
+
+
+def _prepare_worker() -> None:
+    """Leaves Ctrl-C to the parent process, and ends this one if the parent is killed.
+
+    A terminal sends Ctrl-C to every process; the parent ends its workers. A worker whose parent is
+    killed would wait for work for ever, and a forked one would keep the parent's file locks.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -11,6 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from arguments import whole_number
+
 from magnifier_plugin.catalogue.inspection import (
     Images,
     Lists,
@@ -31,17 +33,17 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         dataset = open_dataset(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
+        lists = check_lists(dataset.train, dataset.query, dataset.gallery)
+        show_lists(f"{args.source} in {args.root}", lists)
+        problems = lists.problems
+        if not args.quick:
+            test = [*dataset.query, *dataset.gallery]
+            images = check_images(dataset.train, test, workers=args.workers)
+            show_sizes(images)
+            problems = problems + images.problems
     except (ValueError, OSError, RuntimeError) as error:
         print(f"check_dataset.py: {error}", file=sys.stderr)
         return 2
-    lists = check_lists(dataset.train, dataset.query, dataset.gallery)
-    show_lists(f"{args.source} in {args.root}", lists)
-    problems = lists.problems
-    if not args.quick:
-        test = [*dataset.query, *dataset.gallery]
-        images = check_images(dataset.train, test, workers=args.workers)
-        show_sizes(images)
-        problems = problems + images.problems
     return show_problems(problems)
 
 
@@ -60,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--quick", action="store_true", help="look at the lists only, open no image")
     add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
-    add("--workers", type=int, help="processes (default: one for each core)")
+    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
     return parser.parse_args(arguments)
 
 

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from arguments import share, whole_number
+
 from magnifier_plugin.catalogue.names import plain_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.files import absolute_path, write_png
@@ -26,6 +28,7 @@ from magnifier_plugin.masks.checking import (
     mean_shares,
 )
 from magnifier_plugin.masks.paths import default_masks_dir, label_path
+from magnifier_plugin.regions import BODY_REGIONS
 from magnifier_plugin.visualize.label_page import write_label_page
 from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
 
@@ -78,12 +81,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--label-set", default="densepose", help="the expected one (default: %(default)s)")
     add("--out", type=absolute_path, default="check_masks.html", help="the page (%(default)s)")
-    add("--limit", type=int, default=500, help="pictures on the page (default: %(default)s)")
-    add("--min-regions", type=int, default=3, help="fewer are a finding (default: %(default)s)")
-    add("--max-missing", type=float, default=0.3, help="share, 0..1 (default: %(default)s)")
+    add(
+        "--limit",
+        type=whole_number(0),
+        default=500,
+        help="pictures on the page (default: %(default)s)",
+    )
+    add(
+        "--min-regions",
+        type=whole_number(1, len(BODY_REGIONS)),
+        default=3,
+        help="fewer are a finding (default: %(default)s)",
+    )
+    add("--max-missing", type=share, default=0.3, help="share, 0..1 (default: %(default)s)")
     add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
-    add("--textures", type=int, default=0, metavar="N", help="draw the part images of N people")
-    add("--workers", type=int, help="processes (default: one for each core)")
+    add(
+        "--textures",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="draw the part images of N people",
+    )
+    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
     return parser.parse_args(arguments)
 
 

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from arguments import share, whole_number
+
 from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.annotators.densepose_dump import DumpFile
 from magnifier_plugin.annotators.densepose_json import ResultsFile
@@ -45,6 +47,8 @@ SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], Sour
     "parsing": (("parsing", "labels"), lambda a: ParsingFolder(a.parsing, a.labels)),
     "npy": (("npy",), lambda a: NpyFolder(a.npy)),
 }
+# Names of files need not be Unicode.
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 # Failures that are printed one by one; the file has all.
 SHOWN = 20
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -104,7 +108,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--min-score",
-        type=float,
+        type=share,
         default=MIN_SCORE,
         help="dump, json: leave out detections below (default: %(default)s)",
     )
@@ -112,7 +116,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     outputs.add_argument("--keep-iuv", action="store_true", help="write label maps and IUV")
     outputs.add_argument("--iuv-only", action="store_true", help="write IUV, no label maps")
     add("--overwrite", action="store_true", help="convert again what is finished")
-    add("--workers", type=int, help="processes (default: one for each core)")
+    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
     args = parser.parse_args(arguments)
     missing = [name for name in SOURCES[args.source][0] if getattr(args, name) is None]
     if missing:
@@ -136,8 +140,8 @@ def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[st
     )
     if paths["ambiguous"].exists():
         # What an earlier run found: this one has not looked at its images again.
-        earlier = paths["ambiguous"].read_text(encoding="utf-8").splitlines()
-        ambiguous = dict(line.split("\t", 1) for line in earlier) | ambiguous
+        earlier = paths["ambiguous"].read_text(**TEXT).split("\n")
+        ambiguous = dict(line.partition("\t")[::2] for line in earlier if line) | ambiguous
     for name, reasons in (("failed", failed), ("ambiguous", ambiguous)):
         write_lines(paths[name], (f"{image}\t{reasons[image]}" for image in sorted(reasons)))
     return paths
@@ -145,7 +149,7 @@ def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[st
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     with write_atomically(path) as part:
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        part.write_text("".join(f"{line}\n" for line in lines), **TEXT)
 
 
 def inside(image: Path, images: Path) -> str:

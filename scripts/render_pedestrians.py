@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+from arguments import whole_number
 from PIL import Image, ImageDraw, ImageFont
 
 from magnifier_plugin.annotators.densepose import read_iuv
@@ -47,11 +48,15 @@ def parse_arguments() -> argparse.Namespace:
     for option in fields(SyntheticOptions):
         text = f"{_HELP[option.name]} (default {option.default})"
         parser.add_argument(f"--{option.name}", type=option.type, help=text)
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument(
+        "--workers", type=whole_number(1), help="processes (default: one for each core)"
+    )
     parser.add_argument(
         "--contact-sheet", type=absolute_path, metavar="FILE.png", help="write a sheet"
     )
-    parser.add_argument("--rows", type=int, default=6, help="people on the sheet (default 6)")
+    parser.add_argument(
+        "--rows", type=whole_number(1), default=6, help="people on the sheet (default 6)"
+    )
     return parser.parse_args()
 
 
@@ -147,7 +152,7 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         render(arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"render_pedestrians.py: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,6 +1,7 @@
 """Inputs that the tests of masks share: the real sample data, small made ones, the scripts."""
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,8 @@ needs_samples = pytest.mark.skipif(
 
 def script(name: str) -> ModuleType:
     """A script of the project as a module, to call its `main`."""
+    if str(PROJECT / "scripts") not in sys.path:  # for what scripts import from each other
+        sys.path.insert(0, str(PROJECT / "scripts"))
     spec = importlib.util.spec_from_file_location(name, PROJECT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,18 +1,25 @@
 """DensePose in all its forms, with several people in a picture: IUV files, dumps, COCO results."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
-from dumps import CHART, EMBEDDING, ERAS, at, dump, entry, make_iuv, stand_in
+from dumps import CHART, EMBEDDING, ERAS, at, dump, encode, entry, make_iuv, stand_in
 from mask_inputs import SAMPLES, needs_samples
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import IuvFolder, read_iuv, write_iuv
 from magnifier_plugin.annotators.densepose_dump import DumpFile
 from magnifier_plugin.annotators.densepose_json import ResultsFile
-from magnifier_plugin.annotators.detections import Detection, FloatChart, paste
-from magnifier_plugin.annotators.people import central_pixels, choose_person
+from magnifier_plugin.annotators.detections import (
+    DetectedPeople,
+    Detection,
+    FloatChart,
+    PngChart,
+    paste,
+)
+from magnifier_plugin.annotators.people import Extent, choose_person, extent
 from magnifier_plugin.regions import PART_TO_REGION
 
 RESULTS = SAMPLES / "densepose" / "coco_results.json"
@@ -22,20 +29,39 @@ RESULTS = SAMPLES / "densepose" / "coco_results.json"
 
 
 def test_the_person_in_the_middle_is_taken():
-    assert choose_person([10, 90, 0], [0.9, 0.6, 1.0]) == (1, "")
-    assert choose_person([50, 50], [0.6, 0.7])[0] == 1
-    best, doubt = choose_person([60, 100], [1.0, 0.7])
-    assert best == 1 and "100 and 60 pixels" in doubt
-    assert choose_person([0, 0], [0.6, 0.7]) == (1, "nobody reaches into the middle of the picture")
-    with pytest.raises(ValueError, match="nobody to choose from"):
+    def choose(central, scores):
+        return choose_person([Extent(100, pixels) for pixels in central], scores)
+
+    assert choose([10, 90, 0], [0.9, 0.6, 1.0]) == (1, "")
+    assert choose([50, 50], [0.6, 0.7])[0] == 1
+    best, ambiguity = choose([60, 100], [1.0, 0.7])
+    assert best == 1 and "100 and 60 pixels" in ambiguity
+    assert choose([0, 0], [0.6, 0.7]) == (1, "no person in the middle of the picture")
+    with pytest.raises(ValueError, match="expected at least one, got none"):
         choose_person([], [])
 
 
+@pytest.mark.parametrize(
+    ("people", "best", "ambiguity"),
+    [
+        ([(2, 2), (468, 0)], 1, "no person in the middle"),
+        ([(2, 2), (468, 1)], 1, "with 1 and 2 pixels there"),
+        ([(2, 2), (468, 300)], 1, ""),
+        ([(60, 60), (468, 10)], 0, "a larger person next to this one, with 468 and 60 pixels"),
+        ([(300, 60), (468, 10)], 0, ""),
+        ([(0, 0), (0, 0)], 0, "no person in the middle"),
+    ],
+)
+def test_a_few_pixels_in_the_middle_are_not_the_person(people, best, ambiguity):
+    found = choose_person([Extent(*person) for person in people], [0.9] * len(people))
+    assert found[0] == best and (ambiguity in found[1] if ambiguity else not found[1])
+
+
 def test_the_middle_is_half_of_both_sides():
-    assert central_pixels(np.ones((8, 4), bool)) == 8
+    assert extent(np.ones((8, 4), bool)) == (32, 8)
     edge = np.ones((8, 4), bool)
     edge[2:6, 1:3] = False
-    assert central_pixels(edge) == 0
+    assert extent(edge) == (24, 0)
 
 
 def test_inds_says_which_pixels_are_the_person_in_the_middle(tmp_path):
@@ -51,6 +77,9 @@ def test_inds_says_which_pixels_are_the_person_in_the_middle(tmp_path):
     assert np.array_equal(annotation.iuv, at((32, 16), 4, 4, make_iuv(24, 8, 2)))
     Image.fromarray(inds[:8]).save(tmp_path / "a_INDS.png")
     with pytest.raises(ValueError, match=r"a_INDS\.png: 8 × 16"):
+        item.read((32, 16))
+    Image.fromarray(inds).convert("RGB").save(tmp_path / "a_INDS.png")
+    with pytest.raises(ValueError, match=r"a_INDS\.png: image mode RGB, expected L"):
         item.read((32, 16))
 
 
@@ -85,16 +114,16 @@ def test_dumps_of_all_eras_give_one_result(tmp_path, era):
     annotation = item.read((32, 16))
     assert np.array_equal(annotation.iuv, at((32, 16), 4, 3, walker))
     assert np.array_equal(annotation.labels, PART_TO_REGION[annotation.iuv[..., 0]])
-    assert annotation.doubt == ""
+    assert annotation.ambiguity == ""
 
 
-def test_doubtful_choices_are_told(tmp_path):
+def test_ambiguous_choices_are_reported(tmp_path):
     left, right = make_iuv(30, 8, 2), make_iuv(30, 8, 9)
     people = {"a.jpg": [(0.0, 1.0, 0.7, left), (8.0, 1.0, 0.9, right)]}
     (item,) = DumpFile(dump(tmp_path / "a.pkl", people, 2022))
     annotation = item.read((32, 16))
     assert set(np.unique(annotation.labels)) == {0, 5}  # equally central, so the surer one
-    assert "two people in the middle" in annotation.doubt
+    assert "two people in the middle" in annotation.ambiguity
 
 
 def test_boxes_are_clipped_a_little_and_refused_beyond():
@@ -105,17 +134,51 @@ def test_boxes_are_clipped_a_little_and_refused_beyond():
     iuv = make_iuv(32, 16, 2)
     clipped = paste(box(1.0, -1.0, iuv), (32, 16))[..., 0]
     assert clipped[0, 2] == 2 and clipped.sum() == 2 * 30 * 14
-    with pytest.raises(ValueError, match=r"64 × 16.*does not lie in an image of 32 × 16"):
+    with pytest.raises(ValueError, match=r"64 × 16.*is not inside an image of 32 × 16"):
         paste(box(0.0, 0.0, make_iuv(64, 16, 2)), (32, 16))
-    with pytest.raises(ValueError, match="does not lie in an image"):
+    with pytest.raises(ValueError, match="is not inside an image"):
         paste(box(-1e9, 0.0, iuv), (32, 16))
     with pytest.raises(ValueError, match="a box at"):
         paste(box(float("nan"), 0.0, iuv), (32, 16))
     with pytest.raises(ValueError, match=r"part ids 0\.\.25.*expected 0\.\.24"):
         paste(box(0.0, 0.0, make_iuv(4, 4, 25)), (32, 16))
+    for parts, uv in ((np.zeros((4, 4)), np.zeros((2, 4, 4))), (iuv[..., 0], iuv[..., 1:])):
+        with pytest.raises(ValueError, match="expected integers and floats|expected .h, w. and"):
+            paste(Detection(0, 0, 1.0, FloatChart(parts, uv)), (32, 16))
+
+
+def test_claimed_sizes_are_compared_with_the_image_before_pixels_are_read(monkeypatch):
+    def read(*_):
+        raise AssertionError("pixels were read")
+
+    monkeypatch.setattr(FloatChart, "iuv", read)
+    monkeypatch.setattr(PngChart, "iuv", read)
     giant = np.broadcast_to(np.int64(2), (10**5, 10**5))
-    with pytest.raises(ValueError, match="refused, a detection of 10,000,000,000 pixels"):
-        paste(Detection(0, 0, 1.0, FloatChart(giant, giant)), (32, 16))
+    uv = np.broadcast_to(np.float32(0.5), (2, 10**5, 10**5))
+    for chart in (FloatChart(giant, uv), PngChart((3, 10**5, 10**5), "")):
+        with pytest.raises(ValueError, match="a box of 100000 × 100000.*is not inside an image"):
+            paste(Detection(0, 0, 1.0, chart), (32, 16))
+    for chart in (FloatChart(giant, uv[0]), PngChart((4, 8, 8), ""), PngChart((3, 8), "")):
+        with pytest.raises(ValueError, match=r"expected (\[h, w\]|\[3, h, w\])"):
+            paste(Detection(0, 0, 1.0, chart), (32, 16))
+
+
+def test_a_png_of_another_size_than_claimed_is_refused():
+    shape, png = encode(make_iuv(24, 8, 2))
+    assert PngChart(shape, png).iuv().shape == (24, 8, 3)
+    with pytest.raises(ValueError, match="the detection: 24 × 8 .*expected 23 × 8"):
+        PngChart((3, 23, 8), png).iuv()
+
+
+def test_memory_does_not_grow_with_the_number_of_detections():
+    iuv = make_iuv(30, 14, 2)
+    chart = FloatChart(iuv[..., 0].astype(int), np.zeros((2, 30, 14), np.float32))
+    people = DetectedPeople("a", (Detection(0.0, 0.0, 0.9, chart),) * 500)
+    tracemalloc.start()
+    people.read((256, 256))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * 256 * 256 * 3
 
 
 def test_cse_dumps_are_told(tmp_path):
@@ -137,11 +200,11 @@ def test_other_content_is_no_dump(tmp_path):
         DumpFile(tmp_path / "a.pkl")
     for wrong in ({"file_name": "a.jpg", "scores": torch.ones(1)}, {"scores": torch.ones(0)}, 5):
         torch.save([wrong], tmp_path / "a.pkl")
-        with pytest.raises(ValueError, match="entry 0 lacks what a dump has"):
+        with pytest.raises(ValueError, match=r"a\.pkl: entry 0 is not a dump's"):
             list(DumpFile(tmp_path / "a.pkl"))
     with stand_in(CHART) as cls:
         torch.save([entry("a", [[0, 0, 4, 4]], [0.9], [cls()])], tmp_path / "a.pkl")
-    with pytest.raises(ValueError, match="entry 0 lacks.*labels"):
+    with pytest.raises(ValueError, match="entry 0 is not a dump's.*labels"):
         list(DumpFile(tmp_path / "a.pkl"))
 
 
@@ -192,10 +255,26 @@ def test_wrong_json_is_told(tmp_path):
         ResultsFile(results, results)
     with pytest.raises(ValueError, match=r"cut\.json: no JSON, damaged or truncated"):
         ResultsFile(written("cut.json", '[{"image_id": 1'), names)
-    with pytest.raises(ValueError, match=r"detection 0 lacks what a result has \(KeyError"):
+    with pytest.raises(ValueError, match=r"detection 0 is not a DensePose result \(KeyError"):
         ResultsFile(written("less.json", [result]), names)
     with pytest.raises(ValueError, match="has no image with id 1"):
         ResultsFile(results, annotations(tmp_path / "other.json", [2]))
+    good = result | {"uv_data": encode(make_iuv(4, 4, 2))[1]}
+    wrong = [
+        *({"image_id": value} for value in ([1], {"a": 1}, None, 1.5)),
+        *({"bbox": value} for value in (None, [0, 0, 4], ["a", 0, 4, 4], [[0], 0, 4, 4])),
+        *({"uv_shape": value} for value in (3, ["3", "x", 4], [3, 1e400, 4], None)),
+        *({"score": value} for value in (None, "high", [1])),
+    ]
+    for change in wrong:
+        with pytest.raises(ValueError, match=r"r\.json: detection 0 is not a DensePose result"):
+            ResultsFile(written("r.json", [good | change]), names)
+    for content in ([[1]], [5], [None], ["a"]):
+        with pytest.raises(ValueError, match=r"r\.json: detection 0 is not a DensePose result"):
+            ResultsFile(written("r.json", content), names)
+    for images in ([{"id": [1], "file_name": "a"}], [{"id": 1}], 5, [None]):
+        with pytest.raises(ValueError, match=r"n\.json: no COCO annotations"):
+            ResultsFile(results, written("n.json", {"images": images}))
     for data, told in (("no base64!", "damaged or truncated|no base64"), ("", "damaged")):
         (item,) = ResultsFile(written("r.json", [result | {"uv_data": data}]), names)
         with pytest.raises(ValueError, match=told):

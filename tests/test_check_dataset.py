@@ -167,7 +167,11 @@ def test_many_problems_are_counted(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("market1502", "did you mean 'market1501'"), ("market1501", "does not exist")],
+    [
+        ("market1502", "did you mean 'market1501'"),
+        ("market1501", "does not exist"),
+        ("synthetic", "Render it with: python scripts/render_pedestrians.py --root"),
+    ],
 )
 def test_what_cannot_be_opened_is_told_and_not_downloaded(
     tmp_path, capsys, name, message, monkeypatch
@@ -179,6 +183,16 @@ def test_what_cannot_be_opened_is_told_and_not_downloaded(
     assert main(["-s", name, "--root", str(tmp_path)]) == 2
     stderr = capsys.readouterr().err
     assert stderr.startswith("check_dataset.py: ") and message in stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_worker_is_reported(market_folder, monkeypatch, capsys):
+    def killed(*_, **__):
+        raise RuntimeError("a worker process was killed")
+
+    monkeypatch.setitem(main.__globals__, "check_images", killed)
+    assert main(["-s", "market1501", "--root", str(market_folder.root)]) == 2
+    assert capsys.readouterr().err == "check_dataset.py: a worker process was killed\n"
 
 
 def test_an_empty_list_cannot_be_opened(tmp_path, capsys):

@@ -153,6 +153,27 @@ def test_script_converts_what_is_good_and_names_what_is_not(tmp_path, capsys):
     assert len(list(out.rglob("*.png"))) == 3
 
 
+def test_lists_of_an_earlier_run_are_kept_whatever_is_in_them(tmp_path, capsys):
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    assert densepose_iuv(iuv, market, out) == 0
+    (out / "ambiguous.txt").write_bytes(b"b.jpg\twhy\nno tab\na\xff.jpg\ttwo\ttabs\n\n")
+    assert densepose_iuv(iuv, market, out) == 0
+    assert (out / "ambiguous.txt").read_bytes() == b"a\xff.jpg\ttwo\ttabs\nb.jpg\twhy\nno tab\t\n"
+
+
+def test_names_that_are_no_unicode_are_listed(tmp_path, capsys):
+    market, iuv = make_market(tmp_path, NAMES)
+    photo = next(market.rglob("*.jpg"))
+    try:
+        photo.with_name("0003_\udcff.jpg").write_bytes(photo.read_bytes())
+    except (OSError, UnicodeError):
+        pytest.skip("the file system takes no such names")
+    out = tmp_path / "masks" / "market1501"
+    assert densepose_iuv(iuv, market, out) == 0
+    assert (out / "missing.txt").read_bytes().endswith(b"bounding_box_train/0003_\xff.jpg\n")
+
+
 def test_script_ends_well_and_says_what_was_there_already(tmp_path, capsys):
     market, iuv = make_market(tmp_path, NAMES)
     out = tmp_path / "masks" / "market1501"
@@ -197,10 +218,11 @@ def test_workers_may_be_spawned(tmp_path):
     market, iuv = make_market(tmp_path, [f"{pid:04d}_c1s1_000001_01" for pid in range(40)])
     program = tmp_path / "program.py"
     program.write_text(
-        "import multiprocessing, runpy, sys\n"
+        "import multiprocessing, pathlib, runpy, sys\n"
         "if __name__ == '__main__':\n"
         "    multiprocessing.set_start_method('spawn')\n"
         "    del sys.argv[0]\n"
+        "    sys.path.insert(0, str(pathlib.Path(sys.argv[0]).parent))\n"
         "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     where = ("--iuv", iuv, "--images", market, "--out", tmp_path / "masks" / "market1501")

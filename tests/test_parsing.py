@@ -229,7 +229,8 @@ def test_authors_arrays_are_taken_as_they_are(tmp_path):
     [
         (np.full((4, 4), 9), "id 9, expected 0..7 or 255"),
         (np.full((4, 4), 0.5), "id 0.5"),
-        (np.zeros((4, 4, 2), np.uint8), "expected a 2-D array"),
+        (np.zeros((4, 4, 2), np.uint8), r"uint8 \[4, 4, 2\], expected a 2-D array"),
+        (np.array([["a"]]), r"U1 \[1, 1\], expected a 2-D array"),
         (np.array([[print]]), "refused, it holds no plain array"),
     ],
 )
@@ -240,3 +241,26 @@ def test_other_arrays_are_refused(tmp_path, content, told):
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"a\.npy: "):
         read_npy(tmp_path / "a.npy")
+
+
+@pytest.mark.filterwarnings("ignore")  # numpy's, of damaged headers
+def test_damaged_arrays_never_end_in_another_error(tmp_path):
+    path, random = tmp_path / "a.npy", np.random.default_rng(0)
+    np.save(path, np.zeros((8, 4), np.uint8))
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for trial in range(500):
+        damaged = whole[: len(whole) - trial % 5].copy()
+        damaged[random.integers(0, 128, 2)] = random.integers(0, 256, 2)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_npy(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+    for content in (b"", b"PK\x03\x04 a zip", b"\x93NUMPY\x01\x00\xff\xff", b"\x80\x04N."):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.npy: (damaged|refused)"):
+            read_npy(path)
+    np.savez(path.with_suffix(".npz"), a=whole)
+    path.with_suffix(".npz").replace(path)
+    with pytest.raises(ValueError, match=r"a\.npy: damaged or truncated, holds no plain array"):
+        read_npy(path)

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from mask_inputs import script
 
 from magnifier_plugin.synthetic import folder as folder_module
 from magnifier_plugin.synthetic.folder import ensure_rendered
@@ -32,8 +33,12 @@ def wait_until(true, seconds):
         time.sleep(0.05)
 
 
-def _break(shot, *_):
-    raise OSError(f"no space left for {shot.name}")
+def _break(task):
+    raise OSError(f"no space left for {task.shot.name}")
+
+
+def _die(task):
+    os._exit(1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -42,6 +47,18 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, workers):
     with pytest.raises(OSError, match="no space left"):
         ensure_rendered(tmp_path, TINY, workers)
     assert not names(tmp_path)
+
+
+def test_a_killed_worker_is_reported_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(folder_module, "_write_image", _die)
+    with pytest.raises(RuntimeError, match="a worker process was killed"):
+        ensure_rendered(tmp_path, TINY, workers=2)
+    assert not names(tmp_path)
+    arguments = "--identities 4 --cameras 2 --images 1 --height 64 --width 32 --workers 2"
+    command = ["render_pedestrians.py", "--root", str(tmp_path), *arguments.split()]
+    monkeypatch.setattr("sys.argv", command)
+    assert script("render_pedestrians").main() == 2
+    assert capsys.readouterr().err.startswith("render_pedestrians.py: a worker process was killed")
 
 
 def test_leftovers_are_removed(tmp_path):
@@ -78,7 +95,7 @@ def test_two_at_once_render_once(tmp_path, monkeypatch):
     drawn = []
     write = folder_module._write_image
     monkeypatch.setattr(
-        folder_module, "_write_image", lambda shot, *rest: (drawn.append(shot), write(shot, *rest))
+        folder_module, "_write_image", lambda task: (drawn.append(task.shot), write(task))
     )
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(ensure_rendered, tmp_path, TINY, 1) for _ in range(2)]

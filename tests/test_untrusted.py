@@ -151,6 +151,67 @@ def test_a_dump_may_hold_no_function_but_its_classes(tmp_path):
         DumpFile(tmp_path / "a.pkl")
 
 
+@pytest.mark.parametrize("era", [2022, 2020])
+def test_a_tensor_larger_than_its_memory_is_refused(tmp_path, era):
+    """Strides of 0 make 2 kB claim gigabytes, which a copy of the tensor would take."""
+    with stand_in(CHART) as cls:
+        chart = cls()
+        chart.labels = torch.ones(1, dtype=torch.int64).expand(8000, 8000)
+        chart.uv = torch.ones(1).expand(2, 8000, 8000)
+        entries = [entry("a.jpg", [[0, 0, 8000, 8000]], [0.9], [chart])]
+        if era == 2022:
+            torch.save(entries, tmp_path / "a.pkl")
+        else:
+            (tmp_path / "a.pkl").write_bytes(pickle.dumps(entries))
+    assert (tmp_path / "a.pkl").stat().st_size < 4000
+    with pytest.raises(ValueError, match=r"entry 0 .*refused, a tensor \[8000, 8000\] of 8 bytes"):
+        list(DumpFile(tmp_path / "a.pkl"))
+    entries = [{"file_name": "a", "scores": torch.ones(1).expand(10**9)}]
+    torch.save(entries, tmp_path / "a.pkl")
+    with pytest.raises(ValueError, match="1,000,000,000 scores, expected at most 1,000"):
+        list(DumpFile(tmp_path / "a.pkl"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file_name": ["a.jpg"]},
+        {"scores": torch.ones(1, 1)},
+        {"scores": 0.9},
+        {"scores": [0.9]},
+        {"pred_boxes_XYXY": torch.ones(4)},
+        {"pred_boxes_XYXY": torch.ones(1, 3)},
+        {"pred_densepose": None},
+        {"pred_densepose": []},
+        {"pred_densepose": [5]},
+    ],
+    ids=str,
+)
+def test_malformed_entries_are_named(tmp_path, change):
+    good = entry("a.jpg", [[0, 0, 4, 4]], [0.9], [])
+    torch.save([good | change], tmp_path / "a.pkl")
+    with pytest.raises(ValueError, match=r"a\.pkl: entry 0 is not a dump's \("):
+        list(DumpFile(tmp_path / "a.pkl"))
+
+
+def test_compressed_archives_are_refused(tmp_path):
+    """torch.save compresses nothing; 1 MB of compressed zeros is 1 GB in memory."""
+    good = dump(tmp_path / "a.pkl", {"a.jpg": [(4.0, 3.0, 0.9, make_iuv(24, 8, 2))]}, 2022)
+    with (
+        zipfile.ZipFile(good) as stored,
+        zipfile.ZipFile(tmp_path / "b.pkl", "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for member in stored.infolist():
+            archive.writestr(member.filename, stored.read(member))
+    with pytest.raises(ValueError, match=r"b\.pkl: refused, it wants to be decompressed"):
+        DumpFile(tmp_path / "b.pkl")
+    content = (tmp_path / "b.pkl").read_bytes()
+    nested = pickle.dumps([Evil(torch.storage._load_from_bytes, content)])
+    (tmp_path / "c.pkl").write_bytes(nested)
+    with pytest.raises(ValueError, match=r"c\.pkl: refused, it wants an archive within a pickle"):
+        DumpFile(tmp_path / "c.pkl")
+
+
 def test_an_array_that_lies_about_its_size_is_refused(tmp_path):
     header = np.lib.format.magic(1, 0)
     text = json.dumps({"descr": "|u1", "fortran_order": False, "shape": "S"}).replace(

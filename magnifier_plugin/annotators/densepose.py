@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from magnifier_plugin.annotators.people import central_pixels, choose_person
+from magnifier_plugin.annotators.people import choose_person, extent
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
 from magnifier_plugin.files import read_png, write_png
 from magnifier_plugin.regions import NUM_PARTS, part_to_region
 
 SUFFIX = "_IUV.png"
-# Beside it, where several people were found: the number of the person at each pixel.
+# The file next to it: the number of the person at each pixel.
 PEOPLE_SUFFIX = "_INDS.png"
 
 
@@ -102,24 +102,28 @@ class IuvFile:
     def read(self, size: tuple[int, int]) -> Annotation:
         iuv = read_iuv(self.path)
         check_size(self.path, iuv.shape[:2], size)
-        iuv, doubt = self._without_neighbours(iuv)
-        return Annotation(to_regions(iuv, self.hands), iuv, doubt)
+        iuv, ambiguity = self._without_other_people(iuv)
+        return Annotation(to_regions(iuv, self.hands), iuv, ambiguity)
 
-    def _without_neighbours(self, iuv: np.ndarray) -> tuple[np.ndarray, str]:
-        """Where `NAME_INDS.png` lies beside it: the person the picture is about, nobody else."""
+    def _without_other_people(self, iuv: np.ndarray) -> tuple[np.ndarray, str]:
+        """The person the picture is about, by the `NAME_INDS.png` next to it if there is one."""
         path = self.path.with_name(self.path.name.removesuffix(SUFFIX) + PEOPLE_SUFFIX)
         if not path.is_file():
             return iuv, ""
-        people = np.asarray(read_png(path))
+        image = read_png(path)
+        if image.mode != "L":
+            raise ValueError(f"{path}: image mode {image.mode}, expected L (8 bits, grey)")
+        people = np.asarray(image)
         check_size(path, people.shape, iuv.shape[:2])
-        # Its numbers begin at 0, for the first person as for the background; DensePose gives them
-        # by rising score, so they also serve as scores.
-        numbers = np.unique(people[iuv[..., 0] > 0])
+        # The numbers begin at 0, for the first person as for the background; DensePose numbers
+        # people by rising score, so the numbers also serve as scores.
+        body = iuv[..., 0] > 0
+        numbers = np.unique(people[body]).tolist()
         if len(numbers) < 2:
             return iuv, ""
-        mine = [(people == number) & (iuv[..., 0] > 0) for number in numbers]
-        best, doubt = choose_person([central_pixels(mask) for mask in mine], numbers.tolist())
-        return iuv * mine[best][..., None], doubt
+        extents = [extent(body & (people == number)) for number in numbers]
+        best, ambiguity = choose_person(extents, numbers)
+        return iuv * (people == numbers[best])[..., None], ambiguity
 
 
 class IuvFolder:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from magnifier_plugin.annotators.densepose import label_set_definition, label_set_name
 from magnifier_plugin.annotators.detections import (
     MIN_SCORE,
@@ -24,17 +26,20 @@ from magnifier_plugin.annotators.detections import (
 )
 from magnifier_plugin.annotators.unpickler import load_untrusted
 
+# More people than DensePose detects in one image (100 by default).
+MAX_PEOPLE = 1000
+
 
 class ChartResult:
-    """Stands for detectron2's chart results: `labels` int64 [h, w], `uv` float [2, h, w]."""
+    """Takes the place of detectron2's chart results: `labels` [h, w], `uv` [2, h, w]."""
 
 
 class QuantizedResult:
-    """Stands for the first `DensePoseResult`: `results`, a list of ((3, h, w), base64 PNG)."""
+    """Takes the place of the first `DensePoseResult`: `results` [((3, h, w), base64 PNG), …]."""
 
 
 class Embedding:
-    """Stands for what CSE models write: a surface embedding, no parts."""
+    """Takes the place of the output of CSE models: a surface embedding, no parts."""
 
 
 _MODULE = "densepose.structures"
@@ -82,34 +87,68 @@ class DumpFile:
     def __iter__(self) -> Iterator[DetectedPeople]:
         for number, entry in enumerate(self._entries):
             try:
-                name, people = str(entry["file_name"]), tuple(self._people(entry))
-            except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+                name, people = _name(entry), tuple(_people(entry))
+            except _EmbeddingsFoundError:
                 raise ValueError(
-                    f"{self.path}: entry {number} lacks what a dump has ({error!r}), expected "
+                    f"{self.path}: comes from a CSE model, which writes embeddings and no parts; "
+                    "run a chart model such as densepose_rcnn_R_50_FPN_s1x"
+                ) from None
+            # What a malformed entry raises depends on what it has in the place of a dump's types.
+            except Exception as error:
+                raise ValueError(
+                    f"{self.path}: entry {number} is not a dump's ({error!r}), expected "
                     "file_name, scores, pred_boxes_XYXY and pred_densepose"
                 ) from error
+            people = tuple(person for person in people if person.score >= self.min_score)
             if people:
                 yield DetectedPeople(name, people, self.hands)
 
-    def _people(self, entry: dict[str, Any]) -> Iterator[Detection]:
-        scores = entry["scores"].tolist() if "scores" in entry else []
-        if not scores:  # nobody was found, then the other keys may be missing too
-            return
-        boxes = entry["pred_boxes_XYXY"].tolist()
-        charts = self._charts(entry["pred_densepose"])
-        if not len(scores) == len(boxes) == len(charts):
-            raise LookupError(f"{len(scores)} scores, {len(boxes)} boxes, {len(charts)} charts")
-        for score, (x, y, _, _), chart in zip(scores, boxes, charts, strict=True):
-            if score >= self.min_score:
-                yield Detection(x, y, score, chart)
 
-    def _charts(self, found: Any) -> list[Chart]:
-        if isinstance(found, QuantizedResult):
-            return [PngChart(tuple(shape), png) for shape, png in found.results]
-        if isinstance(found, Embedding) or any(isinstance(one, Embedding) for one in found):
-            raise ValueError(
-                f"{self.path}: comes from a CSE model, which writes embeddings and no parts; run "
-                "a chart model such as densepose_rcnn_R_50_FPN_s1x"
-            )
-        # numpy arrays of the same memory: a tensor would cross to a worker by a file of its own.
-        return [FloatChart(one.labels.numpy(), one.uv.numpy()) for one in found]
+class _EmbeddingsFoundError(Exception):
+    """An entry has a CSE model's embeddings."""
+
+
+def _name(entry: dict[str, Any]) -> str:
+    name = entry["file_name"]
+    if not isinstance(name, str):
+        raise TypeError(f"file_name is a {type(name).__name__}")
+    return name
+
+
+def _people(entry: dict[str, Any]) -> Iterator[Detection]:
+    # Without a person the other keys may be missing too.
+    number = len(entry["scores"]) if "scores" in entry else 0
+    if not number:
+        return
+    if number > MAX_PEOPLE:
+        raise ValueError(f"{number:,} scores, expected at most {MAX_PEOPLE:,}")
+    scores, boxes = entry["scores"], entry["pred_boxes_XYXY"]
+    if scores.shape != (number,) or boxes.shape != (number, 4):
+        raise ValueError(f"scores {list(scores.shape)} and boxes {list(boxes.shape)}")
+    charts = _charts(entry["pred_densepose"])
+    for score, (x, y, _, _), chart in zip(scores.tolist(), boxes.tolist(), charts, strict=True):
+        yield Detection(x, y, score, chart)
+
+
+def _charts(found: Any) -> list[Chart]:
+    if isinstance(found, QuantizedResult):
+        return [PngChart(tuple(map(int, shape)), png) for shape, png in found.results]
+    if isinstance(found, Embedding) or any(isinstance(one, Embedding) for one in found):
+        raise _EmbeddingsFoundError
+    return [FloatChart(_array(one.labels), _array(one.uv)) for one in found]
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """A tensor's memory as an array: it is pickled for a worker, a tensor would need a file.
+
+    Raises:
+        ValueError: the tensor has more elements than its memory, because a stride is 0 or too
+            small; a copy of it, which pickling makes, could need any amount of memory.
+    """
+    size = tensor.numel() * tensor.element_size()
+    if size > tensor.untyped_storage().nbytes():
+        raise ValueError(
+            f"refused, a tensor {list(tensor.shape)} of {tensor.untyped_storage().nbytes():,} "
+            f"bytes that claims {size:,}"
+        )
+    return tensor.numpy()

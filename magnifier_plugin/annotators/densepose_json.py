@@ -1,9 +1,9 @@
 """DensePose's results in the COCO format: one flat JSON list of detections for a whole data set.
 
 A detection has `image_id`, `score`, `bbox` [x, y, w, h], `uv_shape` [3, h, w] and `uv_data`, the
-base64 of a PNG with red I, green U, blue V: the opposite order of `_IUV.png`. Which file an
-`image_id` is stands in the COCO annotations alone (`images[].id`, `images[].file_name`). JSON is
-read whole: the file lies in memory while converting.
+base64 of a PNG with red I, green U, blue V: the opposite order of `_IUV.png`. Only the COCO
+annotations say which file an `image_id` is (`images[].id`, `images[].file_name`). Both files are
+read completely and are in memory while converting.
 """
 
 import json
@@ -50,10 +50,10 @@ class ResultsFile:
             image, person = self._detection(number, result)
             if person.score >= min_score:
                 self._people[image].append(person)
-        strangers = [image for image in self._people if image not in self._names]
-        if strangers:
+        unknown = [image for image in self._people if image not in self._names]
+        if unknown:
             raise ValueError(
-                f"{annotations}: has no image with id {strangers[0]!r}, which {path} has; "
+                f"{annotations}: has no image with id {unknown[0]!r}, which {path} has; "
                 "expected the annotations of the same images"
             )
 
@@ -61,14 +61,17 @@ class ResultsFile:
         for image, people in self._people.items():
             yield DetectedPeople(self._names[image], tuple(people), self.hands)
 
-    def _detection(self, number: int, result: Any) -> tuple[Any, Detection]:
+    def _detection(self, number: int, result: Any) -> tuple[int | str, Detection]:
         try:
+            image = result["image_id"]
+            if not isinstance(image, int | str):
+                raise TypeError(f"image_id is a {type(image).__name__}")
             x, y, _, _ = map(float, result["bbox"])
             chart = PngChart(tuple(map(int, result["uv_shape"])), str(result["uv_data"]))
-            return result["image_id"], Detection(x, y, float(result["score"]), chart)
-        except (LookupError, TypeError, ValueError) as error:
+            return image, Detection(x, y, float(result["score"]), chart)
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(
-                f"{self.path}: detection {number} lacks what a result has ({error!r}), expected "
+                f"{self.path}: detection {number} is not a DensePose result ({error!r}), expected "
                 "image_id, score, bbox [x, y, w, h], uv_shape and uv_data"
             ) from error
 

@@ -1,7 +1,7 @@
 """The label maps of MagnifierNet's authors: `<image name>.npy`, region ids 0..7, nothing else.
 
-Which id is which region is not documented beyond 1..4 for the upper and 5..7 for the lower body;
-that split is all that the model itself relies on, so the ids are taken as they are.
+Which id is which region is not documented beyond 1..4 for the upper and 5..7 for the lower body.
+The model relies on nothing more than this, so the ids are taken as they are.
 """
 
 import os
@@ -19,28 +19,37 @@ from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 SUFFIX = ".npy"
 
 
-def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
+def read_npy(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
     """One label map of the authors' kind.
 
+    Args:
+        path: the file.
+        size: height and width of the image, checked before the ids are read; None for any.
     Returns:
         uint8 [H, W], 0..7 or 255 (unknown).
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, holds Python objects ("refused"), is not 2-D, not of whole
-            numbers, or holds other ids.
+        ValueError: it is damaged, holds Python objects ("refused"), is not 2-D, of another size,
+            not of whole numbers, or holds other ids.
     """
     try:
-        # Mapped: a header that lies about the size is found out before memory is asked for.
-        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Mapped: a header that claims more than the file has fails before memory is allocated.
+        ids = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise
-    except (ValueError, OSError, EOFError, SyntaxError, OverflowError) as error:
+    # The header is a Python literal: numpy raises whatever its parser does for a damaged one.
+    except Exception as error:
         reason = "refused, it" if "object" in str(error) else "damaged or truncated,"
         raise ValueError(f"{path}: {reason} holds no plain array ({error})") from error
-    if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.dtype.kind not in "uif":
-        raise ValueError(f"{path}: expected a 2-D array of region ids 0..{NUM_REGIONS - 1}")
+    if ids.ndim != 2 or ids.dtype.kind not in "uif":
+        raise ValueError(
+            f"{path}: {ids.dtype} {list(ids.shape)}, expected a 2-D array of region ids "
+            f"0..{NUM_REGIONS - 1}"
+        )
     if not 0 < ids.size <= MAX_PIXELS:
         raise ValueError(f"{path}: refused, {ids.shape[0]} × {ids.shape[1]} pixels")
+    if size is not None:
+        check_size(path, ids.shape, size)
     wrong = ~(np.isin(ids, range(NUM_REGIONS)) | (ids == UNKNOWN))
     if wrong.any():
         raise ValueError(
@@ -60,13 +69,11 @@ class NpyFile:
         return str(self.path).removesuffix(SUFFIX)
 
     def read(self, size: tuple[int, int]) -> Annotation:
-        labels = read_npy(self.path)
-        check_size(self.path, labels.shape, size)
-        return Annotation(labels)
+        return Annotation(read_npy(self.path, size))
 
 
 class NpyFolder:
-    """A folder of the authors' label maps, with folders inside or without.
+    """A folder of the authors' label maps, at any depth below it.
 
     Raises:
         FileNotFoundError: there is no such folder.

@@ -12,18 +12,18 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from magnifier_plugin.files import absolute_path
+
 
 class Annotation(NamedTuple):
-    """One image's annotation.
-
-    labels: uint8 [H, W], region ids 0..7, 255 unknown.
-    iuv: uint8 [H, W, 3] in the order I, U, V, for DensePose's sources; else None.
-    doubt: why the choice among several people in the picture is uncertain; "" when it is not.
-    """
+    """One image's annotation."""
 
     labels: np.ndarray
+    """uint8 [H, W], region ids 0..7, 255 unknown."""
     iuv: np.ndarray | None = None
-    doubt: str = ""
+    """uint8 [H, W, 3] in the order I, U, V, from DensePose's sources; else None."""
+    ambiguity: str = ""
+    """Why the choice among several people in the picture is uncertain; "" if it is not."""
 
 
 class Item(Protocol):
@@ -76,10 +76,11 @@ def annotation_files(folder: str | os.PathLike[str], suffix: str) -> list[Path]:
         FileNotFoundError: there is no such folder.
         ValueError: it holds no file that ends in suffix.
     """
-    folder = Path(folder)
+    folder = absolute_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder, expected one of *{suffix}")
-    paths = sorted(folder.rglob(f"*{suffix}"))
+    # Hidden files are another process's unfinished ones, or macOS's copies of metadata.
+    paths = sorted(path for path in folder.rglob(f"*{suffix}") if path.name[0] != ".")
     if not paths:
         raise ValueError(f"{folder}: no *{suffix} in it; did the annotator write elsewhere?")
     return paths

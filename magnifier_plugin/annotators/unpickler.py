@@ -1,4 +1,4 @@
-"""Reading pickles of strangers without running what they say.
+"""Reading untrusted pickles without running what they say.
 
 A pickle is a program: it names functions and calls them. All it can call is what `find_class`
 hands out, so here that is a short table of builders of plain data, and every other name is
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 _ZIP = b"PK\x03\x04"
 
@@ -41,7 +42,7 @@ def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) ->
         load = _load_archive if is_archive else _load_pickle
         try:
             return load(path if is_archive else file, classes)
-        except _Refused as error:
+        except _RefusedError as error:
             raise ValueError(
                 f"{path}: refused, it wants {error}; expected tensors, plain types and "
                 f"{', '.join(classes)} alone"
@@ -55,8 +56,8 @@ def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) ->
             ) from error
 
 
-class _Refused(Exception):
-    """The name that a file asked for."""
+class _RefusedError(Exception):
+    """What a file asks for and does not get."""
 
 
 class _DataUnpickler(pickle.Unpickler):
@@ -75,7 +76,7 @@ class _DataUnpickler(pickle.Unpickler):
         try:
             return self._known[f"{module}.{name}"]
         except KeyError:
-            raise _Refused(f"{module}.{name}") from None
+            raise _RefusedError(f"{module}.{name}") from None
 
 
 def _load_pickle(file: io.BufferedIOBase, classes: Mapping[str, type]) -> Any:
@@ -87,6 +88,10 @@ def _load_pickle(file: io.BufferedIOBase, classes: Mapping[str, type]) -> Any:
 def _load_archive(path: Path, classes: Mapping[str, type]) -> Any:
     import torch
 
+    # torch.save compresses nothing; what is compressed can be a thousand times the file's size.
+    with ZipFile(path) as archive:
+        if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+            raise _RefusedError("to be decompressed")
     known = [(stand_in, name) for name, stand_in in classes.items()]
     with torch.serialization.safe_globals(known), _naming_what_is_refused():
         return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
@@ -100,7 +105,7 @@ def _naming_what_is_refused() -> Iterator[None]:
     except pickle.UnpicklingError as error:
         name = re.search(r"GLOBAL (\S+)", str(error))
         if name:
-            raise _Refused(name[1]) from None
+            raise _RefusedError(name[1]) from None
         raise
 
 
@@ -114,6 +119,9 @@ def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> A
 def _storage(content: bytes) -> Any:
     """A storage from the bytes that torch nests in a plain pickle; torch's own would trust them."""
     import torch
+
+    if content.startswith(_ZIP):
+        raise _RefusedError("an archive within a pickle, where torch.save writes none")
 
     with _naming_what_is_refused():
         return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")

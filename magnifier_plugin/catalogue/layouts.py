@@ -116,6 +116,11 @@ def missing_data(name: str, path: str | os.PathLike[str], dataset_dir: Path) -> 
         message += f"Expected in {dataset_dir}: {LAYOUTS[name][0]}. "
     if name == "dukemtmcreid":
         return FileNotFoundError(message + "Its authors withdrew it, there is no download.")
+    if name == "synthetic":
+        return FileNotFoundError(
+            f"{message}Render it with: python scripts/render_pedestrians.py --root "
+            f"{dataset_dir.parents[1]}, or give the root at which it is (data.root)."
+        )
     return FileNotFoundError(
         message + f"Nothing is downloaded: {WHERE_TO_GET} says where data sets come from; "
         "if it lies elsewhere, give the folder above it as root (data.root)."

@@ -203,4 +203,4 @@ def _convert_one(job: _Job) -> _Outcome:
         write_labels(job.label, annotation.labels)
     counts = np.bincount(annotation.labels.ravel(), minlength=NUM_REGIONS)
     known, unknown = counts[:NUM_REGIONS], counts[NUM_REGIONS:].sum(keepdims=True)
-    return _Outcome(job.image, np.concatenate([known, unknown]), ambiguous=annotation.doubt)
+    return _Outcome(job.image, np.concatenate([known, unknown]), ambiguous=annotation.ambiguity)

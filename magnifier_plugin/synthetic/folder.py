@@ -9,17 +9,14 @@ torchreid's own `-s market1501 --root <root>/synthetic` reads the same images.
 
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import repeat
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
@@ -37,7 +34,7 @@ from magnifier_plugin.synthetic.plan import (
 )
 from magnifier_plugin.synthetic.renderer import VERSION, render
 from magnifier_plugin.synthetic.wardrobe import Wardrobe
-from magnifier_plugin.workers import cores
+from magnifier_plugin.workers import check_workers, cores, on_all_cores
 
 try:
     import fcntl
@@ -71,9 +68,9 @@ def ensure_rendered(
     Raises:
         ValueError: other options were asked for than those rendered there, workers is below 1, or
             the folder was not written by this function.
+        RuntimeError: a worker process was killed.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers: expected at least 1, got {workers}")
+    check_workers(workers)
     root = absolute_path(root)
     target = root / NAME
     if _is_rendered(target, options):
@@ -155,41 +152,42 @@ def _publish(finished: Path, target: Path, options: SyntheticOptions | None) -> 
             raise
 
 
+class _Task(NamedTuple):
+    """One image to render."""
+
+    shot: Shot
+    wardrobe: Wardrobe
+    camera: Camera
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    target: Path
+    """`<root>/synthetic`, or the unfinished folder that takes its name."""
+
+
 def _write(plan: Plan, target: Path, workers: int | None) -> None:
     """Renders a plan into a folder."""
     for folder in (*(MARKET / name for name in (TRAIN, QUERY, GALLERY)), DENSEPOSE):
         (target / folder).mkdir(parents=True)
-    workers = min(workers or cores(), len(plan.shots))
-    logger.info("rendering %d images with %d processes", len(plan.shots), workers)
-    wardrobes = [plan.identities[shot.pid - 1].wardrobe for shot in plan.shots]
-    cameras = [plan.cameras[shot.camera - 1] for shot in plan.shots]
-    size = (plan.options.height, plan.options.width)
-    tasks = (plan.shots, wardrobes, cameras, repeat(size), repeat(target))
-    bar = {"total": len(plan.shots), "desc": "rendering pedestrians", "unit": "image"}
-    if workers == 1:
-        for _ in tqdm(map(_write_image, *tasks), disable=None, **bar):
-            pass
-    else:
-        chunk = max(1, min(16, len(plan.shots) // (4 * workers)))
-        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
-            for _ in tqdm(pool.map(_write_image, *tasks, chunksize=chunk), disable=None, **bar):
-                pass
+    size, count = (plan.options.height, plan.options.width), len(plan.shots)
+    tasks = [
+        _Task(
+            shot,
+            plan.identities[shot.pid - 1].wardrobe,
+            plan.cameras[shot.camera - 1],
+            size,
+            target,
+        )
+        for shot in plan.shots
+    ]
+    workers = min(workers or cores(), count)
+    logger.info("rendering %d images with %d processes", count, workers)
+    # Small batches keep all cores busy to the end: an image takes some 20 ms.
+    batch = max(1, min(16, count // (4 * workers)))
+    images = on_all_cores(_write_image, tasks, workers, batch)
+    for _ in tqdm(images, total=count, desc="rendering pedestrians", unit="image", disable=None):
+        pass
     parameters = _one_line_each({"renderer": VERSION, **plan.to_dict()})
     (target / PARAMETERS).write_text(parameters, encoding="utf-8")
-
-
-def _end_with_parent() -> None:
-    """Ends this worker if its parent is killed.
-
-    It would wait for work for ever, and a forked one would go on holding the folder.
-    """
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _one_line_each(parameters: dict) -> str:
@@ -203,13 +201,12 @@ def _one_line_each(parameters: dict) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def _write_image(
-    shot: Shot, wardrobe: Wardrobe, camera: Camera, size: tuple[int, int], target: Path
-) -> None:
+def _write_image(task: _Task) -> None:
     """Renders one image and writes its JPEG and its IUV."""
-    photo, iuv = render(shot.scene, wardrobe, camera, size)
-    photo_file = target / MARKET / shot.folder / shot.name
-    Image.fromarray(photo).save(photo_file, quality=camera.quality)
-    # Level 1 packs these smooth maps as tightly as level 6, in a third of the time.
-    iuv_file = target / DENSEPOSE / f"{shot.name.partition('.')[0]}_IUV.png"
+    shot = task.shot
+    photo, iuv = render(shot.scene, task.wardrobe, task.camera, task.size)
+    photo_file = task.target / MARKET / shot.folder / shot.name
+    Image.fromarray(photo).save(photo_file, quality=task.camera.quality)
+    # Level 1 compresses these smooth maps as well as level 6, in a third of the time.
+    iuv_file = task.target / DENSEPOSE / f"{shot.name.partition('.')[0]}_IUV.png"
     Image.fromarray(iuv[..., ::-1].copy()).save(iuv_file, compress_level=1)

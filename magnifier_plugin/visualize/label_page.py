@@ -64,7 +64,8 @@ def write_label_page(
         .replace("{{facts}}", rows)
     )
     with write_atomically(path) as part:
-        part.write_text(page.replace("{{data}}", script), encoding="utf-8")
+        # Names of folders need not be Unicode.
+        part.write_text(page.replace("{{data}}", script), encoding="utf-8", errors="replace")
 
 
 def _items(shown: Sequence[Finding], root: str, workers: int | None) -> dict[str, Any]:
