@@ -102,8 +102,8 @@ def draw_single_shots(
 
 
 def _gather(distmat: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    rows, columns = (torch.from_numpy(index).to(distmat.device) for index in (rows, columns))
-    return distmat[rows, columns].cpu().numpy()
+    indices = tuple(torch.from_numpy(index).to(distmat.device) for index in (rows, columns))
+    return distmat[indices].cpu().numpy()
 
 
 def _same_identity(q_pids: np.ndarray, g_pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

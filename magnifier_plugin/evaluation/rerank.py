@@ -94,7 +94,8 @@ def rerank_distances(
     _check(k1, k2, lambda_value, form, num_rows=sum(matrices[0].shape))
     num_bytes = _in_bytes(memory, matrices[0].device)
     with torch.autocast(matrices[0].device.type, enabled=False):
-        source = MatrixSource(*rescale(*matrices), form, num_bytes)
+        query_gallery, queries, gallery = rescale(*matrices)
+        source = MatrixSource(query_gallery, queries, gallery, form, num_bytes)
         result = _rerank(source, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(q_g, np.ndarray) else result
 
