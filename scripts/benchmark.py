@@ -3,7 +3,7 @@
     benchmark.py evaluation --size market
     benchmark.py pooling
 
-Each side runs in a process of its own, one after the other; nothing else should run meanwhile.
+Each side runs in a process of its own, one after the other; other programs disturb the figures.
 """
 
 import argparse
@@ -15,7 +15,7 @@ COMMANDS = {"evaluation": evaluation, "pooling": pooling}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one comparison; returns the exit status."""
+    """Runs one comparison; returns the exit status, 2 for wrong arguments or a failed process."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

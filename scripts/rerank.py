@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from magnifier_plugin.evaluation.checks import as_features
 from magnifier_plugin.evaluation.distances import METRICS, distance_matrix
@@ -24,12 +23,13 @@ from magnifier_plugin.evaluation.features import Ids, load_features, load_ids
 from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evaluate_ranking
 from magnifier_plugin.evaluation.ranking_file import write_ranking
 from magnifier_plugin.evaluation.rerank import FORMS, fit_neighbours, rerank
+from magnifier_plugin.evaluation.scaling import l2_normalise
 
 RANKS = (1, 5, 10, 20)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Re-ranks as the arguments say; returns the exit status."""
+    """Re-ranks the features of the command line; returns the exit status."""
     args = parse(arguments)
     try:
         query, gallery = as_features(load_features(args.query), load_features(args.gallery))
@@ -42,21 +42,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; argparse itself ends with status 2 on a wrong one."""
+    """The command line; a wrong one ends the script with status 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--query", required=True, metavar="FILE[:KEY]", help="features of the queries")
     add("--gallery", required=True, metavar="FILE[:KEY]", help="features of the gallery")
-    add("--query-ids", metavar="FILE", help="their identities and cameras")
-    add("--gallery-ids", metavar="FILE", help="likewise, of the gallery")
+    add("--query-ids", metavar="FILE", help="identities and cameras of the queries")
+    add("--gallery-ids", metavar="FILE", help="identities and cameras of the gallery")
     add("--out", metavar="FILE.csv", help="write the re-ranked gallery of each query here")
     add("--top", type=int, default=50, help="gallery images of each query (default: %(default)s)")
     add("--metric", choices=METRICS, default="cosine", help="(%(default)s)")
     add("--k1", type=int, help="neighbours (default: 20, fewer where there are fewer images)")
-    add("--k2", type=int, help="of local query expansion (default: 6, likewise)")
-    add("--lambda", dest="lambda_value", type=float, default=0.3, help="weight of the distance")
+    add("--k2", type=int, help="rows of query expansion (default: 6, or fewer likewise)")
+    add("--lambda", dest="lambda_value", type=float, default=0.3, help="distance's weight (0.3)")
     add("--form", choices=FORMS, default=FORMS[0], help="of the distance (default: %(default)s)")
     add("--memory", type=float, help="GiB to work in (default: 1/64 on a CPU, else 2)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
@@ -99,7 +99,7 @@ def read_ids(
             raise ValueError(
                 f"{paths[texts.index(True)]}: {name} are text (or have one value that is no "
                 f"integer), in {paths[texts.index(False)]} they are integers, so none would be "
-                "equal; write them alike"
+                "equal; write both in the same way"
             )
     return query, gallery
 
@@ -107,9 +107,9 @@ def read_ids(
 def evaluate_and_write(
     args: argparse.Namespace, query: Tensor, gallery: Tensor, ids: tuple[Ids | None, Ids | None]
 ) -> None:
-    """Prints the metrics and writes the ranking, each if it was asked for."""
+    """Prints the metrics if there are ids, and writes the ranking if --out is given."""
     if args.metric == "cosine":
-        query, gallery = F.normalize(query), F.normalize(gallery)
+        query, gallery = l2_normalise(query), l2_normalise(gallery)
     rows = []
     if ids[0]:
         plain = distance_matrix(query, gallery, args.metric)
@@ -129,7 +129,7 @@ def evaluate_and_write(
     seconds = time.perf_counter() - start
     if ids[0]:
         rows.append(("re-ranked", measure(args, distmat, *ids)))
-        show(rows)
+        print_table(rows)
     print(f"{len(query):,} × {len(gallery):,} images re-ranked in {seconds:.1f} s")
     if args.out:
         write_ranking(args.out, distmat, *ids, top=args.top)
@@ -137,14 +137,14 @@ def evaluate_and_write(
 
 
 def measure(args: argparse.Namespace, distmat: Tensor, query: Ids, gallery: Ids) -> Ranking:
-    """The metrics that were asked for."""
+    """The metrics of a distance matrix, of CUHK03 with --cuhk03."""
     ids = query.pids, gallery.pids, query.camids, gallery.camids
     if args.cuhk03:
         return evaluate_cuhk03(distmat, *ids, max_rank=max(RANKS), seed=args.seed)
     return evaluate_ranking(distmat, *ids, max_rank=max(RANKS))
 
 
-def show(rows: list[tuple[str, Ranking]]) -> None:
+def print_table(rows: list[tuple[str, Ranking]]) -> None:
     """Prints the metrics as a Markdown table, in percent."""
     names = ["mAP", "mINP", *(f"rank-{rank}" for rank in RANKS)]
     print(f"| distances | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")

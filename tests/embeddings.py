@@ -15,7 +15,7 @@ def one_thread():
 
 
 def clustered(rng, num_queries, num_gallery, dim=16, spread=0.5):
-    """float32 [Q, D] and [G, D], normalised, five or so images of an identity."""
+    """float32 [Q, D] and [G, D], rows of norm 1, about five images of an identity."""
     num_rows = num_queries + num_gallery
     centres = rng.normal(size=(max(1, num_rows // 5), dim))
     features = centres[rng.integers(0, len(centres), num_rows)]

@@ -1,4 +1,4 @@
-"""Features and ids from files, and what is not read from them."""
+"""Features and ids from files: good, damaged and malicious ones."""
 
 import pickle
 from pathlib import Path
@@ -71,6 +71,8 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, name, how):
     assert not trace.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage:UserWarning")
 @pytest.mark.parametrize(
     ("name", "content", "key", "message"),
     [

@@ -99,7 +99,7 @@ def test_ranking_file_breaks_ties_by_row_and_leaves_out_the_own_camera(tmp_path)
     assert [int(row["match"]) for row in rows] == [i % 2 for i in order]
 
 
-def test_nobody_left_writes_no_row(tmp_path):
+def test_a_query_without_gallery_images_has_no_row(tmp_path):
     ids = Ids(np.array([1]), np.array([0]), None), Ids(np.array([1, 1]), np.array([0, 0]), None)
     write_ranking(tmp_path / "r.csv", torch.zeros(1, 2), *ids)
     assert (tmp_path / "r.csv").read_text() == "query,rank,gallery,distance,match\n"
@@ -117,7 +117,7 @@ def test_script_measures_cuhk03(files, capsys):
         ({"gallery-ids": "query.csv"}, [], "10 rows, but .* has features of 40 images"),
         ({"query": "missing.npy"}, [], "missing.npy: no such file"),
         ({"query": "nan.npy"}, [], "query features: NaN or infinity in 1 of 10 rows: 3"),
-        ({"gallery": "evil.npy"}, [], "a pickle of anything else is not opened"),
+        ({"gallery": "pickle.npy"}, [], "a pickle of anything else is not opened"),
         ({}, ["--k1", "50"], r"k1: expected 1..49"),
         ({}, ["--lambda", "2"], r"lambda_value: expected 0..1"),
     ],
@@ -126,17 +126,17 @@ def test_script_says_what_is_wrong(files, capsys, changes, options, message):
     bad = files.features[0].copy()
     bad[3, 2] = np.nan
     np.save(files.folder / "nan.npy", bad)
-    np.save(files.folder / "evil.npy", np.array([{}]), allow_pickle=True)
+    np.save(files.folder / "pickle.npy", np.array([{}]), allow_pickle=True)
     assert main([*files.arguments(**changes), *options]) == 2
     stderr = capsys.readouterr().err
     assert stderr.startswith("rerank.py: ") and stderr.count("\n") == 1
     assert re.search(message, stderr)
 
 
-@pytest.mark.parametrize("spoilt", ["c1", "1.0"])
-def test_ids_that_could_never_be_equal_are_refused(files, capsys, spoilt):
+@pytest.mark.parametrize("changed", ["c1", "1.0"])
+def test_ids_that_could_never_be_equal_are_refused(files, capsys, changed):
     text = (files.folder / "query.csv").read_text().splitlines()
-    text[3] = f"{text[3].split(',')[0]},{spoilt},query2"
+    text[3] = f"{text[3].split(',')[0]},{changed},query2"
     (files.folder / "query.csv").write_text("\n".join(text))
     assert main(files.arguments()) == 2
     assert re.search("query.csv: camids are text .* in .*gallery.csv", capsys.readouterr().err)
@@ -167,7 +167,7 @@ def test_script_refuses_at_once(files, capsys, options, message):
 
 
 @pytest.mark.parametrize("missing", ["--query-ids", "--gallery-ids"])
-def test_script_wants_both_ids(files, missing):
+def test_one_ids_file_alone_is_an_error(files, missing):
     arguments = files.arguments()
     place = arguments.index(missing)
     with pytest.raises(SystemExit) as stopped:

@@ -90,8 +90,8 @@ def _in_blocks(query: Tensor, gallery: Tensor, *norms: Tensor) -> Tensor:
 def _onednn_pays(features: Tensor) -> bool:
     """Whether to multiply float32 by oneDNN.
 
-    The BLAS that torch calls leaves AVX-512 alone on AMD's processors, oneDNN does not and is twice
-    as fast there.
+    The BLAS that torch calls does not use AVX-512 on AMD's processors; oneDNN does, and is twice as
+    fast there.
     """
     return (
         features.device.type == "cpu"

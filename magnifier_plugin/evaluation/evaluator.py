@@ -162,7 +162,9 @@ class Evaluator:
     def _extract(self, part: str, loader: DataLoader, normalize: bool) -> Embeddings:
         """The embeddings of a loader's images, from the cache if it has them."""
         kept = FeatureCache(self.cache)
-        path = self._cache_path(kept, part, loader) if self.cache else None
+        path = None
+        if self.cache and self.model is not None:
+            path = self._cache_path(kept, self.model, part, loader)
         embeddings = kept.read(path) if path else None
         if embeddings is None:
             logger.info("Extracting features from %s set ...", part)
@@ -173,11 +175,12 @@ class Evaluator:
                 kept.write(path, embeddings)
         else:
             logger.info("Features of %s set from %s", part, path)
-            device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-            embeddings = embeddings._replace(features=embeddings.features.to(device))
+            embeddings = embeddings._replace(features=embeddings.features.to(_device(self.model)))
         return normalise(embeddings) if normalize else embeddings
 
-    def _cache_path(self, kept: FeatureCache, part: str, loader: DataLoader) -> Path | None:
+    def _cache_path(
+        self, kept: FeatureCache, model: nn.Module, part: str, loader: DataLoader
+    ) -> Path | None:
         images = getattr(getattr(loader, "dataset", None), "data", None)
         if images is None:
             logger.warning(
@@ -187,7 +190,7 @@ class Evaluator:
             )
             return None
         settings = {"flip": self.flip, "key": self.cache_key}
-        return kept.path(model_fingerprint(self.model), images, settings)
+        return kept.path(model_fingerprint(model), images, settings)
 
 
 def reranked_distances(query: Tensor, gallery: Tensor, metric: str, settings: Reranking) -> Tensor:
@@ -209,4 +212,5 @@ def reranked_distances(query: Tensor, gallery: Tensor, metric: str, settings: Re
     k1, k2 = fit_neighbours(num_images, settings.k1, settings.k2)
     if k1 < settings.k1:
         logger.info("Re-ranking with k1 %d: there are %d images in all", k1, num_images)
-    return rerank(query, gallery, k1, k2, settings.lambda_value, form=settings.form)
+    result = rerank(query, gallery, k1, k2, settings.lambda_value, form=settings.form)
+    return torch.as_tensor(result)

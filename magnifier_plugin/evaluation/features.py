@@ -81,7 +81,7 @@ def load_ids(path: str | os.PathLike[str]) -> Ids:
     columns = _read_csv(path) if path.suffix == ".csv" else read_arrays(path)
     if not isinstance(columns, Mapping):
         raise ValueError(f"{path}: expected arrays named pid and camid, found one without a name")
-    by_name = {str(name).lower(): column for name, column in reversed(columns.items())}
+    by_name = {str(name).lower(): column for name, column in reversed(list(columns.items()))}
     found = {
         names[0]: next((by_name[name] for name in names if name in by_name), None)
         for names in (_PID, _CAMID, _NAME)

@@ -1,8 +1,8 @@
 """The matches of every query and their ranks, without a loop over queries.
 
-Only a query's own matches decide its CMC, AP and INP, so nobody needs the whole ranking: each row's
-distances are sorted without their indices, several times faster than an argsort, and the place of a
-match is found among them by binary search.
+Only a query's own matches decide its CMC, AP and INP, so the whole ranking is not computed: each
+row's distances are sorted without their indices, several times faster than an argsort, and the rank
+of a match is found among them by binary search.
 """
 
 from typing import NamedTuple
@@ -17,21 +17,21 @@ _BLOCK_BYTES = 2**24  # of distances that are sorted at a time
 
 
 class Matches(NamedTuple):
-    """The pairs of a query and a gallery image of its identity in another camera.
+    """The P pairs of a query and a gallery image of its identity in another camera.
 
-    All fields are int64 [P], sorted by query, then rank.
-
-    query, gallery: the pair's row and column in the distance matrix.
-    rank: of the gallery image, from 1, among those that the query keeps.
-    order: 1 for the query's first match, 2 for its second, …
-    total: how many matches the query has.
+    Sorted by query, then rank.
     """
 
     query: np.ndarray
+    """int64 [P], the pair's row in the distance matrix."""
     gallery: np.ndarray
+    """int64 [P], its column."""
     rank: np.ndarray
+    """int64 [P], of the gallery image, from 1, among those that the query keeps."""
     order: np.ndarray
+    """int64 [P], 1 for the query's first match, 2 for its second, …"""
     total: np.ndarray
+    """int64 [P], number of matches of the query."""
 
 
 def find_matches(
@@ -75,7 +75,7 @@ def draw_single_shots(
         distmat: floating point [Q, G].
         g_pids: integers [G].
         matches: of these distances.
-        generator: makes the draws.
+        generator: of the draws.
     Returns:
         int64 [V], from 1, one for each query that has a match.
     """
@@ -102,8 +102,8 @@ def draw_single_shots(
 
 
 def _gather(distmat: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    rows, columns = (torch.from_numpy(index).to(distmat.device) for index in (rows, columns))
-    return distmat[rows, columns].cpu().numpy()
+    indices = tuple(torch.from_numpy(index).to(distmat.device) for index in (rows, columns))
+    return distmat[indices].cpu().numpy()
 
 
 def _same_identity(q_pids: np.ndarray, g_pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,13 +142,13 @@ def _count_ahead_in_block(block: Tensor, ordered: Tensor, rows: Tensor, columns:
     if len(rows) == 0:
         return rows
     slots = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)
-    values = block.new_zeros(len(block), int(slots.max()) + 1)  # a row's pairs, side by side
+    values = block.new_zeros(len(block), int(slots.max()) + 1)  # a row's pairs in its first slots
     values[rows, slots] = block[rows, columns]
     closer = torch.searchsorted(ordered, values)[rows, slots]
     closer_or_equal = torch.searchsorted(ordered, values, right=True)[rows, slots]
 
     tied = closer_or_equal - closer > 1
-    if tied.any():  # only these pairs need to know who stands where
+    if tied.any():  # only these pairs depend on the order of equal distances
         closer[tied] += _equal_before(block, rows[tied], columns[tied])
     return closer
 
@@ -156,7 +156,7 @@ def _count_ahead_in_block(block: Tensor, ordered: Tensor, rows: Tensor, columns:
 def _equal_before(block: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """How many of a row's values equal the one at a column and come before it, int64 [P].
 
-    Few pairs ask, each scans half a row: a loop in numpy copies and sorts nothing.
+    There are few such pairs, and each scans half a row; a loop in numpy copies and sorts nothing.
     """
     values = block.numpy(force=True)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)

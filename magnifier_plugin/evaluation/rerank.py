@@ -1,8 +1,8 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017), exact, in bounded memory.
 
 The authors' code, and torchreid's copy of it, hold several dense N × N matrices of all N = Q + G
-images and loop over rows in Python. Here everything is lists of neighbours, and dense is only the
-result. Ties: of two images at the same distance the one with the smaller index is nearer, queries
+images and loop over rows in Python. Here everything is lists of neighbours; only the result is
+dense. Ties: of two images at the same distance the one with the smaller index is nearer, queries
 before gallery.
 """
 
@@ -48,7 +48,7 @@ def rerank(
         form: the original distance is, before it is divided by its largest in the row, "torchreid"
             the fourth power of the Euclidean distance (torchreid squares its squared distances:
             what its users report), "paper" the second.
-        memory: GiB to work in, beside the features (twice), lists of neighbours and the result;
+        memory: GiB to work in, besides the features (twice), lists of neighbours and the result;
             None for 1/64 on a CPU, where blocks then stay in its cache, and 2 elsewhere.
     Returns:
         float32 [Q, G], on the features' device, a numpy array if the query features are one.
@@ -94,13 +94,14 @@ def rerank_distances(
     _check(k1, k2, lambda_value, form, num_rows=sum(matrices[0].shape))
     num_bytes = _in_bytes(memory, matrices[0].device)
     with torch.autocast(matrices[0].device.type, enabled=False):
-        source = MatrixSource(*rescale(*matrices), form, num_bytes)
+        query_gallery, queries, gallery = rescale(*matrices)
+        source = MatrixSource(query_gallery, queries, gallery, form, num_bytes)
         result = _rerank(source, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(q_g, np.ndarray) else result
 
 
 def fit_neighbours(num_images: int, k1: int = 20, k2: int = 6) -> tuple[int, int]:
-    """k1 and k2, made smaller where there are too few images of query and gallery, at least 2."""
+    """k1 and k2, reduced where `num_images` (query and gallery, at least 2) is too small."""
     return min(k1, num_images - 1), min(k2, num_images)
 
 

@@ -1,4 +1,4 @@
-"""A ranking's numbers for a file and for the screen."""
+"""The metrics of a ranking as JSON and as text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from magnifier_plugin.evaluation.ranking import Ranking
 
 
 def summarise(ranking: Ranking, ranks: Sequence[int]) -> dict[str, Any]:
-    """The numbers as JSON takes them, shares in 0..1."""
+    """The metrics as a dict of JSON types, shares in 0..1."""
     return {
         "mAP": ranking.mAP,
         "mINP": ranking.mINP,
@@ -21,7 +21,7 @@ def summarise(ranking: Ranking, ranks: Sequence[int]) -> dict[str, Any]:
 
 
 def describe(title: str, ranking: Ranking, ranks: Sequence[int]) -> str:
-    """mAP, mINP and CMC in torchreid's words, and which queries were left out, why."""
+    """mAP, mINP and CMC in torchreid's format, and how many queries were left out and why."""
     lines = [f"** {title} **", f"mAP: {ranking.mAP:.1%}", f"mINP: {ranking.mINP:.1%}", "CMC curve"]
     lines += [f"Rank-{rank:<3}: {ranking.cmc[rank - 1]:.1%}" for rank in ranks]
     if left_out := ranking.num_absent + ranking.num_same_camera:

@@ -1,4 +1,4 @@
-"""Pictures of rankings: the query, then the gallery images that came out first."""
+"""Figures of rankings: a query, then its nearest gallery images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Told apart by colour-blind readers too, and by the sign in the corner.
+from magnifier_plugin.files import read_image
+
+# Distinct for colour-blind readers too; the sign in the caption says the same.
 MATCH, MISS, QUERY = (0, 158, 115), (213, 94, 0), (60, 60, 60)
 HEIGHT, WIDTH, BORDER, GAP = 192, 96, 5, 8
 Item = tuple[str, int, int, int]  # torchreid's: path, pid, camera, data set
@@ -35,8 +37,7 @@ def draw_ranking(query: Item, ranked: Sequence[Item]) -> Image.Image:
 
 
 def _tile(item: Item, colour: tuple[int, int, int], caption: str) -> Image.Image:
-    with Image.open(item[0]) as image:
-        photo = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    photo = read_image(item[0]).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     tile = Image.new("RGB", (WIDTH + 2 * BORDER, HEIGHT + 2 * BORDER + 18), "white")
     tile.paste(colour, (0, 18, tile.width, tile.height))
     tile.paste(photo, (BORDER, BORDER + 18))
@@ -45,7 +46,7 @@ def _tile(item: Item, colour: tuple[int, int, int], caption: str) -> Image.Image
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """matplotlib's own font: it is there wherever this package is, and has ✓ and ✗."""
+    """matplotlib's own font: installed wherever this package is, and it has ✓ and ✗."""
     from matplotlib import font_manager
 
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
@@ -58,13 +59,13 @@ def save_rankings(
     folder: Path,
     topk: int = 10,
 ) -> None:
-    """Save one picture a query, named after it, as torchreid's `visrank` does.
+    """Saves one figure per query, named after its image file, as torchreid's `visrank` does.
 
     Args:
         distmat: float [Q, G].
         query, gallery: torchreid's lists.
         folder: made if missing.
-        topk: gallery images in a picture.
+        topk: gallery images in a figure.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for distances, item in zip(distmat, query, strict=True):
@@ -96,7 +97,7 @@ def ranking_sheet(
 
 
 def stack(rows: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
-    """Pictures one below the other on white."""
+    """Images one below the other on white."""
     height = sum(row.height for row in rows) + gap * (len(rows) + 1)
     sheet = Image.new("RGB", (max(row.width for row in rows) + 2 * gap, height), "white")
     top = gap

@@ -30,34 +30,43 @@ DISTANCES, METRICS, RERANKING, AGAIN = "distances", "metrics", "re-ranking", "me
 
 
 class Size(NamedTuple):
-    """How many images of how many identities, and the features' dimensions."""
+    """Numbers of images and identities, and the dimensions of the features."""
 
     queries: int
+    """Number of query images."""
     gallery: int
+    """Number of gallery images."""
     identities: int
+    """Number of identities that are drawn from."""
     dim: int
+    """Dimensions of a feature."""
 
 
 SIZES = {"market": Size(3_368, 15_913, 750, 4096), "msmt17": Size(11_659, 82_161, 3_060, 2048)}
 
 
-class Problem(NamedTuple):
-    """Features and ids of queries and gallery."""
+class TestData(NamedTuple):
+    """Features and ids of queries and gallery, in this order."""
 
     features: tuple[Tensor, Tensor]
+    """float32 [Q, D] and [G, D], rows of norm 1."""
     pids: tuple[np.ndarray, np.ndarray]
+    """int64 [Q] and [G]."""
     camids: tuple[np.ndarray, np.ndarray]
+    """int64 [Q] and [G]."""
 
     @property
     def ids(self) -> tuple[np.ndarray, ...]:
         return *self.pids, *self.camids
 
 
-class Side(NamedTuple):
-    """Seconds of each step, and mAP and rank-1 without and with re-ranking."""
+class Measurement(NamedTuple):
+    """Cost and results of one implementation."""
 
     seconds: dict[str, float]
+    """Seconds of each step."""
     metrics: tuple[float, ...]
+    """mAP and rank-1 without re-ranking, then with it, in [0, 1]."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures, and prints the table."""
+    """Measures both sides and prints the table."""
     if args.growth:
         grow(args)
         return
@@ -89,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parse_size(text: str, dim: int | None) -> Size:
-    """A size by its name, or N images of which a sixth are queries."""
+    """A size by its name, or of N images, a sixth of them queries."""
     if text in SIZES:
         size = SIZES[text]
     elif text.isdecimal() and int(text) >= 60:
@@ -101,71 +110,72 @@ def parse_size(text: str, dim: int | None) -> Size:
 
 
 def too_large(size: Size) -> bool:
-    """Whether torchreid's dense matrices would not fit; it holds about six of N × N at once."""
+    """Whether torchreid's matrices exceed the memory: about six of N × N float32 at once."""
     needed = 6 * 4 * (size.queries + size.gallery) ** 2
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        print(f"torchreid is left out: {needed / GIB:.0f} GiB needed, {there / GIB:.0f} there\n")
-    return needed > there
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        sizes = f"{needed / GIB:.0f} GiB needed, {available / GIB:.0f} available"
+        print(f"torchreid is left out: {sizes}\n")
+    return needed > available
 
 
-def make_problem(size: Size, spread: float, seed: int) -> Problem:
+def make_test_data(size: Size, spread: float, seed: int) -> TestData:
     """Random identities, each with its images around a random direction."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(size.identities, size.dim, generator=generator)
     features, pids, camids = [], [], []
     for count in (size.queries, size.gallery):
-        who = torch.randint(size.identities, (count,), generator=generator)
+        labels = torch.randint(size.identities, (count,), generator=generator)
         rows = torch.randn(count, size.dim, generator=generator)
         for block in torch.arange(count).split(1024):
-            noisy = rows[block].mul_(spread).add_(centres[who[block]])
+            noisy = rows[block].mul_(spread).add_(centres[labels[block]])
             rows[block] = torch.nn.functional.normalize(noisy)
         features.append(rows)
-        pids.append(who.numpy())
+        pids.append(labels.numpy())
         camids.append(torch.randint(CAMERAS, (count,), generator=generator).numpy())
-    return Problem(tuple(features), tuple(pids), tuple(camids))
+    return TestData(tuple(features), tuple(pids), tuple(camids))
 
 
-def run_ours(size: Size, args: argparse.Namespace) -> Side:
+def run_ours(size: Size, args: argparse.Namespace) -> Measurement:
     """The four steps with this package."""
-    problem, watch = make_problem(size, args.spread, args.seed), Stopwatch(args.device)
-    query, gallery = (features.to(args.device) for features in problem.features)
+    data, watch = make_test_data(size, args.spread, args.seed), Stopwatch(args.device)
+    query, gallery = (features.to(args.device) for features in data.features)
     with watch.step(DISTANCES):
         distmat = distance_matrix(query, gallery)
     with watch.step(METRICS):
-        plain = evaluate_ranking(distmat, *problem.ids)
+        plain = evaluate_ranking(distmat, *data.ids)
     del distmat
     with watch.step(RERANKING):
         distmat = rerank(query, gallery, memory=args.memory)
     with watch.step(AGAIN):
-        reranked = evaluate_ranking(distmat, *problem.ids)
+        reranked = evaluate_ranking(distmat, *data.ids)
     metrics = plain.mAP, plain.cmc[0], reranked.mAP, reranked.cmc[0]
-    return Side(watch.seconds, tuple(map(float, metrics)))
+    return Measurement(watch.seconds, tuple(map(float, metrics)))
 
 
-def run_torchreid(size: Size, args: argparse.Namespace) -> Side:
-    """The four steps as torchreid's engine takes them, on the CPU."""
+def run_torchreid(size: Size, args: argparse.Namespace) -> Measurement:
+    """The four steps with the functions of torchreid's engine, on the CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         import torchreid
-    problem, watch = make_problem(size, args.spread, args.seed), Stopwatch("cpu")
-    query, gallery = problem.features
+    data, watch = make_test_data(size, args.spread, args.seed), Stopwatch("cpu")
+    query, gallery = data.features
     distances, metrics = torchreid.metrics.compute_distance_matrix, torchreid.metrics.evaluate_rank
     with watch.step(DISTANCES):
         distmat = distances(query, gallery).numpy()
     with watch.step(METRICS):
-        cmc, mean_ap = metrics(distmat, *problem.ids)
+        cmc, mean_ap = metrics(distmat, *data.ids)
     with watch.step(RERANKING):
         among = distances(query, query).numpy(), distances(gallery, gallery).numpy()
         distmat = torchreid.utils.re_ranking(distmat, *among)
     with watch.step(AGAIN):
-        cmc_again, mean_ap_again = metrics(distmat, *problem.ids)
+        cmc_again, mean_ap_again = metrics(distmat, *data.ids)
     values = mean_ap, cmc[0], mean_ap_again, cmc_again[0]
-    return Side(watch.seconds, tuple(map(float, values)))
+    return Measurement(watch.seconds, tuple(map(float, values)))
 
 
 def table_of(ours: Run, theirs: Run | None) -> list[tuple[str, ...]]:
-    """Rows of the table: what, torchreid's, ours, ratio."""
+    """Rows of the table: quantity, torchreid's value, this package's, ratio."""
     own, other = ours.result.seconds, theirs.result.seconds if theirs else None
     rows = []
     for name, own_steps, other_steps in (
@@ -186,21 +196,21 @@ def table_of(ours: Run, theirs: Run | None) -> list[tuple[str, ...]]:
 
 
 def compared(value: float, reference: float | None, form: str) -> tuple[str, str, str]:
-    """torchreid's value, ours, and how many times less ours is."""
+    """torchreid's value, this package's, and their ratio, as text."""
     if reference is None:
         return "", form.format(value), ""
     return form.format(reference), form.format(value), f"{reference / value:.1f} ×"
 
 
 def grow(args: argparse.Namespace) -> None:
-    """Re-ranks more and more images, prints the cost and draws it."""
+    """Re-ranks growing numbers of images, prints the cost and draws it."""
     rows, points = [], []
     for text in GROWTH:
         size = parse_size(text, args.dim)
         done = in_own_process(run_ours, size, args)
         points.append((size.queries + size.gallery, done.result.seconds[RERANKING], done.peak))
         rows.append([f"{points[-1][0]:,}", f"{points[-1][1]:.1f} s", f"{done.peak:.2f} GiB"])
-        print(f"{rows[-1][0]} images are done", file=sys.stderr)
+        print(f"{rows[-1][0]} images: measured", file=sys.stderr)
     print(f"{size.dim:,} dimensions; {machine(args.device)}\n")
     print(markdown(("images", "re-ranking", "peak memory"), rows))
     draw(points, args.growth)
@@ -232,6 +242,6 @@ def draw(points: list[tuple[int, float, float]], path: str) -> None:
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, its first column to the left."""
+    """A Markdown table, its first column aligned left."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,6 +1,6 @@
 """k-reciprocal encoding: an image as a sparse vector of its neighbours (Zhong et al., CVPR 2017).
 
-Each set of the paper is a handful of rows out of N, so all of this works on lists of neighbours.
+Each set of the paper is a few rows out of N, so all of this works on lists of neighbours.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,14 +17,12 @@ Between = Callable[[int, Tensor, Tensor], Tensor]
 
 
 class Reciprocal(NamedTuple):
-    """R(i, k): those of row i's k + 1 nearest rows that have i among theirs.
-
-    indices: int64 [N, k + 1], the nearest rows.
-    mask: bool [N, k + 1], which of them are in R.
-    """
+    """R(i, k): those of row i's k + 1 nearest rows that have i among theirs."""
 
     indices: Tensor
+    """int64 [N, k + 1], the nearest rows."""
     mask: Tensor
+    """bool [N, k + 1], which of them are in R."""
 
 
 def encode(indices: Tensor, between: Between, k1: int, memory: int) -> Tensor:
@@ -34,7 +32,7 @@ def encode(indices: Tensor, between: Between, k1: int, memory: int) -> Tensor:
 
     Args:
         indices: int64 [N, K], K > k1, each row's nearest rows in order, itself included.
-        between: distances of pairs, as `FeatureDistances.between`.
+        between: distances of pairs, as `Source.between`.
         k1: at least 1.
         memory: bytes to work in.
     Returns:

@@ -11,14 +11,14 @@ _PAIR_BYTES = 48
 
 
 class InvertedIndex:
-    """For each column the gallery images that weigh it; made to be asked for all queries.
+    """For each column of the encoding, the gallery images that have a weight there.
 
     Args:
         encoding: float32 [N, N], sparse COO, coalesced; the first Q rows are the queries.
         num_queries: Q.
     """
 
-    def __init__(self, encoding: Tensor, num_queries: int):
+    def __init__(self, encoding: Tensor, num_queries: int) -> None:
         rows, columns = encoding.indices()
         values = encoding.values()
         per_row = torch.bincount(rows, minlength=len(encoding))
@@ -28,7 +28,7 @@ class InvertedIndex:
         self.weights = values[split:][by_column]
         self.num_queries, self.num_gallery = num_queries, len(encoding) - num_queries
 
-        # The entries of the queries, and where each one's column lies in the index.
+        # The entries of the queries, and where each one's column starts in the index.
         per_column = torch.bincount(columns[split:], minlength=len(encoding))
         self.query, self.value = rows[:split], values[:split]
         self.count = per_column[columns[:split]]
@@ -37,7 +37,7 @@ class InvertedIndex:
         self.pairs = F.pad(self.count.cumsum(0), (1, 0))[self.entries]
 
     def blocks(self, memory: int) -> Iterator[slice]:
-        """Ranges of queries that `distances` answers within so many bytes, one query at least."""
+        """Ranges of queries, at least one each, that `distances` can do within so many bytes."""
         rows = max(1, memory // (16 * self.num_gallery))
         start = 0
         while start < self.num_queries:
@@ -52,7 +52,7 @@ class InvertedIndex:
         entries = slice(*self.entries[[queries.start, queries.stop]].tolist())
         count = self.count[entries]
         entry = torch.repeat_interleave(count)  # of each pair, among these queries' entries
-        # Pair p of an entry lies p places after the entry's start in the index.
+        # Pair p of an entry is p places after the entry's start in the index.
         ahead = self.start[entries] - (count.cumsum(0) - count)
         posting = ahead.index_select(0, entry)
         posting += torch.arange(len(entry), device=entry.device)

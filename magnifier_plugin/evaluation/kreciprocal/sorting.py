@@ -11,8 +11,8 @@ _TASK_SIZE = 2**18  # values that one thread sorts at a time
 def sort_rows(block: Tensor) -> Tensor:
     """Each row's values in ascending order, NaN last; several times faster than torch on a CPU.
 
-    numpy sorts values by vector instructions and frees the interpreter meanwhile; torch would sort
-    indices along.
+    numpy sorts values by vector instructions and releases the interpreter lock; torch also sorts
+    the indices.
     """
     if block.device.type != "cpu":
         return block.sort(dim=1).values

@@ -1,4 +1,4 @@
-"""The normalised distances that re-ranking works on, from features or from whole matrices.
+"""The normalised distances that re-ranking uses, from features or from whole matrices.
 
 Both sources number the rows 0..N-1, queries first, and divide each row by its largest distance.
 """
@@ -35,7 +35,7 @@ class Source(Protocol):
 
 
 class FeatureSource:
-    """Distances of features [Q, D] and [G, D], computed when asked for."""
+    """Distances of features [Q, D] and [G, D], computed on demand."""
 
     def __init__(self, query: Tensor, gallery: Tensor, form: str, memory: int) -> None:
         self.distances = SquaredDistances(torch.cat([query, gallery]))

@@ -1,4 +1,4 @@
-"""What torch's sparse tensors need around them."""
+"""Sparse tensors without warnings, and sparse dot products."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 def without_sparse_warnings() -> Iterator[None]:
     """Silences that sparse CSR is in beta, and unchecked even where the call says so.
 
-    torch's own sparse.mm sets them off too.
+    torch's own sparse.mm emits them too.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse (CSR tensor|invariant)", UserWarning)
@@ -20,7 +20,7 @@ def without_sparse_warnings() -> Iterator[None]:
 
 
 def square(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Tensor:
-    """A coalesced COO tensor [size, size] of entries whose places are known to be inside."""
+    """A coalesced COO tensor [size, size]; the indices are not checked."""
     with without_sparse_warnings():
         return torch.sparse_coo_tensor(
             torch.stack([rows, columns]), values, (size, size), check_invariants=False
