@@ -93,12 +93,17 @@ _REGION_OF = MappingProxyType(
 )
 
 
+_SIDES = frozenset({"left", "right"})
+_CHARTS = frozenset({"back", "front", "inner", "outer"})
+
+
+def _without(part: str, words: frozenset[str]) -> str:
+    return " ".join(word for word in part.split() if word not in words)
+
+
 def _limb(part: str) -> str:
     """A part's name without its side and chart: "left upper arm inner" → "upper arm"."""
-    words = part.split()
-    return " ".join(
-        w for w in words if w not in {"left", "right", "back", "front", "inner", "outer"}
-    )
+    return _without(part, _SIDES | _CHARTS)
 
 
 def _mirrored(part: str) -> str:
@@ -131,3 +136,11 @@ def part_to_region(hands: str = "lower arm") -> np.ndarray:
 # uint8 [25]: region of a part, part on the other side of the body.
 PART_TO_REGION = part_to_region()
 MIRRORED_PART = _read_only([PARTS.index(_mirrored(part)) for part in PARTS])
+
+# DSA-reID merges the parts twice (Fig. 4): left with right, 24 → 13, then back with front (of arms:
+# inner with outer), 13 → 8. Here the first entry is part 1: the background is no part.
+SIDELESS_PARTS = tuple(dict.fromkeys(_without(part, _SIDES) for part in PARTS[1:]))
+MERGED_PARTS = tuple(dict.fromkeys(_limb(part) for part in SIDELESS_PARTS))
+# uint8 [24], values 0..12, and uint8 [13], values 0..7.
+PART_TO_SIDELESS = _read_only([SIDELESS_PARTS.index(_without(part, _SIDES)) for part in PARTS[1:]])
+SIDELESS_TO_MERGED = _read_only([MERGED_PARTS.index(_limb(part)) for part in SIDELESS_PARTS])

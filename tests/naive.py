@@ -4,6 +4,10 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 # --- Evaluation ---------------------------------------------------------------------------------
 
@@ -109,3 +113,126 @@ def warp(image, iuv, size, fill):
                 textures[part - 1, :, row, column] = image[:, y, x]
                 visible[part - 1] = True
     return textures, visible
+
+
+# --- DSA-reID -----------------------------------------------------------------------------------
+
+# DensePose's part ids (section 3.1 of the paper, Fig. 4), and the 13 merged pairs of the next list
+# by their place in this one.
+LEFT_AND_RIGHT = (
+    [1], [2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12], [13, 14], [15, 16], [17, 18], [19, 20],
+    [21, 22], [23, 24],
+)  # fmt: skip
+BACK_AND_FRONT = ([0, 1], [2], [3], [4, 5], [6, 7], [8, 9], [10, 11], [12])
+
+
+def blocks(block, in_channels, channels, number=2, stride=1):
+    """ResNet blocks in a row, as torchvision's `_make_layer` builds them."""
+    planes = channels // block.expansion
+    shortcut = nn.Sequential(
+        nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+    )
+    plain = stride == 1 and in_channels == channels
+    first = block(in_channels, planes, stride, None if plain else shortcut)
+    return nn.Sequential(first, *(block(channels, planes) for _ in range(number - 1)))
+
+
+def merged(parts, groups):
+    return [torch.stack([parts[i] for i in group]).sum(dim=0) for group in groups]
+
+
+class GuidingStream(nn.Module):
+    """Table 1, one sub-branch after the other."""
+
+    def __init__(self, channels, c1=32, c2=64, c3=64, c4=128):
+        super().__init__()
+
+        def layer(inputs, outputs, kernel):
+            convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+            return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+        self.conv1 = nn.ModuleList(layer(3, c1, 5) for _ in range(24))
+        self.conv2 = nn.ModuleList(layer(c1, c2, 3) for _ in range(24))
+        self.conv3 = nn.ModuleList(blocks(BasicBlock, c2, c3, stride=2) for _ in range(24))
+        self.conv4 = nn.ModuleList(blocks(BasicBlock, c3, c4, stride=2) for _ in range(13))
+        part = nn.ModuleList(blocks(BasicBlock, c4, channels // 8) for _ in range(8))
+        self.head = nn.ModuleDict({"G": blocks(BasicBlock, 8 * c4, channels), "L": part})
+
+    def forward(self, textures):
+        parts = []
+        for part in range(24):
+            features = self.conv2[part](self.conv1[part](textures[:, part]))
+            parts.append(self.conv3[part](features))
+        parts = merged(parts, [[part - 1 for part in pair] for pair in LEFT_AND_RIGHT])
+        parts = [self.conv4[i](parts[i]) for i in range(13)]
+        parts = merged(parts, BACK_AND_FRONT)
+        d_g = self.head["G"](torch.cat(parts, dim=1)).mean(dim=(2, 3))
+        return d_g, [self.head["L"][i](parts[i]).mean(dim=(2, 3)) for i in range(8)]
+
+
+class DSAReID(nn.Module):
+    """Both streams, fused by addition, with one module for each part: (f_logits, z_logits, z)."""
+
+    def __init__(self, num_classes, backbone, **widths):
+        super().__init__()
+        resnet = getattr(torchvision.models, backbone)(weights=None)
+        block, number, width = type(resnet.layer4[0]), len(resnet.layer4), resnet.fc.in_features
+        self.backbone = nn.Module()
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
+            setattr(self.backbone, name, getattr(resnet, name))
+        local = [blocks(block, width // 2, width // 8, number) for _ in range(8)]
+        head = {"G": blocks(block, width // 2, width, number), "L": nn.ModuleList(local)}
+        self.head = nn.ModuleDict(head)
+        self.guiding_stream = GuidingStream(width, **widths)
+
+        def classifier(channels):
+            hidden = [nn.Linear(channels, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU()]
+            return nn.Sequential(*hidden, nn.Linear(512, num_classes))
+
+        local = nn.ModuleList(classifier(width // 8) for _ in range(8))
+        self.f_classifiers = nn.ModuleDict({"G": classifier(width), "L": local})
+        self.z_classifiers = nn.ModuleDict({"G": classifier(width), "L": classifier(width)})
+
+    def forward(self, images, textures):
+        features = images
+        for layer in self.backbone.children():
+            features = layer(features)
+        f_g = self.head["G"](features).mean(dim=(2, 3))
+        f_l = [head(features).mean(dim=(2, 3)) for head in self.head["L"]]
+        if not self.training:
+            return torch.cat([f_g, *f_l], dim=1)
+        d_g, d_l = self.guiding_stream(textures)
+        z = {"G": f_g + d_g, "L": torch.cat([f_l[i] + d_l[i] for i in range(8)], dim=1)}
+        local = [self.f_classifiers["L"][i](f_l[i]) for i in range(8)]
+        f_logits = {"G": self.f_classifiers["G"](f_g), "L": torch.stack(local, dim=1)}
+        return f_logits, {name: self.z_classifiers[name](z[name]) for name in z}, z
+
+
+def identity_loss(logits, pids, smoothing):
+    losses = []
+    for row, pid in zip(logits.log_softmax(dim=1), pids, strict=True):
+        losses.append(-(1 - smoothing) * row[pid] - smoothing * row.mean())
+    return sum(losses) / len(losses)
+
+
+def triplet_loss(features, pids, margin):
+    losses = []
+    for a in range(len(pids)):
+        distances = [(features[a] - other).norm() for other in features]
+        positive = max(d for d, pid in zip(distances, pids, strict=True) if pid == pids[a])
+        negative = min(d for d, pid in zip(distances, pids, strict=True) if pid != pids[a])
+        losses.append((positive - negative + margin).clamp(min=0))
+    return sum(losses) / len(losses)
+
+
+def dsa_losses(f_logits, z_logits, z, pids, smoothing=0.1, margin=0.3):
+    """The terms of section 3.2.4 by name."""
+    parts = [identity_loss(f_logits["L"][:, i], pids, smoothing) for i in range(8)]
+    return {
+        "cls_f_G": identity_loss(f_logits["G"], pids, smoothing),
+        "cls_f_L": sum(parts),
+        "cls_z_G": identity_loss(z_logits["G"], pids, smoothing),
+        "cls_z_L": identity_loss(z_logits["L"], pids, smoothing),
+        "tri_z_G": triplet_loss(z["G"], pids, margin),
+        "tri_z_L": triplet_loss(z["L"], pids, margin),
+    }

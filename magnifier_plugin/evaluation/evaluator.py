@@ -214,3 +214,8 @@ def reranked_distances(query: Tensor, gallery: Tensor, metric: str, settings: Re
         logger.info("Re-ranking with k1 %d: there are %d images in all", k1, num_images)
     result = rerank(query, gallery, k1, k2, settings.lambda_value, form=settings.form)
     return torch.as_tensor(result)
+
+
+def _device(model: nn.Module | None) -> torch.device:
+    parameters = iter(()) if model is None else model.parameters()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))

@@ -1,0 +1,98 @@
+"""DSA-reID's losses (section 3.2.4) and their weights (section 4.2)."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from magnifier_plugin.losses.classification import accuracy, identity_loss
+from magnifier_plugin.losses.functional import batch_hard_triplet
+from magnifier_plugin.losses.terms import CriterionOutput, Term
+from magnifier_plugin.models.dsa import DSAOutput
+
+
+class DSACriterion(nn.Module):
+    """Identity losses on f and z, batch-hard triplet losses on z.
+
+    Its terms are `cls_f_G`, `cls_f_L` (the sum over the 8 parts), `cls_z_G`, `cls_z_L`, `tri_z_G`
+    and `tri_z_L`; `weights` holds their default weights. A term whose branch or stream is not built
+    does not exist.
+
+    Args:
+        weight_f: weight of the identity losses on f_G and on each f_L,i.
+        weight_z: weight of the identity losses on z_G and z_L.
+        weight_t: weight of the triplet losses on z_G and z_L.
+        label_smoothing: 0 for none; the paper cites it without a value.
+        margin: of the triplet loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight_f: float = 0.5,
+        weight_z: float = 1.0,
+        weight_t: float = 1.5,
+        label_smoothing: float = 0.1,
+        margin: float = 0.3,
+    ) -> None:
+        super().__init__()
+        by_kind = {"cls_f": weight_f, "cls_z": weight_z, "tri_z": weight_t}
+        self.weights: dict[str, float] = {
+            f"{kind}_{branch}": weight for kind, weight in by_kind.items() for branch in "GL"
+        }
+        self.label_smoothing, self.margin = label_smoothing, margin
+
+    def forward(
+        self,
+        outputs: DSAOutput,
+        pids: Tensor,
+        targets: Mapping[str, Tensor] = {},
+        weights: Mapping[str, float] = {},
+    ) -> CriterionOutput:
+        """Weigh what the network says about a batch.
+
+        Args:
+            outputs: of a `DSAReID` in training.
+            pids: integer [B].
+            targets: not used: DSA-reID's textures are an input, no target.
+            weights: by term, instead of the default ones; 0 leaves a term out.
+        Returns:
+            The terms of what is built, and `acc`: the accuracy in % of f_G's classifier, without
+            f_G of z_G's, without that of z_L's.
+        Raises:
+            ValueError: a weight's name is no term's, or every term is left out.
+        """
+        unknown = sorted(set(weights) - set(self.weights))
+        if unknown:
+            raise ValueError(
+                f"loss weights of DSA-reID: expected {', '.join(self.weights)}; "
+                f"got {', '.join(unknown)}"
+            )
+        terms = {}
+        for name, weight in (self.weights | dict(weights)).items():
+            kind, feature, branch = name.split("_")
+            built = outputs.f_logits if feature == "f" else outputs.z_logits
+            if weight == 0 or branch not in built:
+                continue
+            if kind == "cls":
+                loss = self._identity_loss(built[branch], pids)
+            else:
+                loss = batch_hard_triplet(outputs.z[branch], pids, self.margin)
+            terms[name] = Term(loss, weight)
+        if not terms:
+            raise ValueError(
+                "DSA-reID: every loss of the built branches has weight 0, so nothing would be "
+                f"trained; got {self.weights | dict(weights)}"
+            )
+        whole = [outputs.f_logits.get("G"), *outputs.z_logits.values()]
+        logits = next(x for x in whole if x is not None)
+        return CriterionOutput(terms, {"acc": accuracy(logits, pids)})
+
+    def _identity_loss(self, logits: Tensor, pids: Tensor) -> Tensor:
+        """Of logits [B, N], or the sum over the parts of logits [B, P, N]."""
+        parts = logits.shape[1] if logits.ndim == 3 else 1
+        mean = identity_loss(
+            logits.reshape(-1, logits.shape[-1]),
+            pids.repeat_interleave(parts),
+            self.label_smoothing,
+        )
+        return parts * mean

@@ -1,0 +1,208 @@
+"""The streams of DSA-reID up to their features, and their fusion (section 3.2, Fig. 3)."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from magnifier_plugin.models.backbone import Backbone
+from magnifier_plugin.models.parts import (
+    Merge,
+    PartLinear,
+    average_pool,
+    convolution,
+    for_parts,
+    residual_stage,
+)
+from magnifier_plugin.regions import (
+    MERGED_PARTS,
+    NUM_PARTS,
+    PART_TO_SIDELESS,
+    SIDELESS_PARTS,
+    SIDELESS_TO_MERGED,
+)
+
+# One branch's features by stream: what both streams and the fusion return.
+Features = dict[str, Tensor]
+# How many parts a branch's feature consists of.
+PARTS_OF = {"G": 1, "L": len(MERGED_PARTS)}
+# conv3 and conv4 halve the DSAP-images.
+SHRINKAGE = 4
+
+
+class HeadNetwork(nn.ModuleDict):
+    """A stream's Head network: layers and average pooling for each of its branches (Eq. 1 and 2).
+
+    Args:
+        modules: layers by branch, "G" (global) and "L" (local); none for a stream left out.
+    """
+
+    def forward(self, features: Tensor | None) -> Features:
+        """Args: features: float [B, c, h, w]. Returns: float [B, C] by branch."""
+        return {name: average_pool(layers(features)) for name, layers in self.items()}
+
+
+def main_head(
+    backbone: Backbone, branches: tuple[str, ...], in_channels: int, channels: int
+) -> HeadNetwork:
+    """Build the MF-Stream's Head network on layer3, and take layer4 from the backbone for it.
+
+    Global: the backbone's layer4 (stride 1). Local: a layer4 of one eighth of the channels for
+    each of the 8 merged parts, all on the same feature map F (section 4.2).
+
+    Args:
+        backbone: its layer4 is replaced by an identity: what remains are the pre-trained layers,
+            so that torchreid's `open_layers` and `new_layers` can tell them from the new ones.
+        branches: "G", "L", both or none.
+        in_channels: layer3's width.
+        channels: layer4's width.
+    """
+    layer4, backbone.layer4 = backbone.layer4, nn.Identity()
+    head = HeadNetwork()
+    if "G" in branches:
+        head["G"] = layer4
+    if "L" in branches:
+        parts = PARTS_OF["L"]
+        part = residual_stage(type(layer4[0]), in_channels, channels // parts, blocks=len(layer4))
+        head["L"] = for_parts(part, parts, shared_input=True)
+    return head
+
+
+class NoBackbone(nn.Module):
+    """Takes the backbone's place where the MF-Stream is left out; its Head network is empty."""
+
+    def forward(self, images: Tensor) -> tuple[None, None]:
+        return None, None
+
+
+class GuidingStream(nn.Module):
+    """DSAG-Stream: sub-branches of the 24 DSAP-images, merged twice, and a Head network (Table 1).
+
+    Args:
+        channels: width C of d_G and of d_L: that of the backbone's layer4.
+        branches: "G", "L" or both.
+        width: factor of the channels of conv1 to conv4; rounded to a multiple of 8 from 8 on.
+    """
+
+    def __init__(self, channels: int, branches: tuple[str, ...], *, width: float = 1.0) -> None:
+        super().__init__()
+        first, second, third, fourth = (scaled(c, width) for c in (32, 64, 64, 128))
+        self.conv1 = for_parts(convolution(3, first, 5), NUM_PARTS)
+        self.conv2 = for_parts(convolution(first, second, 3), NUM_PARTS)
+        self.conv3 = for_parts(residual_stage(BasicBlock, second, third, stride=2), NUM_PARTS)
+        self.merge_sides = Merge(PART_TO_SIDELESS)
+        blocks = residual_stage(BasicBlock, third, fourth, stride=2)
+        self.conv4 = for_parts(blocks, len(SIDELESS_PARTS))
+        self.merge_charts = Merge(SIDELESS_TO_MERGED)
+        self.head = HeadNetwork()
+        merged = len(MERGED_PARTS)
+        if "G" in branches:  # conv5_g
+            self.head["G"] = residual_stage(BasicBlock, merged * fourth, channels)
+        if "L" in branches:  # conv5_l
+            self.head["L"] = for_parts(
+                residual_stage(BasicBlock, fourth, channels // merged), merged
+            )
+
+    def forward(self, textures: Tensor | None, batch: int) -> Features:
+        """Features of the DSAP-images.
+
+        Args:
+            textures: float [B, 24, 3, S, S], normalised; S is a multiple of 4.
+            batch: B, the number of images that the textures belong to.
+        Returns:
+            d_G and d_L as "G" and "L", float [B, C] each.
+        Raises:
+            ValueError: textures is None or of another shape or dtype.
+        """
+        parts = check_textures(textures, batch).flatten(1, 2)  # [B, 24·3, S, S]
+        parts = self.conv3(self.conv2(self.conv1(parts)))  # [B, 24·64, S/2, S/2]
+        parts = self.conv4(self.merge_sides(parts))  # [B, 13·128, S/4, S/4]
+        return self.head(self.merge_charts(parts))
+
+
+class NoGuidingStream(nn.Module):
+    """Takes the DSAG-Stream's place where it is left out."""
+
+    def forward(self, textures: Tensor | None, batch: int) -> Features:
+        return {}
+
+
+class AddFusion(nn.Module):
+    """z = f + d (section 3.2.3)."""
+
+    def forward(self, f: Features, d: Features) -> Features:
+        """Args: f, d: float [B, C] by branch. Returns: z, the same."""
+        return {name: f[name] + d[name] for name in f}
+
+
+class ConcatFusion(nn.Module):
+    """z = FC([f, d]), "Concatenation+fc" of Table 5.
+
+    Global: one layer from 2C to C. Local: one layer for each part, from [f_L,i, d_L,i] to z_L,i,
+    so that a part's feature stays its own (the paper does not say).
+
+    Args:
+        channels: width C of f and of d in each branch.
+        branches: "G", "L" or both.
+    """
+
+    def __init__(self, channels: int, branches: tuple[str, ...]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict()
+        for name in branches:
+            width = channels // PARTS_OF[name]
+            self.layers[name] = PartLinear(2 * width, width, parts=PARTS_OF[name])
+
+    def forward(self, f: Features, d: Features) -> Features:
+        """Args: f, d: float [B, C] by branch. Returns: z, the same."""
+        fused = {}
+        for name, layer in self.layers.items():
+            shape = (PARTS_OF[name], -1)
+            pairs = torch.cat([f[name].unflatten(1, shape), d[name].unflatten(1, shape)], dim=2)
+            fused[name] = layer(pairs.flatten(1))
+        return fused
+
+
+class SingleStream(nn.Module):
+    """z := f or z := d, where the other stream is left out."""
+
+    def forward(self, f: Features, d: Features) -> Features:
+        """Args: f, d: float [B, C] by branch, one of them empty. Returns: the other one."""
+        return f or d
+
+
+def build_fusion(
+    fusion: str, streams: tuple[str, ...], channels: int, branches: tuple[str, ...]
+) -> nn.Module:
+    """The fusion by its configuration name, "add" or "concat"; none of a single stream."""
+    if len(streams) == 1:
+        return SingleStream()
+    return AddFusion() if fusion == "add" else ConcatFusion(channels, branches)
+
+
+def scaled(channels: int, width: float) -> int:
+    """A width's share: a multiple of 8 from 8 on (for tensor cores), and at least 1."""
+    share = channels * width
+    return max(1, round(share)) if share < 8 else 8 * round(share / 8)
+
+
+def check_textures(textures: Tensor | None, batch: int) -> Tensor:
+    """Refuse what the DSAG-Stream cannot read."""
+    expected = f"float textures [{batch}, {NUM_PARTS}, 3, S, S] (DSAP-images), S a multiple of 4"
+    if textures is None:
+        raise ValueError(
+            f"DSA-reID's DSAG-Stream expects {expected}; got none. Pass textures=..., or build "
+            "without it (dsa.streams ['MF']), or test the MF-Stream alone (dsa.test_features f)"
+        )
+    shape = tuple(textures.shape)
+    size = shape[-1] if shape else 0
+    if (
+        shape != (batch, NUM_PARTS, 3, size, size)
+        or not size
+        or size % SHRINKAGE
+        or not textures.is_floating_point()
+    ):
+        raise ValueError(
+            f"DSA-reID's DSAG-Stream expects {expected}, normalised as the images; got "
+            f"{textures.dtype} {list(shape)}"
+        )
+    return textures

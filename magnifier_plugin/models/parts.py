@@ -1,0 +1,188 @@
+"""The same layers once for each body part, computed as one grouped layer.
+
+A grouped layer of P parts holds the tensors of P separate layers, concatenated along the first
+dimension: `tensor.chunk(P)[i]` is part i's. A grouped convolution of 24 parts is one operation
+where 24 convolutions of a few channels each would leave a GPU idle.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+
+def residual_stage(
+    block: type[BasicBlock | Bottleneck],
+    in_channels: int,
+    channels: int,
+    *,
+    blocks: int = 2,
+    stride: int = 1,
+) -> nn.Sequential:
+    """Stacked ResNet blocks, as torchvision stacks and initialises them.
+
+    Args:
+        block: torchvision's `BasicBlock` or `Bottleneck`.
+        in_channels: width of the input.
+        channels: width of the output, a multiple of the block's expansion.
+        blocks: how many.
+        stride: of the first block.
+    """
+    planes = channels // block.expansion
+    shortcut = None
+    if stride != 1 or in_channels != channels:
+        projection = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+        shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
+    first = block(in_channels, planes, stride, shortcut)
+    stage = nn.Sequential(first, *(block(channels, planes) for _ in range(blocks - 1)))
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            _initialise(module, parts=1)
+    return stage
+
+
+def convolution(in_channels: int, channels: int, kernel: int) -> nn.Sequential:
+    """A convolution that keeps the size, batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def for_parts(stage: nn.Sequential, parts: int, *, shared_input: bool = False) -> nn.Sequential:
+    """Turn the layers of one part into the layers of all parts, each with weights of its own.
+
+    Args:
+        stage: layers of one part, of `convolution` or `residual_stage`; changed in place and
+            initialised anew.
+        parts: how many parts P; channels are P times as many afterwards, part by part.
+        shared_input: all parts read one feature map, so that the input keeps its channels; the
+            stage is a residual one that changes the width.
+    Returns:
+        The stage; state-dict keys stay the same.
+    """
+    shared = (stage[0].conv1, stage[0].downsample[0]) if shared_input else ()
+    for module in list(stage.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                setattr(module, name, _grouped(child, parts, shared=child in shared))
+            elif isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.BatchNorm2d(child.num_features * parts))
+    return stage
+
+
+def _grouped(convolution: nn.Conv2d, parts: int, *, shared: bool) -> nn.Conv2d:
+    """One convolution for each part; where the input is shared, their outputs side by side."""
+    groups = 1 if shared else parts
+    grouped = nn.Conv2d(
+        convolution.in_channels * groups,
+        convolution.out_channels * parts,
+        convolution.kernel_size[0],
+        convolution.stride[0],
+        int(convolution.padding[0]),
+        groups=groups,
+        bias=False,
+    )
+    _initialise(grouped, parts)
+    return grouped
+
+
+@torch.no_grad()
+def _initialise(convolution: nn.Conv2d, parts: int) -> None:
+    """ResNet's, part by part: torch's fan-out of a grouped weight would count all parts."""
+    for weight in convolution.weight.chunk(parts):
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+
+
+class Merge(nn.Module):
+    """Add the feature maps of parts that belong together (DSA-reID, section 3.2.1, Fig. 4).
+
+    Args:
+        table: integer [P], values 0..M − 1, each at least once: where a part goes.
+    """
+
+    table: Tensor
+
+    def __init__(self, table: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.tensor(table.tolist()), persistent=False)
+        self.merged = int(table.max()) + 1
+
+    def forward(self, parts: Tensor) -> Tensor:
+        """Args: parts: float [B, P·C, h, w]. Returns: float [B, M·C, h, w], same memory format."""
+        channels = parts.shape[1] // len(self.table)
+        sums = torch.zeros_like(parts[:, : self.merged * channels])
+        sums.unflatten(1, (self.merged, channels)).index_add_(
+            1, self.table, parts.unflatten(1, (len(self.table), channels))
+        )
+        return sums
+
+
+def average_pool(features: Tensor) -> Tensor:
+    """Mean over space, at least in float32.
+
+    Args:
+        features: float [B, C, h, w].
+    Returns:
+        float32 (float64 of float64) [B, C].
+    """
+    return features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
+
+
+class PartLinear(nn.Module):
+    """A fully connected layer for each part, initialised as torch's `nn.Linear`.
+
+    Args:
+        in_features: width of one part's input.
+        out_features: width of one part's output.
+        parts: how many parts P.
+        bias: add a learnt bias.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, parts: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__()
+        bound = in_features**-0.5
+        self.weight = nn.Parameter(torch.empty(parts, out_features, in_features))
+        nn.init.uniform_(self.weight, -bound, bound)
+        if bias:
+            self.bias = nn.Parameter(torch.empty(parts, out_features))
+            nn.init.uniform_(self.bias, -bound, bound)
+        else:
+            self.register_parameter("bias", None)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Args: features: float [B, P·in]. Returns: float [B, P·out]."""
+        parts = features.unflatten(1, (len(self.weight), -1))
+        outputs = torch.einsum("bpi,poi->bpo", parts, self.weight)
+        return (outputs if self.bias is None else outputs + self.bias).flatten(1)
+
+
+def classifier(
+    channels: int, num_classes: int, *, parts: int = 1, hidden: int = 512
+) -> nn.Sequential:
+    """Two fully connected layers for each part (DSA-reID, section 3.2.4).
+
+    The paper names the two layers; the hidden width and the batch norm and ReLU between them are
+    choices of ours.
+
+    Args:
+        channels: width of the features, C for each part.
+        num_classes: number N of training identities.
+        parts: how many parts P, each with a classifier of its own.
+        hidden: width between the layers.
+    Returns:
+        A module from float [B, P·C] to logits float [B, P, N]; [B, N] of one part.
+    """
+    last = PartLinear(hidden, num_classes, parts=parts)
+    nn.init.normal_(last.weight, std=0.001)
+    nn.init.zeros_(last.bias)
+    layers = nn.Sequential(
+        PartLinear(channels // parts, hidden, parts=parts, bias=False),
+        nn.BatchNorm1d(parts * hidden),
+        nn.ReLU(inplace=True),
+        last,
+    )
+    return layers.append(nn.Unflatten(1, (parts, num_classes))) if parts > 1 else layers
