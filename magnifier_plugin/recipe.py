@@ -88,12 +88,7 @@ def build_datamanager(cfg: CfgNode, system: System | None) -> AnnotatedDataManag
 def build_network(
     cfg: CfgNode, system: System | None, num_classes: int, *, pretrained: bool | None = None
 ) -> nn.Module:
-    """The configuration's network.
-
-    Args:
-        num_classes: number N of training identities.
-        pretrained: in place of `model.pretrained`.
-    """
+    """The configuration's network for N identities; `pretrained` replaces `model.pretrained`."""
     pretrained = cfg.model.pretrained if pretrained is None else pretrained
     common = (cfg.model.name, num_classes, cfg.loss.name, pretrained, cfg.use_gpu)
     if system is None:
@@ -141,13 +136,10 @@ def build_stages(cfg: CfgNode) -> list[Stage]:
 
 
 def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -> None:
-    """Find what cannot work before any data are read.
+    """Raise a ValueError for what cannot work, before any data are read.
 
-    Args:
-        typed: keys that were typed on the command line. One without effect is an error; one from
-            a file is skipped and logged, so that one file serves every row of an ablation.
-    Raises:
-        ConfigError, ValueError: a value that cannot work.
+    A key without effect is an error if it was typed on the command line. From a file it is skipped
+    and logged, so that one file serves every row of an ablation.
     """
     check_stages(build_stages(cfg), tuple(build_criterion(cfg, system).weights))
     for name, row in SYSTEMS.items():

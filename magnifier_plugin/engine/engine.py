@@ -44,8 +44,7 @@ class StagedEngine(torchreid.engine.Engine):
         loss_weights: weights of loss terms with an optimizer of the caller.
         checkpoint_freq: epochs between two checkpoints.
         use_gpu: use a GPU if there is one.
-        amp: bf16 mixed precision: "on", "off", or "auto" where the device computes in bf16.
-        channels_last: likewise, the memory format.
+        amp, channels_last: "on", "off" or "auto", see `Precision`.
         test_options: see `TestOptions`.
         record: written into checkpoints and `results.json`, such as configuration and seed.
     Raises:
@@ -107,9 +106,8 @@ class StagedEngine(torchreid.engine.Engine):
         """
         saved = self.state.read(path)
         self.checkpoints.resume_from(saved.path, saved.content["best_mAP"])
-        logger.info(
-            "=> Resumed from %s: epoch %d, stage %d", path, saved.epoch, saved.content["stage"]
-        )
+        stage = saved.content["stage"]
+        logger.info("=> Resumed from %s: epoch %d, stage %d", path, saved.epoch, stage)
         return saved.epoch
 
     def run(
@@ -201,11 +199,7 @@ class StagedEngine(torchreid.engine.Engine):
             self.checkpoints.save(self.state.content())
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One step (torchreid's hook).
-
-        Returns:
-            "loss", the total, and every term and metric by name, still on the device.
-        """
+        """One step (torchreid's hook); returns the total, "loss", and every term and metric."""
         images, pids, targets = self.parse_data_for_train(data)
         with self.precision.autocast():
             outputs = self.model(images, **targets)
