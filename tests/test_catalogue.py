@@ -12,15 +12,15 @@ from PIL import Image
 
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.names import dataset_class, plain_name, registered_datasets
-from magnifier_plugin.data.annotated import MaskedDataset, masked
+from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.files import read_image
 
 Market = Callable[..., MarketFolder]
 
 
-def build(folder: MarketFolder) -> MaskedDataset:
-    cls = masked(dataset_class("market1501"), "market1501")
-    return cls(root=str(folder.root), masks_dir=folder.masks_dir, verbose=False)
+def build(folder: MarketFolder) -> AnnotatedDataset:
+    arguments = {"masks_dir": folder.masks_dir, "inputs": ("mask",)}
+    return AnnotatedDataset("market1501", folder.root, **arguments)
 
 
 def test_unreadable_images(tmp_path: Path) -> None:
@@ -42,16 +42,15 @@ def test_names() -> None:
     assert "_masked" not in str(e.value)
 
 
-@pytest.mark.parametrize("name", sorted(n for n in registered_datasets() if n != "synthetic"))
+@pytest.mark.parametrize("name", sorted(n for n in registered_datasets() if "synthetic" not in n))
 def test_nothing_is_downloaded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("reached for the network")
 
     monkeypatch.setattr("urllib.request.urlretrieve", refuse)
     monkeypatch.setattr("gdown.download", refuse)
-    cls = dataset_class(name)
     with pytest.raises(FileNotFoundError, match=f"{plain_name(name)}: looked for {tmp_path}"):
-        masked(cls, plain_name(name))(root=str(tmp_path))
+        AnnotatedDataset(name, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -70,7 +69,7 @@ def test_missing_parts_are_named(market: Market) -> None:
         require_dataset("msmt17", folder.root)
     (folder.root / "prid2011").mkdir()
     with pytest.raises(FileNotFoundError, match="prid: looked for .*cam_a"):
-        masked(dataset_class("prid"), "prid")(root=str(folder.root))
+        AnnotatedDataset("prid", folder.root)
 
 
 def test_market_without_the_inner_folder(market: Market) -> None:
@@ -78,9 +77,7 @@ def test_market_without_the_inner_folder(market: Market) -> None:
     for part in folder.images.iterdir():
         part.rename(folder.root / "market1501" / part.name)
     folder.images.rmdir()
-    with pytest.warns(UserWarning, match="deprecated"):
-        dataset = build(folder)
-    assert None not in dataset.labels.values()
+    assert None not in build(folder).files["labels"].values()
 
 
 def test_a_folder_name_that_torchreid_takes_for_an_identity(tmp_path: Path) -> None:
@@ -103,22 +100,13 @@ def test_an_empty_part(market: Market) -> None:
         build(folder)
 
 
-def test_an_empty_list_of_ones_own(tmp_path: Path) -> None:
+def test_an_empty_list_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Empty(torchreid.data.ImageDataset):
         dataset_dir = "empty"
 
         def __init__(self, root: str = "", **options):
             super().__init__([], [], [], **options)
 
-    with pytest.raises(ValueError, match="empty: torchreid takes the first image"):
-        masked(Empty, "empty")(root=str(tmp_path))
-
-
-def test_a_data_set_of_ones_own_downloads_nothing(tmp_path: Path) -> None:
-    class Own(torchreid.data.ImageDataset):
-        def __init__(self, root: str = "", **options):
-            self.dataset_dir = f"{root}/own"
-            self.download_dataset(self.dataset_dir, "https://example.invalid/own.zip")
-
-    with pytest.raises(FileNotFoundError, match=f"own: looked for {tmp_path}/own, which does not"):
-        masked(Own, "own")(root=str(tmp_path))
+    monkeypatch.setitem(registered_datasets(), "empty", Empty)
+    with pytest.raises(ValueError, match="empty in .*: torchreid found no image for training"):
+        AnnotatedDataset("empty", tmp_path)

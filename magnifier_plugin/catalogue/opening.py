@@ -42,9 +42,7 @@ def open_dataset(
         ) from None
     except RuntimeError as error:  # torchreid's check of the files that it needs
         path = str(error).partition('"')[2].partition('" is not found')[0]
-        if not path or Path(path).exists():
-            raise
-        raise missing_data(name, path, folder) from None
+        raise missing_data(name, path or folder, folder) from error
 
 
 def own_folder(dataset: torchreid.data.ImageDataset) -> Path:
