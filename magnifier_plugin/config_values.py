@@ -187,7 +187,7 @@ CHECKS: dict[str, Check] = {
     "magnifier.branches": list_of(one_of("G", "M", "SAB", "SFB"), least=1),
     "magnifier.sampling": one_of("torso", "baseline"),
     "magnifier.keep": whole(1, len(BODY_REGIONS)),
-    "magnifier.fusion": one_of("gru", "lstm", "concat"),
+    "magnifier.fusion": one_of("gru", "lstm", "concat", "concat-reduced"),
     "magnifier.mask_rescaling": one_of("bilinear", "nearest", "nearest-corner"),
     "magnifier.deconvolution_init": one_of("kaiming", "normal"),
     **dict.fromkeys(("magnifier.mask_weight", "magnifier.region_weight"), WEIGHT),

@@ -21,6 +21,7 @@ from magnifier_plugin.catalogue.inspection import (
     check_lists,
     many,
 )
+from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.opening import open_dataset
 from magnifier_plugin.files import absolute_path
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Checks as the arguments say; returns the exit status."""
     args = parse(arguments)
     try:
+        require_dataset(args.source, args.root)  # nothing is rendered here
         dataset = open_dataset(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
         lists = check_lists(dataset.train, dataset.query, dataset.gallery)
         show_lists(f"{args.source} in {args.root}", lists)

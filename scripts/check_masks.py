@@ -16,6 +16,7 @@ from pathlib import Path
 
 from arguments import share, whole_number
 
+from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.names import plain_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.files import absolute_path, write_png
@@ -108,6 +109,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
     """The data set's folder of label maps, and each training image → the place of its label map."""
+    require_dataset(args.source, args.root)  # nothing is rendered here
     dataset = open_dataset(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
     # The rendered pedestrians bring label maps of their own.
     masks_dir = getattr(dataset, "masks_dir", None) or args.masks or default_masks_dir()

@@ -28,8 +28,8 @@ from magnifier_plugin.systems import magnifier_stages
 def louder(initialise):
     """A constructor whose network has other weights."""
 
-    def changed(self, name):
-        initialise(self, name)
+    def changed(self, name, **options):
+        initialise(self, name, **options)
         nn.init.ones_(self.conv1.bias)
 
     return changed
