@@ -181,8 +181,8 @@ def _magnifier(cfg: Node) -> None:
     cfg.magnifier.branches = ["G", "M", "SAB", "SFB"]  # rows of the paper's Table 2
     cfg.magnifier.sampling = "torso"  # SAB keeps regions of each torso half: torso; any: baseline
     cfg.magnifier.keep = 4  # K̂, body regions that SAB keeps
-    # SFB: gru, lstm (authors' code); the ablation branch AB: concat, or concat-reduced, whose region
-    # heads and L_SD act on the reduced regions (authors' code).
+    # SFB: gru, lstm (authors' code); the ablation branch AB: concat, or concat-reduced (authors'
+    # code), whose region heads and L_SD act on the reduced regions.
     cfg.magnifier.fusion = "gru"
     # Region masks to the feature map: bilinear, nearest (cells' centres), or nearest-corner
     # (cells' upper left corners, torch's plain nearest: authors' code).
