@@ -1,6 +1,5 @@
 """From a configuration to objects: data manager, network, criterion and stages."""
 
-
 import torchreid
 from torch import nn
 from yacs.config import CfgNode
