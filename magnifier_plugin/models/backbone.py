@@ -2,9 +2,8 @@
 
 import logging
 import os
-import pickle
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 import torchvision
@@ -19,15 +18,17 @@ WEIGHTS_VARIABLE = "MAGNIFIER_BACKBONE_WEIGHTS"
 class Backbone(nn.Module):
     """A ResNet up to layer4, whose stride is 1 (MagnifierNet, section 4.1).
 
-    Names are torchvision's, so that its ImageNet weights load without renaming.
+    The state-dict keys are torchvision's, so that its ImageNet weights load without renaming.
 
     Args:
         name: one of `BACKBONES`.
+        stem_relu: ReLU after the first batch norm, as in the network that was trained on ImageNet;
+            False as in the authors' code, whose weights need it.
     Raises:
-        ValueError: the name is none of them.
+        ValueError: the name is none of `BACKBONES`.
     """
 
-    def __init__(self, name: str = "resnet50") -> None:
+    def __init__(self, name: str = "resnet50", *, stem_relu: bool = True) -> None:
         super().__init__()
         if name not in BACKBONES:
             raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
@@ -35,17 +36,20 @@ class Backbone(nn.Module):
         keep_resolution(resnet.layer4)
         for child in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             setattr(self, child, getattr(resnet, child))
+        if not stem_relu:
+            self.relu = nn.Identity()
         self.name = name
         self.layer4_channels: int = resnet.fc.in_features
         self.layer3_channels: int = self.layer4_channels // 2
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of two depths.
+        """Feature maps of layer3 and layer4.
 
         Args:
             images: float [B, 3, H, W], normalised.
         Returns:
-            layer3's [B, C, H/16, W/16] and layer4's [B, 2C, H/16, W/16]; C is 1024 for ResNet-50.
+            layer3's float [B, C, H/16, W/16] and layer4's float [B, 2C, H/16, W/16], C the number
+            of `layer3_channels`: 1024 for ResNet-50.
         """
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         layer3 = self.layer3(self.layer2(self.layer1(features)))
@@ -60,43 +64,53 @@ def keep_resolution(layer: nn.Sequential) -> None:
     block.downsample[0].stride = (1, 1)
 
 
-def load_backbone_weights(backbone: Backbone, weights: str | Path = "") -> None:
+def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None:
     """Load ImageNet weights into a backbone.
 
     Args:
-        backbone: filled in place.
-        weights: a file of torchvision's keys; "none" for none at all; "" for what the environment's
-            MAGNIFIER_BACKBONE_WEIGHTS says (a file or `none`), and torchvision's download
-            (IMAGENET1K_V1, the weights of the paper's time) if it says nothing.
+        backbone: filled in place; its state-dict keys are among torchvision's, and its attribute
+            `name` is the torchvision network's.
+        weights: a file of torchvision's keys; "none" for none at all; "" for the value of the
+            environment's MAGNIFIER_BACKBONE_WEIGHTS (a file or `none`), and without that variable
+            torchvision's download (IMAGENET1K_V1, the weights of the paper's time).
     Raises:
         FileNotFoundError: the file is missing, or nothing could be downloaded.
-        ValueError: the file holds no weights of this backbone.
+        ValueError: the file is damaged, holds more than tensors, or those of another network.
     """
     weights = str(weights) or os.environ.get(WEIGHTS_VARIABLE, "")
     if weights.lower() == "none":
         return
-    state = read_weights(Path(weights).expanduser()) if weights else download_weights(backbone.name)
-    origin = weights or "torchvision's download"
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    path = Path(weights).expanduser() if weights else download_weights(backbone.name)
     expected = backbone.state_dict()
+    # Files from before torch 0.4.1 have no such counts.
+    state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
+    state |= {key.removeprefix("module."): value for key, value in read_weights(path).items()}
     wrong = [
         key
         for key, value in expected.items()
-        if key not in state or state[key].shape != value.shape
+        if key not in state or state[key].shape != value.shape or not state[key].isfinite().all()
     ]
     if wrong:
         raise ValueError(
-            f"{origin}: expected the weights of torchvision's {backbone.name}, but "
-            f"{len(wrong)} of {len(expected)} tensors are missing or of another shape, "
-            f"the first: {wrong[0]}. Point model.backbone_weights to a file of that network, or "
-            "choose the network with magnifier.backbone."
+            f"{path}: expected the weights of torchvision's {backbone.name}, but {len(wrong)} of "
+            f"{len(expected)} tensors are missing, of another shape or not finite, the first: "
+            f"{wrong[0]}. "
+            "Point model.backbone_weights to a file of that network, or choose the file's "
+            "network with magnifier.backbone (dsa.backbone)."
         )
     backbone.load_state_dict({key: state[key] for key in expected})
-    logger.info("Backbone %s: %d tensors from %s", backbone.name, len(expected), origin)
+    logger.info("Backbone %s: %d tensors from %s", backbone.name, len(expected), path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file; nothing in the file is run."""
+    """The tensors of a weights file; no code in the file is run.
+
+    Args:
+        path: a dictionary of tensors, or one with such a dictionary as its `state_dict`.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or holds anything but dense real tensors by name.
+    """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected a file of backbone weights (model.backbone_weights, or the "
@@ -104,28 +118,59 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # depends on where the damage is
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise ValueError(
-            f"{path}: expected backbone weights that torch.load reads with weights_only=True; "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'empty file'}"
+            f"{path}: expected backbone weights that torch.load reads with weights_only=True, got "
+            f"{type(error).__name__}: {reason}. The file is damaged or holds more than tensors: "
+            "replace it, or delete it if it was downloaded."
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(_is_weight(*item) for item in state.items()):
         raise ValueError(
-            f"{path}: expected a dictionary of tensors, found {type(content).__name__}"
+            f"{path}: expected a dictionary of names and dense real tensors, found "
+            f"another content ({type(state).__name__}); point model.backbone_weights to weights "
+            "of torchvision"
         )
     return state
 
 
-def download_weights(name: str) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights of a network, from its cache or its server."""
-    entry = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+def _is_weight(key: object, value: object) -> bool:
+    """Whether it is what a network's state dict holds: real numbers, or a batch norm's count."""
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        return False
+    number = value.is_floating_point() or value.dtype == torch.int64
+    return number and value.layout == torch.strided and value.device.type == "cpu"
+
+
+def download_weights(name: str) -> Path:
+    """torchvision's ImageNet weights of a network: the file in torch's cache, or downloaded there.
+
+    torchvision's own `get_state_dict` is not used: it lets a file in the cache run code.
+
+    Args:
+        name: one of `BACKBONES`.
+    Raises:
+        FileNotFoundError: the file is not in the cache and could not be downloaded.
+        ValueError: what was downloaded is damaged.
+    """
+    url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if path.is_file():
+        return path
+    logger.info("Downloading %s to %s", url, path)
     try:
-        return entry.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError) as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The name ends with the first digits of the content's hash: resnet50-0676ba61.pth.
+        digest = path.stem.rpartition("-")[2]
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
+    except (OSError, HTTPException) as error:
         raise FileNotFoundError(
-            f"ImageNet weights of {name} could not be downloaded from {entry.url} ({error}). "
+            f"ImageNet weights of {name} could not be downloaded from {url} ({error}). "
             "Fetch that file elsewhere and point to it with `model.backbone_weights FILE` or the "
             f"environment's {WEIGHTS_VARIABLE}=FILE, or train without: `model.pretrained False` "
             f"or {WEIGHTS_VARIABLE}=none."
         ) from error
+    except RuntimeError as error:  # another hash
+        raise ValueError(f"{url}: the download is damaged ({error}); try again") from error
+    return path
