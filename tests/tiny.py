@@ -11,7 +11,7 @@ class TinyBackbone(nn.Module):
 
     layer3_channels, layer4_channels = 16, 32
 
-    def __init__(self, name):
+    def __init__(self, name, *, stem_relu=True):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 16, stride=16)
         self.layer4 = nn.Conv2d(16, 32, 1)

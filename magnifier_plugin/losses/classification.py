@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnifier_plugin.losses.functional import batch_hard_triplet
-from magnifier_plugin.losses.terms import CriterionOutput, Term
+from magnifier_plugin.losses.terms import CriterionOutput, Term, override_weights
+from magnifier_plugin.models.precision import at_least_float32
 
 LOSSES = ("softmax", "triplet")
 
 
 def identity_loss(logits: Tensor, pids: Tensor, label_smoothing: float = 0.1) -> Tensor:
-    """Cross entropy with label smoothing in full precision; equal to torchreid's.
+    """Cross entropy with label smoothing, in at least float32; equal to torchreid's.
 
     Args:
         logits: float [B, N].
@@ -22,7 +23,7 @@ def identity_loss(logits: Tensor, pids: Tensor, label_smoothing: float = 0.1) ->
     Returns:
         Scalar, the mean over the batch.
     """
-    return F.cross_entropy(logits.float(), pids, label_smoothing=label_smoothing)
+    return F.cross_entropy(at_least_float32(logits), pids, label_smoothing=label_smoothing)
 
 
 def accuracy(logits: Tensor, pids: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class ClassificationCriterion(nn.Module):
         targets: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> CriterionOutput:
-        """The batch's terms.
+        """The batch's terms, and the metric `acc` (%, of the first logits).
 
         Args:
             outputs: logits [B, N] or a list of them; with loss="triplet" a pair of these and
@@ -76,8 +77,10 @@ class ClassificationCriterion(nn.Module):
             pids: integer [B].
             targets: not used.
             weights: weights by name, in place of the defaults.
+        Raises:
+            ValueError: `weights` names a term that the criterion does not know.
         """
-        weights = {**self.weights, **(weights or {})}
+        weights = override_weights(self.weights, weights)
         logits, features = outputs if self.loss == "triplet" else (outputs, ())
         logits, features = _as_list(logits), _as_list(features)
         terms = {}

@@ -5,14 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from magnifier_plugin.models.pooling import rescale_labels
+from magnifier_plugin.models.precision import at_least_float32
 from magnifier_plugin.regions import UNKNOWN
 
 
 def batch_hard_triplet(features: Tensor, pids: Tensor, margin: float = 0.3) -> Tensor:
     """Triplet loss of each anchor's farthest positive and nearest negative (Hermans et al., 2017).
 
-    Euclidean distance; an anchor is its own positive when no other image of its identity is there.
-    The numbers are torchreid's `TripletLoss`'s, without its loop over the batch.
+    Euclidean distance; an anchor is its own positive where the batch has no other image of its
+    identity. The numbers are torchreid's `TripletLoss`'s, without its loop over the batch.
 
     Args:
         features: float [B, D].
@@ -28,16 +29,14 @@ def batch_hard_triplet(features: Tensor, pids: Tensor, margin: float = 0.3) -> T
             "expected features [B, D] and pids [B], "
             f"got {list(features.shape)} and {list(pids.shape)}"
         )
-    if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
+    features = at_least_float32(features)
     same = pids.unsqueeze(0) == pids.unsqueeze(1)
-    if bool(same.all()):
-        return features.sum() * 0
     squared = features.square().sum(dim=1)
     distances = squared.unsqueeze(0) + squared.unsqueeze(1) - 2 * features @ features.T
     distances = distances.clamp(min=1e-12).sqrt()  # the root's gradient is infinite at 0
     farthest = distances.masked_fill(~same, float("-inf")).amax(dim=1)
     nearest = distances.masked_fill(same, float("inf")).amin(dim=1)
+    # Without any negative the nearest is at infinity, and the loss and its gradient are 0.
     return F.relu(farthest - nearest + margin).mean()
 
 
@@ -58,8 +57,7 @@ def semantic_diversity(regions: Tensor, eps: float = 1e-6) -> Tensor:
     """
     if regions.ndim != 3 or regions.shape[1] < 2:
         raise ValueError(f"expected regions [B, K >= 2, D], got {list(regions.shape)}")
-    if regions.dtype in (torch.float16, torch.bfloat16):
-        regions = regions.float()
+    regions = at_least_float32(regions)
     # Brought to a largest entry of 1 first, so that neither huge nor tiny features overflow.
     scale = regions.detach().abs().amax(dim=2, keepdim=True)
     present = scale > 0
@@ -93,8 +91,7 @@ def segmentation_cross_entropy(
             "expected logits [B, K, h, w] and labels [B, H, W], "
             f"got {list(logits.shape)} and {list(labels.shape)}"
         )
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = at_least_float32(logits)
     labels = rescale_labels(labels, logits.shape[-2:]).long()
     losses = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="none")
     known = labels != UNKNOWN

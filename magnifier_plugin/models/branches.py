@@ -8,14 +8,15 @@ from torchvision.models.resnet import Bottleneck
 
 from magnifier_plugin.models.heads import IdentityHead
 from magnifier_plugin.models.pooling import region_max_pool
+from magnifier_plugin.models.precision import at_least_float32, mean_in_float32
 from magnifier_plugin.models.sampling import check_sampling, sample_kept_regions
 from magnifier_plugin.regions import NUM_REGIONS
 
-FUSIONS = ("gru", "lstm", "concat")
+FUSIONS = ("gru", "lstm", "concat", "concat-reduced")
 
 
 class BranchOutput(NamedTuple):
-    """What every branch says about a batch; the last three fields are the branch's own."""
+    """The outputs of a branch; not every branch has the last three."""
 
     feature: Tensor
     """float [B, D] before the BNNeck: for the triplet loss."""
@@ -27,9 +28,10 @@ class BranchOutput(NamedTuple):
     """SAB: scalar in [0, 1], share of the batch's cells that were kept. SFB: float [8] in [0, 1],
     share of the batch's cells that each region covers."""
     regions: Tensor | None = None
-    """SFB, training: float [B, 8, C], the pooled regions p(x_k) in id order."""
+    """SFB, training: float [B, 8, C], the pooled regions p(x_k) in id order; [B, 8, C/8], these
+    after their reductions, with fusion="concat-reduced"."""
     region_logits: Tensor | None = None
-    """SFB, training: float [B, 8, N], one classifier a region."""
+    """SFB, training: float [B, 8, N], of one classifier per region."""
 
 
 class GlobalBranch(nn.Module):
@@ -48,12 +50,12 @@ class GlobalBranch(nn.Module):
 
     def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor | None) -> BranchOutput:
         """Args: layer3: not used. layer4: float [B, 2C, h, w]. masks: not used."""
-        feature = layer4.mean(dim=(2, 3)).float()
+        feature = mean_in_float32(layer4, (2, 3))
         return BranchOutput(feature, *self.head(feature))
 
 
 class SemanticAdversarialBranch(nn.Module):
-    """SAB: identify people from a few regions, drawn anew for each batch (section 3.2, Eq. 2).
+    """SAB: identify people from a few regions, drawn for each batch (section 3.2, Eq. 2).
 
     layer3 → own bottleneck → in training all but the kept regions zeroed → global max pooling →
     1 × 1 reduction → identity head. At inference nothing is zeroed.
@@ -62,8 +64,8 @@ class SemanticAdversarialBranch(nn.Module):
         channels: layer3's width C, also the embedding's.
         num_classes: number N of training identities.
         sampling: "torso" or "baseline".
-        keep: K̂, how many body regions stay; the background always does.
-        authors_bias: reduction without and classifier with a bias, as the authors' code has it.
+        keep: K̂, how many body regions are kept; the background always is.
+        authors_bias: reduction without and classifier with a bias, as in the authors' code.
     Raises:
         ValueError: sampling and keep do not go together.
     """
@@ -92,8 +94,8 @@ class SemanticAdversarialBranch(nn.Module):
         if self.training:
             kept = masks[:, sample_kept_regions(self.sampling, self.keep)].sum(1, keepdim=True)
             features = features * kept.to(features.dtype)
-            share = kept.float().mean()
-        feature = self.reduction(features.amax(dim=(2, 3))).float()
+            share = mean_in_float32(kept)
+        feature = at_least_float32(self.reduction(features.amax(dim=(2, 3))))
         return BranchOutput(feature, *self.head(feature), share)
 
 
@@ -108,35 +110,53 @@ class RecurrentFusion(nn.Module):
     def __init__(self, channels: int, cell: type[nn.RNNBase] = nn.GRU) -> None:
         super().__init__()
         self.cell = cell(channels, channels, batch_first=True)
+        self.region_channels = channels
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """Args: regions: float [B, 8, C]. Returns: float [B, C]."""
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: regions: float [B, 8, C]. Returns: float [B, C] and the regions, unchanged."""
         outputs, _ = self.cell(regions)
-        return outputs[:, -1]
+        return outputs[:, -1], regions
 
 
 class ConcatFusion(nn.Module):
-    """The ablation branch AB (Fig. 4): a 1 × 1 convolution a region to C/8, concatenated to C.
+    """The ablation branch AB (Fig. 4): a 1 × 1 convolution per region to C/8, concatenated to C.
 
     Args:
-        channels: width C of a region's feature and of the result.
+        channels: width C of a region's feature and of the result, a multiple of 8.
+        bias: give the reductions a bias (the authors' code does not).
+        reduced: the region heads and the Semantic Diversity loss act on the reduced regions
+            (authors' code), else on p(x_k), as they do in SFB.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, bias: bool = True, reduced: bool = False) -> None:
         super().__init__()
-        self.reductions = nn.Conv1d(NUM_REGIONS * channels, channels, 1, groups=NUM_REGIONS)
+        self.reductions = nn.Conv1d(
+            NUM_REGIONS * channels, channels, 1, groups=NUM_REGIONS, bias=bias
+        )
+        self.reduced = reduced
+        self.region_channels = channels // NUM_REGIONS if reduced else channels
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """Args: regions: float [B, 8, C]. Returns: float [B, C]."""
-        return self.reductions(regions.flatten(1).unsqueeze(2)).squeeze(2)
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: regions: float [B, 8, C]. Returns: float [B, C], and [B, 8, C] or [B, 8, C/8]."""
+        feature = self.reductions(regions.flatten(1).unsqueeze(2)).squeeze(2)
+        return feature, feature.unflatten(1, (NUM_REGIONS, -1)) if self.reduced else regions
 
 
-def build_fusion(fusion: str, channels: int) -> nn.Module:
-    """The fusion of SFB by its configuration name: "gru", "lstm" or "concat"."""
+def build_fusion(fusion: str, channels: int, *, authors_bias: bool) -> nn.Module:
+    """The fusion of SFB by its configuration name, one of `FUSIONS`.
+
+    Args:
+        fusion: "gru", "lstm", "concat" or "concat-reduced".
+        channels: width C of a region's feature.
+        authors_bias: AB's reductions without a bias, as the authors' code has them.
+    Raises:
+        ValueError: fusion is none of the four.
+    """
     if fusion not in FUSIONS:
-        raise ValueError(f"magnifier.fusion: expected one of {FUSIONS}, got {fusion!r}")
-    if fusion == "concat":
-        return ConcatFusion(channels)
+        raise ValueError(f"magnifier.fusion: expected one of {', '.join(FUSIONS)}; got {fusion!r}")
+    if fusion.startswith("concat"):
+        reduced = fusion == "concat-reduced"
+        return ConcatFusion(channels, bias=not authors_bias, reduced=reduced)
     return RecurrentFusion(channels, nn.GRU if fusion == "gru" else nn.LSTM)
 
 
@@ -149,10 +169,12 @@ class SemanticFusionBranch(nn.Module):
     Args:
         channels: layer3's width C, also the embedding's.
         num_classes: number N of training identities.
-        fusion: "gru" (paper), "lstm" (authors' code) or "concat" (the ablation branch).
-        authors_bias: classifiers with a bias, as the authors' code has it.
+        fusion: "gru" (paper) or "lstm" (authors' code); the ablation branch AB is "concat", and
+            "concat-reduced" as in the authors' code, where the region heads and the Semantic
+            Diversity loss act on the reduced regions.
+        authors_bias: classifiers with and AB's reductions without a bias, as in the authors' code.
     Raises:
-        ValueError: fusion is none of the three.
+        ValueError: fusion is none of the four.
     """
 
     def __init__(
@@ -160,21 +182,23 @@ class SemanticFusionBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.bottleneck = Bottleneck(channels, channels // Bottleneck.expansion)
-        self.fusion = build_fusion(fusion, channels)
+        self.fusion = build_fusion(fusion, channels, authors_bias=authors_bias)
         self.head = IdentityHead(channels, num_classes, bias=authors_bias)
         self.region_heads = nn.ModuleList(
-            IdentityHead(channels, num_classes, bias=authors_bias) for _ in range(NUM_REGIONS)
+            IdentityHead(self.fusion.region_channels, num_classes, bias=authors_bias)
+            for _ in range(NUM_REGIONS)
         )
         self.embedding_size = channels
 
     def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor) -> BranchOutput:
         """Args: layer3: float [B, C, h, w]. layer4: not used. masks: [B, 8, h, w] in [0, 1]."""
-        regions = region_max_pool(self.bottleneck(layer3), masks)
-        feature = self.fusion(regions).float()
+        pooled = region_max_pool(self.bottleneck(layer3), masks)
+        fused, regions = self.fusion(pooled)
+        feature = at_least_float32(fused)
         output = BranchOutput(feature, *self.head(feature))
         if not self.training:
             return output
         pairs = zip(self.region_heads, regions.unbind(1), strict=True)
         logits = torch.stack([head(region).logits for head, region in pairs], dim=1)
-        share = masks.float().mean(dim=(0, 2, 3))
+        share = mean_in_float32(masks, (0, 2, 3))
         return output._replace(share=share, regions=regions, region_logits=logits)

@@ -1,11 +1,9 @@
-"""BNNeck, identity head and segmentation head."""
+"""BNNeck and identity head."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from magnifier_plugin.regions import NUM_REGIONS
 
 
 class _ZeroShift:
@@ -48,7 +46,7 @@ def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
     if isinstance(module, BNNeck):
         synchronised = SyncBNNeck(module.num_features)
         synchronised.load_state_dict(module.state_dict())
-        return synchronised.to(module.weight.device).train(module.training)
+        return synchronised.to(module.weight).train(module.training)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
@@ -57,7 +55,7 @@ def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
 
 
 class HeadOutput(NamedTuple):
-    """What an identity head says about a batch."""
+    """The outputs of an identity head."""
 
     embedding: Tensor
     """float [B, D] after the BNNeck: for retrieval."""
@@ -84,35 +82,7 @@ class IdentityHead(nn.Module):
 
     def forward(self, features: Tensor) -> HeadOutput:
         """Args: features: float [B, D]."""
-        # Statistics of a few dozen images deserve full precision under autocast too.
-        embedding = self.neck(features.float())
+        # In the BNNeck's own precision: the statistics of a few dozen images stay float32 under
+        # autocast, and a model converted by `.half()` or `.double()` gets what it computes in.
+        embedding = self.neck(features.to(self.neck.weight.dtype))
         return HeadOutput(embedding, self.classifier(embedding))
-
-
-class SegmentationHead(nn.Module):
-    """Region logits at twice the feature map's size (section 3.1; the head of Mask R-CNN).
-
-    3 × 3 transposed convolution of stride 2, batch norm, ReLU, 1 × 1 convolution. Kernel and batch
-    norm are the authors' code's; the paper only cites the head.
-
-    Args:
-        channels: width of the feature map.
-        hidden: width between the two convolutions.
-        bias: give the transposed convolution a bias (the authors' code does not).
-    """
-
-    def __init__(self, channels: int, *, hidden: int = 256, bias: bool = True) -> None:
-        super().__init__()
-        self.upsample = nn.ConvTranspose2d(
-            channels, hidden, 3, stride=2, padding=1, output_padding=1, bias=bias
-        )
-        self.norm = nn.BatchNorm2d(hidden)
-        self.relu = nn.ReLU(inplace=True)
-        self.predict = nn.Conv2d(hidden, NUM_REGIONS, 1)
-        nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.normal_(self.predict.weight, std=0.001)
-        nn.init.zeros_(self.predict.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Args: features: float [B, C, h, w]. Returns: logits [B, 8, 2h, 2w]."""
-        return self.predict(self.relu(self.norm(self.upsample(features))))

@@ -15,15 +15,14 @@ from magnifier_plugin.models.branches import (
     SemanticAdversarialBranch,
     SemanticFusionBranch,
 )
-from magnifier_plugin.models.heads import SegmentationHead
-from magnifier_plugin.models.pooling import RESCALINGS, fill_unknown, region_masks, rescale_labels
+from magnifier_plugin.models.mask_module import MaskModule, NoMaskModule
 
 BRANCHES = ("G", "M", "SAB", "SFB")
 LOSSES = ("magnifier", "triplet", "softmax")
 
 
 class MagnifierOutput(NamedTuple):
-    """What MagnifierNet returns in training with `loss="magnifier"`."""
+    """The outputs of MagnifierNet in training with `loss="magnifier"`."""
 
     branches: dict[str, BranchOutput]
     """One entry for each of "G", "SAB", "SFB" that the network has, in that order."""
@@ -31,57 +30,12 @@ class MagnifierOutput(NamedTuple):
     """float [B, 8, 2h, 2w], region logits; None without M."""
 
 
-class MaskModule(nn.Module):
-    """M: predict the regions, and choose what the branches pool with (section 3.1).
-
-    Args:
-        channels: layer4's width.
-        rescaling: from 2h × 2w to h × w, "bilinear" (paper) or "nearest".
-        bias: give the transposed convolution a bias (the authors' code does not).
-    Raises:
-        ValueError: rescaling is neither of the two.
-    """
-
-    def __init__(self, channels: int, *, rescaling: str = "bilinear", bias: bool = True) -> None:
-        super().__init__()
-        if rescaling not in RESCALINGS:
-            raise ValueError(
-                f"magnifier.mask_rescaling: expected one of {RESCALINGS}, got {rescaling!r}"
-            )
-        self.head = SegmentationHead(channels, bias=bias)
-        self.rescaling = rescaling
-
-    def forward(self, layer4: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Region logits and masks.
-
-        Training pools with the label maps; where a pixel is unknown, without label maps, and at
-        inference, with the head's own arg-max.
-
-        Args:
-            layer4: float [B, C, h, w].
-            labels: uint8 [B, H, W], region ids or 255.
-        Returns:
-            Logits float [B, 8, 2h, 2w] and masks float [B, 8, h, w] in [0, 1].
-        """
-        logits = self.head(layer4)
-        regions = logits.detach().argmax(dim=1).to(torch.uint8)
-        if self.training and labels is not None:
-            regions = fill_unknown(rescale_labels(labels, logits.shape[-2:]), regions)
-        return logits, region_masks(regions, layer4.shape[-2:], self.rescaling, layer4.dtype)
-
-
-class NoMaskModule(nn.Module):
-    """Stands where M is left out: no logits, no masks."""
-
-    def forward(self, layer4: Tensor, labels: Tensor | None) -> tuple[None, None]:
-        return None, None
-
-
 class MagnifierNet(nn.Module):
     """Global, Semantic Adversarial and Semantic Fusion Branch on one backbone (Fig. 1).
 
-    With ResNet-50 the embedding has 2048 + 1024 + 1024 = 4096 numbers. One class and one set of
-    state-dict keys, whichever `loss` it is built with.
+    With ResNet-50 the embedding has 2048 + 1024 + 1024 = 4096 numbers. The state-dict keys do not
+    depend on `loss`. Besides the image, the network takes the batch keys `training_inputs` in
+    training and `test_inputs` in evaluation (see `declared_inputs`).
 
     Args:
         num_classes: number N of training identities.
@@ -91,9 +45,14 @@ class MagnifierNet(nn.Module):
         branches: which of G, M, SAB, SFB to build: the rows of the paper's Table 2.
         sampling: SAB's strategy, "torso" or "baseline".
         keep: K̂, how many body regions SAB keeps.
-        fusion: SFB's, "gru", "lstm" (authors' code) or "concat" (the ablation branch).
-        mask_rescaling: "bilinear" (paper) or "nearest".
-        authors_bias: biases where the authors' code has them instead of the paper.
+        fusion: SFB's, "gru" or "lstm" (authors' code); the ablation branch AB is "concat" or
+            "concat-reduced" (authors' code), see `SemanticFusionBranch`.
+        mask_rescaling: "bilinear" (paper), "nearest" or "nearest-corner" (authors' code).
+        authors_bias: biases as in the authors' code: SAB's reduction, AB's reductions and the
+            transposed convolution of M have none, the classifiers have one.
+        stem_relu: ReLU after the backbone's first batch norm; the authors' code has none.
+        deconvolution_init: first weights of M's transposed convolution, "kaiming" or "normal"
+            (authors' code), see `SegmentationHead`.
     Raises:
         ValueError: an unknown name, or options that do not go together.
     """
@@ -110,17 +69,23 @@ class MagnifierNet(nn.Module):
         fusion: str = "gru",
         mask_rescaling: str = "bilinear",
         authors_bias: bool = False,
+        stem_relu: bool = True,
+        deconvolution_init: str = "kaiming",
     ) -> None:
         super().__init__()
         check_options(loss, branches)
         self.loss = loss
-        self.backbone = Backbone(backbone)
+        self.training_inputs, self.test_inputs = self.declared_inputs(branches, loss)
+        self.backbone = Backbone(backbone, stem_relu=stem_relu)
         layer3, layer4 = self.backbone.layer3_channels, self.backbone.layer4_channels
-        self.mask_module = (
-            MaskModule(layer4, rescaling=mask_rescaling, bias=not authors_bias)
-            if "M" in branches
-            else NoMaskModule()
-        )
+        self.mask_module: nn.Module = NoMaskModule()
+        if "M" in branches:
+            self.mask_module = MaskModule(
+                layer4,
+                rescaling=mask_rescaling,
+                bias=not authors_bias,
+                deconvolution_init=deconvolution_init,
+            )
         self.branches = nn.ModuleDict()
         if "G" in branches:
             self.branches["G"] = GlobalBranch(layer4, num_classes, bias=authors_bias)
@@ -134,30 +99,45 @@ class MagnifierNet(nn.Module):
             )
         self.feature_dim = sum(branch.embedding_size for branch in self.branches.values())
 
+    @staticmethod
+    def declared_inputs(
+        branches: Sequence[str], loss: str
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The batch keys that training and testing take besides the image, before a network exists.
+
+        Args:
+            branches, loss: as of the constructor.
+        Returns:
+            `training_inputs`, ("mask",) where M learns from label maps, else (), and
+            `test_inputs`, always ().
+        """
+        return (("mask",) if "M" in branches and loss == "magnifier" else ()), ()
+
     def forward(
-        self, images: Tensor, masks: Tensor | None = None, return_featuremaps: bool = False
+        self, images: Tensor, mask: Tensor | None = None, return_featuremaps: bool = False
     ) -> Tensor | MagnifierOutput | list[Tensor] | tuple[list[Tensor], list[Tensor]]:
-        """Embed images, or describe them for the losses.
+        """The embedding, in training the inputs of the losses.
 
         Args:
             images: float [B, 3, H, W], normalised.
-            masks: training only: label maps uint8 [B, H, W], region ids or 255; without them the
-                segmentation head's own prediction serves.
-            return_featuremaps: return layer4's map instead (torchreid's activation tool).
+            mask: training only: label maps uint8 [B, H, W], region ids or 255; without them the
+                branches pool with the segmentation head's prediction.
+            return_featuremaps: return layer4's float [B, 2C, H/16, W/16] instead (torchreid's
+                activation tool).
         Returns:
             In evaluation the raw embedding float [B, D]; in training what `loss` asks for.
         """
         layer3, layer4 = self.backbone(images)
         if return_featuremaps:
             return layer4
-        mask_logits, regions = self.mask_module(layer4, masks)
+        mask_logits, regions = self.mask_module(layer4, mask)
         outputs = {name: branch(layer3, layer4, regions) for name, branch in self.branches.items()}
         if not self.training:
             return torch.cat([output.embedding for output in outputs.values()], dim=1)
         return self._for_loss(MagnifierOutput(outputs, mask_logits))
 
     def predict_regions(self, images: Tensor) -> Tensor:
-        """The segmentation head's own idea of the regions.
+        """Regions that the segmentation head predicts.
 
         Args:
             images: float [B, 3, H, W], normalised.
@@ -171,6 +151,10 @@ class MagnifierNet(nn.Module):
                 "magnifier.branches: regions are predicted by M, and this network has none"
             )
         return self.mask_module.head(self.backbone(images)[1]).argmax(dim=1)
+
+    def imagenet_modules(self) -> Backbone:
+        """What starts from ImageNet weights, under torchvision's names, to load them into."""
+        return self.backbone
 
     def _for_loss(
         self, output: MagnifierOutput
@@ -202,16 +186,16 @@ def check_options(loss: str, branches: Sequence[str]) -> None:
         if branch in branches and "M" not in branches:
             raise ValueError(
                 f"magnifier.branches: {branch} pools body regions, and at inference only the mask "
-                "module M can tell where they are; add M"
+                "module M predicts them; add M"
             )
 
 
 @functools.cache
 def warn_no_masks_are_learnt() -> None:
-    """Say once that torchreid's engines leave the segmentation head as it is."""
+    """Warn once that torchreid's engines do not train the segmentation head."""
     warnings.warn(
         "MagnifierNet is trained without its mask loss: torchreid's own engines know no masks, so "
-        "SAB and SFB pool with the untrained segmentation head's prediction. Use "
+        "SAB and SFB pool with the prediction of an untrained segmentation head. Use "
         "torchreid.engine.ImageMagnifierEngine (or this project's scripts/main.py) to learn them.",
         stacklevel=2,
     )

@@ -6,28 +6,31 @@ from torch import Tensor
 
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 
-RESCALINGS = ("bilinear", "nearest")
+# Hard rescalings and torch's name of each.
+_NEAREST = {"nearest": "nearest-exact", "nearest-corner": "nearest"}
+RESCALINGS = ("bilinear", *_NEAREST)
 
 
-def rescale_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def rescale_labels(labels: Tensor, size: tuple[int, int], rescaling: str = "nearest") -> Tensor:
     """Scale label maps by nearest neighbour: labels are categories and never interpolated.
-
-    `nearest-exact` takes the pixel under the centre of the target pixel; torch's plain `nearest`
-    takes the upper left one and shifts the map.
 
     Args:
         labels: uint8 [B, H, W], region ids or 255.
         size: target height and width.
+        rescaling: "nearest" takes the pixel under the centre of the target pixel (torch's
+            `nearest-exact`), "nearest-corner" the upper left one, which shifts the map (torch's
+            `nearest`).
     Returns:
         uint8 [B, *size].
     """
     if labels.shape[-2:] == tuple(size):
         return labels
-    return F.interpolate(labels.unsqueeze(1), size=tuple(size), mode="nearest-exact").squeeze(1)
+    mode = _NEAREST[rescaling]
+    return F.interpolate(labels.unsqueeze(1), size=tuple(size), mode=mode).squeeze(1)
 
 
 def fill_unknown(labels: Tensor, predicted: Tensor) -> Tensor:
-    """Put the segmentation head's prediction where nobody labelled (255).
+    """Replace unknown pixels (255) by the segmentation head's prediction.
 
     Args:
         labels: uint8 [B, h, w], region ids or 255.
@@ -44,22 +47,25 @@ def region_masks(
     rescaling: str = "bilinear",
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """One mask a region at the feature map's size: R_k of Eq. 1.
+    """One mask per region at the feature map's size: R_k of Eq. 1.
 
     Args:
         labels: integer [B, H, W], region ids 0..7.
         size: height and width of the feature map.
-        rescaling: "bilinear" (the paper; align_corners=False, no antialias) or "nearest".
+        rescaling: "bilinear" (the paper; align_corners=False, no antialias), "nearest" or
+            "nearest-corner" (authors' code); the last two as in `rescale_labels`.
         dtype: of the result; default float32.
     Returns:
         float [B, 8, *size] in [0, 1], summing to 1 over the regions.
     Raises:
-        ValueError: rescaling is neither of the two.
+        ValueError: rescaling is none of the three.
     """
     if rescaling not in RESCALINGS:
-        raise ValueError(f"mask rescaling: expected one of {RESCALINGS}, got {rescaling!r}")
-    if rescaling == "nearest":
-        labels = rescale_labels(labels.to(torch.uint8), size)
+        raise ValueError(
+            f"mask rescaling: expected one of {', '.join(RESCALINGS)}; got {rescaling!r}"
+        )
+    if rescaling in _NEAREST:
+        labels = rescale_labels(labels.to(torch.uint8), size, rescaling)
     ids = torch.arange(NUM_REGIONS, device=labels.device, dtype=labels.dtype)
     masks = (labels.unsqueeze(1) == ids.view(1, -1, 1, 1)).to(dtype or torch.float32)
     if masks.shape[-2:] == tuple(size):
@@ -71,10 +77,10 @@ def region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
     """Global max pooling of each region's masked features: p(x_k) = GMP(F ⊗ R_k), Eq. 1.
 
     The plain product holds [B, K, C, h, w] in memory. Where R_k is 0 the product is 0, so only the
-    pixels with R_k > 0 are looked at, each with its weight: their feature vectors are gathered as
-    rows and reduced by scatter-max. Hard masks have one such region a pixel, bilinear ones about
+    pixels with R_k > 0 are computed, each with its weight: their feature vectors are gathered as
+    rows and reduced by scatter-max. Hard masks have one such region per pixel, bilinear ones about
     1.3. `python scripts/benchmark.py pooling` on two cores, forward and backward, B 32, C 1024,
-    24 × 12, K 8: 3.5 × (fp32) to 16 × (bf16, channels-last, hard masks) quicker than the plain
+    24 × 12, K 8: 3.5 × (fp32) to 16 × (bf16, channels-last, hard masks) faster than the plain
     product, soft masks 10 × in bf16. A segment reduction was up to 1.8 × slower than scatter-max.
 
     Args:
