@@ -1,5 +1,7 @@
 """The plain loops that fast code is tested against: slow, short, and easy to believe."""
 
+import itertools
+
 import numpy as np
 
 # --- Evaluation ---------------------------------------------------------------------------------
@@ -84,3 +86,39 @@ def re_ranking(q_g, q_q, g_g, k1, k2, lambda_value, form="torchreid"):
 def squared_distances(one, other):
     """[n, m]: squared Euclidean distances, each from its own difference."""
     return np.array([((row - other) ** 2).sum(axis=1) for row in one])
+
+
+# --- Losses: in torch's tensors, so that gradients can be compared too ---------------------------
+
+
+def farthest_minus_nearest(features, pids):
+    """For each anchor, distance to its farthest positive minus that to its nearest negative."""
+    gaps = []
+    for i, anchor in enumerate(features):
+        distances = [
+            (anchor - other).square().sum().sqrt() if j != i else 0 * anchor.sum()
+            for j, other in enumerate(features)
+        ]
+        farthest = max(d for d, pid in zip(distances, pids, strict=True) if pid == pids[i])
+        nearest = min(d for d, pid in zip(distances, pids, strict=True) if pid != pids[i])
+        gaps.append(farthest - nearest)
+    return gaps
+
+
+def cosine_of_pairs(regions, eps):
+    """Cosine similarity of each pair of one image's regions [K, D]."""
+    return [
+        a @ b / max(a.norm() * b.norm(), eps) for a, b in itertools.combinations(list(regions), 2)
+    ]
+
+
+def pixel_entropies(logits, labels):
+    """Cross entropy of each known pixel, by region. logits [B, K, h, w], labels [B, h, w]."""
+    of_region = {}
+    for b, y, x in itertools.product(*map(range, labels.shape)):
+        label = int(labels[b, y, x])
+        if label != 255:
+            pixel = logits[b, :, y, x]
+            loss = (pixel - pixel.detach().max()).exp().sum().log() + pixel.detach().max()
+            of_region.setdefault(label, []).append(loss - pixel[label])
+    return of_region

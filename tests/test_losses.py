@@ -1,59 +1,36 @@
 """Losses against plain loops, against torchreid, and at their edges."""
 
-import itertools
-import math
-
 import pytest
 import torch
 import torchreid
-from torch.nn import functional as F
+from naive import cosine_of_pairs, farthest_minus_nearest, pixel_entropies
 
 from magnifier_plugin.losses.functional import (
     batch_hard_triplet,
     segmentation_cross_entropy,
     semantic_diversity,
 )
-from magnifier_plugin.losses.magnifier import (
-    ClassificationCriterion,
-    MagnifierCriterion,
-    SemanticDiversityLoss,
-    accuracy,
-)
-from magnifier_plugin.models.branches import BranchOutput
-from magnifier_plugin.models.magnifiernet import MagnifierOutput
+from magnifier_plugin.losses.magnifier import SemanticDiversityLoss
 
-DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
 def naive_triplet(features, pids, margin):
-    losses = []
-    for i, anchor in enumerate(features):
-        distances = [math.dist(anchor.tolist(), other.tolist()) for other in features]
-        farthest = max(d for d, pid in zip(distances, pids, strict=True) if pid == pids[i])
-        nearest = min(d for d, pid in zip(distances, pids, strict=True) if pid != pids[i])
-        losses.append(max(0.0, farthest - nearest + margin))
-    return sum(losses) / len(losses)
+    gaps = farthest_minus_nearest(features, pids)
+    return sum(max(0.0, float(gap) + margin) for gap in gaps) / len(gaps)
 
 
 def naive_diversity(regions, eps):
-    total, pairs = 0.0, 0
-    for sample in regions:
-        for a, b in itertools.combinations(sample, 2):
-            total += float(a @ b) / max(float(a.norm() * b.norm()), eps)
-            pairs += 1
-    return total / pairs
+    cosines = [float(cosine) for sample in regions for cosine in cosine_of_pairs(sample, eps)]
+    return sum(cosines) / len(cosines)
 
 
 def naive_segmentation(logits, labels):
-    of_region = {}
-    for b, y, x in itertools.product(*map(range, labels.shape)):
-        label = int(labels[b, y, x])
-        if label != 255:
-            nll = -float(F.log_softmax(logits[b, :, y, x], 0)[label])
-            of_region.setdefault(label, []).append(nll)
-    means = [sum(values) / len(values) for values in of_region.values()]
-    everything = [value for values in of_region.values() for value in values]
-    return sum(means) / len(means), sum(everything) / len(everything)
+    """The class-balanced and the plain mean."""
+    of_region = pixel_entropies(logits, labels).values()
+    means = [sum(values) / len(values) for values in of_region]
+    everything = [value for values in of_region for value in values]
+    return float(sum(means) / len(means)), float(sum(everything) / len(everything))
 
 
 class TestTriplet:
@@ -200,106 +177,3 @@ class TestSegmentation:
     def test_shapes_are_checked(self):
         with pytest.raises(ValueError, match="labels"):
             segmentation_cross_entropy(torch.zeros(2, 8, 4, 4), torch.zeros(3, 4, 4))
-
-
-def magnifier_output(requires_grad=False):
-    """An output with numbers of its own, B 4, D 6, N 3."""
-    torch.manual_seed(0)
-
-    def branch(**extra):
-        feature = torch.randn(4, 6, requires_grad=requires_grad)
-        return BranchOutput(feature, feature, torch.randn(4, 3), **extra)
-
-    branches = {
-        "G": branch(),
-        "SAB": branch(share=torch.tensor(0.5)),
-        "SFB": branch(
-            share=torch.linspace(0, 1, 8),
-            regions=torch.rand(4, 8, 6, requires_grad=requires_grad),
-            region_logits=torch.randn(4, 8, 3),
-        ),
-    }
-    return MagnifierOutput(branches, torch.randn(4, 8, 6, 4))
-
-
-PIDS = torch.tensor([0, 0, 1, 2])
-MASKS = torch.randint(0, 8, (4, 12, 8), generator=torch.manual_seed(0), dtype=torch.uint8)
-
-
-class TestMagnifierCriterion:
-    def test_is_the_weighted_sum_of_its_names(self):
-        total, named = MagnifierCriterion()(magnifier_output(), PIDS, MASKS, gamma=2e-3)
-        expected = sum(value for name, value in named.items() if name[:4] in ("cls_", "tri_"))
-        expected = expected - named["cls_regions"] + 8 * 0.0125 * named["cls_regions"]
-        expected = expected + 2e-3 * named["sd"] + 2 * named["mask"]
-        torch.testing.assert_close(total, expected)
-
-    @pytest.mark.parametrize(
-        ("option", "value"),
-        [
-            ("weight_x", 0.5),
-            ("weight_t", 0.5),
-            ("label_smoothing", 0.0),
-            ("margin", 1.0),
-            ("region_weight", 1.0),
-            ("mask_weight", 1.0),
-            ("class_balanced_mask", False),
-            ("share_weighted", True),
-        ],
-    )
-    def test_every_option_changes_the_loss(self, option, value):
-        default, _ = MagnifierCriterion()(magnifier_output(), PIDS, MASKS)
-        changed, _ = MagnifierCriterion(**{option: value})(magnifier_output(), PIDS, MASKS)
-        assert not torch.isclose(default, changed)
-
-    def test_share_weights_are_the_authors(self):
-        output = magnifier_output()
-        total, named = MagnifierCriterion(share_weighted=True)(output, PIDS)
-        regions = [
-            F.cross_entropy(logits, PIDS, label_smoothing=0.1)
-            for logits in output.branches["SFB"].region_logits.unbind(1)
-        ]
-        half = torch.sigmoid(torch.tensor(0.5))
-        expected = named["cls_G"] + named["tri_G"] + named["cls_SFB"] + named["tri_SFB"]
-        expected = expected + half * (named["cls_SAB"] + named["tri_SAB"])
-        shares = torch.sigmoid(torch.linspace(0, 1, 8))
-        expected = expected + 0.0125 * (shares * torch.stack(regions)).sum()
-        torch.testing.assert_close(total, expected)
-
-    def test_diversity_trains_only_with_gamma(self):
-        for gamma in (0.0, 0.1):
-            output = magnifier_output(requires_grad=True)
-            total, named = MagnifierCriterion()(output, PIDS, MASKS, gamma)
-            total.backward()
-            assert (output.branches["SFB"].regions.grad is not None) == (gamma > 0)
-            assert float(named["sd"].detach()) > 0
-
-    def test_one_identity_batch_trains(self):
-        output = magnifier_output(requires_grad=True)
-        total, named = MagnifierCriterion()(output, torch.zeros(4, dtype=torch.int64), MASKS)
-        total.backward()
-        assert total.isfinite()
-        assert named["tri_G"] == 0
-
-
-class TestClassificationCriterion:
-    def test_lists_are_averaged_as_torchreid_does(self):
-        logits, features = [torch.randn(4, 3) for _ in range(2)], [torch.randn(4, 5)]
-        criterion = ClassificationCriterion(loss="triplet", weight_x=0.7, weight_t=0.2)
-        total, _ = criterion((logits, features), PIDS)
-        smooth = torchreid.losses.CrossEntropyLoss(num_classes=3, use_gpu=False)
-        expected = 0.7 * torchreid.losses.DeepSupervision(smooth, logits, PIDS)
-        triplet = torchreid.losses.TripletLoss(margin=0.3)
-        expected = expected + 0.2 * torchreid.losses.DeepSupervision(triplet, features, PIDS)
-        torch.testing.assert_close(total, expected)
-
-    def test_softmax_takes_logits_alone(self):
-        logits = torch.randn(4, 3)
-        total, named = ClassificationCriterion(loss="softmax", weight_x=0.0)(logits, PIDS)
-        torch.testing.assert_close(total, F.cross_entropy(logits, PIDS, label_smoothing=0.1))
-        assert "tri" not in named
-
-
-def test_accuracy_is_in_percent():
-    logits = torch.eye(4)[[0, 1, 2, 0]]
-    assert float(accuracy(logits, torch.arange(4))) == 75

@@ -11,7 +11,7 @@ from magnifier_plugin.losses.functional import (
     segmentation_cross_entropy,
     semantic_diversity,
 )
-from magnifier_plugin.losses.terms import CriterionOutput, Term
+from magnifier_plugin.losses.terms import CriterionOutput, Term, override_weights
 from magnifier_plugin.models.branches import BranchOutput
 from magnifier_plugin.models.magnifiernet import MagnifierOutput
 
@@ -103,8 +103,10 @@ class MagnifierCriterion(nn.Module):
         Returns:
             The terms of the branches that the network has, and the metric `acc` (%, of the first
             branch).
+        Raises:
+            ValueError: `weights` names a term that the criterion does not know.
         """
-        weights = {**self.weights, **(weights or {})}
+        weights = override_weights(self.weights, weights)
         terms: dict[str, Term] = {}
         for name, branch in outputs.branches.items():
             share = self._share_weight(branch.share) if name == "SAB" else 1.0

@@ -1,5 +1,6 @@
-"""What every criterion returns: named loss terms with their weights, and metrics."""
+"""The result of a criterion: named loss terms with their weights, and metrics."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -31,5 +32,27 @@ class CriterionOutput(NamedTuple):
             ValueError: there is no term, since every weight is 0.
         """
         if not self.terms:
-            raise ValueError("expected a loss term with a weight other than 0, found none")
+            raise ValueError(
+                "loss weights: expected a term with a weight other than 0, found none; set one of "
+                "the criterion's weights, or of the stage's loss_weights"
+            )
         return torch.stack([term.weight * term.loss for term in self.terms.values()]).sum()
+
+
+def override_weights(
+    defaults: Mapping[str, float], weights: Mapping[str, float] | None
+) -> dict[str, float]:
+    """The weights of a criterion's terms, where those given replace the defaults.
+
+    Args:
+        defaults: by name, of all terms that the criterion knows.
+        weights: by name, of some of them.
+    Raises:
+        ValueError: a name that the criterion does not know.
+    """
+    unknown = sorted(set(weights or {}) - set(defaults))
+    if unknown:
+        raise ValueError(
+            f"loss weights: expected names among {', '.join(defaults)}; got {', '.join(unknown)}"
+        )
+    return {**defaults, **(weights or {})}
