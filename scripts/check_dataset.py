@@ -1,9 +1,9 @@
-"""Looks at a data set before it costs a training run.
+"""Checks a data set before it costs a training run.
 
     check_dataset.py -s market1501 --root reid-data
 
-counts identities, cameras and images, names the queries without a match and why, the identities
-that are trained and tested on, and the files that do not decode. Nothing is downloaded. Exit
+counts identities, cameras and images, and names the queries without a match, the identities that
+are trained and tested on, and the files that do not decode. Nothing is downloaded. Exit
 status: 0 no errors, 1 errors, 2 the data set cannot be opened.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from arguments import whole_number
 
 from magnifier_plugin.catalogue.inspection import (
+    DatasetProblem,
     Images,
     Lists,
-    Problem,
     check_images,
     check_lists,
     many,
@@ -25,7 +25,7 @@ from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.opening import open_dataset
 from magnifier_plugin.files import absolute_path
 
-SHOWN = 20  # problems of a kind on the screen
+SHOWN = 20  # errors, and warnings, that are printed
 MARKS = {True: "error  ", False: "warning"}
 
 
@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default="reid-data",
         help="folder of all data sets (default: %(default)s)",
     )
-    add("--quick", action="store_true", help="look at the lists only, open no image")
+    add("--quick", action="store_true", help="check the lists only, open no image")
     add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
     add("--workers", type=whole_number(1), help="processes (default: one for each core)")
     return parser.parse_args(arguments)
@@ -86,7 +86,7 @@ def show_lists(title: str, lists: Lists) -> None:
 
 
 def show_sizes(images: Images) -> None:
-    """Prints how large the images are."""
+    """Prints the sizes of the images."""
     print(
         f"Images that decode: {images.sizes.total():,} in {many(len(images.sizes), 'size')}", end=""
     )
@@ -100,8 +100,8 @@ def show_sizes(images: Images) -> None:
     print()
 
 
-def show_problems(problems: Sequence[Problem]) -> int:
-    """Prints what is wrong, errors first; returns the exit status."""
+def show_problems(problems: Sequence[DatasetProblem]) -> int:
+    """Prints the problems, errors first; returns the exit status."""
     errors = sum(problem.is_error for problem in problems)
     print(f"\n{many(errors, 'error')}, {many(len(problems) - errors, 'warning')}")
     for is_error in (True, False):

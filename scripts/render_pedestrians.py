@@ -68,7 +68,7 @@ def chosen_options(arguments: argparse.Namespace) -> SyntheticOptions | None:
 
 
 def part_colours() -> np.ndarray:
-    """One colour a part, uint8 [25, 3]: neighbouring numbers get hues far apart."""
+    """One colour for each part, uint8 [25, 3]: neighbouring numbers have hues far apart."""
     colours = [(0, 0, 0)]
     for part in range(NUM_PARTS):
         hue, value = part * 7 % NUM_PARTS / NUM_PARTS, (1.0, 0.82)[part // 2 % 2]
@@ -77,7 +77,7 @@ def part_colours() -> np.ndarray:
 
 
 def paint_iuv(file: Path) -> Image.Image:
-    """DensePose's labels for eyes: parts by colour, U and V as shading."""
+    """An IUV as a picture: parts by colour, U and V as shading."""
     part, u, v = np.moveaxis(read_iuv(file), -1, 0)
     shade = 0.6 + 0.4 * (0.5 * u + 0.5 * v) / 255
     picture = part_colours()[part] * shade[..., None]
@@ -96,7 +96,7 @@ def choose_people(identities: list[dict], rows: int) -> list[dict]:
 
 
 def describe(person: dict) -> str:
-    """A row's label: who it is, and what tells a twin from the other."""
+    """A row's label: the identity, and the detail in which it differs from its near-twin."""
     worn = person["wardrobe"]
     lines = [
         f"identity {person['pid']}",
@@ -115,7 +115,7 @@ def describe(person: dict) -> str:
 
 
 def contact_sheet(folder: Path, rows: int) -> Image.Image:
-    """Identities × cameras, each photo with its IUV beside it."""
+    """Identities × cameras, each photo with its IUV to the right of it."""
     parameters = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
     people = choose_people(parameters["identities"], rows)
     height, width = parameters["options"]["height"], parameters["options"]["width"]
@@ -148,7 +148,7 @@ def contact_sheet(folder: Path, rows: int) -> Image.Image:
 
 
 def main() -> int:
-    """Renders or reuses, and says how long it took; returns the exit status."""
+    """Renders or reuses, and prints the time it took; returns the exit status."""
     arguments = parse_arguments()
     try:
         render(arguments)
@@ -159,7 +159,7 @@ def main() -> int:
 
 
 def render(arguments: argparse.Namespace) -> None:
-    """What the arguments ask for."""
+    """Renders, and writes the contact sheet, as the arguments say."""
     options = chosen_options(arguments)
     before = (arguments.root / NAME / PARAMETERS).exists()
     started = time.perf_counter()

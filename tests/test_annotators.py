@@ -88,13 +88,13 @@ def test_real_inds_keeps_one_person_of_thirteen(tmp_path):
     for end in ("IUV", "INDS"):
         (tmp_path / f"demo_im_{end}.png").symlink_to(SAMPLES / "densepose" / f"demo_im_{end}.png")
     (item,) = IuvFolder(tmp_path)
-    everybody = read_iuv(item.path)
-    size = everybody.shape[:2]
+    all_people = read_iuv(item.path)
+    size = all_people.shape[:2]
     kept = item.read(size).iuv
     with Image.open(tmp_path / "demo_im_INDS.png") as image:
         indices = np.array(image)[kept[..., 0] > 0]
     assert len(set(indices.tolist())) == 1
-    assert 0 < np.count_nonzero(kept[..., 0]) < np.count_nonzero(everybody[..., 0])
+    assert 0 < np.count_nonzero(kept[..., 0]) < np.count_nonzero(all_people[..., 0])
 
 
 # detectron2's dumps
@@ -181,7 +181,7 @@ def test_memory_does_not_grow_with_the_number_of_detections():
     assert peak < 20 * 256 * 256 * 3
 
 
-def test_cse_dumps_are_told(tmp_path):
+def test_cse_dumps_are_reported(tmp_path):
     import torch
 
     with stand_in(EMBEDDING) as cls:
@@ -240,7 +240,7 @@ def test_real_results_give_the_areas_of_their_pngs(tmp_path):
     assert int(y) <= rows.min() and rows.max() < int(y) + height
 
 
-def test_wrong_json_is_told(tmp_path):
+def test_wrong_json_is_reported(tmp_path):
     def written(name, content):
         path = tmp_path / name
         path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -275,7 +275,7 @@ def test_wrong_json_is_told(tmp_path):
     for images in ([{"id": [1], "file_name": "a"}], [{"id": 1}], 5, [None]):
         with pytest.raises(ValueError, match=r"n\.json: no COCO annotations"):
             ResultsFile(results, written("n.json", {"images": images}))
-    for data, told in (("no base64!", "damaged or truncated|no base64"), ("", "damaged")):
+    for data, message in (("no base64!", "damaged or truncated|no base64"), ("", "damaged")):
         (item,) = ResultsFile(written("r.json", [result | {"uv_data": data}]), names)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             item.read((8, 8))

@@ -1,4 +1,4 @@
-"""The data set doctor: what it counts, what it finds wrong, and what the script tells."""
+"""Checking a data set: its counts, its problems, and what the script prints."""
 
 import shutil
 
@@ -53,7 +53,7 @@ def test_no_query_with_a_match_is_an_error():
     assert not texts(lists, False)
 
 
-def test_one_camera_is_told_as_the_reason():
+def test_one_camera_is_reported_as_the_reason():
     lists = check_lists(TRAIN, records((7, 3)), records((7, 3), (8, 3)))
     assert any("all images are of one camera" in text for text in texts(lists, True))
 
@@ -173,7 +173,7 @@ def test_many_problems_are_counted(tmp_path, capsys):
         ("synthetic", "Render it with: python scripts/render_pedestrians.py --root"),
     ],
 )
-def test_what_cannot_be_opened_is_told_and_not_downloaded(
+def test_what_cannot_be_opened_is_reported_and_not_downloaded(
     tmp_path, capsys, name, message, monkeypatch
 ):
     def download(*args):

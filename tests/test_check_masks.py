@@ -52,7 +52,7 @@ def test_a_body_at_the_side_or_hardly_any_is_odd(tmp_path):
     )
 
 
-def test_few_regions_and_an_empty_map_are_told(tmp_path):
+def test_few_regions_and_an_empty_map_are_reported(tmp_path):
     finding = check_one(tmp_path, figure(("head", "chest")))
     assert (finding.kind, finding.reasons) == ("few regions", ("only 2 of 7 body regions",))
     assert check_one(tmp_path, figure(("head", "chest")), min_regions=2).kind == "fine"
@@ -63,7 +63,7 @@ def test_few_regions_and_an_empty_map_are_told(tmp_path):
     assert check_one(tmp_path, np.full(SIZE, 255, np.uint8)).kind == "empty"
 
 
-def test_what_cannot_be_trained_on_is_told(tmp_path):
+def test_what_cannot_be_trained_on_is_reported(tmp_path):
     finding = check_one(tmp_path, figure()[:32])
     assert (finding.kind, finding.reasons) == (
         "wrong size",
@@ -201,9 +201,9 @@ def check(market, *more) -> int:
 def test_script_tells_what_can_be_trained_on(market, capsys):
     folder = market()
     assert check(folder) == 0
-    told = capsys.readouterr().out
-    assert "market1501: 12 training images" in told and "Label set: unknown" in told
-    assert "Page: " in told and (folder.root / "page.html").is_file()
+    printed = capsys.readouterr().out
+    assert "market1501: 12 training images" in printed and "Label set: unknown" in printed
+    assert "Page: " in printed and (folder.root / "page.html").is_file()
     labels = sorted((folder.masks_dir / "market1501" / "bounding_box_train").iterdir())
     labels[0].unlink()
     assert check(folder) == 0
@@ -226,8 +226,8 @@ def test_script_counts_and_checks_iuv(market, capsys):
     for label in labels:
         label.unlink()
     assert check(folder) == 0
-    told = capsys.readouterr().out
-    assert "Label set: no label maps" in told and "only IUV: enough for DSA-reID" in told
+    printed = capsys.readouterr().out
+    assert "Label set: no label maps" in printed and "only IUV: enough for DSA-reID" in printed
     assert check(folder, "--max-missing", "0.2") == 1
     assert "have no IUV" in capsys.readouterr().out
     write_iuv(iuv_path(labels[0]), np.zeros((16, 16, 3), np.uint8))
@@ -235,7 +235,7 @@ def test_script_counts_and_checks_iuv(market, capsys):
     assert "IUV: 16 × 16" in capsys.readouterr().out
 
 
-def test_script_survives_a_decompression_bomb_among_the_photos(market, capsys):
+def test_script_is_unchanged_by_a_decompression_bomb_among_the_photos(market, capsys):
     folder = market()
     path = next((folder.images / "bounding_box_train").iterdir())
     Image.new("1", (20_000, 20_000)).save(path, format="PNG")

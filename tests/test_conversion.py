@@ -108,7 +108,7 @@ class InterruptedFile(Named):
         raise KeyboardInterrupt
 
 
-def test_a_killed_worker_is_told(tmp_path):
+def test_a_killed_worker_is_reported(tmp_path):
     class Deadly(IuvFolder):
         def __iter__(self):
             return (DeadlyFile(file.name) for file in super().__iter__())
@@ -142,11 +142,11 @@ def test_script_converts_what_is_good_and_names_what_is_not(tmp_path, capsys):
     (iuv / "0011_d_IUV.png").unlink()
     out = tmp_path / "masks" / "market1501"
     assert densepose_iuv(iuv, market, out) == 1
-    told = capsys.readouterr().out
-    assert "3 converted" in told and "3 failed" in told and "1 images without" in told
+    printed = capsys.readouterr().out
+    assert "3 converted" in printed and "3 failed" in printed and "1 images without" in printed
     for reason in ("0008_a.jpg: .*64 × 16", "0009_b.jpg: .*truncated", "0010_c.jpg: .*swapped"):
-        assert any(re.search(reason, line) for line in told.splitlines()), reason
-    assert "background" in told and "foot" in told
+        assert any(re.search(reason, line) for line in printed.splitlines()), reason
+    assert "background" in printed and "foot" in printed
     missing = "Market-1501-v15.09.15/bounding_box_train/0011_d.jpg\n"
     assert (out / "missing.txt").read_text() == missing
     assert (out / "failed.txt").read_text().count("\n") == 3
@@ -189,8 +189,8 @@ def test_script_tells_a_missing_or_empty_folder(tmp_path, capsys):
     assert densepose_iuv(tmp_path / "nowhere", market, tmp_path / "m") == 2
     assert densepose_iuv(tmp_path / "empty", market, tmp_path / "m") == 2
     assert densepose_iuv(iuv, tmp_path / "nowhere", tmp_path / "m") == 2
-    told = capsys.readouterr().err
-    assert "nowhere: no such folder" in told and "no *_IUV.png in it" in told
+    printed = capsys.readouterr().err
+    assert "nowhere: no such folder" in printed and "no *_IUV.png in it" in printed
     with pytest.raises(SystemExit, match="2"):
         run("--source", "densepose-iuv", "--images", market, "--out", tmp_path / "m")
     assert "needs --iuv" in capsys.readouterr().err

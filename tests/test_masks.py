@@ -1,4 +1,4 @@
-"""Label maps: where they lie, how they are read and written, what becomes of DensePose's IUV."""
+"""Label maps: their places, reading and writing, and the regions of DensePose's IUV."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_iuv_is_read_in_the_order_i_u_v_from_red_v_green_u_blue_i(tmp_path):
     assert read_iuv(tmp_path / "a_IUV.png")[0, 0].tolist() == [24, 100, 200]
 
 
-def test_iuv_survives_writing_and_reading(tmp_path):
+def test_iuv_is_unchanged_by_writing_and_reading(tmp_path):
     iuv = make_iuv()
     write_iuv(tmp_path / "deep" / "a_IUV.png", iuv)
     assert np.array_equal(read_iuv(tmp_path / "deep" / "a_IUV.png"), iuv)
@@ -57,7 +57,7 @@ def test_part_id_over_24_is_refused_with_its_place(tmp_path):
         read_iuv(tmp_path / "a_IUV.png")
 
 
-def test_swapped_byte_order_is_told_as_such(tmp_path):
+def test_swapped_byte_order_is_reported_as_such(tmp_path):
     Image.fromarray(make_iuv()).save(tmp_path / "a_IUV.png")  # red = I
     with pytest.raises(ValueError, match="BGR and RGB are swapped"):
         read_iuv(tmp_path / "a_IUV.png")
@@ -111,7 +111,7 @@ def test_label_maps_survive_writing_and_reading(tmp_path):
         assert np.array_equal(np.array(image.convert("RGB")), PALETTE[all_ids()])
 
 
-def test_palette_lost_by_convert_is_told_as_such(tmp_path):
+def test_palette_lost_by_convert_is_reported_as_such(tmp_path):
     write_labels(tmp_path / "a.png", all_ids())
     with Image.open(tmp_path / "a.png") as image:
         image.convert("L").save(tmp_path / "grey.png")
@@ -136,7 +136,7 @@ def test_foreign_ids_are_refused_with_a_hint(tmp_path, label, hint):
         write_labels(tmp_path / "b.png", np.full((2, 2), label, np.uint8))
 
 
-def test_label_map_of_another_size_is_told(tmp_path):
+def test_label_map_of_another_size_is_reported(tmp_path):
     write_labels(tmp_path / "a.png", np.zeros((64, 32), np.uint8))
     with pytest.raises(ValueError, match=r"a\.png: 64 × 32 .*image is 128 × 64"):
         read_labels(tmp_path / "a.png", size=(128, 64))
@@ -153,13 +153,14 @@ def test_masks_dir_comes_from_the_environment(monkeypatch):
     assert default_masks_dir() == Path("/elsewhere")
 
 
-def test_stamp_survives_and_its_damage_is_noticed(tmp_path):
+def test_manifest_is_unchanged_by_and_its_damage_is_noticed(tmp_path):
     assert read_manifest(tmp_path) is None
-    stamp = Manifest("densepose-iuv", "densepose", {"part_to_region": [0, 1]})
-    write_manifest(tmp_path, stamp)
-    assert read_manifest(tmp_path) == stamp
+    manifest = Manifest("densepose-iuv", "densepose", {"part_to_region": [0, 1]})
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
     assert (
-        stamp.checksum != Manifest("densepose-iuv", "densepose", {"part_to_region": [1]}).checksum
+        manifest.checksum
+        != Manifest("densepose-iuv", "densepose", {"part_to_region": [1]}).checksum
     )
     intact = (tmp_path / "labels.json").read_text()
     for damaged in (intact[:20], "[]", intact.replace("[0, 1]", "[0, 2]")):
@@ -168,7 +169,7 @@ def test_stamp_survives_and_its_damage_is_noticed(tmp_path):
             read_manifest(tmp_path)
 
 
-# Where label maps lie
+# Places
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,11 @@ def test_shipped_label_sets_have_the_classes_that_their_parsers_write():
         assert label_set.regions[0] == 0
 
 
-def test_label_sets_survive_a_stamp(tmp_path):
+def test_label_sets_survive_a_manifest(tmp_path):
     for name in label_set_names():
-        stamp = Manifest("parsing", name, load_label_set(name).definition)
-        write_manifest(tmp_path, stamp)
-        assert read_manifest(tmp_path) == stamp
+        manifest = Manifest("parsing", name, load_label_set(name).definition)
+        write_manifest(tmp_path, manifest)
+        assert read_manifest(tmp_path) == manifest
 
 
 def test_own_label_set_works_by_its_path(tmp_path):
@@ -61,7 +61,7 @@ def test_own_label_set_works_by_its_path(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("name: [", "no YAML"),
         ("5", "a label set has name, classes"),
@@ -70,13 +70,13 @@ def test_own_label_set_works_by_its_path(tmp_path):
         ("name: a\nclasses: {0: {name: b, regoin: head}}", r"\['regoin'\] in class 0"),
         ("name: a\nclasses: {0: {name: b}}", "class 0: expected either a region or a limb"),
         ("name: a\nclasses: {300: {name: b, region: head}}", r"class id 300, expected 0\.\.254"),
-        ("name: a\nclasses: {0: {name: b, limb: arm}}", r"limbs of classes \{'arm'\}, limbs told"),
+        ("name: a\nclasses: {0: {name: b, limb: arm}}", r"limbs of classes \{'arm'\}, limbs given"),
         ("name: a\ntrunk: [c]\nclasses: {0: {name: b, region: head}}", "no class is called 'c'"),
     ],
 )
-def test_wrong_label_sets_are_told(tmp_path, text, told):
+def test_wrong_label_sets_are_reported(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ValueError, match=rf"a\.yaml: .*{told}"):
+    with pytest.raises(ValueError, match=rf"a\.yaml: .*{message}"):
         load_label_set(tmp_path / "a.yaml")
 
 
@@ -184,14 +184,14 @@ def test_a_standing_person_is_split_at_elbow_and_knee(tmp_path):
         assert labels[92, column] == LOWER_LEG and labels[114, column] == LOWER_LEG
 
 
-def test_wrong_label_set_is_told(tmp_path):
+def test_wrong_label_set_is_reported(tmp_path):
     save_palette(tmp_path / "a.png", [[0, 5, 19]])
     read_parsing(tmp_path / "a.png", load_label_set("lip"))
     with pytest.raises(ValueError, match=r"a\.png: id 19, but label set atr has 0\.\.17.*--labels"):
         read_parsing(tmp_path / "a.png", load_label_set("atr"))
 
 
-def test_lost_palette_is_told(tmp_path):
+def test_lost_palette_is_reported(tmp_path):
     with Image.open(save_palette(tmp_path / "a.png", [[0, 2, 5, 13]])) as image:
         image.convert("L").save(tmp_path / "grey.png")
         image.convert("RGB").save(tmp_path / "rgb.png")
@@ -225,7 +225,7 @@ def test_authors_arrays_are_taken_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (np.full((4, 4), 9), "id 9, expected 0..7 or 255"),
         (np.full((4, 4), 0.5), "id 0.5"),
@@ -234,9 +234,9 @@ def test_authors_arrays_are_taken_as_they_are(tmp_path):
         (np.array([[print]]), "refused, it holds no plain array"),
     ],
 )
-def test_other_arrays_are_refused(tmp_path, content, told):
+def test_other_arrays_are_refused(tmp_path, content, message):
     np.save(tmp_path / "a.npy", content)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read_npy(tmp_path / "a.npy")
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"a\.npy: "):

@@ -85,9 +85,9 @@ def test_iuv_alone(run, tmp_path, capsys):
     iuv = make_iuv(32, 16, 2)
     write_iuv(tmp_path / "iuv" / f"{NAME}_IUV.png", iuv)
     source = ("--source", "densepose-iuv", "--iuv", tmp_path / "iuv")
-    for told in ("1 converted", "1 already there"):
+    for printed in ("1 converted", "1 already there"):
         status, _ = run(*source, "--iuv-only")
-        assert status == 0 and f"{told}\n" in capsys.readouterr().out
+        assert status == 0 and f"{printed}\n" in capsys.readouterr().out
     assert np.array_equal(read_iuv(iuv_path(label)), iuv)
     added = {path.name for path in out.rglob("*.*")} - {path.name for path in before}
     lists = {"iuv_missing.txt", "iuv_failed.txt", "iuv_ambiguous.txt"}

@@ -1,4 +1,4 @@
-"""Files from strangers: none runs code, none fills the memory; and what cannot be written."""
+"""Untrusted files: none runs code, none fills the memory; and files that cannot be written."""
 
 import ctypes
 import io
@@ -70,8 +70,8 @@ def test_malicious_archive_is_refused_by_name(tmp_path, name):
     trace = tmp_path / "trace"
     torch.save([evils(trace)[name]], tmp_path / "evil.pkl")
     # torch writes the names that these modules had in Python 2.
-    told = name.replace("builtins.", r"(__builtin__\.)?").replace("subprocess", "commands")
-    with pytest.raises(ValueError, match=rf"evil\.pkl: refused, it wants {told};"):
+    refused = name.replace("builtins.", r"(__builtin__\.)?").replace("subprocess", "commands")
+    with pytest.raises(ValueError, match=rf"evil\.pkl: refused, it wants {refused};"):
         DumpFile(tmp_path / "evil.pkl")
     assert not trace.exists()
 
@@ -107,7 +107,7 @@ def test_no_opcode_reaches_a_name(tmp_path, program):
 
 @pytest.mark.parametrize("era", [2022, 2020])
 @pytest.mark.parametrize("kept", [0, 2, 0.3, 0.7, 0.99])
-def test_truncated_dumps_are_told(tmp_path, era, kept):
+def test_truncated_dumps_are_reported(tmp_path, era, kept):
     people = {"a.jpg": [(4.0, 3.0, 0.9, make_iuv(24, 8, 2))]}
     path = dump(tmp_path / "a.pkl", people, era)
     whole = path.read_bytes()
@@ -232,14 +232,14 @@ def run_script(iuv, market, out) -> int:
     return script("convert_masks").main([str(argument) for argument in arguments])
 
 
-def test_output_folder_that_cannot_be_written_is_told(tmp_path, capsys):
+def test_output_folder_that_cannot_be_written_is_reported(tmp_path, capsys):
     market, iuv = make_market(tmp_path, ["0002_c1s1_000451_03"])
     (tmp_path / "file").write_text("not a folder")
     assert run_script(iuv, market, tmp_path / "file" / "market1501") == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
-def test_locked_output_folder_is_told(tmp_path, capsys):
+def test_locked_output_folder_is_reported(tmp_path, capsys):
     market, iuv = make_market(tmp_path, ["0002_c1s1_000451_03"])
     (tmp_path / "locked").mkdir(mode=0o500)
     if os.access(tmp_path / "locked", os.W_OK):
@@ -260,12 +260,12 @@ def small_disk(tmp_path):
     libc.umount2(bytes(folder), 2)
 
 
-def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path, small_disk, capsys):
+def test_full_disk_is_reported_and_leaves_nothing_half_written(tmp_path, small_disk, capsys):
     market, iuv = make_market(tmp_path, [f"{pid:04d}_c1s1_000001_01" for pid in range(40)])
     out = small_disk / "market1501"
     assert run_script(iuv, market, out) == 2
-    told = capsys.readouterr().err
-    assert "No space left on device" in told and "Free some space and start it again" in told
+    printed = capsys.readouterr().err
+    assert "No space left on device" in printed and "Free some space and start it again" in printed
     assert not list(out.rglob("*.part*"))
     done = list(out.rglob("*.png"))
     assert 0 < len(done) < 40

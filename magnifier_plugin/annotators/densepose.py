@@ -1,9 +1,8 @@
 """DensePose's classic output, `NAME_IUV.png`: which body part a pixel shows, and where on it.
 
 I is one of 24 parts (0: no person), U and V are coordinates on that part's chart, 0..255 for 0..1
-(Güler et al., DensePose, CVPR 2018). In memory the order is always I, U, V. In the file DensePose
-has it the other way round, red = V, green = U, blue = I, since it writes with OpenCV, which calls
-that BGR.
+(Güler et al., DensePose, CVPR 2018). In memory the order is always I, U, V. In the file it is
+reversed, red = V, green = U, blue = I, because DensePose writes with OpenCV, whose order is BGR.
 """
 
 import os
@@ -35,7 +34,7 @@ def read_iuv(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, not RGB with 8 bits, holds a part id over 24, or holds the
-            three planes the other way round.
+            three planes in reverse order.
     """
     image = read_png(path)
     if image.mode != "RGB":
@@ -44,7 +43,7 @@ def read_iuv(path: str | os.PathLike[str]) -> np.ndarray:
             f"DensePose's file with the parts is the one that ends in {SUFFIX}"
         )
     planes = np.asarray(image)
-    _check_parts(path, planes)
+    _refuse_other_parts(path, planes)
     return np.ascontiguousarray(planes[..., ::-1])
 
 
@@ -52,7 +51,7 @@ def write_iuv(path: str | os.PathLike[str], iuv: np.ndarray) -> None:
     """Writes a `NAME_IUV.png` as DensePose does; `read_iuv` gives the same array back.
 
     Args:
-        path: where it shall lie; missing folders are made.
+        path: the file; missing folders are made.
         iuv: uint8 [H, W, 3] in the order I, U, V.
     Raises:
         ValueError: iuv is no uint8 [H, W, 3] or holds a part id over 24.
@@ -84,7 +83,7 @@ def label_set_name(hands: str = "lower arm") -> str:
 
 
 def label_set_definition(hands: str = "lower arm") -> dict[str, Any]:
-    """All that decides which region a DensePose pixel becomes, as plain JSON types."""
+    """The table from DensePose's parts to regions, as plain JSON types."""
     return {"part_to_region": part_to_region(hands).tolist()}
 
 
@@ -94,6 +93,7 @@ class IuvFile:
 
     path: Path
     hands: str = "lower arm"
+    """The region that hands count as, "lower arm" or "background"."""
 
     @property
     def name(self) -> str:
@@ -130,7 +130,7 @@ class IuvFolder:
     """A folder of `NAME_IUV.png`, flat as DensePose writes it or with folders inside.
 
     Args:
-        folder: where they lie.
+        folder: the folder.
         hands: the region that hands count as, "lower arm" or "background".
     Raises:
         FileNotFoundError: there is no such folder.
@@ -155,7 +155,7 @@ def _check_iuv(iuv: np.ndarray) -> None:
         raise ValueError(f"iuv: expected uint8 [H, W, 3], got {iuv.dtype} {list(iuv.shape)}")
 
 
-def _check_parts(path: str | os.PathLike[str], planes: np.ndarray) -> None:
+def _refuse_other_parts(path: str | os.PathLike[str], planes: np.ndarray) -> None:
     """Refuses part ids over 24 in planes [H, W, 3] that should run V, U, I."""
     part = planes[..., 2]
     highest = int(part.max())

@@ -1,10 +1,10 @@
-"""The dumps of detectron2's DensePose (`apply_net.py dump`), all three kinds there have been.
+"""The dumps of detectron2's DensePose (`apply_net.py dump`), of all three formats.
 
 A dump is a list with a dict for each image: `file_name`, `scores`, `pred_boxes_XYXY` and
 `pred_densepose`, one chart for each person. They are read without detectron2, and none of their
 code is run (`unpickler`):
 - since 2022-10-31 a `torch.save` archive of chart results; it is mapped, not read;
-- from 2020-10 to then a plain pickle of the same: the whole of it is in memory while converting;
+- from 2020-10 to then a plain pickle of the same: it is in memory while converting;
 - from 2019-10 to 2020-10 a plain pickle of `DensePoseResult`, whose charts are base64 PNGs.
 """
 
@@ -60,8 +60,8 @@ class DumpFile:
         min_score: detections below this score, 0..1, are left out.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such dump, is damaged, names anything but a dump's classes
-            ("refused"), or comes from a CSE model.
+        ValueError: it is no such dump, is damaged, or names anything but a dump's classes
+            ("refused"). While reading: an entry is malformed, or comes from a CSE model.
     """
 
     name = "densepose-dump"
@@ -96,8 +96,9 @@ class DumpFile:
             # What a malformed entry raises depends on what it has in the place of a dump's types.
             except Exception as error:
                 raise ValueError(
-                    f"{self.path}: entry {number} is not a dump's ({error!r}), expected "
-                    "file_name, scores, pred_boxes_XYXY and pred_densepose"
+                    f"{self.path}: entry {number} is not a dump's "
+                    f"({type(error).__name__}: {error}), expected file_name, scores, "
+                    "pred_boxes_XYXY and pred_densepose"
                 ) from error
             people = tuple(person for person in people if person.score >= self.min_score)
             if people:

@@ -27,7 +27,7 @@ class ResultsFile:
         min_score: detections below this score, 0..1, are left out.
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: a file is no JSON, is the other one of the two, or lacks something.
+        ValueError: a file is no JSON, is the other one of the two, or is malformed.
     """
 
     name = "densepose-json"
@@ -71,8 +71,9 @@ class ResultsFile:
             return image, Detection(x, y, float(result["score"]), chart)
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(
-                f"{self.path}: detection {number} is not a DensePose result ({error!r}), expected "
-                "image_id, score, bbox [x, y, w, h], uv_shape and uv_data"
+                f"{self.path}: detection {number} is not a DensePose result "
+                f"({type(error).__name__}: {error}), expected image_id, score, "
+                "bbox [x, y, w, h], uv_shape and uv_data"
             ) from error
 
 
@@ -96,7 +97,7 @@ def _file_names(path: Path) -> dict[Any, str]:
     except (LookupError, TypeError) as error:
         raise ValueError(
             f"{path}: no COCO annotations, expected a JSON object with images[].id and "
-            f"images[].file_name ({error!r})"
+            f"images[].file_name ({type(error).__name__}: {error})"
         ) from error
 
 

@@ -109,6 +109,7 @@ class Detection(NamedTuple):
     score: float
     """0..1."""
     chart: Chart
+    """Parts and coordinates."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class DetectedPeople:
     """All people whom DensePose found in one image."""
 
     name: str
+    """DensePose's name of the image."""
     people: tuple[Detection, ...]
+    """At least one."""
     hands: str = "lower arm"
     """The region that hands count as, "lower arm" or "background"."""
 

@@ -31,33 +31,34 @@ _UNKNOWN_NAME = "unknown"
 
 @dataclass(frozen=True)
 class Limb:
-    """Classes that together are one limb, and the regions of its two halves.
-
-    classes: class ids. upper, lower: the regions of the half at the trunk and of the other one.
-    stubby: the region of pieces too short to have halves; None: one limb, always split.
-    """
+    """Classes that together are one limb, and the regions of its two halves."""
 
     classes: tuple[int, ...]
+    """Class ids."""
     upper: int
+    """The region of the half at the trunk."""
     lower: int
+    """The region of the other half."""
     stubby: int | None = None
+    """The region of pieces too short to have halves; None: one limb, always split."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """A parser's classes and the regions they become.
-
-    name: what stands on the label maps' stamp.
-    classes: class id → its name. trunk: ids of the classes that limbs join.
-    limbs: classes that have to be split. definition: the file's content, for the checksum.
-    """
+    """A parser's classes and the regions they become."""
 
     name: str
+    """Its name in `labels.json`."""
     classes: Mapping[int, str]
+    """Class id → name."""
     region_of: Mapping[int, int]
+    """Class id → region, for classes that are no limb."""
     trunk: tuple[int, ...]
+    """Ids of the classes that limbs join."""
     limbs: tuple[Limb, ...]
+    """Classes that have to be split."""
     definition: Mapping[str, Any]
+    """The file's content, for the checksum."""
 
     @cached_property
     def regions(self) -> np.ndarray:
@@ -80,7 +81,7 @@ def load_label_set(name: str | os.PathLike[str]) -> LabelSet:
         name: `lip`, `cihp`, `atr`, `pascal`, or the path of a file that ends in `.yaml`.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there is no such name, or the file says something else than a label set.
+        ValueError: there is no such name, or the file is no label set.
     """
     if str(name) in label_set_names():
         path = _FOLDER / f"{name}.yaml"
@@ -104,19 +105,19 @@ def load_label_set(name: str | os.PathLike[str]) -> LabelSet:
 
 
 def _parse(content: Mapping[str, Any]) -> LabelSet:
-    _only(content, {"name", "classes", "trunk", "limbs"}, "at the top")
+    _refuse_unknown_keys(content, {"name", "classes", "trunk", "limbs"}, "at the top")
     known = {"name", "region", "limb"}
     for class_id, entry in content["classes"].items():
         if not isinstance(class_id, int) or not 0 <= class_id < UNKNOWN:
             raise ValueError(f"class id {class_id!r}, expected 0..{UNKNOWN - 1}")
-        _only(entry, known, f"in class {class_id}")
+        _refuse_unknown_keys(entry, known, f"in class {class_id}")
         if ("region" in entry) == ("limb" in entry):
             raise ValueError(f"class {class_id}: expected either a region or a limb")
     classes = {class_id: str(entry["name"]) for class_id, entry in content["classes"].items()}
     limb_of = {i: entry["limb"] for i, entry in content["classes"].items() if "limb" in entry}
     limbs = {name: dict(limb) for name, limb in content.get("limbs", {}).items()}
     if set(limb_of.values()) != set(limbs):
-        raise ValueError(f"limbs of classes {set(limb_of.values())}, limbs told {set(limbs)}")
+        raise ValueError(f"limbs of classes {set(limb_of.values())}, limbs given {set(limbs)}")
     return LabelSet(
         name=str(content["name"]),
         classes=classes,
@@ -136,7 +137,7 @@ def _parse(content: Mapping[str, Any]) -> LabelSet:
 
 
 def _limb(classes: list[int], limb: Mapping[str, str]) -> Limb:
-    _only(limb, {"upper", "lower", "stubby"}, "in a limb")
+    _refuse_unknown_keys(limb, {"upper", "lower", "stubby"}, "in a limb")
     stubby = _region(limb["stubby"]) if "stubby" in limb else None
     return Limb(tuple(classes), _region(limb["upper"]), _region(limb["lower"]), stubby)
 
@@ -156,7 +157,7 @@ def _region(name: str) -> int:
     return REGIONS.index(name)
 
 
-def _only(entry: Mapping[str, Any], known: set[str], where: str) -> None:
-    strange = set(entry) - known
-    if strange:
-        raise ValueError(f"{sorted(strange)} {where}, expected {sorted(known)}")
+def _refuse_unknown_keys(entry: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = set(entry) - known
+    if unknown:
+        raise ValueError(f"{sorted(unknown)} {where}, expected {sorted(known)}")

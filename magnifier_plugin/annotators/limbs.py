@@ -9,25 +9,25 @@ _TOUCHING = np.ones((3, 3), dtype=bool)
 
 
 def split_limb(
-    where: np.ndarray, trunk: np.ndarray, upper: int, lower: int, stubby: int | None = None
+    mask: np.ndarray, trunk: np.ndarray, upper: int, lower: int, stubby: int | None = None
 ) -> np.ndarray:
     """Splits a limb at the middle of its extent along its long axis.
 
-    The long axis is the first principal axis of the limb's pixels. The half whose end lies nearer
-    to the trunk is the upper one; where no trunk is seen, the half that is higher in the picture.
+    The long axis is the first principal axis of the limb's pixels. The half whose end is nearer to
+    the trunk is the upper one; if no trunk is visible, the half that is higher in the picture.
 
     Args:
-        where: bool [H, W], the limb's pixels.
+        mask: bool [H, W], the limb's pixels.
         trunk: bool [H, W], the pixels that the limb joins.
         upper, lower: the regions of the two halves.
-        stubby: None: the limb is one, though something may hide its middle. Else its connected
-            pieces are limbs of their own (parsers mistake one hand for the other), and a piece
-            shorter than twice its width becomes this region as a whole.
+        stubby: None: one limb, even if something hides its middle. Else each connected piece is a
+            limb (parsers mistake one hand for the other), and a piece shorter than twice its width
+            becomes this region as a whole.
     Returns:
         uint8 [H, W], the two halves' regions; 0 outside the limb.
     """
-    halves = np.zeros(where.shape, dtype=np.uint8)
-    pieces, number = (where, 1) if stubby is None else ndimage.label(where, _TOUCHING)
+    halves = np.zeros(mask.shape, dtype=np.uint8)
+    pieces, number = (mask, 1) if stubby is None else ndimage.label(mask, _TOUCHING)
     for piece in range(1, number + 1):
         points = np.argwhere(pieces == piece)
         if len(points):

@@ -29,7 +29,7 @@ def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarra
         uint8 [H, W], ids of label_set's classes alone.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, its palette was lost, or it has ids that label_set has not.
+        ValueError: it is damaged, its palette was lost, or it has ids that label_set lacks.
     """
     image = read_png(path)
     if image.mode not in ("P", "L"):
@@ -39,15 +39,15 @@ def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarra
         )
     classes = np.array(image)
     found = np.unique(classes)
-    strangers = [int(i) for i in found if int(i) not in label_set.classes]
-    if strangers and image.mode == "L" and _VOC_GREYS.issuperset(found.tolist()):
+    unknown = [int(i) for i in found if int(i) not in label_set.classes]
+    if unknown and image.mode == "L" and _VOC_GREYS.issuperset(found.tolist()):
         raise ValueError(
-            f"{path}: id {strangers[0]}: these are the greys of the parser's palette, it was lost "
+            f"{path}: id {unknown[0]}: these are the greys of the parser's palette, it was lost "
             "by convert('L') or cv2; keep the parser's own PNG as it is"
         )
-    if strangers:
+    if unknown:
         raise ValueError(
-            f"{path}: id {strangers[0]}, but label set {label_set.name} has "
+            f"{path}: id {unknown[0]}, but label set {label_set.name} has "
             f"{min(label_set.classes)}..{max(label_set.classes)}; is it another label set "
             "(--labels)? LIP and CIHP have 20 classes, ATR has 18, Pascal 7"
         )
@@ -66,9 +66,9 @@ def to_regions(classes: np.ndarray, label_set: LabelSet) -> np.ndarray:
     labels = label_set.regions[classes]
     trunk = np.isin(classes, label_set.trunk)
     for limb in label_set.limbs:
-        where = np.isin(classes, limb.classes)
-        halves = split_limb(where, trunk, limb.upper, limb.lower, limb.stubby)
-        labels[where] = halves[where]
+        mask = np.isin(classes, limb.classes)
+        halves = split_limb(mask, trunk, limb.upper, limb.lower, limb.stubby)
+        labels[mask] = halves[mask]
     return labels
 
 
@@ -78,6 +78,7 @@ class ParsingFile:
 
     path: Path
     label_set: LabelSet
+    """What its ids mean."""
 
     @property
     def name(self) -> str:
@@ -90,10 +91,10 @@ class ParsingFile:
 
 
 class ParsingFolder:
-    """A folder of parsing PNGs, with folders inside or without.
+    """A folder of parsing PNGs, at any depth below it.
 
     Args:
-        folder: where they lie.
+        folder: the folder.
         labels: the label set's name, or the path of a YAML file of one's own.
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -115,7 +116,7 @@ class ParsingFolder:
 
 
 def _voc_greys(classes: int) -> frozenset[int]:
-    """What `convert("L")` makes of the palette that parsers take from Pascal VOC.
+    """The greys that `convert("L")` makes of the palette that parsers take from Pascal VOC.
 
     The bits of an id go in turn into the high bits of red, green and blue.
     """

@@ -1,8 +1,8 @@
-"""What every annotator's output is turned into, whatever wrote it.
+"""The common form of every annotator's output.
 
-A source is a collection of items, one for each image it annotated. An item is light (a path, or
-arrays that already lie in memory), can be pickled, and reads itself in a worker process. To add
-an annotator is to write these two, in a file of its own.
+A source is a collection of unread annotations, one for each annotated image. An unread annotation
+is small (a path, or arrays that are in memory already), can be pickled, and is read in a worker
+process. A new annotator is a file with these two classes.
 """
 
 import os
@@ -26,12 +26,12 @@ class Annotation(NamedTuple):
     """Why the choice among several people in the picture is uncertain; "" if it is not."""
 
 
-class Item(Protocol):
+class UnreadAnnotation(Protocol):
     """The annotation of one image, not yet read."""
 
     @property
     def name(self) -> str:
-        """How the annotator calls the image: a file name, with or without folders or suffix."""
+        """The annotator's name of the image: a file name, with or without folders or suffix."""
 
     def read(self, size: tuple[int, int]) -> Annotation:
         """Reads it for an image of this height and width.
@@ -42,22 +42,20 @@ class Item(Protocol):
 
 
 class Source(Protocol):
-    """What one annotator wrote for a set of images.
-
-    name: the source's kind, as `scripts/convert_masks.py --source` calls it.
-    label_set: the name of the table from the annotator's ids to the 8 regions.
-    definition: all that decides which region a pixel becomes, as plain JSON types.
-    folders: where its files lie, should that be among the data set's images.
-    has_iuv: its annotations carry an IUV.
-    """
+    """One annotator's output for a set of images."""
 
     name: str
+    """The source's kind, as in `scripts/convert_masks.py --source`."""
     label_set: str
+    """The name of the table from the annotator's ids to the 8 regions."""
     definition: dict[str, Any]
+    """That table, as plain JSON types."""
     folders: tuple[Path, ...]
+    """The folders of its files, which hold no images of the data set."""
     has_iuv: bool
+    """Whether its annotations have an IUV."""
 
-    def __iter__(self) -> Iterator[Item]: ...
+    def __iter__(self) -> Iterator[UnreadAnnotation]: ...
 
 
 def check_size(path: object, found: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -70,7 +68,7 @@ def check_size(path: object, found: tuple[int, int], expected: tuple[int, int]) 
 
 
 def annotation_files(folder: str | os.PathLike[str], suffix: str) -> list[Path]:
-    """The files of an annotator at any depth below a folder.
+    """An annotator's files at any depth below a folder.
 
     Raises:
         FileNotFoundError: there is no such folder.

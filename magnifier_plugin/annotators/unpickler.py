@@ -1,9 +1,9 @@
 """Reading untrusted pickles without running what they say.
 
-A pickle is a program: it names functions and calls them. All it can call is what `find_class`
-hands out, so here that is a short table of builders of plain data, and every other name is
-refused. New files of torch (zip archives) go through torch's own `weights_only` reader, which
-works the same way; old plain pickles, which torch cannot read so, through the one below.
+A pickle is a program: it names functions and calls them. It can call only what `find_class`
+returns: here a short table of builders of plain data, and every other name is refused. New files of
+torch (zip archives) are read by torch's own `weights_only` reader, which works the same way; old
+plain pickles, which it cannot read, by the unpickler below.
 """
 
 import io
@@ -25,15 +25,15 @@ def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) ->
     """What `torch.save` or `pickle.dump` wrote, of tensors and plain types and a few classes.
 
     A file of `torch.save` is mapped into memory, not read: its tensors cost nothing until they are
-    used. A plain pickle is read whole, all of it stays in memory.
+    used. A plain pickle is read completely and stays in memory.
 
     Args:
         path: the file.
-        classes: full name in the file → class to build instead; it needs no methods, what the
-            file holds becomes its attributes.
+        classes: full name in the file → class to build instead; it needs no methods, the file's
+            content becomes its attributes.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it names anything else ("refused"), or is damaged.
+        ValueError: it names anything else or is compressed ("refused"), or is damaged.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -47,7 +47,7 @@ def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) ->
                 f"{path}: refused, it wants {error}; expected tensors, plain types and "
                 f"{', '.join(classes)} alone"
             ) from None
-        # A damaged file fails in pickle, zip and torch with whatever its bytes happen to say.
+        # Which exception pickle, zipfile and torch raise depends on the damage.
         except Exception as error:
             what = " ".join(str(error).split())
             raise ValueError(
@@ -61,7 +61,7 @@ class _RefusedError(Exception):
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Hands out builders of plain data, by their exact names, and nothing else."""
+    """Finds builders of plain data, by their exact names, and nothing else."""
 
     def __init__(self, file: io.BufferedIOBase, classes: Mapping[str, type]):
         super().__init__(file)
@@ -81,7 +81,7 @@ class _DataUnpickler(pickle.Unpickler):
 
 def _load_pickle(file: io.BufferedIOBase, classes: Mapping[str, type]) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch's storages call themselves deprecated
+        warnings.simplefilter("ignore", UserWarning)  # torch says that its storages are deprecated
         return _DataUnpickler(file, classes).load()
 
 
@@ -93,13 +93,13 @@ def _load_archive(path: Path, classes: Mapping[str, type]) -> Any:
         if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
             raise _RefusedError("to be decompressed")
     known = [(stand_in, name) for name, stand_in in classes.items()]
-    with torch.serialization.safe_globals(known), _naming_what_is_refused():
+    with torch.serialization.safe_globals(known), _shorter_refusals():
         return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
 
 
 @contextmanager
-def _naming_what_is_refused() -> Iterator[None]:
-    """torch's reader refuses with a page of advice on how to trust the file; its name is enough."""
+def _shorter_refusals() -> Iterator[None]:
+    """Only the refused name, in place of torch's page of advice on how to trust the file."""
     try:
         yield
     except pickle.UnpicklingError as error:
@@ -110,7 +110,7 @@ def _naming_what_is_refused() -> Iterator[None]:
 
 
 def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> Any:
-    """A tensor that looks at a storage; of a gradient and hooks nothing is kept."""
+    """A tensor of a storage, without gradient and hooks."""
     import torch
 
     return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
@@ -123,5 +123,5 @@ def _storage(content: bytes) -> Any:
     if content.startswith(_ZIP):
         raise _RefusedError("an archive within a pickle, where torch.save writes none")
 
-    with _naming_what_is_refused():
+    with _shorter_refusals():
         return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")

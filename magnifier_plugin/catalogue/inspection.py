@@ -1,6 +1,6 @@
-"""A data set looked at before it costs a run: its lists, and, one by one, its images.
+"""Checks of a data set before it costs a training run: its lists, and each of its images.
 
-The lists take a moment and are worth checking before every run; the images take minutes.
+The lists take a moment, so they are checked before every run; the images take minutes.
 """
 
 import hashlib
@@ -18,49 +18,51 @@ from magnifier_plugin.files import read_image
 from magnifier_plugin.workers import on_all_cores
 
 _LISTED = 3  # examples that a problem names
-# Training identities are renumbered, but files named as in Market-1501 still tell the old number.
-_OLD_IDENTITY = re.compile(r"(-?\d+)_c\d")
+# Training identities are renumbered; the names of files as in Market-1501 have the old number.
+_IDENTITY_IN_NAME = re.compile(r"(-?\d+)_c\d")
 
 
-class Problem(NamedTuple):
-    """What somebody should know; an error makes training or testing wrong or impossible."""
+class DatasetProblem(NamedTuple):
+    """Something wrong with a data set."""
 
     is_error: bool
+    """An error makes training or testing wrong or impossible, a warning does not."""
     text: str
+    """What is wrong, with the first examples."""
 
 
 class Subset(NamedTuple):
-    """Counts of one list; images of an identity: the fewest, the median and the most."""
+    """Counts of one list."""
 
     name: str
+    """train, query or gallery."""
     images: int
     identities: int
     cameras: int
     images_of_identity: tuple[int, float, int]
+    """Images of one identity: the fewest, the median and the most."""
 
 
 class Lists(NamedTuple):
-    """What a data set's lists say.
-
-    absent: queries whose identity the gallery lacks.
-    same_camera: queries whose identity the gallery has in their own camera only.
-    """
+    """The result of checking a data set's lists."""
 
     subsets: list[Subset]
+    """Counts of train, query and gallery."""
     absent: list[ImageRecord]
+    """Queries whose identity the gallery lacks."""
     same_camera: list[ImageRecord]
-    problems: list[Problem]
+    """Queries whose identity the gallery has in their own camera only."""
+    problems: list[DatasetProblem]
+    """What is wrong with them."""
 
 
 class Images(NamedTuple):
-    """What the image files are like.
+    """The result of checking a data set's image files."""
 
-    sizes: (width, height) → how many images have it.
-    problems: files that do not decode; files that are training and test images at once.
-    """
-
-    sizes: Counter
-    problems: list[Problem]
+    sizes: Counter[tuple[int, int]]
+    """(width, height) → number of images."""
+    problems: list[DatasetProblem]
+    """Files that do not decode, and files that are training and test images at once."""
 
 
 def check_lists(
@@ -69,7 +71,7 @@ def check_lists(
     gallery: Sequence[ImageRecord],
     combined: bool = False,
 ) -> Lists:
-    """Looks at torchreid's three lists; opens no file.
+    """Checks torchreid's three lists; opens no file.
 
     Args:
         train, query, gallery: torchreid's.
@@ -77,7 +79,9 @@ def check_lists(
     """
     parts = {"train": train, "query": query, "gallery": gallery}
     absent, same_camera = _without_match(query, gallery)
-    problems = [Problem(True, f"{name}: no images") for name, part in parts.items() if not part]
+    problems = [
+        DatasetProblem(True, f"{name}: no images") for name, part in parts.items() if not part
+    ]
     problems += _training_problems(train)
     if query and gallery:
         problems += _matching_problems(query, gallery, absent, same_camera)
@@ -100,22 +104,22 @@ def check_images(
         train: training images.
         test: query and gallery images.
         workers: processes; None: one for each core.
-        progress: show a bar, where there is a terminal.
+        progress: show a bar, if there is a terminal.
     """
     in_train, in_test = ({record[0] for record in part} for part in (train, test))
     paths = sorted(in_train | in_test)
-    looks = on_all_cores(_look, paths, workers)
-    bar = tqdm(looks, total=len(paths), unit="image", disable=None if progress else True)
+    files = on_all_cores(_decode, paths, workers)
+    bar = tqdm(files, total=len(paths), unit="image", disable=None if progress else True)
     sizes, problems, same = Counter(), [], defaultdict(list)
-    for path, (size, digest, reason) in zip(paths, bar, strict=True):
-        if reason:
-            problems.append(Problem(True, reason))
+    for path, (size, digest, failure) in zip(paths, bar, strict=True):
+        if failure:
+            problems.append(DatasetProblem(True, failure))
         else:
             sizes[size] += 1
             same[digest].append(path)
-    for files in same.values():
-        if in_train.intersection(files) and in_test.intersection(files):
-            problems.append(Problem(True, f"trained and tested on: {' = '.join(files)}"))
+    for equal in same.values():
+        if in_train.intersection(equal) and in_test.intersection(equal):
+            problems.append(DatasetProblem(True, f"trained and tested on: {' = '.join(equal)}"))
     return Images(sizes, problems)
 
 
@@ -126,18 +130,24 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}"
 
 
-class _Look(NamedTuple):
+class _DecodedFile(NamedTuple):
+    """What is kept of one image file."""
+
     size: tuple[int, int] | None
+    """Width and height; None if it does not decode."""
     digest: bytes
-    reason: str = ""
+    """The same for files of the same content."""
+    failure: str = ""
+    """Why it does not decode; "" if it does."""
 
 
-def _look(path: str) -> _Look:
+def _decode(path: str) -> _DecodedFile:
     try:
-        image = read_image(path)
-        return _Look(image.size, hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest())
+        size = read_image(path).size
+        digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
+        return _DecodedFile(size, digest)
     except OSError as error:
-        return _Look(None, b"", str(error))
+        return _DecodedFile(None, b"", str(error))
 
 
 def _count(name: str, part: Sequence[ImageRecord]) -> Subset:
@@ -159,12 +169,12 @@ def _without_match(
     return absent, same_camera
 
 
-def _training_problems(train: Sequence[ImageRecord]) -> list[Problem]:
+def _training_problems(train: Sequence[ImageRecord]) -> list[DatasetProblem]:
     problems = []
     images = Counter(record[1] for record in train)
     if train and set(images) != set(range(len(images))):
         problems.append(
-            Problem(
+            DatasetProblem(
                 True,
                 f"train: identities are numbered {min(images)}..{max(images)}; a "
                 f"classifier of {many(len(images), 'identity')} needs 0..{len(images) - 1}",
@@ -173,11 +183,11 @@ def _training_problems(train: Sequence[ImageRecord]) -> list[Problem]:
     single = sum(count == 1 for count in images.values())
     if single:
         text = f"train: {many(single, 'identity')} with one image, no pair to learn from"
-        problems.append(Problem(False, text))
+        problems.append(DatasetProblem(False, text))
     repeated = [path for path, count in Counter(r[0] for r in train).items() if count > 1]
     if repeated:
-        text = f"train: {many(len(repeated), 'image')} listed more than once{_such_as(repeated)}"
-        problems.append(Problem(False, text))
+        text = f"train: {many(len(repeated), 'image')} listed more than once{_examples(repeated)}"
+        problems.append(DatasetProblem(False, text))
     return problems
 
 
@@ -186,7 +196,7 @@ def _matching_problems(
     gallery: Sequence[ImageRecord],
     absent: Sequence[ImageRecord],
     same_camera: Sequence[ImageRecord],
-) -> list[Problem]:
+) -> list[DatasetProblem]:
     none_left = len(absent) + len(same_camera) == len(query)
     problems = []
     for records, why in (
@@ -194,30 +204,30 @@ def _matching_problems(
         (same_camera, "of an identity that the gallery has in the query's own camera only"),
     ):
         if records:
-            examples = _such_as([f"{r[0]} (identity {r[1]}, camera {r[2]})" for r in records])
+            examples = _examples([f"{r[0]} (identity {r[1]}, camera {r[2]})" for r in records])
             text = f"query: {many(len(records), 'image')} {why}, left out of all metrics{examples}"
-            problems.append(Problem(none_left, text))
+            problems.append(DatasetProblem(none_left, text))
     if none_left:
         text = "query: no image has a match in the gallery, nothing can be measured"
         if len({record[2] for record in [*query, *gallery]}) == 1:
             text += "; all images are of one camera, the metrics need two"
-        problems.append(Problem(True, text))
+        problems.append(DatasetProblem(True, text))
     return problems
 
 
-def _overlap(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[Problem]:
-    """Identities on both sides; only file names can tell, for training renumbers them."""
+def _overlap(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[DatasetProblem]:
+    """Identities in both, by the files' names: in training identities are renumbered."""
     old = [
-        {match[1] for record in part if (match := _OLD_IDENTITY.match(Path(record[0]).name))}
+        {match[1] for record in part if (match := _IDENTITY_IN_NAME.match(Path(record[0]).name))}
         for part in (train, test)
     ]
     both = sorted(old[0] & old[1])
     if not both:
         return []
     text = f"{many(len(both), 'identity')} trained and tested on, by the files' names"
-    return [Problem(True, f"{text}{_such_as(both)}")]
+    return [DatasetProblem(True, f"{text}{_examples(both)}")]
 
 
-def _such_as(examples: Sequence[str]) -> str:
+def _examples(examples: Sequence[str]) -> str:
     more = ", …" if len(examples) > _LISTED else ""
     return f": {', '.join(examples[:_LISTED])}{more}"

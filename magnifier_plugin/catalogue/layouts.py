@@ -2,7 +2,7 @@
 
 torchreid tries to download a missing data set from addresses that died years ago, and reads
 identities from file names with a pattern that looks at the folders' names too. Both are checked
-here, before torchreid comes to it.
+here, before torchreid does either.
 """
 
 import os
@@ -20,15 +20,12 @@ WHERE_TO_GET = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
 
 @dataclass(frozen=True)
 class Layout:
-    """What torchreid reads in a data set's folder.
-
-    Attributes:
-        inner: the folder in it that holds the rest, as the archive unpacks it.
-        required: paths in `inner`.
-    """
+    """What torchreid reads in a data set's folder."""
 
     inner: str
+    """The folder in it that holds the rest, as the archive unpacks it."""
     required: tuple[str, ...]
+    """Paths in `inner`."""
 
     def missing(self, dataset_dir: Path) -> Path | None:
         """The first required path that is not there."""
@@ -41,15 +38,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class MarketNames:
-    """Market-1501's file names: `0002_c1s1_000451_03.jpg` is identity 2 seen by camera 1.
-
-    Attributes:
-        cameras: highest camera number.
-        identities: highest identity number, None for no limit.
-    """
+    """Market-1501's file names: `0002_c1s1_000451_03.jpg` is identity 2 seen by camera 1."""
 
     cameras: int
+    """Highest camera number."""
     identities: int | None = None
+    """Highest identity number, None for no limit."""
 
 
 _MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
@@ -83,7 +77,7 @@ _JUNK = -1
 
 
 def require_dataset(name: str, root: str | os.PathLike[str]) -> None:
-    """Checks that a data set lies where torchreid will look for it.
+    """Checks that a data set is where torchreid expects it.
 
     Args:
         name: its registered name.
@@ -123,7 +117,7 @@ def missing_data(name: str, path: str | os.PathLike[str], dataset_dir: Path) -> 
         )
     return FileNotFoundError(
         message + f"Nothing is downloaded: {WHERE_TO_GET} says where data sets come from; "
-        "if it lies elsewhere, give the folder above it as root (data.root)."
+        "if it is elsewhere, give the folder above it as root (data.root)."
     )
 
 

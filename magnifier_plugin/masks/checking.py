@@ -77,7 +77,7 @@ def check_labels(
     """Checks every label map of a data set, and the IUV next to it, on all cores.
 
     Args:
-        labels: image → the place of its label map (`paths.label_path`), where one is or not.
+        labels: image → the place of its label map (`paths.label_path`), even if there is none.
         min_regions: fewer body regions than these are a finding, 1..7.
         workers: processes; None: one for each core.
         progress: show a bar, if there is a terminal.
@@ -101,9 +101,9 @@ def check_manifest(folder: str | os.PathLike[str], label_set: str) -> Manifest |
 
     Args:
         folder: such as `mask_labels/market1501`.
-        label_set: the expected one's name (`densepose`, `lip`, …), or the path of one's own YAML.
+        label_set: the expected one's name (`densepose`, `lip`, …), or the path of a YAML file.
     Returns:
-        How they were made; None, with a warning, where no `labels.json` says it.
+        How they were made; None, with a warning, if no `labels.json` says it.
     Raises:
         ValueError: they are of another label set, or of another state of this one.
     """
@@ -111,7 +111,7 @@ def check_manifest(folder: str | os.PathLike[str], label_set: str) -> Manifest |
     if manifest is None:
         logger.warning("%s: no %s, the label set of these label maps is unknown", folder, MANIFEST)
         return None
-    name, definition = _known(label_set)
+    name, definition = _find_label_set(label_set)
     if manifest.label_set != name:
         raise ValueError(
             f"{folder}: label maps of label set {manifest.label_set}, expected {name}; set "
@@ -131,8 +131,8 @@ def manifest_folder(labels: Iterable[Path | None]) -> Path | None:
     return next((p for p in label.parents if (p / MANIFEST).is_file()), None) if label else None
 
 
-def _known(label_set: str) -> tuple[str, Mapping | None]:
-    """A label set's name, and its definition where this package knows it."""
+def _find_label_set(label_set: str) -> tuple[str, Mapping | None]:
+    """A label set's name, and its definition if this package knows it."""
     for hands in ("lower arm", "background"):
         if label_set == label_set_name(hands):
             return label_set, label_set_definition(hands)

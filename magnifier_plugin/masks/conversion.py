@@ -14,11 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from magnifier_plugin.annotators.densepose import write_iuv
-from magnifier_plugin.annotators.source import Item, Source
+from magnifier_plugin.annotators.source import Source, UnreadAnnotation
 from magnifier_plugin.files import absolute_path, image_size
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
-from magnifier_plugin.masks.matching import Matches, dataset_folder, list_images, match
+from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, list_images, match
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS
 from magnifier_plugin.workers import on_all_cores
@@ -105,7 +105,7 @@ def convert(
 class _Job(NamedTuple):
     """One image's conversion."""
 
-    item: Item
+    annotation: UnreadAnnotation
     image: Path
     label: Path | None
     """Where to write the label map; None: not at all."""
@@ -123,16 +123,20 @@ class _Outcome(NamedTuple):
     counts: np.ndarray
     """int64 [NUM_REGIONS + 1]: pixels of each region, those of unknown region last."""
     failure: str = ""
+    """Why the annotation could not be read; "" if it could."""
     ambiguous: str = ""
+    """Why the choice among several people is uncertain; "" if it is not."""
 
 
 class _Totals(NamedTuple):
     """The outcomes of all jobs."""
 
     failures: dict[Path, str]
+    """Image → why its annotation could not be read."""
     ambiguous: dict[Path, str]
+    """Image → why the choice among several people in it is uncertain."""
     counts: np.ndarray
-    """int64 [NUM_REGIONS + 1], as an outcome's."""
+    """int64 [NUM_REGIONS + 1], the sum of the outcomes'."""
 
     def add(self, outcome: _Outcome) -> None:
         if outcome.failure:
@@ -149,17 +153,17 @@ class _Totals(NamedTuple):
 
 
 def _jobs(
-    matches: Matches,
+    matches: AnnotationMatches,
     dataset_dir: str | os.PathLike[str],
     out_dir: Path,
     with_iuv: bool,
     with_labels: bool,
 ) -> list[_Job]:
     jobs = []
-    for item, image in matches.pairs:
+    for annotation, image in matches.pairs:
         label = label_path(image, dataset_dir, out_dir.name, out_dir.parent)
         iuv = iuv_path(label) if with_iuv else None
-        jobs.append(_Job(item, image, label if with_labels else None, iuv))
+        jobs.append(_Job(annotation, image, label if with_labels else None, iuv))
     return jobs
 
 
@@ -193,7 +197,7 @@ def _run(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Totals:
 
 def _convert_one(job: _Job) -> _Outcome:
     try:
-        annotation = job.item.read(image_size(job.image))
+        annotation = job.annotation.read(image_size(job.image))
     except (ValueError, OSError) as error:
         return _Outcome(job.image, np.zeros(NUM_REGIONS + 1, dtype=np.int64), failure=str(error))
     # A file that cannot be written, on a full disk or without the right to, ends the conversion.

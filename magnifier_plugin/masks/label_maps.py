@@ -1,4 +1,4 @@
-"""Label maps: one palette PNG for each image, one byte per pixel, the region that it shows."""
+"""Label maps: a palette PNG for each image, whose bytes are the regions of its pixels."""
 
 import os
 
@@ -13,7 +13,7 @@ UNKNOWN_COLOUR = (128, 128, 128)
 
 
 def _palette() -> np.ndarray:
-    """uint8 [256, 3]: with all 256 entries Pillow writes a byte a pixel, never fewer bits."""
+    """uint8 [256, 3]: with all 256 entries Pillow writes one byte per pixel, never fewer bits."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[:NUM_REGIONS] = REGION_COLOURS
     palette[UNKNOWN] = UNKNOWN_COLOUR
@@ -22,7 +22,7 @@ def _palette() -> np.ndarray:
 
 
 PALETTE = _palette()
-# What `convert("L")` makes of the palette: when only these greys occur, that is what happened.
+# The greys that `convert("L")` makes of the palette: a file with only these has lost its palette.
 _GREYS = frozenset(
     Image.fromarray(PALETTE[None, [*range(NUM_REGIONS), UNKNOWN]]).convert("L").tobytes()
 )
@@ -49,17 +49,17 @@ def read_labels(path: str | os.PathLike[str], size: tuple[int, int] | None = Non
     labels = np.array(image)
     # Counted up by one, unknown (255) wraps to 0 and the highest allowed id is NUM_REGIONS.
     if (labels + np.uint8(1)).max() > NUM_REGIONS:
-        raise ValueError(_what_is_wrong(path, labels))
+        raise ValueError(_wrong_label_message(path, labels))
     if size is not None:
         check_size(path, labels.shape, size)
     return labels
 
 
 def write_labels(path: str | os.PathLike[str], labels: np.ndarray) -> None:
-    """Writes a label map, beside its place and then renamed.
+    """Writes a label map atomically.
 
     Args:
-        path: where it shall lie; missing folders are made.
+        path: the file; missing folders are made.
         labels: uint8 [H, W], 0..7 or 255.
     Raises:
         ValueError: labels has another type, shape or other ids.
@@ -67,24 +67,24 @@ def write_labels(path: str | os.PathLike[str], labels: np.ndarray) -> None:
     if labels.dtype != np.uint8 or labels.ndim != 2 or labels.size == 0:
         raise ValueError(f"labels: expected uint8 [H, W], got {labels.dtype} {list(labels.shape)}")
     if (labels + np.uint8(1)).max() > NUM_REGIONS:
-        raise ValueError(_what_is_wrong("labels", labels))
+        raise ValueError(_wrong_label_message("labels", labels))
     image = Image.fromarray(labels)
     image.putpalette(PALETTE.tobytes())
     write_png(path, image)
 
 
-def _what_is_wrong(path: str | os.PathLike[str], labels: np.ndarray) -> str:
+def _wrong_label_message(path: str | os.PathLike[str], labels: np.ndarray) -> str:
     ids = np.unique(labels)
     wrong = ids[(ids >= NUM_REGIONS) & (ids != UNKNOWN)]
-    told = f"{path}: label {wrong[0]}, expected 0..{NUM_REGIONS - 1} or {UNKNOWN} (unknown); "
+    message = f"{path}: label {wrong[0]}, expected 0..{NUM_REGIONS - 1} or {UNKNOWN} (unknown); "
     if _GREYS.issuperset(ids.tolist()):
-        return told + (
+        return message + (
             "these are the greys of the region colours: the palette was lost by convert('L') or "
             "cv2; copy the palette PNG as it is, or convert again with scripts/convert_masks.py"
         )
     if wrong[-1] <= NUM_PARTS:
-        return told + (
+        return message + (
             "this looks like DensePose parts or human parsing, convert it with "
             "scripts/convert_masks.py"
         )
-    return told + "this is no label map; make one with scripts/convert_masks.py"
+    return message + "this is no label map; make one with scripts/convert_masks.py"

@@ -10,21 +10,25 @@ from typing import Any
 from magnifier_plugin.files import write_atomically
 
 MANIFEST = "labels.json"
-# Counted up when the converter makes other label maps of the same annotations than before.
+# Increased when the converter makes other label maps of the same annotations than before.
 CONVERTER = 1
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """How the label maps of a folder were made; lies beside them as `labels.json`.
+    """How the label maps of a folder were made; the content of its `labels.json`.
 
     Label maps of two tables must not be mixed, nor trained on where others are expected.
     """
 
     source: str
+    """The annotator's kind, as in `scripts/convert_masks.py --source`."""
     label_set: str
+    """The name of the table from the annotator's ids to the 8 regions."""
     definition: dict[str, Any]
+    """That table, as plain JSON types."""
     converter: int = CONVERTER
+    """The converter's version."""
 
     @property
     def checksum(self) -> str:
@@ -39,7 +43,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     Args:
         folder: such as `mask_labels/market1501`.
     Returns:
-        The stamp, or None where there is none: label maps somebody made in another way.
+        The manifest, or None if there is none: the label maps were made in another way.
     Raises:
         ValueError: `labels.json` is damaged.
     """
@@ -48,17 +52,17 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
         return None
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        stamp = Manifest(**{key: known[key] for key in Manifest.__dataclass_fields__})
-        intact = known["checksum"] == stamp.checksum
+        manifest = Manifest(**{key: known[key] for key in Manifest.__dataclass_fields__})
+        intact = known["checksum"] == manifest.checksum
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error!r}); convert the masks again") from error
     if not intact:
         raise ValueError(f"{path}: its checksum is not that of its content; convert again")
-    return stamp
+    return manifest
 
 
-def write_manifest(folder: str | os.PathLike[str], stamp: Manifest) -> None:
+def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
     """Writes `labels.json` into a data set's folder of label maps, which is made if missing."""
-    text = json.dumps({**asdict(stamp), "checksum": stamp.checksum}) + "\n"
+    text = json.dumps({**asdict(manifest), "checksum": manifest.checksum}) + "\n"
     with write_atomically(Path(folder, MANIFEST)) as part:
         part.write_text(text, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Which annotation belongs to which image, and which folder is the data set's own.
+"""Matching annotations to images, and finding the data set's own folder.
 
-An image is known by its path inside its data set: CUHK03's labelled and detected images share
-their names. DensePose's tools drop the folders, so its files are matched back by name where that
-is unique; where it is not, the conversion stops and lists them, rather than guess.
+An image is identified by its path inside its data set: CUHK03's labelled and detected images have
+the same names. DensePose's tools drop the folders, so annotations are matched by name if that is
+unique; if it is not, the conversion stops and lists them, rather than guess.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from magnifier_plugin.annotators.densepose import PEOPLE_SUFFIX
 from magnifier_plugin.annotators.densepose import SUFFIX as IUV_SUFFIX
-from magnifier_plugin.annotators.source import Item
+from magnifier_plugin.annotators.source import UnreadAnnotation
 from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.files import absolute_path
@@ -23,17 +23,15 @@ _ANNOTATION_ENDINGS = (IUV_SUFFIX, PEOPLE_SUFFIX)
 _LISTED = 10
 
 
-class Matches(NamedTuple):
-    """Annotations and images, brought together.
+class AnnotationMatches(NamedTuple):
+    """Which annotation is of which image."""
 
-    pairs: annotation and image, in the images' order.
-    missing: images that have no annotation.
-    unmatched: names of annotations that have no image.
-    """
-
-    pairs: list[tuple[Item, Path]]
+    pairs: list[tuple[UnreadAnnotation, Path]]
+    """Annotation and image, in the images' order."""
     missing: list[Path]
+    """Images without an annotation."""
     unmatched: list[str]
+    """Names of annotations without an image."""
 
 
 def dataset_folder(images_dir: str | os.PathLike[str], dataset: str) -> Path:
@@ -64,8 +62,8 @@ def list_images(
     """All image files at any depth below a folder, sorted.
 
     Args:
-        folder: where to look.
-        skip: folders that hold other things, such as the annotations, when they lie inside.
+        folder: the folder.
+        skip: folders inside it that hold other files, such as the annotations.
     Returns:
         Absolute paths; hidden files and DensePose's own PNGs are left out.
     Raises:
@@ -87,14 +85,14 @@ def list_images(
     return sorted(images)
 
 
-def match(items: Iterable[Item], images: Sequence[Path]) -> Matches:
-    """Brings annotations and images together by their names up to the first dot.
+def match(annotations: Iterable[UnreadAnnotation], images: Sequence[Path]) -> AnnotationMatches:
+    """Matches annotations to images by their names up to the first dot.
 
-    Where several images have an annotation's name, the one that also shares the longest tail of
-    folder names with it is meant, if there is one such image.
+    If several images have an annotation's name, the one is meant that also has the most folder
+    names in common with it, counted from the end of the path.
 
     Args:
-        items: annotations; what counts is their `name`.
+        annotations: only their `name` is used.
         images: paths of images.
     Raises:
         ValueError: a name fits several images equally well, two annotations fit one image, no
@@ -102,34 +100,35 @@ def match(items: Iterable[Item], images: Sequence[Path]) -> Matches:
     """
     by_name = defaultdict(list)
     for image in images:
-        by_name[_bare(image)].append(image)
-    found: dict[Path, Item] = {}
-    unmatched, unclear = [], []
-    for item in items:
-        candidates = _best(_folders(item.name), by_name.get(_bare(item.name), []))
+        by_name[_up_to_dot(image)].append(image)
+    found: dict[Path, UnreadAnnotation] = {}
+    unmatched, ambiguous = [], []
+    for annotation in annotations:
+        name = annotation.name
+        candidates = _closest(_folders(name), by_name.get(_up_to_dot(name), []))
         if not candidates:
-            unmatched.append(item.name)
+            unmatched.append(name)
         elif len(candidates) > 1:
-            unclear.append(f"{item.name} fits " + " and ".join(map(str, candidates)))
+            ambiguous.append(f"{name} fits " + " and ".join(map(str, candidates)))
         elif candidates[0] in found:
-            unclear.append(f"{found[candidates[0]].name} and {item.name} both fit {candidates[0]}")
+            ambiguous.append(f"{found[candidates[0]].name} and {name} both fit {candidates[0]}")
         else:
-            found[candidates[0]] = item
-    if unclear:
-        raise _unclear(unclear)
+            found[candidates[0]] = annotation
+    if ambiguous:
+        raise _ambiguous_names(ambiguous)
     if not found:
         raise ValueError(
             f"no annotation has the name of an image: annotations such as {unmatched[:3]}, "
             f"images such as {[image.name for image in images[:3]]}"
         )
     pairs = [(found[image], image) for image in images if image in found]
-    return Matches(pairs, [image for image in images if image not in found], unmatched)
+    return AnnotationMatches(pairs, [image for image in images if image not in found], unmatched)
 
 
-def _unclear(cases: list[str]) -> ValueError:
+def _ambiguous_names(cases: list[str]) -> ValueError:
     more = [f"… and {len(cases) - _LISTED} more"] if len(cases) > _LISTED else []
     return ValueError(
-        "names alone do not say which annotation belongs to which image:\n  "
+        "the names do not show which annotation is of which image:\n  "
         + "\n  ".join([*cases[:_LISTED], *more])
         + "\nannotate and convert each folder of images by itself (--images FOLDER), or keep "
         "the images' folders among the annotations"
@@ -144,16 +143,16 @@ def _is_image(name: str) -> bool:
     )
 
 
-def _bare(name: str | PurePath) -> str:
-    """A file's name up to its first dot, which is what DensePose's tools keep of it."""
+def _up_to_dot(name: str | PurePath) -> str:
+    """A file's name up to its first dot: DensePose's tools keep no more of it."""
     return PurePath(name).name.partition(".")[0]
 
 
 def _folders(name: str) -> tuple[str, ...]:
     """The folders in an annotation's name; no file is ever opened by such a name.
 
-    An annotator that was called with a relative path writes names that begin with `..`. That is
-    dropped; a `..` further on is written by no tool, and refused.
+    An annotator that was called with a relative path writes names that begin with `..`, which is
+    dropped. No tool writes a `..` after that, so it is refused.
     """
     parts = PurePath(name).parent.parts
     while parts and parts[0] == "..":
@@ -163,15 +162,15 @@ def _folders(name: str) -> tuple[str, ...]:
     return parts
 
 
-def _best(folders: tuple[str, ...], images: list[Path]) -> list[Path]:
-    """Of images with one name, those that share the longest tail of folders."""
+def _closest(folders: tuple[str, ...], images: list[Path]) -> list[Path]:
+    """Of images with one name, those with most folders in common, counted from the end."""
     if len(images) < 2:
         return images
-    shared = [_common_tail(folders, image.parent.parts) for image in images]
+    shared = [_common_at_end(folders, image.parent.parts) for image in images]
     return [image for image, n in zip(images, shared, strict=True) if n == max(shared)]
 
 
-def _common_tail(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+def _common_at_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     length = 0
     for a, b in zip(reversed(one), reversed(other), strict=False):
         if a != b:

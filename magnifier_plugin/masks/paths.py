@@ -1,4 +1,4 @@
-"""Where the label map and the IUV of an image are, for the converter and the data sets alike."""
+"""The places of an image's label map and IUV, the same for the converter and the data sets."""
 
 import os
 from pathlib import Path
@@ -46,5 +46,6 @@ def label_path(
 
 
 def iuv_path(label: Path) -> Path:
-    """Where an image's IUV lies, if it is kept: beside its label map, named as DensePose does."""
+    """The place of an image's IUV, by that of its label map: in the same folder, named as
+    DensePose does."""
     return label.with_name(f"{label.stem}{IUV_SUFFIX}")

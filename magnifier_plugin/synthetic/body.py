@@ -10,15 +10,15 @@ from magnifier_plugin.synthetic.skeleton import SIDES, Build, Skeleton, length_o
 
 
 class Layer(IntEnum):
-    """What a solid means for DensePose's labels."""
+    """The role of a solid in DensePose's labels."""
 
     BODY = 0  # labelled
     CLOTH = 1  # hangs loose; the body under it is labelled
-    THING = 2  # not a body: hides what lies under it
+    OBJECT = 2  # no part of the body; hides the body under it
 
 
 class Garment(IntEnum):
-    """What covers a point of the body, or of what hangs on it."""
+    """What covers a point of the body, or of a solid that hangs on it."""
 
     SKIN = 0
     TOP = 1
@@ -32,29 +32,30 @@ class Garment(IntEnum):
 
 @dataclass(frozen=True)
 class Solid:
-    """A tapered capsule: every ball between two, flattened along one axis.
-
-    start, end: float [3], centres of the two balls, metres; they differ. radii: of the two, their
-    difference less than the distance. side: float [3], not along the capsule: the direction that
-    keeps its width. segment: the name in charts.SEGMENTS whose frame gives s and w. squash:
-    thickness across `side`, relative to the width. garment: None if the segment decides.
-    hollow: an open tube without the balls at its ends.
-    """
+    """A tapered capsule: every ball between two, flattened along one axis."""
 
     start: np.ndarray
+    """float [3], centre of the first ball, metres."""
     end: np.ndarray
+    """float [3], centre of the second ball, another point."""
     radii: tuple[float, float]
+    """Of the two balls; they differ by less than the distance of the centres."""
     side: np.ndarray
+    """float [3], not along the capsule: the direction that keeps its width."""
     segment: str
+    """The name in charts.SEGMENTS whose frame gives s and w."""
     squash: float = 1.0
+    """Thickness across `side`, relative to the width."""
     layer: Layer = Layer.BODY
     garment: Garment | None = None
+    """None: the segment decides."""
     hollow: bool = False
+    """Whether it is an open tube without the balls at its ends."""
 
 
 @dataclass(frozen=True)
 class Looseness:
-    """How much wider than the skin each garment is, in statures."""
+    """How much wider than the skin the garments are, in statures."""
 
     torso: float = 0.004
     arm: float = 0.004
@@ -178,7 +179,7 @@ def _leg(bones: Skeleton, build: Build, side: str, loose: Looseness) -> list[Sol
 
 
 def body(bones: Skeleton, build: Build, loose: Looseness | None = None) -> list[Solid]:
-    """The solids of a body, clothes included that lie close to it.
+    """The solids of a body and of the clothes close to it.
 
     Args:
         bones: the frames of a pose.
@@ -195,7 +196,7 @@ def body(bones: Skeleton, build: Build, loose: Looseness | None = None) -> list[
 
 
 def lowest(solids: list[Solid]) -> float:
-    """How high the lowest of some upright solids' balls hangs over y = 0, metres."""
+    """The height over y = 0 of the lowest point of some upright solids' balls, metres."""
     return min(
         float(centre[1]) - radius * min(1.0, solid.squash)
         for solid in solids

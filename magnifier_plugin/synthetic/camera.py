@@ -1,4 +1,4 @@
-"""The cameras: where each looks from, and what its lens, sensor and coder do to a picture."""
+"""The cameras: viewpoint, and the effects of lens, sensor and JPEG coder on a picture."""
 
 import math
 from dataclasses import dataclass
@@ -15,41 +15,48 @@ _FILL = 0.87
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera; `index` counts from 1, as Market-1501 does.
-
-    pitch: degrees that it looks down by. heading: degrees that people who walk its street are
-    turned by from facing it (they walk in both directions). cast: gains of red, green, blue.
-    brightness: a factor. contrast: 1 leaves the picture. blur: standard deviation, pixels at 256
-    high. noise: standard deviation, 0..1. quality: of JPEG, 1..95. sun: its direction in the
-    street, degrees (azimuth from the camera's right, elevation). sunlight: the sun's share of the
-    light, 0 overcast. street: what its street is made of is drawn from this number.
-    """
+    """One camera and its street."""
 
     index: int
+    """From 1 on, as in Market-1501."""
     pitch: float
+    """Degrees that it is tilted down by."""
     heading: float
+    """Degrees between facing it and walking along its street; people walk both ways."""
     cast: tuple[float, float, float]
+    """Colour cast: gains of red, green, blue."""
     brightness: float
+    """A factor."""
     contrast: float
+    """A factor; 1 changes nothing."""
     blur: float
+    """Standard deviation, pixels at 256 high."""
     noise: float
+    """Standard deviation, 0..1."""
     quality: int
+    """Of JPEG, 1..95."""
     sun: tuple[float, float]
+    """Direction of the sun, degrees: azimuth from the camera's right, elevation."""
     sunlight: float
+    """The sun's share of the light; 0 is overcast."""
     street: int
+    """Seed of the street's ground and walls."""
 
 
 class View(NamedTuple):
-    """A picture's plane: samples at x [w], rising, and y [h], falling, float32 metres, 0 the
-    ground under the person; scale in samples a metre; pitch in radians."""
+    """A picture's plane and its samples; the origin is the ground under the person."""
 
     x: np.ndarray
+    """float32 [w], rising, metres."""
     y: np.ndarray
+    """float32 [h], falling, metres."""
     scale: float
+    """Samples per metre."""
     pitch: float
+    """Radians that the camera is tilted down by."""
 
     def moved(self, right: float, nearer: float) -> "View":
-        """The plane as seen by somebody who stands elsewhere on the ground, metres."""
+        """The plane with its origin at another point of the ground; metres."""
         return self._replace(x=self.x - right, y=self.y + nearer * math.sin(self.pitch))
 
 
@@ -94,7 +101,7 @@ def rotation(heading: float, pitch: float) -> np.ndarray:
 
     Args:
         heading: degrees; 0 faces the camera, 90 walks to the image's right, 180 shows the back.
-        pitch: degrees that the camera looks down by.
+        pitch: degrees that the camera is tilted down by.
     Returns:
         float [3, 3].
     """
@@ -114,10 +121,10 @@ def look(
     """The plane of a detector's box round a standing person, at the centres of its pixels.
 
     Args:
-        camera: the camera that looks.
+        camera: the camera.
         stature: the person's height, metres.
         size: height and width of the picture, pixels.
-        zoom: above 1 the box is smaller than the person asks for.
+        zoom: above 1 the box is smaller than one that fits the person.
         shift: of the person in the picture, to the right and down, in shares of its height.
     Returns:
         The plane.
@@ -141,7 +148,7 @@ def sun_direction(camera: Camera, pitch: float) -> np.ndarray:
 
 
 def develop(light: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """What the camera makes of a scene, before JPEG.
+    """The camera's picture of a scene, before JPEG.
 
     Args:
         light: float32 [3, H, W], sRGB in [0, 1].

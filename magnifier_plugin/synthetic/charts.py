@@ -1,4 +1,4 @@
-"""The charts of DensePose: which part a point of the body lies on, and its U and V.
+"""The charts of DensePose: the part of a point of the body, and its U and V.
 
 A body segment (a limb, the torso, the head) has a frame of its own: s runs along it from 0 to 1,
 and round it w runs from 0 to 1 over one half and again over the other. Where s and w begin:
@@ -10,7 +10,7 @@ and round it w runs from 0 to 1 over one half and again over the other. Where s 
     head            neck, crown      left, right       face, back of the head
 
 Each half is one chart (hands and feet: both halves together are one), and its U and V are affine
-in s and w. Directions as in DensePose's own output; `tests/test_synthetic.py` checks them.
+in s and w. Directions as in DensePose's own output; `tests/test_synthetic_labels.py` checks them.
 """
 
 from typing import NamedTuple
@@ -53,12 +53,16 @@ SEGMENTS = tuple(_SEGMENTS)
 
 
 class Surface(NamedTuple):
-    """Where samples of the body lie on it; every array is [N]."""
+    """The places of N samples on the body."""
 
-    segment: np.ndarray  # int, index into SEGMENTS
-    s: np.ndarray  # float32: along the segment, in [0, 1] but for what overhangs its ends
-    w: np.ndarray  # float32 in [0, 1]: round one half
-    half: np.ndarray  # int, 0 or 1
+    segment: np.ndarray
+    """int [N], index into SEGMENTS."""
+    s: np.ndarray
+    """float32 [N], along the segment: in [0, 1], but for what overhangs its ends."""
+    w: np.ndarray
+    """float32 [N], round one half of it: in [0, 1]."""
+    half: np.ndarray
+    """int [N], 0 or 1."""
 
 
 _PART = np.array(

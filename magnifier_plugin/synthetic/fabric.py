@@ -62,8 +62,8 @@ def garments(
     """What covers each point.
 
     Args:
-        surface: where the points lie.
-        solid: int [N], the solids that they lie on.
+        surface: the points' places on the body.
+        solid: int [N], the solids that they are on.
         solids: the list that `solid` indexes.
         wardrobe: what the person wears.
     Returns:
@@ -153,7 +153,7 @@ def paint(surface: Surface, garment: np.ndarray, wardrobe: Wardrobe) -> np.ndarr
     """The points' own colours, before light falls on them.
 
     Args:
-        surface: where the points lie.
+        surface: the points' places on the body.
         garment: int [N], what covers them.
         wardrobe: what the person wears.
     Returns:

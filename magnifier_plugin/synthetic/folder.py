@@ -55,13 +55,13 @@ def ensure_rendered(
 ) -> Path:
     """Renders the data set unless it is there already.
 
-    Whatever interrupts it, `<root>/synthetic` is either complete or absent: images go to a hidden
-    folder beside it that is renamed at the end. Of two processes that start at once one renders
-    and the other waits for it.
+    Even if it is interrupted, `<root>/synthetic` is either complete or absent: images are written
+    to a hidden folder next to it that is renamed at the end. Of two processes that start at the
+    same time one renders and the other waits for it.
 
     Args:
         root: the folder of data sets, torchreid's `--root`, also with `~`; made if absent.
-        options: what to render; None takes whatever is there, or the defaults if nothing is.
+        options: what to render; None for the data set that is there, else the defaults.
         workers: processes; None for as many as there are cores. The bytes do not depend on it.
     Returns:
         `<root>/synthetic`, absolute.
@@ -76,15 +76,15 @@ def ensure_rendered(
     if _is_rendered(target, options):
         return target
     root.mkdir(parents=True, exist_ok=True)
-    with _alone(root) as alone:
-        if alone:
-            _sweep(root)
+    with _folder_lock(root) as locked:
+        if locked:
+            _remove_unfinished(root)
         if _is_rendered(target, options):  # by the process that this one waited for
             return target
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
         try:
             _write(make_plan(options or SyntheticOptions()), unfinished / NAME, workers)
-            _publish(unfinished / NAME, target, options)
+            _rename_finished(unfinished / NAME, target, options)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return target
@@ -119,8 +119,8 @@ def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[bool]:
-    """Holds a folder for this process, waiting for others; False where that can't be had."""
+def _folder_lock(root: Path) -> Iterator[bool]:
+    """Locks a folder for this process, after others have; yields False if it cannot be locked."""
     if fcntl is None:
         yield False
         return
@@ -136,15 +136,15 @@ def _alone(root: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _sweep(root: Path) -> None:
-    """Removes what killed processes left; call it while no other can be rendering."""
+def _remove_unfinished(root: Path) -> None:
+    """Removes unfinished folders of killed processes; to be called with the folder locked."""
     for leftover in root.glob(f"{_UNFINISHED}*"):
         logger.info("removing %s, left by an interrupted rendering", leftover)
         shutil.rmtree(leftover)
 
 
-def _publish(finished: Path, target: Path, options: SyntheticOptions | None) -> None:
-    """Gives the folder its name, unless another process was faster: then that one's stays."""
+def _rename_finished(finished: Path, target: Path, options: SyntheticOptions | None) -> None:
+    """Renames the finished folder, unless another process was faster: then its folder stays."""
     try:
         finished.rename(target)
     except OSError:
@@ -186,12 +186,12 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
     images = on_all_cores(_write_image, tasks, workers, batch)
     for _ in tqdm(images, total=count, desc="rendering pedestrians", unit="image", disable=None):
         pass
-    parameters = _one_line_each({"renderer": VERSION, **plan.to_dict()})
+    parameters = _json_by_lines({"renderer": VERSION, **plan.to_dict()})
     (target / PARAMETERS).write_text(parameters, encoding="utf-8")
 
 
-def _one_line_each(parameters: dict) -> str:
-    """JSON that eyes and `grep` can read: a line for each camera, identity and image."""
+def _json_by_lines(parameters: dict) -> str:
+    """JSON with one line for each camera, identity and image, readable in an editor."""
     entries = []
     for key, value in parameters.items():
         text = json.dumps(value)

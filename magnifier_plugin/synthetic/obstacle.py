@@ -1,4 +1,4 @@
-"""What hides a pedestrian: a pole, a box, somebody in front, or the picture's edge."""
+"""What hides a pedestrian: a pole, a box, another pedestrian, or the picture's edge."""
 
 import math
 from dataclasses import dataclass
@@ -16,21 +16,26 @@ _PAINTS = ("charcoal", "grey", "silver", "olive", "brown", "navy", "burgundy", "
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Something between the camera and the person; `frame` is none, the box cuts the person.
-
-    right, nearer: where it stands, metres from the person. width, height: metres. colour: its
-    name. stranger, pose, heading: of the pedestrian in front.
-    """
+    """Something between the camera and the person."""
 
     kind: str
+    """One of KINDS; `frame` is nothing in between, the detector's box cuts the person."""
     right: float = 0.0
+    """Metres that it is to the right of the person."""
     nearer: float = 0.5
+    """Metres that it is nearer to the camera."""
     width: float = 0.0
+    """Metres."""
     height: float = 0.0
+    """Metres."""
     colour: str = "grey"
+    """A name in wardrobe.COLOURS."""
     stranger: Wardrobe | None = None
+    """The clothes of the pedestrian in front."""
     pose: Pose | None = None
+    """The pose of the pedestrian in front."""
     heading: float = 0.0
+    """The heading of the pedestrian in front, degrees."""
 
 
 def random_obstacle(kind: str, rng: np.random.Generator) -> Obstacle:

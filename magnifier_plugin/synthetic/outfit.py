@@ -1,4 +1,4 @@
-"""What hangs on a body as solids of its own: hair, sleeves, shorts, skirts, coats, bags."""
+"""Solids that hang on a body: hair, sleeves, shorts, skirts, coats, bags."""
 
 from magnifier_plugin.synthetic.body import Garment, Layer, Looseness, Solid, body
 from magnifier_plugin.synthetic.skeleton import SIDES, Skeleton, length_of
@@ -8,7 +8,7 @@ _LEGS = {"slim": (0.002, 0.000), "straight": (0.005, 0.006), "wide": (0.010, 0.0
 
 
 def looseness(wardrobe: Wardrobe) -> Looseness:
-    """How wide somebody's clothes lie on the body."""
+    """How loose a person's clothes are."""
     torso = {"shirt": 0.003, "jacket": 0.008, "coat": 0.009}[wardrobe.top]
     leg = 0.001 + _LEGS[wardrobe.width][0] if wardrobe.bottom == "trousers" else 0.001
     arm = torso if wardrobe.sleeve == "long" else 0.0
@@ -29,8 +29,8 @@ def _hair(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     if style == "bob":
         low = bones.point("head", 0.045 * h, -0.018 * h)
         solids.append(Solid(crown, low, (0.050 * h, 0.046 * h), left, "head", 0.95, **kind))
-    # What falls over the shoulders hides them: no part of the body.
-    loose = {"garment": Garment.HAIR, "layer": Layer.THING}
+    # Hair that falls over the shoulders hides them and is no part of the body.
+    loose = {"garment": Garment.HAIR, "layer": Layer.OBJECT}
     if style == "long":
         low = bones.point("torso", 0.075 * h, 0, -0.052 * h)
         solids.append(Solid(nape, low, (0.047 * h, 0.040 * h), left, "head", 0.55, **loose))
@@ -52,7 +52,7 @@ def _tube(
 
 
 def _sleeves(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
-    """Short sleeves stand off the arm at their hem; long ones are the arm's own looseness."""
+    """Short sleeves are wider than the arm at their hem; long ones are the arm's looseness."""
     if wardrobe.sleeve != "short":
         return []
     h, g = wardrobe.build.height, wardrobe.build.girth
@@ -99,7 +99,7 @@ def _coat(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
 def _bag(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     h, g = wardrobe.build.height, wardrobe.build.girth
     across, _, front = bones.frame("torso")
-    kind = {"garment": Garment.BAG, "layer": Layer.THING}
+    kind = {"garment": Garment.BAG, "layer": Layer.OBJECT}
     if wardrobe.bag == "backpack":
         back = -(0.055 * g + 0.035)
         top = bones.point("torso", 0.095 * h, 0, back * h)
@@ -132,7 +132,7 @@ def dress(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
         bones: the frames of the pose.
         wardrobe: the person's build and clothes.
     Returns:
-        The body's solids first, then what hangs on it.
+        The body's solids first, then those that hang on it.
     """
     solids = body(bones, wardrobe.build, looseness(wardrobe))
     for add in (_hair, _sleeves, _bottom, _coat, _bag):

@@ -28,13 +28,16 @@ from magnifier_plugin.synthetic.wardrobe import Wardrobe
 class Figure(NamedTuple):
     """A person in the picture's pixels."""
 
-    colour: np.ndarray  # float32 [3, H, W], sRGB in [0, 1], multiplied by alpha
-    alpha: np.ndarray  # float32 [H, W], share of the pixel that is covered
-    iuv: np.ndarray  # uint8 [H, W, 3] in the order I, U, V, taken at the pixels' centres
+    colour: np.ndarray
+    """float32 [3, H, W], sRGB in [0, 1], multiplied by alpha."""
+    alpha: np.ndarray
+    """float32 [H, W], share of the pixel that is covered."""
+    iuv: np.ndarray
+    """uint8 [H, W, 3] in the order I, U, V, taken at the pixels' centres."""
 
 
 def _blank(size: tuple[int, int]) -> Figure:
-    """A figure of nobody."""
+    """A figure that covers no pixel."""
     light, labels = np.float32, np.uint8
     return Figure(np.zeros((3, *size), light), np.zeros(size, light), np.zeros((*size, 3), labels))
 
@@ -61,7 +64,7 @@ def _coarser(samples: np.ndarray) -> np.ndarray:
 
 
 def _nearness(depth: np.ndarray, reach: int) -> np.ndarray:
-    """How much nearer surfaces beside a sample block its light: a cheap ambient occlusion.
+    """How much nearer surfaces next to a sample block its light: a cheap ambient occlusion.
 
     Args:
         depth: float32 [h, w], −inf where nothing is.
@@ -81,11 +84,14 @@ def _nearness(depth: np.ndarray, reach: int) -> np.ndarray:
 
 
 class _Seen(NamedTuple):
-    """The samples at which something is hit: N of them."""
+    """The N samples that hit a solid."""
 
-    where: np.ndarray  # int [N], into the flattened picture
-    solid: np.ndarray  # int [N]
-    points: np.ndarray  # float32 [3, N], in the view's frame
+    where: np.ndarray
+    """int [N], into the flattened picture."""
+    solid: np.ndarray
+    """int [N], index into the list of solids."""
+    points: np.ndarray
+    """float32 [3, N], in the view's frame."""
 
 
 def _seen(hits: Hits, view: View, among: np.ndarray | bool = True) -> _Seen:
@@ -96,7 +102,7 @@ def _seen(hits: Hits, view: View, among: np.ndarray | bool = True) -> _Seen:
 
 
 def _light(posed: Posed, hits: Hits, camera: Camera, view: View) -> np.ndarray:
-    """Soft light on the person, float32 [H, W], about 1 in the sun; 1 where nobody is."""
+    """Soft light on the person, float32 [H, W], about 1 in the sun; 1 outside the person."""
     where, solid, points = _seen(hits, view)
     normal = normals(posed, solid, points)
     sun = sun_direction(camera, view.pitch)
@@ -115,10 +121,10 @@ def _light(posed: Posed, hits: Hits, camera: Camera, view: View) -> np.ndarray:
 
 
 def _labels(posed: Posed, top: Hits, view: View, wardrobe: Wardrobe) -> np.ndarray:
-    """IUV at the pixels' centres: the body there, unless a thing hides it."""
-    layer = np.array([solid.layer for solid in posed.solids] + [Layer.THING])  # [-1]: NOTHING
+    """IUV at the pixels' centres: of the body, unless an object hides it."""
+    layer = np.array([solid.layer for solid in posed.solids] + [Layer.OBJECT])  # [-1]: NOTHING
     body = cast(posed, view.x, view.y, (Layer.BODY,)) if Layer.CLOTH in layer else top
-    where, solid, points = _seen(body, view, among=layer[top.solid] != Layer.THING)
+    where, solid, points = _seen(body, view, among=layer[top.solid] != Layer.OBJECT)
     place = surface(posed, solid, points)
     iuv = to_iuv(place)
     iuv[garments(place, solid, posed.solids, wardrobe) == Garment.BAG] = 0  # a strap on the body
@@ -130,7 +136,7 @@ def _labels(posed: Posed, top: Hits, view: View, wardrobe: Wardrobe) -> np.ndarr
 def draw_person(
     wardrobe: Wardrobe, pose: Pose, heading: float, camera: Camera, view: View
 ) -> Figure:
-    """Renders one person who stands at the plane's origin.
+    """Renders one person at the plane's origin.
 
     Colour is sampled four times as densely as light and labels: patterns and outlines are sharp,
     light is soft, and labels are never mixed.

@@ -1,6 +1,6 @@
-"""The cast and the shooting script: who is in the data set, and every image's parameters.
+"""The plan of a data set: its identities, its cameras and every image's parameters.
 
-Nothing is rendered here. The plan of a million images costs little and is the JSON beside them.
+Nothing is rendered here. The plan of a million images costs little and is saved as JSON with them.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -13,11 +13,11 @@ from magnifier_plugin.synthetic.pose import random_pose
 from magnifier_plugin.synthetic.renderer import Scene
 from magnifier_plugin.synthetic.wardrobe import Wardrobe, near_twin, random_wardrobe
 
-# Market-1501's limits: torchreid's own class for it refuses what lies beyond.
+# Market-1501's limits: torchreid's own class for it refuses more.
 MAX_IDENTITIES = 1501
 MAX_CAMERAS = 6
 # A test identity needs one camera for the query and another for the gallery, and each half of
-# the identities two people, or there would be nobody to mistake anyone for.
+# the identities two people, so that there is one to confuse the other with.
 MIN_IDENTITIES = 4
 MIN_CAMERAS = 2
 MIN_SIZE = (64, 32)
@@ -25,7 +25,7 @@ MIN_SIZE = (64, 32)
 MAX_IMAGES = 99
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
-# Streams of random numbers of one seed, so that more cameras do not change anyone's clothes.
+# Streams of random numbers of one seed, so that more cameras change no clothes.
 _CAMERAS, _WARDROBE, _HIDDEN, _SCENE, _PIXELS = range(5)
 
 
@@ -33,40 +33,41 @@ _CAMERAS, _WARDROBE, _HIDDEN, _SCENE, _PIXELS = range(5)
 class SyntheticOptions:
     """What to render.
 
-    Args:
-        identities: 4..1501; half of them are for training, half for testing.
-        cameras: 2..6.
-        images: of each identity in each camera, 1..99.
-        twins: share of the identities, 0..1, that belong to a near-twin pair: two people who
-            differ in one garment detail only.
-        occlusion: share of the images, 0..1, in which something hides a part of the person.
-        height, width: pixels, at least 64 x 32.
-        seed: of everything that is random, at least 0.
     Raises:
-        ValueError: an option is out of its range; the message says which and what it allows.
+        ValueError: an option is out of its range; the message names it and the range.
     """
 
     identities: int = 64
+    """4..1501; half of them are for training, half for testing."""
     cameras: int = 4
+    """2..6."""
     images: int = 4
+    """Of each identity in each camera, 1..99."""
     twins: float = 0.5
+    """Share of the identities, 0..1, in near-twin pairs: they differ in one garment detail only."""
     occlusion: float = 0.3
+    """Share of the images, 0..1, in which something hides a part of the person."""
     height: int = 256
+    """Pixels, at least 64."""
     width: int = 128
+    """Pixels, at least 32."""
     seed: int = 0
+    """Of all random choices, at least 0."""
 
     def __post_init__(self):
         market = "the folder follows Market-1501, whose reader takes no more"
-        self._check("identities", MIN_IDENTITIES, MAX_IDENTITIES, market)
-        self._check("cameras", MIN_CAMERAS, MAX_CAMERAS, f"a query needs two; {market}")
-        self._check("images", 1, MAX_IMAGES, "they are numbered by two digits in the file's name")
-        self._check("twins", 0, 1, "it is a share of the identities")
-        self._check("occlusion", 0, 1, "it is a share of the images")
-        self._check("height", MIN_SIZE[0], 4096, "in pixels")
-        self._check("width", MIN_SIZE[1], 4096, "in pixels")
-        self._check("seed", 0, 2**32 - 1, "it seeds numpy")
+        self._require_range("identities", MIN_IDENTITIES, MAX_IDENTITIES, market)
+        self._require_range("cameras", MIN_CAMERAS, MAX_CAMERAS, f"a query needs two; {market}")
+        self._require_range(
+            "images", 1, MAX_IMAGES, "they are numbered by two digits in the file's name"
+        )
+        self._require_range("twins", 0, 1, "it is a share of the identities")
+        self._require_range("occlusion", 0, 1, "it is a share of the images")
+        self._require_range("height", MIN_SIZE[0], 4096, "in pixels")
+        self._require_range("width", MIN_SIZE[1], 4096, "in pixels")
+        self._require_range("seed", 0, 2**32 - 1, "it seeds numpy")
 
-    def _check(self, name: str, low: float, high: float, reason: str) -> None:
+    def _require_range(self, name: str, low: float, high: float, reason: str) -> None:
         value = getattr(self, name)
         whole = name not in ("twins", "occlusion")
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
@@ -78,34 +79,44 @@ class SyntheticOptions:
 
 @dataclass(frozen=True)
 class Identity:
-    """A person of the data set; twin and detail: whose near-twin, and in which field."""
+    """A person of the data set."""
 
     pid: int
+    """From 1 on."""
     training: bool
+    """Whether it is for training; else for testing."""
     wardrobe: Wardrobe
     twin: int | None = None
+    """The pid of its near-twin, None without one."""
     detail: str | None = None
+    """The field of the wardrobes in which the two differ."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One image to render; camera counts from 1, folder is one of Market-1501's three."""
+    """One image to render."""
 
     name: str
+    """The file's name."""
     folder: str
+    """One of Market-1501's three."""
     pid: int
     camera: int
+    """From 1 on."""
     scene: Scene
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole data set; identities by rising pid from 1, cameras by rising index."""
+    """A whole data set."""
 
     options: SyntheticOptions
     cameras: tuple[Camera, ...]
+    """By rising index."""
     identities: tuple[Identity, ...]
+    """By rising pid."""
     shots: tuple[Shot, ...]
+    """The images."""
 
     def to_dict(self) -> dict:
         """The plan as plain types for JSON."""
@@ -138,20 +149,20 @@ def _halves(options: SyntheticOptions) -> tuple[tuple[int, int], tuple[int, int]
 
 
 def _identities(options: SyntheticOptions) -> tuple[Identity, ...]:
-    """Dresses everybody; the members of a pair have neighbouring pids."""
-    cast: list[Identity] = []
+    """All identities with their clothes; the members of a pair have neighbouring pids."""
+    identities: list[Identity] = []
     for training, (people, pairs) in zip((True, False), _halves(options), strict=True):
         for place in range(people):
-            pid = len(cast) + 1
+            pid = len(identities) + 1
             rng = _rng(options, _WARDROBE, pid)
             if place < 2 * pairs and place % 2:
-                first = cast[-1]
+                first = identities[-1]
                 wardrobe, detail = near_twin(first.wardrobe, rng)
-                cast[-1] = replace(first, twin=pid, detail=detail)
-                cast.append(Identity(pid, training, wardrobe, first.pid, detail))
+                identities[-1] = replace(first, twin=pid, detail=detail)
+                identities.append(Identity(pid, training, wardrobe, first.pid, detail))
             else:
-                cast.append(Identity(pid, training, random_wardrobe(rng)))
-    return tuple(cast)
+                identities.append(Identity(pid, training, random_wardrobe(rng)))
+    return tuple(identities)
 
 
 def _scene(
@@ -168,7 +179,7 @@ def _scene(
     # A detector's box is never quite right.
     zoom, shift = rng.uniform(0.9, 1.06), rng.normal(0, (0.016, 0.014))
     obstacle = None if kind is None else random_obstacle(kind, rng)
-    if kind == "frame" and rng.random() < 0.6:  # the legs, or one side, lie outside
+    if kind == "frame" and rng.random() < 0.6:  # the legs, or one side, are outside
         zoom = rng.uniform(1.3, 1.75)
         shift = np.array([shift[0], 0.43 * (zoom - 1) + 0.03])
     elif kind == "frame":

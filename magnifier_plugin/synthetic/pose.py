@@ -1,4 +1,4 @@
-"""How a pedestrian holds himself: joint angles of standing and of the walk cycle."""
+"""A pedestrian's pose: joint angles of standing and of the walk cycle."""
 
 import math
 from dataclasses import dataclass
@@ -13,22 +13,28 @@ _KNEE_BEND = 50.0
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in degrees; a pair is (left, right). All zero is standing to attention.
-
-    hip and shoulder swing forward, abduction outward, knee and elbow bend, foot points its toe
-    down, lean tips the trunk forward, head_yaw turns the face to the body's left, head_nod down.
-    """
+    """Joint angles in degrees; a pair is (left, right). All zero is standing straight."""
 
     hip: tuple[float, float] = (0.0, 0.0)
+    """Forward."""
     hip_abduction: tuple[float, float] = (2.0, 2.0)
+    """Outward."""
     knee: tuple[float, float] = (0.0, 0.0)
+    """Bend."""
     foot: tuple[float, float] = (0.0, 0.0)
+    """Toe down."""
     shoulder: tuple[float, float] = (0.0, 0.0)
+    """Forward."""
     shoulder_abduction: tuple[float, float] = (9.0, 9.0)
+    """Outward."""
     elbow: tuple[float, float] = (10.0, 10.0)
+    """Bend."""
     lean: float = 0.0
+    """Of the trunk, forward."""
     head_yaw: float = 0.0
+    """To the body's left."""
     head_nod: float = 0.0
+    """Down."""
 
 
 def _leg(phase: float, stride: float) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Rays against solids: what each sample of the image plane hits first.
+"""Rays against solids: the solid that each sample of the image plane hits first.
 
 The view's frame has x to the image's right, y up and z towards the camera, in metres; rays run
 along −z (a weak perspective: the camera is far away). In a solid's own frame, divided by its
@@ -18,34 +18,43 @@ NOTHING = -1
 
 
 class Hits(NamedTuple):
-    """The nearest solid at each sample: depth float32 [h, w] (view z, −inf where none), and
-    solid int16 [h, w] (index into the list of solids, NOTHING where none)."""
+    """The nearest solid at each sample."""
 
     depth: np.ndarray
+    """float32 [h, w], view z; −inf if there is no solid."""
     solid: np.ndarray
+    """int16 [h, w], index into the list of solids; NOTHING if there is none."""
 
 
 class Posed(NamedTuple):
-    """Solids in the view's frame, as tables of float32; K solids, S segments."""
+    """K solids and S segments in the view's frame, as tables of float32."""
 
     solids: list[Solid]
-    start: np.ndarray  # [K, 3]
-    shape: np.ndarray  # [K, 3, 3]: rows (side, along, flat / squash); view → the solid's frame
-    length: np.ndarray  # [K]
-    radii: np.ndarray  # [K, 2]
-    segment: np.ndarray  # int [K]
-    origin: np.ndarray  # [S, 3]
-    chart: np.ndarray  # [S, 3, 3]: view → (towards w = 0, s, towards half 0)
+    """K solids, in the body's frame."""
+    start: np.ndarray
+    """[K, 3]"""
+    shape: np.ndarray
+    """[K, 3, 3], view → the solid's frame: rows side, along, flat / squash."""
+    length: np.ndarray
+    """[K]"""
+    radii: np.ndarray
+    """[K, 2]"""
+    segment: np.ndarray
+    """int [K], index into charts.SEGMENTS."""
+    origin: np.ndarray
+    """[S, 3]"""
+    chart: np.ndarray
+    """[S, 3, 3], view → the segment's frame: rows towards w = 0, s, towards half 0."""
 
 
 def pose_solids(solids: list[Solid], bones: Skeleton, view: np.ndarray, lift: float) -> Posed:
-    """Brings solids and chart frames to the view.
+    """Transforms solids and chart frames into the view's frame.
 
     Args:
         solids: in the body's frame.
         bones: the skeleton they hang on.
         view: float [3, 3], rotation body → view.
-        lift: metres to raise the body by, so that it stands on the ground.
+        lift: metres to raise the body by, so that its feet are on the ground.
     Returns:
         The tables.
     """
@@ -173,14 +182,14 @@ def _dot(rows: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def surface(posed: Posed, solid: np.ndarray, points: np.ndarray) -> Surface:
-    """Segment and coordinates of points that lie on solids.
+    """Segment and coordinates of points on solids.
 
     Args:
         posed: the solids.
         solid: int [N].
         points: float32 [3, N], in the view's frame.
     Returns:
-        Where they lie.
+        Their places on the body.
     """
     segment = posed.segment[solid]
     offset = points - _take(posed.origin, segment)

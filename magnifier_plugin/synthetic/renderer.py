@@ -18,25 +18,28 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Scene:
-    """What differs from image to image of one person and camera.
-
-    heading: degrees, see camera.rotation. zoom, shift: of the detector's box, see camera.look.
-    seed: of the street's clutter and the sensor's noise.
-    """
+    """What differs from image to image of one person and camera."""
 
     pose: Pose
     heading: float
+    """Degrees, see camera.rotation."""
     zoom: float
+    """Of the detector's box, see camera.look."""
     shift: tuple[float, float]
+    """Of the person in the box, see camera.look."""
     obstacle: Obstacle | None
+    """What hides a part of the person, None for nothing."""
     seed: tuple[int, ...]
+    """Of the street's clutter and the sensor's noise."""
 
 
 class Picture(NamedTuple):
-    """photo: uint8 [H, W, 3]. iuv: uint8 [H, W, 3] in the order I, U, V."""
+    """A rendered image and its labels."""
 
     photo: np.ndarray
+    """uint8 [H, W, 3], RGB."""
     iuv: np.ndarray
+    """uint8 [H, W, 3] in the order I, U, V."""
 
 
 def render(scene: Scene, wardrobe: Wardrobe, camera: Camera, size: tuple[int, int]) -> Picture:
@@ -44,11 +47,11 @@ def render(scene: Scene, wardrobe: Wardrobe, camera: Camera, size: tuple[int, in
 
     Args:
         scene: pose, heading, box, obstacle.
-        wardrobe: who is seen.
-        camera: who looks.
+        wardrobe: build and clothes of the person.
+        camera: the camera.
         size: height and width, pixels.
     Returns:
-        Photo and IUV; I is 0 wherever something hides the body.
+        Photo and IUV; I is 0 at pixels in which something hides the body.
     """
     rng = np.random.default_rng(scene.seed)
     stature = wardrobe.build.height

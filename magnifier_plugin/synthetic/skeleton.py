@@ -1,4 +1,4 @@
-"""The bones: where each segment of the body begins and how it lies, for a pose.
+"""The bones: origin and direction of each segment of the body, for a pose.
 
 The body's frame has x to the body's left, y up and z to the front; lengths here are shares of the
 stature (Drillis and Contini's proportions), and metres only in what `Skeleton` holds.
@@ -38,25 +38,28 @@ def length_of(segment: str) -> float:
 
 @dataclass(frozen=True)
 class Build:
-    """A person's measures: height in metres, the others relative to the average."""
+    """A person's measures."""
 
     height: float = 1.72
+    """Metres."""
     girth: float = 1.0
+    """Relative to the average, as the widths below."""
     shoulders: float = 1.0
+    """Width."""
     hips: float = 1.0
+    """Width."""
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Frames of the segments, in the order of charts.SEGMENTS, in metres in the body's frame.
-
-    origin: float [S, 3], where s is 0. axes: float [S, 3, 3], rows of unit length: towards w = 0,
-    along s, and the direction that half 0 faces. length: float [S], from s = 0 to s = 1.
-    """
+    """Frames of the segments, in the order of charts.SEGMENTS, in metres in the body's frame."""
 
     origin: np.ndarray
+    """float [S, 3], the point with s = 0."""
     axes: np.ndarray
+    """float [S, 3, 3], rows of unit length: towards w = 0, along s, the direction half 0 faces."""
     length: np.ndarray
+    """float [S], from s = 0 to s = 1."""
 
     def point(self, segment: str, along: float, sideways: float = 0.0, ahead: float = 0.0):
         """A point in a segment's frame → float [3] in the body's frame; arguments in metres."""
@@ -127,7 +130,7 @@ def _leg(pose: Pose, build: Build, index: int, side: int) -> dict[str, tuple]:
     limbs = _chain(origin, angles, side)
     ankle, shank, length = limbs["lower leg"]
     ankle = ankle + shank[1] * length
-    # The foot lies level but for the heel's lift; feet point a little outward.
+    # The foot is level but for the heel's lift; feet point a little outward.
     level = np.array([[0, 1, 0], [0, 0, 1], [side, 0, 0]], dtype=float)
     foot = level @ _turn_forward(-pose.foot[index]) @ _turn_left(side * 7)
     heel = ankle + (-0.026 * foot[1] - 0.020 * foot[0])

@@ -120,7 +120,7 @@ def _clutter(rng: np.random.Generator, light: np.ndarray, view: View, depth: flo
             _blob(light, view, (place, foot + 0.6 * cos), (0.05, 0.6 * cos), paint, 6, 0.5)
         elif kind == 2:
             _blob(light, view, (place, foot + 0.4 * cos), (0.26, 0.4 * cos), 0.8 * paint, 6, 0.4)
-        else:  # somebody far away: legs, trunk, head
+        else:  # a person far away: legs, trunk, head
             _blob(light, view, (place, foot + 0.42 * cos), (0.12, 0.42 * cos), dark, 4, 0.6)
             _blob(light, view, (place, foot + 1.08 * cos), (0.2, 0.34 * cos), paint, 4, 0.6)
             _blob(light, view, (place, foot + 1.53 * cos), (0.09, 0.12 * cos), skin, 2, 0.6)
@@ -155,7 +155,7 @@ def street(camera: Camera, view: View, rng: np.random.Generator) -> np.ndarray:
     Args:
         camera: whose street it is; ground and wall are the same in all its pictures.
         view: the picture's plane.
-        rng: draws where along the street the person stands, and what stands about.
+        rng: draws the person's place along the street, and the clutter.
     Returns:
         float32 [3, H, W], sRGB in [0, 1].
     """

@@ -1,4 +1,4 @@
-"""What an identity is: build, skin, hair and clothes; and its near-twin, one detail apart."""
+"""An identity: build, skin, hair and clothes; and its near-twin, one detail apart."""
 
 from dataclasses import dataclass, field, replace
 
@@ -50,34 +50,43 @@ BAGS = ("none", "backpack", "shoulder bag", "handbag")
 
 _BOTTOM_COLOURS = ("black", "charcoal", "grey", "denim", "navy", "beige", "khaki", "brown", "white")
 _SHOE_COLOURS = ("black", "white", "brown", "grey", "red", "navy")
-# Two colours nearer than this (Euclidean, sRGB) are not told apart through a bad camera.
+# Two colours nearer than this (Euclidean, sRGB) look the same through a bad camera.
 _DISTINCT = 90.0
 
 
 @dataclass(frozen=True)
 class Wardrobe:
-    """Everything that stays with an identity; colours are names in COLOURS or sRGB triples.
-
-    top_detail colours the top's pattern (the shirt under a jacket, if that is plain),
-    bottom_detail the bottom's; a detail whose pattern is plain is not seen.
-    """
+    """What all images of an identity have in common; colours are names in COLOURS."""
 
     build: Build = field(default_factory=Build)
     skin: tuple[int, int, int] = SKINS[1]
+    """sRGB."""
     hair: tuple[int, int, int] = HAIRS[0]
+    """sRGB."""
     hairstyle: str = "short"
+    """One of HAIRSTYLES."""
     top: str = "shirt"
+    """One of TOPS."""
     top_colour: str = "blue"
     top_pattern: str = "plain"
+    """One of PATTERNS."""
     top_detail: str = "white"
+    """Colour of the pattern, or of the shirt under a jacket; else not visible if it is plain."""
     sleeve: str = "long"
+    """A name in SLEEVES."""
     bottom: str = "trousers"
+    """A name in BOTTOMS."""
     bottom_colour: str = "charcoal"
     bottom_pattern: str = "plain"
+    """One of BOTTOM_PATTERNS."""
     bottom_detail: str = "white"
+    """Colour of the pattern; not visible if that is plain."""
     width: str = "straight"
+    """One of WIDTHS, of the trousers."""
     shoes: str = "black"
+    """Colour."""
     bag: str = "none"
+    """One of BAGS."""
     bag_colour: str = "brown"
 
 
@@ -87,7 +96,7 @@ def _pick(rng: np.random.Generator, choices, weights=None):
 
 
 def _distinct(rng: np.random.Generator, choices, *others: str) -> str:
-    """A colour that can be told from all the others."""
+    """A colour that looks different from all the others."""
     rest = [
         name
         for name in choices
@@ -97,7 +106,7 @@ def _distinct(rng: np.random.Generator, choices, *others: str) -> str:
 
 
 def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
-    """Dresses somebody.
+    """A random person: build, skin, hair and clothes.
 
     Args:
         rng: the generator that every choice is drawn from.
@@ -139,7 +148,7 @@ def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
 
 
 def _details(wardrobe: Wardrobe) -> list[str]:
-    """The fields that a near-twin may differ in and that are seen on this person."""
+    """The fields that a near-twin may differ in and that are visible on this person."""
     fields = ["top_pattern", "bottom", "shoes", "bag"]
     if wardrobe.top == "shirt":
         fields.append("sleeve")

@@ -1,7 +1,7 @@
-"""One HTML file to look through a data set's label maps, the worst first.
+"""One HTML file with the pictures of a data set's label maps, the worst first.
 
-Everything is in the file, thumbnails too: it opens anywhere, also years later and without a
-network. What is shown is in its address, `#kind=odd&sort=name&text=0002`, so a view can be sent on.
+The file is complete, with its thumbnails: it needs no network and no other file. Its address holds
+the chosen view, `#kind=odd&sort=name&text=0002`, so that a view can be shared.
 """
 
 import base64
@@ -44,18 +44,18 @@ def write_label_page(
     """Writes the page.
 
     Args:
-        path: where it shall lie.
+        path: the page.
         findings: of every image, the worst first (`checking.check_labels`).
         title: the data set's name.
-        facts: what else stands at the top, name → value.
-        limit: so many images are shown, the worst; the numbers are those of all.
+        facts: further lines at the top, name → value.
+        limit: how many images are shown, the worst ones; the counts are those of all images.
         workers: processes; None: one for each core.
     """
     shown = findings[:limit]
     root = os.path.commonpath([f.image.parent for f in findings]) if findings else ""
     data = {**_items(shown, root, workers), **_overview(findings)}
     facts = {**facts, "images": root, "shown": f"{len(shown):,} of {len(findings):,}, the worst"}
-    # "<" written otherwise: no file name can end the script.
+    # "<" is escaped, so that no file name can end the script.
     script = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     page = (
@@ -108,13 +108,13 @@ def thumbnail(finding: Finding) -> str:
     photo = photo.resize((width, height), Image.Resampling.BILINEAR)
     both = Image.new("RGB", (2 * width + _GAP, height), "white")
     both.paste(photo, (0, 0))
-    both.paste(_painted(photo, finding), (width + _GAP, 0))
+    both.paste(_under_regions(photo, finding), (width + _GAP, 0))
     content = io.BytesIO()
     both.save(content, format="JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _painted(photo: Image.Image, finding: Finding) -> Image.Image:
+def _under_regions(photo: Image.Image, finding: Finding) -> Image.Image:
     """The photo under the regions of its label map, or of its IUV if that is all there is."""
     try:
         if finding.label:
