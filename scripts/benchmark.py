@@ -1,6 +1,7 @@
 """Measures this package against the installed torchreid and prints Markdown.
 
     benchmark.py evaluation --size market
+    benchmark.py loading
     benchmark.py pooling
 
 Each side runs in a process of its own, one after the other; other programs disturb the figures.
@@ -9,9 +10,9 @@ Each side runs in a process of its own, one after the other; other programs dist
 import argparse
 import sys
 
-from benchmarks import evaluation, pooling
+from benchmarks import evaluation, loading, pooling
 
-COMMANDS = {"evaluation": evaluation, "pooling": pooling}
+COMMANDS = {"evaluation": evaluation, "loading": loading, "pooling": pooling}
 
 
 def main(arguments: list[str] | None = None) -> int:

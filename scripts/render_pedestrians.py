@@ -1,13 +1,13 @@
-"""Renders the embedded pedestrians into a Market-1501 folder, and a contact sheet of them.
+"""Renders the embedded pedestrians into a Market-1501 folder, and draws sheets of them.
 
     python scripts/render_pedestrians.py --root reid-data
     python scripts/render_pedestrians.py --root reid-data --contact-sheet pedestrians.png
+    python scripts/render_pedestrians.py --root reid-data --textures textures.png --rows 2
 
 A second call reuses what the first one rendered.
 """
 
 import argparse
-import colorsys
 import json
 import sys
 import time
@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.files import absolute_path, read_image, write_png
-from magnifier_plugin.regions import NUM_PARTS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
 from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.visualize.textures import PART_COLOURS, file_texture_sheet
 from magnifier_plugin.workers import cores
 
 _HELP = {
@@ -55,7 +55,13 @@ def parse_arguments() -> argparse.Namespace:
         "--contact-sheet", type=absolute_path, metavar="FILE.png", help="write a sheet"
     )
     parser.add_argument(
-        "--rows", type=whole_number(1), default=6, help="people on the sheet (default 6)"
+        "--textures",
+        type=absolute_path,
+        metavar="FILE.png",
+        help="write a sheet of photo, IUV and the textures of the 24 parts",
+    )
+    parser.add_argument(
+        "--rows", type=whole_number(1), default=6, help="people on a sheet (default 6)"
     )
     return parser.parse_args()
 
@@ -67,20 +73,11 @@ def chosen_options(arguments: argparse.Namespace) -> SyntheticOptions | None:
     return SyntheticOptions(**given) if given else None
 
 
-def part_colours() -> np.ndarray:
-    """One colour for each part, uint8 [25, 3]: neighbouring numbers have hues far apart."""
-    colours = [(0, 0, 0)]
-    for part in range(NUM_PARTS):
-        hue, value = part * 7 % NUM_PARTS / NUM_PARTS, (1.0, 0.82)[part // 2 % 2]
-        colours.append(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.62, value)))
-    return np.array(colours, dtype=np.uint8)
-
-
 def paint_iuv(file: Path) -> Image.Image:
     """An IUV as a picture: parts by colour, U and V as shading."""
     part, u, v = np.moveaxis(read_iuv(file), -1, 0)
     shade = 0.6 + 0.4 * (0.5 * u + 0.5 * v) / 255
-    picture = part_colours()[part] * shade[..., None]
+    picture = PART_COLOURS[part] * shade[..., None]
     picture[part == 0] = 236
     return Image.fromarray(picture.astype(np.uint8))
 
@@ -147,6 +144,19 @@ def contact_sheet(folder: Path, rows: int) -> Image.Image:
     return sheet
 
 
+def texture_sheet(folder: Path, rows: int) -> Image.Image:
+    """Photo, IUV and textures of the first image of each chosen identity."""
+    parameters = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
+    first: dict[int, dict] = {}
+    for shot in parameters["shots"]:
+        first.setdefault(shot["pid"], shot)
+    shots = [first[person["pid"]] for person in choose_people(parameters["identities"], rows)]
+    stems = [shot["name"].partition(".")[0] for shot in shots]
+    photos = [folder / MARKET / shot["folder"] / shot["name"] for shot in shots]
+    iuvs = [folder / DENSEPOSE / f"{stem}_IUV.png" for stem in stems]
+    return file_texture_sheet(list(zip(photos, iuvs, strict=True)))
+
+
 def main() -> int:
     """Renders or reuses, and prints the time it took; returns the exit status."""
     arguments = parse_arguments()
@@ -175,6 +185,9 @@ def render(arguments: argparse.Namespace) -> None:
     if arguments.contact_sheet:
         write_png(arguments.contact_sheet, contact_sheet(folder, arguments.rows))
         print(f"{arguments.contact_sheet}: contact sheet")
+    if arguments.textures:
+        write_png(arguments.textures, texture_sheet(folder, arguments.rows))
+        print(f"{arguments.textures}: textures")
 
 
 if __name__ == "__main__":

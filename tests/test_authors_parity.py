@@ -24,33 +24,39 @@ from authors_numbers import (
     summaries,
 )
 
-from magnifier_plugin import build_model
-from magnifier_plugin.losses.magnifier import MagnifierCriterion
+from magnifier_plugin import recipe
+from magnifier_plugin.config import load_config
+from magnifier_plugin.systems import SYSTEMS
 
+SYSTEM = SYSTEMS["magnifiernet"]
 EXPECTED = json.loads(Path(__file__).with_name("authors_parity.json").read_text())
 SETTING = EXPECTED["setting"]
 RESULTS = ("evaluation", "training", "losses")
 PIDS = torch.tensor(SETTING["pids"])
-AUTHORS_NETWORK = {
-    "fusion": "lstm",
-    "authors_bias": True,
-    "mask_rescaling": "nearest-corner",
-    "stem_relu": False,
-    "deconvolution_init": "normal",
+CONFIGURATION = Path(__file__).parents[1] / "configs" / "magnifier_market_authors.yaml"
+KEYS = {
+    "label_smoothing": "loss.softmax.label_smooth",
+    "margin": "loss.triplet.margin",
+    "weight_x": "loss.triplet.weight_x",
+    "weight_t": "loss.triplet.weight_t",
 }
-AUTHORS_LOSSES = {"share_weighted": True, "sd_floor": True, "sab_triplet": False}
+
+
+def configuration(**overrides):
+    """The authors' configuration for Market-1501, or one with other options."""
+    typed = [(KEYS.get(name, f"magnifier.{name}"), value) for name, value in overrides.items()]
+    return load_config(CONFIGURATION, {}, [str(word) for pair in typed for word in pair])
 
 
 def build_network(**overrides):
-    """The authors' network, or one with other options."""
-    options = AUTHORS_NETWORK | overrides
-    num_classes = SETTING["num_classes"]
-    return build_model("magnifiernet", num_classes, "magnifier", pretrained=False, **options)
+    """The network of the configuration."""
+    cfg = configuration(**overrides)
+    return recipe.build_network(cfg, SYSTEM, SETTING["num_classes"], pretrained=False)
 
 
 def build_criterion(**overrides):
-    """The authors' criterion, or one with other options."""
-    return MagnifierCriterion(**(AUTHORS_LOSSES | overrides))
+    """The criterion of the configuration."""
+    return recipe.build_criterion(configuration(**overrides), SYSTEM)
 
 
 def network(dtype=torch.float64, **overrides):
@@ -113,7 +119,8 @@ def losses(output, **overrides):
     """The entry `losses` of the file, all by the criterion."""
     sfb = output.branches["SFB"]
     targets = {"mask": labels()}
-    weights = {"sd": SETTING["gamma"]}
+    weights = recipe.build_stages(configuration())[-1].loss_weights
+    assert weights == {"sd": SETTING["gamma"]}
     with_triplet = build_criterion(**({"sab_triplet": True} | overrides))
     without_triplet = build_criterion(**overrides)
     unshared = build_criterion(**(overrides | {"share_weighted": False}))
@@ -239,7 +246,7 @@ def test_another_network_disagrees(option, moved):
         ({"class_balanced_mask": False}, TOTALS | {"losses.mask"}),
         ({"sab_triplet": True}, {"losses.total_without_tri_SAB"}),
         ({"sab_triplet": False}, {"losses.total", "losses.tri_SAB"}),
-        ({"label_smoothing": 0.0}, TOTALS | CLS),
+        ({"label_smoothing": False}, TOTALS | CLS),
         ({"margin": 0.5}, TOTALS | TRI),
         ({"weight_x": 0.5}, TOTALS),
         ({"weight_t": 0.5}, TOTALS),

@@ -62,6 +62,21 @@ class TestWeights:
         with pytest.raises(ValueError, match="weights_only=True"):
             load_backbone_weights(Backbone("resnet18"), path)
 
+    def test_numbers_that_are_not_finite_are_reported(self, tmp_path):
+        state = Backbone("resnet18").state_dict()
+        state["layer1.0.bn1.weight"][3] = torch.nan
+        torch.save(state, tmp_path / "weights.pth")
+        with pytest.raises(ValueError, match=r"1 of 120 tensors.*not finite.*layer1.0.bn1.weight"):
+            load_backbone_weights(Backbone("resnet18"), tmp_path / "weights.pth")
+
+    def test_files_without_counts_of_batches_load(self, tmp_path):
+        state = Backbone("resnet18").state_dict()
+        kept = {key: x for key, x in state.items() if not key.endswith("num_batches_tracked")}
+        torch.save(kept, tmp_path / "weights.pth")
+        loaded = Backbone("resnet18")
+        load_backbone_weights(loaded, tmp_path / "weights.pth")
+        assert torch.equal(loaded.conv1.weight, state["conv1.weight"])
+
     @pytest.mark.parametrize(
         "content",
         [
@@ -72,6 +87,7 @@ class TestWeights:
             {7: torch.ones(3)},
             {"conv1.weight": torch.ones(3).to_sparse()},
             {"conv1.weight": torch.ones(3, dtype=torch.complex64)},
+            {"conv1.weight": torch.ones(3, device="meta")},
         ],
         ids=str,
     )

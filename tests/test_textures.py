@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from mask_inputs import script
+from PIL import Image
 
+from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.regions import NUM_PARTS
-from magnifier_plugin.visualize.textures import PART_COLOURS, texture_sheet
+from magnifier_plugin.visualize.textures import (
+    PART_COLOURS,
+    file_texture_sheet,
+    spread_evenly,
+    texture_sheet,
+)
 
 PHOTO = (77, 60, 20)
 
@@ -90,3 +98,30 @@ def test_refused_arguments() -> None:
         texture_sheet(photo, iuv, textures[1:])
     with pytest.raises(ValueError, match=r"textures: expected .* got \[24, 3, 31, 32\]"):
         texture_sheet(photo, iuv, textures[:, :, 1:])
+
+
+def test_sheets_of_files(tmp_path, monkeypatch, capsys) -> None:
+    """render_pedestrians.py --textures and check_masks.py --textures draw the same people."""
+    sheet = tmp_path / "textures.png"
+    small = "--identities 4 --cameras 2 --images 1 --height 64 --width 32 --rows 3".split()
+    argv = ["render_pedestrians.py", "--root", str(tmp_path), *small, "--textures", str(sheet)]
+    monkeypatch.setattr("sys.argv", argv)
+    assert script("render_pedestrians").main() == 0
+    one = file_texture_sheet(
+        [
+            (image, tmp_path / "synthetic" / "densepose" / f"{image.stem}_IUV.png")
+            for image in sorted((tmp_path / "synthetic").rglob("bounding_box_train/*.jpg"))[:1]
+        ]
+    )
+    assert Image.open(sheet).size[1] > 2.5 * one.size[1]
+    AnnotatedDataset("synthetic", tmp_path)  # writes label maps and IUV
+    page = tmp_path / "page.html"
+    argv = ["-s", "synthetic", "--root", str(tmp_path), "--textures", "2", "--out", str(page)]
+    assert script("check_masks").main(argv) == 0
+    assert f"Page: {tmp_path / 'page_textures.png'}" in capsys.readouterr().out
+    assert 1.8 * one.size[1] < Image.open(tmp_path / "page_textures.png").size[1]
+
+
+def test_spread_evenly() -> None:
+    assert spread_evenly("abcde", 3) == ["a", "c", "e"]
+    assert spread_evenly("ab", 3) == ["a", "b"]

@@ -17,9 +17,9 @@ from torchvision import transforms as v1
 
 from magnifier_plugin.catalogue.names import ImageRecord, plain_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
-from magnifier_plugin.data.annotations import MAPS, Annotations, Files
 from magnifier_plugin.data.checks import default_label_set, report_problems
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
+from magnifier_plugin.data.map_files import MAPS, Annotations, Files
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
 from magnifier_plugin.data.transforms import rebuild
 from magnifier_plugin.files import read_image

@@ -81,17 +81,20 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
     if weights.lower() == "none":
         return
     path = Path(weights).expanduser() if weights else download_weights(backbone.name)
-    state = {key.removeprefix("module."): value for key, value in read_weights(path).items()}
     expected = backbone.state_dict()
+    # Files from before torch 0.4.1 have no such counts.
+    state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
+    state |= {key.removeprefix("module."): value for key, value in read_weights(path).items()}
     wrong = [
         key
         for key, value in expected.items()
-        if key not in state or state[key].shape != value.shape
+        if key not in state or state[key].shape != value.shape or not state[key].isfinite().all()
     ]
     if wrong:
         raise ValueError(
             f"{path}: expected the weights of torchvision's {backbone.name}, but {len(wrong)} of "
-            f"{len(expected)} tensors are missing or of another shape, the first: {wrong[0]}. "
+            f"{len(expected)} tensors are missing, of another shape or not finite, the first: "
+            f"{wrong[0]}. "
             "Point model.backbone_weights to a file of that network, or choose the file's "
             "network with magnifier.backbone (dsa.backbone)."
         )
@@ -106,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         path: a dictionary of tensors, or one with such a dictionary as its `state_dict`.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, unreadable, or holds anything but dense tensors by name.
+        ValueError: the file is damaged or holds anything but dense real tensors by name.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -125,16 +128,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(_is_weight(*item) for item in state.items()):
         raise ValueError(
-            f"{path}: expected a dictionary of names and dense tensors, found a "
-            f"{type(state).__name__} of something else; point model.backbone_weights to weights "
+            f"{path}: expected a dictionary of names and dense real tensors, found "
+            f"another content ({type(state).__name__}); point model.backbone_weights to weights "
             "of torchvision"
         )
     return state
 
 
 def _is_weight(key: object, value: object) -> bool:
-    dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-    return isinstance(key, str) and dense and not value.is_complex() and not value.is_meta
+    """Whether it is what a network's state dict holds: real numbers, or a batch norm's count."""
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        return False
+    number = value.is_floating_point() or value.dtype == torch.int64
+    return number and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def download_weights(name: str) -> Path:

@@ -17,7 +17,7 @@ class ModelFamily(NamedTuple):
     """Built as `network(num_classes, loss=..., backbone=..., **options)`. Its `imagenet_modules()`
     returns the module to load ImageNet weights into, None for none."""
     loss: str
-    """The model's own loss, which `loss=None` stands for."""
+    """The model's own loss, the value of `loss=None`."""
 
 
 MODELS = {
