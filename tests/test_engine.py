@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -266,6 +267,9 @@ class TestEdges:
         image = next(market_folder.images.glob("query/*.jpg"))
         os.utime(image, ns=(1, 1))
         assert test_and_count()[0] == 1
+        # An option without weights, on which the embeddings depend.
+        monkeypatch.setattr("engines.tiny_model", partial(tiny_model, mask_rescaling="nearest"))
+        assert test_and_count()[0] == first
         monkeypatch.setattr(TinyBackbone, "__init__", louder(TinyBackbone.__init__))
         assert test_and_count()[0] == first
 
