@@ -1,6 +1,6 @@
 """The 8 body regions of MagnifierNet and the 24 body parts of DensePose: names, numbers, tables.
 
-Nobody else writes these numbers. "Part" is one of DensePose's 24, "region" one of the 8 that
+These numbers are written here only. "Part" is one of DensePose's 24, "region" one of the 8 that
 MagnifierNet pools (MagnifierNet, section 3.1 and 4.1); a region has no side, a part has.
 """
 
@@ -20,7 +20,7 @@ REGIONS = (
 )
 NUM_REGIONS = len(REGIONS)
 BACKGROUND = REGIONS.index("background")
-# A pixel that nobody labelled; it counts in no mask loss. The same value as in Cityscapes and VOC.
+# A pixel without a label; it counts in no mask loss. The same value as in Cityscapes and VOC.
 UNKNOWN = 255
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import torchreid
 from PIL import Image
 
 from magnifier_plugin.masks.label_maps import write_labels
@@ -71,3 +72,17 @@ def market(tmp_path: Path) -> Callable[..., MarketFolder]:
 def market_folder(tmp_path_factory: pytest.TempPathFactory) -> MarketFolder:
     """One tiny Market-1501 that all tests read and none changes."""
     return make_market(tmp_path_factory.mktemp("market"))
+
+
+def torchreids_manager(folder: MarketFolder, **options: Any) -> torchreid.data.ImageDataManager:
+    """torchreid's own data manager of a tiny Market-1501."""
+    arguments = {
+        "sources": "market1501_masked",
+        "targets": "market1501",
+        "height": 32,
+        "width": 16,
+        "batch_size_train": 4,
+        "workers": 0,
+        "use_gpu": False,
+    }
+    return torchreid.data.ImageDataManager(root=str(folder.root), **{**arguments, **options})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchreid
-from conftest import make_market
+from conftest import make_market, torchreids_manager
 from PIL import Image
 
 from magnifier_plugin import build_model
@@ -181,15 +181,7 @@ class TestTorchreidsTools:
 
     @pytest.mark.parametrize("loss", ["softmax", "triplet"])
     def test_engines(self, folder, tmp_path, loss):
-        manager = torchreid.data.ImageDataManager(
-            root=str(folder.root),
-            sources="market1501",
-            height=32,
-            width=16,
-            batch_size_train=4,
-            workers=0,
-            use_gpu=False,
-        )
+        manager = torchreids_manager(folder, sources="market1501")
         model = torchreid.models.build_model("dsa_reid_resnet18", 3, loss, False, False)
         optimizer = torchreid.optim.build_optimizer(model)
         scheduler = torchreid.optim.build_lr_scheduler(optimizer)
@@ -203,16 +195,7 @@ class TestTorchreidsTools:
 
     def test_the_engine_by_name(self, folder, tmp_path, monkeypatch):
         monkeypatch.setenv("MAGNIFIER_MASKS", str(folder.masks_dir))
-        manager = torchreid.data.ImageDataManager(
-            root=str(folder.root),
-            sources="market1501_masked",
-            targets="market1501",
-            height=32,
-            width=16,
-            batch_size_train=4,
-            workers=0,
-            use_gpu=False,
-        )
+        manager = torchreids_manager(folder)
         model = build_model("dsa_reid_resnet18", 3, pretrained=False, width=0.125)
         engine = torchreid.engine.ImageDSAEngine(manager, model)
         assert [stage.max_epoch for stage in engine.state.stages] == [320]

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 import torchreid
-from conftest import make_market
+from conftest import make_market, torchreids_manager
 from engines import QUICK, make_engine, make_manager, names, weights
 from tiny import TinyBackbone, tiny_model
 from torch import nn
@@ -202,15 +202,7 @@ class TestEdges:
 
     def test_torchreids_models_and_data_manager(self, market_folder, tmp_path, monkeypatch):
         monkeypatch.setenv("MAGNIFIER_MASKS", str(market_folder.masks_dir))
-        manager = torchreid.data.ImageDataManager(
-            root=str(market_folder.root),
-            sources="market1501_masked",
-            height=32,
-            width=16,
-            batch_size_train=4,
-            workers=0,
-            use_gpu=False,
-        )
+        manager = torchreids_manager(market_folder, targets=None)
         assert next(iter(manager.train_loader))["mask"].shape == (4, 32, 16)
         model = torchreid.models.build_model("resnet18", 3, "triplet", pretrained=False)
         engine = torchreid.engine.ImageMagnifierEngine(

@@ -314,3 +314,16 @@ class TestTorchreidsTools:
         )
         assert manager.num_train_pids == 6
         assert next(iter(manager.train_loader))["mask"].shape == (8, 32, 16)
+
+
+@pytest.mark.parametrize("row", ["G", "G,M", "G,M,SAB", "G,M,SFB", "G,M,SAB,SFB"])
+def test_every_row_of_table_2_runs_from_the_demo(market_folder, tmp_path, row):
+    """What a row cannot use is skipped if a file sets it, and an error if it was typed."""
+    argv = ["--root", market_folder.root, "masks.dir", market_folder.masks_dir, "test.cache", ""]
+    argv = ["-s", "market1501", *argv, "data.save_dir", tmp_path, *TINY]
+    demo = ROOT / "configs" / "magnifier_demo.yaml"
+    assert run(*argv, "magnifier.branches", row, config=demo) == 0
+    assert (tmp_path / "regions.png").is_file() == ("M" in row)
+    assert run(*argv, "magnifier.branches", row, "report.regions", "2", config=demo) == (
+        0 if "M" in row else 2
+    )

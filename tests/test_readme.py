@@ -14,7 +14,11 @@ from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.systems import SYSTEMS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "configs/README.md", "mask_labels/README.md")),
+    ROOT / "magnifier_plugin" / "evaluation" / "README.md",
+]
+README = PAGES[0].read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -37,22 +41,34 @@ def test_python_blocks_run(market_folder, tmp_path, monkeypatch):
     assert (tmp_path / "log" / "magnifiernet" / "results.json").is_file()
 
 
-def test_configuration_keys_exist():
-    pairs = re.findall(r"`((?:\w+\.)+\w+) ([^`\s…]+)[^`]*`", README)
-    known = [(key, value) for key, value in pairs if key.split(".")[0] in load_config(None)]
-    assert len(known) > 10
-    market = ROOT / "configs" / "magnifier_market.yaml"
-    for key, value in known:
-        load_config(market, {}, [key, value.rstrip(",;")])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_configuration_keys_exist(page):
+    """`key value` pairs in backticks, several in one span too, load with the system's file."""
+    for span in re.findall(r"`((?:\w+\.)+\w+ [^`…]+)`", page.read_text(encoding="utf-8")):
+        words = span.split()
+        if words[0].split(".")[0] not in load_config(None) or len(words) % 2:
+            continue
+        section = "dsa" if " dsa." in f" {span}" else "magnifier"
+        load_config(ROOT / "configs" / f"{section}_market.yaml", {}, words)
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_linked_files_exist(link):
-    assert (ROOT / link).exists()
+def test_lines_are_short():
+    for page in [*PAGES, *ROOT.glob(".github/*.md")]:
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+            is_table_or_link = line.startswith("|") or "](" in line
+            assert len(line) <= 120 or is_table_or_link, f"{page}:{number}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_linked_files_exist(page):
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
 
 
 def test_scripts_and_their_flags_exist():
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    found = re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(found).replace("\\\n", " ").splitlines()
     commands = [line for line in lines if "scripts/" in line]
     assert commands
     for line in commands:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import torchreid
+from conftest import torchreids_manager
 from torch import nn
 from torch.nn import functional as F
 
@@ -94,19 +95,6 @@ def our_manager(folder):
     )
 
 
-def torchreids_manager(folder):
-    return torchreid.data.ImageDataManager(
-        root=str(folder.root),
-        sources="market1501_masked",
-        targets="market1501",
-        height=32,
-        width=16,
-        batch_size_train=4,
-        workers=0,
-        use_gpu=False,
-    )
-
-
 def make_engine(manager):
     torchreid.utils.set_random_seed(1)
     return StagedEngine(
@@ -158,15 +146,7 @@ def test_through_the_recipe(market_folder, tmp_path):
 
 
 def test_a_data_set_that_does_not_make_the_input(market_folder, tmp_path):
-    manager = torchreid.data.ImageDataManager(
-        root=str(market_folder.root),
-        sources="market1501",
-        height=32,
-        width=16,
-        batch_size_train=4,
-        workers=0,
-        use_gpu=False,
-    )
+    manager = torchreids_manager(market_folder, sources="market1501")
     with pytest.raises(ValueError, match=r"Market1501.*'colour'.*market1501_masked.*convert_masks"):
         make_engine(manager).run(save_dir=tmp_path)
 

@@ -1,7 +1,7 @@
 """torchreid's augmentations as torchvision v2 transforms: drawn once, applied to image and maps.
 
 The laws and the order of the draws are torchreid's; the numbers come from torch's generator, so
-that one seed fixes a sample. Differences are told where they are.
+that one seed fixes a sample. Differences are stated where they are.
 """
 
 import math

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 from magnifier_plugin.data.seeding import SampleKey, all_seeded, mixed_seed
 
 IDENTITY_SAMPLER = "RandomIdentitySampler"
-# Told apart from every epoch, whose numbers start at 0.
+# Different from every epoch, whose numbers start at 0.
 _CONSTRUCTION = -1
 
 

@@ -71,7 +71,7 @@ def convert(
     Returns:
         The summary. An annotation that cannot be read stops nothing, it is one of `failures`.
     Raises:
-        ValueError: annotations cannot be told apart by name, out_dir holds label maps of another
+        ValueError: annotations cannot be distinguished by name, out_dir holds label maps of another
             label set, the source has no IUV to write, or keep_iuv and iuv_only are both given.
         OSError: a folder does not exist, out_dir cannot be written, the disk is full.
         RuntimeError: a worker process was killed.

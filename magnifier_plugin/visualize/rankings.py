@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.files import read_image
 
 # Distinct for colour-blind readers too; the sign in the caption says the same.
 MATCH, MISS, QUERY = (0, 158, 115), (213, 94, 0), (60, 60, 60)
 HEIGHT, WIDTH, BORDER, GAP = 192, 96, 5, 8
-Item = tuple[str, int, int, int]  # torchreid's: path, pid, camera, data set
 
 
 def first_gallery_images(
-    distances: np.ndarray, query: Item, gallery: Sequence[Item], topk: int
+    distances: np.ndarray, query: ImageRecord, gallery: Sequence[ImageRecord], topk: int
 ) -> list[int]:
     """Indices of the topk nearest gallery images, without the query's own identity and camera."""
     order = np.argsort(distances, kind="stable")
@@ -23,7 +23,7 @@ def first_gallery_images(
     return [int(i) for i, _ in zip(kept, range(topk), strict=False)]
 
 
-def draw_ranking(query: Item, ranked: Sequence[Item]) -> Image.Image:
+def draw_ranking(query: ImageRecord, ranked: Sequence[ImageRecord]) -> Image.Image:
     """One row: the query, framed in grey, then the ranked images, framed by whether they match."""
     tiles = [_tile(query, QUERY, f"query  c{query[2] + 1}")]
     for rank, item in enumerate(ranked, start=1):
@@ -36,7 +36,7 @@ def draw_ranking(query: Item, ranked: Sequence[Item]) -> Image.Image:
     return row
 
 
-def _tile(item: Item, colour: tuple[int, int, int], caption: str) -> Image.Image:
+def _tile(item: ImageRecord, colour: tuple[int, int, int], caption: str) -> Image.Image:
     photo = read_image(item[0]).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     tile = Image.new("RGB", (WIDTH + 2 * BORDER, HEIGHT + 2 * BORDER + 18), "white")
     tile.paste(colour, (0, 18, tile.width, tile.height))
@@ -54,8 +54,8 @@ def _font() -> ImageFont.FreeTypeFont:
 
 def save_rankings(
     distmat: np.ndarray,
-    query: Sequence[Item],
-    gallery: Sequence[Item],
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
     folder: Path,
     topk: int = 10,
 ) -> None:
@@ -76,8 +76,8 @@ def save_rankings(
 
 def ranking_sheet(
     distmat: np.ndarray,
-    query: Sequence[Item],
-    gallery: Sequence[Item],
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
     count: int,
     topk: int = 10,
 ) -> Image.Image:
