@@ -36,7 +36,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["magnifier_plugin", "magnifier_plugin.*"]),
-    package_data={"magnifier_plugin": ["**/*.yaml", "**/*.html"]},
+    package_data={"magnifier_plugin": ["**/*.yaml", "**/*.html", "py.typed"]},
     install_requires=OWN + TORCHREID,
-    extras_require={"test": ["pytest>=8.2", "ruff>=0.8"]},
+    extras_require={"test": ["pytest>=8.2", "ruff>=0.8", "mypy>=2.4"]},
 )

@@ -8,6 +8,7 @@ from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.classification import LOSSES, ClassificationCriterion
+from magnifier_plugin.losses.terms import Criterion
 from magnifier_plugin.synthetic.folder import SyntheticOptions
 from magnifier_plugin.systems import SYSTEMS, System, identity_options, triplet_weights
 
@@ -81,7 +82,7 @@ def build_network(
     return system.model(*common, **system.model_options(cfg))
 
 
-def build_criterion(cfg: CfgNode, system: System | None) -> nn.Module:
+def build_criterion(cfg: CfgNode, system: System | None) -> Criterion:
     """The criterion of the configuration's loss."""
     if system is None or cfg.loss.name != system.loss:
         return ClassificationCriterion(

@@ -19,6 +19,7 @@ from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.magnifier import SemanticDiversityLoss
+from magnifier_plugin.losses.terms import Criterion
 from magnifier_plugin.models.build import NAMES, build_model
 from magnifier_plugin.synthetic.dataset import Synthetic
 from magnifier_plugin.systems import SYSTEMS
@@ -77,7 +78,7 @@ def _engine_of(name: str) -> type[StagedEngine]:
             optimizer: Optimizer | None = None,
             scheduler: LRScheduler | None = None,
             *,
-            criterion: nn.Module | None = None,
+            criterion: Criterion | None = None,
             stages: Sequence[Stage] | None = None,
             **options: Any,
         ) -> None:

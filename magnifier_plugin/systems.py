@@ -6,7 +6,7 @@ To add a system, add a row to `SYSTEMS`; `models/build.py` knows the names of th
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.dsa import DSACriterion
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
+from magnifier_plugin.losses.terms import Criterion
 from magnifier_plugin.models.build import build_model
 from magnifier_plugin.models.dsa import DSAReID
 from magnifier_plugin.models.magnifiernet import MagnifierNet
@@ -39,7 +40,7 @@ class System:
     """Builds the network, with the arguments of `models.build.build_model`."""
     model_options: Callable[[CfgNode], dict[str, Any]] = lambda cfg: {}
     """Configuration → the network's keyword arguments."""
-    criterion: Callable[..., nn.Module]
+    criterion: Callable[..., Criterion]
     """Builds the criterion."""
     criterion_options: Callable[[CfgNode], dict[str, Any]] = lambda cfg: {}
     """Configuration → the criterion's keyword arguments."""
@@ -111,9 +112,11 @@ def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path
     if not cfg.report.regions or "M" not in cfg.magnifier.branches:
         return []
 
+    network = cast(MagnifierNet, engine.model)
+
     def predict(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), engine.precision.autocast():
-            return engine.model.predict_regions(engine.precision.images(images))
+            return network.predict_regions(engine.precision.images(images))
 
     engine.model.eval()
     queries = next(iter(engine.test_loader.values()))["query"].dataset

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -56,7 +56,7 @@ def on_all_cores(
         yield from map(function, tasks)
         return
     executor = ProcessPoolExecutor(workers, initializer=_prepare_worker)
-    waiting = deque()
+    waiting: deque[Future[list[Result]]] = deque()
     try:
         for one in batches:
             waiting.append(executor.submit(_do_batch, function, one))
@@ -87,7 +87,8 @@ def _prepare_worker() -> None:
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
-        parent.join()
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

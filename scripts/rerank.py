@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,13 +112,14 @@ def evaluate_and_write(
     if args.metric == "cosine":
         query, gallery = l2_normalise(query), l2_normalise(gallery)
     rows = []
-    if ids[0]:
+    query_ids, gallery_ids = ids
+    if query_ids and gallery_ids:
         plain = distance_matrix(query, gallery, args.metric)
-        rows.append(("as they are", measure(args, plain, *ids)))
+        rows.append(("as they are", measure(args, plain, query_ids, gallery_ids)))
         del plain
     k1, k2 = fit_neighbours(len(query) + len(gallery))
     start = time.perf_counter()
-    distmat = rerank(
+    distmat: Any = rerank(
         query,
         gallery,
         k1 if args.k1 is None else args.k1,
@@ -127,8 +129,8 @@ def evaluate_and_write(
         memory=args.memory,
     )
     seconds = time.perf_counter() - start
-    if ids[0]:
-        rows.append(("re-ranked", measure(args, distmat, *ids)))
+    if query_ids and gallery_ids:
+        rows.append(("re-ranked", measure(args, distmat, query_ids, gallery_ids)))
         print_table(rows)
     print(f"{len(query):,} × {len(gallery):,} images re-ranked in {seconds:.1f} s")
     if args.out:

@@ -3,8 +3,7 @@
 import shutil
 
 import pytest
-import torchreid
-from conftest import make_market
+from conftest import make_market, torchreids_manager
 
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
@@ -24,14 +23,11 @@ def our_manager(folder, **options):
     )
 
 
-def torchreids_manager(folder, **options):
-    name = "market1501_masked"
-    return torchreid.data.ImageDataManager(
-        root=str(folder.root), sources=name, targets=name, **SMALL, **options
-    )
+def torchreids(folder, **options):
+    return torchreids_manager(folder, targets="market1501_masked", **options)
 
 
-MANAGERS = pytest.mark.parametrize("manager", [our_manager, torchreids_manager])
+MANAGERS = pytest.mark.parametrize("manager", [our_manager, torchreids])
 
 
 @pytest.fixture
@@ -52,7 +48,7 @@ def test_another_label_set_is_expected(folder, monkeypatch):
     write_manifest(folder.masks_dir / "market1501", Manifest("mine", "my own", {}))
     assert our_manager(folder, label_set="my own").num_train_pids == 3
     monkeypatch.setenv("MAGNIFIER_LABEL_SET", "my own")
-    assert torchreids_manager(folder).num_train_pids == 3
+    assert torchreids(folder).num_train_pids == 3
 
 
 @MANAGERS
@@ -75,7 +71,7 @@ def test_some_queries_have_no_match(folder, manager, caplog):
 def test_test_images_need_no_label_maps(folder):
     for name in ("query", "bounding_box_test"):
         shutil.rmtree(folder.masks_dir / "market1501" / name)
-    manager = torchreids_manager(folder)
+    manager = torchreids(folder)
     assert "mask" in next(iter(manager.train_loader))
     for loader in manager.test_loader["market1501_masked"].values():
         assert "mask" not in next(iter(loader))

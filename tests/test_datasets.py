@@ -86,7 +86,7 @@ def test_several_views_are_refused(market_folder: MarketFolder) -> None:
 def test_a_key_fixes_the_sample(market_folder: MarketFolder) -> None:
     names = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
     dataset = build(market_folder, transform=transform(*names))
-    key = SampleKey(index=4, seed=1, epoch=2)
+    key = SampleKey(image=4, seed=1, epoch=2)
     first, again = dataset[key], dataset[key]
     assert torch.equal(first["img"], again["img"]) and torch.equal(first["mask"], again["mask"])
     for other in (key._replace(seed=2), key._replace(epoch=3), key._replace(nth=1)):

@@ -123,3 +123,9 @@ def test_every_configuration_builds(path):
     if system.section == "magnifier":
         weights = [bool(stage.loss_weights.get("sd")) for stage in builders.build_stages(cfg)]
         assert weights == [False, True]
+
+
+def test_types_are_shipped():
+    """Without this file type checkers of a user's code take the package for untyped."""
+    assert (PACKAGE / "py.typed").is_file()
+    assert '"py.typed"' in (ROOT / "setup.py").read_text(encoding="utf-8")

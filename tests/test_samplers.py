@@ -52,10 +52,10 @@ def test_sampler_is_exact_repeatable_and_leaves_no_trace(name: str) -> None:
 
 def test_an_image_drawn_twice_has_two_keys() -> None:
     drawn = list(sampler("RandomIdentitySampler", num_instances=6))
-    counts = Counter(key.index for key in drawn)
+    counts = Counter(key.image for key in drawn)
     assert max(counts.values()) > 1
     assert all(
-        sorted(key.nth for key in drawn if key.index == index) == list(range(count))
+        sorted(key.nth for key in drawn if key.image == index) == list(range(count))
         for index, count in counts.items()
     )
 
@@ -70,7 +70,7 @@ def test_ranks_share_each_batch(name: str) -> None:
         assert together == whole[start * 3 : start * 3 + 12]
     if name == "RandomIdentitySampler":
         for share in shares:
-            pids = [RECORDS[key.index][1] for key in share]
+            pids = [RECORDS[key.image][1] for key in share]
             assert pids[0::2] == pids[1::2]
     with pytest.raises(ValueError, match="rank"):
         sampler("RandomSampler", num_replicas=5)

@@ -153,7 +153,7 @@ def test_patch_comes_from_a_donor(tmp_path: Path) -> None:
 def test_a_seed_fixes_a_view_and_leaves_the_generator_alone() -> None:
     joint = rebuild(compose("random_flip", "random_crop", "color_jitter", "random_erase"))
     state, python_state = torch.get_rng_state(), random.getstate()
-    key = SampleKey(index=3, seed=1, epoch=5)
+    key = SampleKey(image=3, seed=1, epoch=5)
     views = []
     for other in (None, key._replace(epoch=6), None):
         with torch_seeded(mixed_seed(*(other or key))):

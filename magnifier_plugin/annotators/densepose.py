@@ -74,7 +74,8 @@ def to_regions(iuv: np.ndarray, hands: str = "lower arm") -> np.ndarray:
         ValueError: iuv is no uint8 [H, W, 3], or hands is neither of the two.
     """
     _check_iuv(iuv)
-    return part_to_region(hands)[iuv[..., 0]]
+    regions: np.ndarray = part_to_region(hands)[iuv[..., 0]]
+    return regions
 
 
 def label_set_name(hands: str = "lower arm") -> str:

@@ -66,7 +66,7 @@ class DumpFile:
 
     name = "densepose-dump"
     has_iuv = True
-    folders = ()
+    folders: tuple[Path, ...] = ()
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ def _people(entry: dict[str, Any]) -> Iterator[Detection]:
 
 def _charts(found: Any) -> list[Chart]:
     if isinstance(found, QuantizedResult):
-        return [PngChart(tuple(map(int, shape)), png) for shape, png in found.results]
+        return [PngChart(tuple(map(int, shape)), png) for shape, png in vars(found)["results"]]
     if isinstance(found, Embedding) or any(isinstance(one, Embedding) for one in found):
         raise _EmbeddingsFoundError
     return [FloatChart(_array(one.labels), _array(one.uv)) for one in found]
@@ -152,4 +152,5 @@ def _array(tensor: Any) -> np.ndarray:
             f"refused, a tensor {list(tensor.shape)} of {tensor.untyped_storage().nbytes():,} "
             f"bytes that claims {size:,}"
         )
-    return tensor.numpy()
+    array: np.ndarray = tensor.numpy()
+    return array

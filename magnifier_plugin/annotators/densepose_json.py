@@ -32,7 +32,7 @@ class ResultsFile:
 
     name = "densepose-json"
     has_iuv = True
-    folders = ()
+    folders: tuple[Path, ...] = ()
 
     def __init__(
         self,

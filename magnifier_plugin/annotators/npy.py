@@ -5,7 +5,7 @@ The model relies on nothing more than this, so the ids are taken as they are.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,7 +83,7 @@ class NpyFolder:
     name = "npy"
     has_iuv = False
     label_set = "magnifiernet-authors"
-    definition: ClassVar[dict[str, Any]] = {"ids": "as they are"}
+    definition: ClassVar[Mapping[str, Any]] = {"ids": "as they are"}
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folders = (Path(folder),)

@@ -63,7 +63,7 @@ def to_regions(classes: np.ndarray, label_set: LabelSet) -> np.ndarray:
     Returns:
         uint8 [H, W], 0..7 or 255 (unknown).
     """
-    labels = label_set.regions[classes]
+    labels: np.ndarray = label_set.regions[classes]
     trunk = np.isin(classes, label_set.trunk)
     for limb in label_set.limbs:
         mask = np.isin(classes, limb.classes)

@@ -6,7 +6,7 @@ process. A new annotator is a file with these two classes.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -44,16 +44,25 @@ class UnreadAnnotation(Protocol):
 class Source(Protocol):
     """One annotator's output for a set of images."""
 
-    name: str
-    """The source's kind, as in `scripts/convert_masks.py --source`."""
-    label_set: str
-    """The name of the table from the annotator's ids to the 8 regions."""
-    definition: dict[str, Any]
-    """That table, as plain JSON types."""
-    folders: tuple[Path, ...]
-    """The folders of its files, which hold no images of the data set."""
-    has_iuv: bool
-    """Whether its annotations have an IUV."""
+    @property
+    def name(self) -> str:
+        """The source's kind, as in `scripts/convert_masks.py --source`."""
+
+    @property
+    def label_set(self) -> str:
+        """The name of the table from the annotator's ids to the 8 regions."""
+
+    @property
+    def definition(self) -> Mapping[str, Any]:
+        """That table, as plain JSON types."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of its files, which hold no images of the data set."""
+
+    @property
+    def has_iuv(self) -> bool:
+        """Whether its annotations have an IUV."""
 
     def __iter__(self) -> Iterator[UnreadAnnotation]: ...
 

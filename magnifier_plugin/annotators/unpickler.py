@@ -39,9 +39,8 @@ def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) ->
     with path.open("rb") as file:
         is_archive = file.read(len(_ZIP)) == _ZIP
         file.seek(0)
-        load = _load_archive if is_archive else _load_pickle
         try:
-            return load(path if is_archive else file, classes)
+            return _load_archive(path, classes) if is_archive else _load_pickle(file, classes)
         except _RefusedError as error:
             raise ValueError(
                 f"{path}: refused, it wants {error}; expected tensors, plain types and "
@@ -65,7 +64,7 @@ class _DataUnpickler(pickle.Unpickler):
 
     def __init__(self, file: io.BufferedIOBase, classes: Mapping[str, type]):
         super().__init__(file)
-        self._known: dict[str, Callable] = {
+        self._known: dict[str, Callable[..., Any]] = {
             "collections.OrderedDict": OrderedDict,
             "torch._utils._rebuild_tensor_v2": _tensor,
             "torch.storage._load_from_bytes": _storage,
@@ -92,7 +91,7 @@ def _load_archive(path: Path, classes: Mapping[str, type]) -> Any:
     with ZipFile(path) as archive:
         if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
             raise _RefusedError("to be decompressed")
-    known = [(stand_in, name) for name, stand_in in classes.items()]
+    known: list[Any] = [(stand_in, name) for name, stand_in in classes.items()]
     with torch.serialization.safe_globals(known), _shorter_refusals():
         return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
 
@@ -109,11 +108,14 @@ def _shorter_refusals() -> Iterator[None]:
         raise
 
 
-def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> Any:
+def _tensor(
+    storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Any:
     """A tensor of a storage, without gradient and hooks."""
     import torch
 
-    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
+    rebuild: Callable[..., Any] = torch._utils._rebuild_tensor_v2
+    return rebuild(storage, offset, size, stride, False, OrderedDict())
 
 
 def _storage(content: bytes) -> Any:

@@ -110,7 +110,9 @@ def check_images(
     paths = sorted(in_train | in_test)
     files = on_all_cores(_decode, paths, workers)
     bar = tqdm(files, total=len(paths), unit="image", disable=None if progress else True)
-    sizes, problems, same = Counter(), [], defaultdict(list)
+    sizes: Counter[tuple[int, int]] = Counter()
+    same: defaultdict[str, list[str]] = defaultdict(list)
+    problems = []
     for path, (size, digest, failure) in zip(paths, bar, strict=True):
         if failure:
             problems.append(DatasetProblem(True, failure))

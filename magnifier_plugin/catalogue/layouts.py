@@ -97,8 +97,9 @@ def require_folder(name: str, dataset_dir: Path) -> None:
         raise missing_data(name, dataset_dir, dataset_dir)
     layouts = LAYOUTS.get(name, ())
     missing = [layout.missing(dataset_dir) for layout in layouts]
-    if missing and None not in missing:
-        raise missing_data(name, missing[0], dataset_dir)
+    paths = [path for path in missing if path is not None]
+    if paths and len(paths) == len(layouts):
+        raise missing_data(name, paths[0], dataset_dir)
     if name in MARKET_NAMES:
         _check_market_names(name, dataset_dir / layouts[missing.index(None)].inner)
 

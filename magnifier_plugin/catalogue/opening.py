@@ -28,7 +28,8 @@ def open_dataset(
             files or folders.
     """
     name = plain_name(name)
-    cls, folder = dataset_class(name), absolute_path(root)
+    cls: Any = dataset_class(name)
+    folder = absolute_path(root)
     # Only the folders of torchreid's own classes are known before they are built.
     if cls.__module__.startswith("torchreid."):
         require_folder(name, folder / cls.dataset_dir)

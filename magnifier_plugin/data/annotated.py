@@ -115,7 +115,7 @@ class AnnotatedDataset(Dataset):
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         """One sample; its augmentation follows from a SampleKey, for an int from the worker."""
-        record = self.data[key.index if isinstance(key, SampleKey) else key]
+        record = self.data[key.image if isinstance(key, SampleKey) else key]
         path, pid, camid, dsetid = record
         image = read_image(path)
         maps = self._read_maps(path, (image.height, image.width))
@@ -130,7 +130,9 @@ class AnnotatedDataset(Dataset):
                 item["mirrored"] = self._make_inputs(sample.mirrored())
         return item
 
-    def __add__(self, other: "AnnotatedDataset") -> "AnnotatedDataset":
+    def __add__(  # type: ignore[override]  # torch concatenates, torchreid sums
+        self, other: "AnnotatedDataset"
+    ) -> "AnnotatedDataset":
         """The training images of both, numbered on as torchreid does.
 
         Raises:

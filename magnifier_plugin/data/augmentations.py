@@ -182,9 +182,9 @@ class ToImageTensor(Step):
 
     def __init__(self, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1)):
         super().__init__()
-        mean, std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        means, stds = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
         # (x / 255 - mean) / std as x · scale + shift: one pass less over the pixels.
-        self.scale, self.shift = 1 / (255 * std), -mean / std
+        self.scale, self.shift = 1 / (255 * stds), -means / stds
 
     def transform(self, inpt: Image.Image, params: dict[str, Any]) -> tv_tensors.Image:
         planes = torch.from_numpy(np.stack([np.asarray(channel) for channel in inpt.split()]))

@@ -1,7 +1,9 @@
 """A torchreid data manager with declared inputs, repeatable batches and early, clear errors."""
 
 import logging
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, cast
 
 import torch
 import torchreid
@@ -10,13 +12,13 @@ from torch.utils.data import DataLoader
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.options import DataOptions
-from magnifier_plugin.data.samplers import build_sampler
+from magnifier_plugin.data.samplers import SeededSampler, build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
 
 logger = logging.getLogger(__name__)
 
 # torchreid.data does not name it; ImageDataManager and VideoDataManager derive from it.
-DataManager = torchreid.data.ImageDataManager.__base__
+DataManager: Any = torchreid.data.ImageDataManager.__base__
 
 
 class AnnotatedDataManager(DataManager):
@@ -37,6 +39,7 @@ class AnnotatedDataManager(DataManager):
     """
 
     data_type = "image"
+    transform_tr: Any
 
     def __init__(self, **options: Any) -> None:
         self.options = given = DataOptions(**options)
@@ -50,18 +53,18 @@ class AnnotatedDataManager(DataManager):
             norm_std=given.norm_std,
             use_gpu=given.use_gpu,
         )
-        if PAD_CROP in given.transforms:
+        if PAD_CROP in (given.transforms or ()):
             self.transform_tr = with_pad_crop(self.transform_tr, given.height, given.width)
         self._build_training()
         self._build_testing()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose which epoch's batches the training loader gives next, counted from 0."""
-        self.train_loader.sampler.set_epoch(epoch)
+        cast(SeededSampler, self.train_loader.sampler).set_epoch(epoch)
 
     def _build_training(self) -> None:
         given = self.options
-        trainset = sum(self._source(name) for name in self.sources)
+        trainset = reduce(add, map(self._source, self.sources))
         self._num_train_pids = trainset.num_train_pids
         self._num_train_cams = trainset.num_train_cams
         self.train_loader = self._train_loader(trainset, given.train_sampler)

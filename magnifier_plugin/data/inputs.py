@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from magnifier_plugin.catalogue.names import ImageRecord
-from magnifier_plugin.data.dsap import FILL, crop_parts, warp
+from magnifier_plugin.data.dsap import FILL, Colour, crop_parts, warp
 from magnifier_plugin.data.transforms import View, mirror_maps
 from magnifier_plugin.regions import UNKNOWN
 
@@ -58,9 +58,7 @@ def region_labels(sample: Sample) -> Tensor:
     return sample.view.labels
 
 
-def textures(
-    sample: Sample, *, kind: str = "dsap", size: int = 32, fill: Sequence[int] = FILL
-) -> Tensor:
+def textures(sample: Sample, *, kind: str = "dsap", size: int = 32, fill: Colour = FILL) -> Tensor:
     """DSA-reID's part images (section 3.1), normalised as the image is: float32 [24, 3, S, S].
 
     They are made after geometry and before normalisation and erasing. An image without an IUV has
@@ -107,6 +105,11 @@ def find_inputs(keys: Sequence[str]) -> dict[str, BatchInput]:
             "row of magnifier_plugin.data.inputs.INPUTS"
         )
     return {key: INPUTS[key] for key in keys}
+
+
+def declared_keys(model: object, name: str) -> tuple[str, ...]:
+    """A model's `training_inputs` or `test_inputs`; () of a model that declares nothing."""
+    return tuple(getattr(model, name, ()))
 
 
 def declare_inputs(dataset: Any, keys: Sequence[str], *, mirrored: bool = False) -> None:

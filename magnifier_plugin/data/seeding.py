@@ -16,7 +16,7 @@ class SampleKey(NamedTuple):
     An identity with few images shows one several times in an epoch: `nth` tells them apart.
     """
 
-    index: int
+    image: int
     seed: int
     epoch: int
     nth: int = 0

@@ -81,7 +81,7 @@ class JointTransform:
             labels: uint8 [H, W] of the image's size, or None.
             iuv: uint8 [H, W, 3] of the image's size, in the order I, U, V, or None.
         """
-        sample = (
+        sample: tuple[Any, ...] = (
             image,
             None if labels is None else LabelMap(labels),
             None if iuv is None else IUV(iuv.transpose(2, 0, 1)),
@@ -91,8 +91,8 @@ class JointTransform:
             if isinstance(sample[0], Image.Image):
                 photo = sample[0]
             sample = step(*sample)
-        image, labels, iuv = map(_plain, sample)
-        return View(image, photo, labels, iuv)
+        tensor, *maps = map(_plain, sample)
+        return View(tensor, photo, *maps)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Other pixels as this transform normalises its image.

@@ -40,8 +40,7 @@ class Checkpoints:
         """
         path = self.folder / f"model.pth.tar-{content['epoch']}"
         is_best = mAP is not None and mAP > self.best_mAP
-        if is_best:
-            self.best_mAP = mAP
+        self.best_mAP = max(self.best_mAP, -1.0 if mAP is None else mAP)
         with write_atomically(path) as temporary, temporary.open("wb") as file:
             torch.save({**content, "best_mAP": self.best_mAP, "record": self.record}, file)
         if is_best:
@@ -101,8 +100,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: expected a checkpoint with a state_dict of tensors, "
             f"found a {type(content).__name__}"
         )
-    content["state_dict"] = {key.removeprefix("module."): value for key, value in state.items()}
-    return content
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    return {**content, "state_dict": state}
 
 
 def numpy_scalars() -> list[Any]:
@@ -116,7 +115,8 @@ def numpy_scalars() -> list[Any]:
 def random_states() -> dict[str, Any]:
     """The states of Python's, numpy's and torch's global generators, as plain types."""
     version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, position, has_gauss, cached = state
     return {
         "python": [version, list(numbers), gauss],
         "numpy": [name, keys.tolist(), position, has_gauss, cached],

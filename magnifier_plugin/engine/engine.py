@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 
-from magnifier_plugin.data.inputs import declare_inputs, take_inputs
+from magnifier_plugin.data.inputs import declare_inputs, declared_keys, take_inputs
 from magnifier_plugin.engine.checkpoint import Checkpoints
 from magnifier_plugin.engine.epoch_log import EpochLog
 from magnifier_plugin.engine.log import show_log
@@ -22,6 +22,7 @@ from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.state import TrainingState, refuse_wrapped
 from magnifier_plugin.engine.testing import Tester, TestOptions
+from magnifier_plugin.losses.terms import Criterion
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ logger = logging.getLogger(__name__)
 class StagedEngine(torchreid.engine.Engine):
     """Trains a model stage by stage and tests it, with torchreid's arguments and log.
 
-    A model declares the batch inputs that it takes besides the image in `training_inputs` and
-    `test_inputs`; the engine passes these to the data sets. `registry.py` derives one engine per
+    A model declares the batch inputs that it takes besides the image (`training_inputs`,
+    `test_inputs`); the engine passes these to the data sets. `registry.py` derives one engine per
     system from this class, with the system's criterion and stages as defaults.
 
     Args:
@@ -38,8 +39,7 @@ class StagedEngine(torchreid.engine.Engine):
         model: the network itself, not wrapped.
         optimizer: None, or the caller's own; then there is one stage, of any length.
         scheduler: of that optimizer, stepped once per epoch.
-        criterion: (outputs, pids, targets, weights) → `CriterionOutput`; its `weights` names the
-            terms that it knows.
+        criterion: see `losses.terms.Criterion`.
         stages: of the training; not with an optimizer.
         loss_weights: weights of loss terms with an optimizer of the caller.
         checkpoint_freq: epochs between two checkpoints.
@@ -52,6 +52,9 @@ class StagedEngine(torchreid.engine.Engine):
             stage cannot be trained with this criterion.
     """
 
+    optimizer: Any
+    writer: SummaryWriter | None
+
     def __init__(
         self,
         datamanager: Any,
@@ -59,7 +62,7 @@ class StagedEngine(torchreid.engine.Engine):
         optimizer: Optimizer | None = None,
         scheduler: LRScheduler | None = None,
         *,
-        criterion: nn.Module,
+        criterion: Criterion,
         stages: Sequence[Stage] | None = None,
         loss_weights: Mapping[str, float] | None = None,
         checkpoint_freq: int = 1,
@@ -80,7 +83,7 @@ class StagedEngine(torchreid.engine.Engine):
         )
         record, test_options = dict(record or {}), test_options or TestOptions()
         self.tester = Tester(datamanager, self.model, self.precision, test_options, record)
-        self.inputs: tuple[str, ...] = tuple(getattr(model, "training_inputs", ()))
+        self.inputs = declared_keys(model, "training_inputs")
         self.checkpoints = Checkpoints(Path("log") / "model", record)
         self._register()
 
@@ -103,11 +106,10 @@ class StagedEngine(torchreid.engine.Engine):
             FileNotFoundError: there is no such file.
             ValueError: no checkpoint of this engine, this model and this number of identities.
         """
-        saved = self.state.read(path)
-        self.checkpoints.resume_from(saved.path, saved.content["best_mAP"])
-        stage = saved.content["stage"]
-        logger.info("=> Resumed from %s: epoch %d, stage %d", path, saved.epoch, stage)
-        return saved.epoch
+        path, epoch, content = self.state.read(path)
+        self.checkpoints.resume_from(path, content["best_mAP"])
+        logger.info("=> Resumed from %s: epoch %d, stage %d", path, epoch, content["stage"])
+        return epoch
 
     def run(
         self,
@@ -188,8 +190,6 @@ class StagedEngine(torchreid.engine.Engine):
             print_freq=print_freq,
             writer=self.writer,
         )
-        if not log.num_batches:
-            raise ValueError("the training set is smaller than one batch; lower train.batch_size")
         for batch in log:
             log.update(self.forward_backward(batch), self.get_current_lr())
         entry = {"epoch": self.epoch + 1, "stage": self.state.stage, "lr": self.get_current_lr()}
@@ -207,7 +207,7 @@ class StagedEngine(torchreid.engine.Engine):
         result = self.criterion(outputs, pids, targets, self.state.loss_weights)
         loss = result.total
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         terms = {name: term.loss for name, term in result.terms.items()}
         return {"loss": loss, **terms, **result.metrics}
@@ -242,7 +242,7 @@ class StagedEngine(torchreid.engine.Engine):
             if self.writer is not None:
                 self.writer.add_scalar(f"Test/{name}/rank1", result["rank-1"], self.epoch)
                 self.writer.add_scalar(f"Test/{name}/mAP", result["mAP"], self.epoch)
-        return result["rank-1"]
+        return float(result["rank-1"])
 
     def _register(self) -> None:
         """Make the optimiser known to torchreid's hooks."""

@@ -86,11 +86,13 @@ class EpochLog:
         epoch, max_epoch: counted from 1.
         print_freq: batches between two lines.
         writer: of TensorBoard, or None.
+    Raises:
+        ValueError: there is no batch.
     """
 
     def __init__(
         self,
-        loader: DataLoader,
+        loader: DataLoader[Any],
         *,
         epoch: int,
         max_epoch: int,
@@ -98,6 +100,8 @@ class EpochLog:
         writer: SummaryWriter | None,
     ) -> None:
         self.num_batches = len(loader)
+        if not self.num_batches:
+            raise ValueError("the training set is smaller than one batch; lower train.batch_size")
         self.epoch, self.max_epoch = epoch, max_epoch
         self._loader, self._print_freq, self._writer = loader, print_freq, writer
         self._losses, self._seconds, self._waiting = LossMeter(), AverageMeter(), AverageMeter()

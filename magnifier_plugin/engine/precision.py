@@ -1,7 +1,9 @@
 """Device, mixed precision and memory format of a model and its batches."""
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +62,14 @@ class Precision:
         other.amp = resolve_switch(amp, self.device, "test.amp")
         return other
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the model runs."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, in the memory format."""
-        return model.to(self.device, memory_format=self.memory_format)
+        move: Callable[..., nn.Module] = model.to  # torch's types know no memory format
+        return move(self.device, memory_format=self.memory_format)
 
     def images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] on the device, in the memory format."""

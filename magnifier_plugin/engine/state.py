@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -142,7 +142,7 @@ class TrainingState:
         logger.info(
             "=> Stage %d of %d: epochs %d to %d, lr %g%s%s",
             *(index + 1, len(self.stages), first + 1, first + stage.max_epoch),
-            self.optimizer.param_groups[-1]["lr"] if owner < index else stage.lr,
+            self._optimizer().param_groups[-1]["lr"] if owner < index else stage.lr,
             " (optimiser kept)" if owner < index else "",
             weights,
         )
@@ -172,8 +172,9 @@ class TrainingState:
     def add_test(self, results: Mapping[str, Mapping[str, Any]]) -> float:
         """Note the numbers of a test after the last epoch; returns the first target's mAP."""
         first = next(iter(results.values()))
-        self.history[-1]["mAP"], self.rank1 = first["mAP"], first["rank-1"]
-        return first["mAP"]
+        mAP: float = first["mAP"]
+        self.history[-1]["mAP"], self.rank1 = mAP, first["rank-1"]
+        return mAP
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint needs to continue after the last epoch."""
@@ -182,7 +183,7 @@ class TrainingState:
             "epoch": self.history[-1]["epoch"],
             "rank1": self.rank1,
             "history": self.history,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer().state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "stage": self.stage,
             "random": random_states(),
@@ -190,7 +191,7 @@ class TrainingState:
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         if self._same_optimizer(saved):
-            self.optimizer.load_state_dict(saved["optimizer"])
+            self._optimizer().load_state_dict(saved["optimizer"])
             if self.scheduler is not None and saved["scheduler"] is not None:
                 self.scheduler.load_state_dict(saved["scheduler"])
         restore_random_states(saved["random"])
@@ -212,6 +213,10 @@ class TrainingState:
             )
             return False
         return owner == optimizer_stage(self.stages, self.stage - 1)
+
+    def _optimizer(self) -> Optimizer:
+        """The optimiser of the stage that was entered."""
+        return cast(Optimizer, self.optimizer)
 
     def _first_epoch(self, index: int) -> int:
         """The first epoch of a stage, counted from 0."""

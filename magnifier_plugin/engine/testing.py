@@ -16,7 +16,7 @@ import torchreid
 import torchvision
 from torch import Tensor, nn
 
-from magnifier_plugin.data.inputs import declare_inputs, take_inputs
+from magnifier_plugin.data.inputs import declare_inputs, declared_keys, take_inputs
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.evaluation.cache import files_fingerprint
 from magnifier_plugin.evaluation.evaluator import EvaluationResult, Evaluator, Reranking
@@ -81,7 +81,7 @@ class Tester:
         self.datamanager, self.model = datamanager, model
         self.options, self.record = options, record
         self.training_precision, self.precision = precision, precision.with_amp(options.amp)
-        self.inputs: tuple[str, ...] = tuple(getattr(model, "test_inputs", ()))
+        self.inputs = declared_keys(model, "test_inputs")
         self.results: dict[str, dict[str, Any]] = {}
         """Numbers of the last test: target → as `evaluation.summary.summarise` gives them."""
         self.pictures: list[Path] = []
@@ -103,7 +103,8 @@ class Tester:
         precision = precision or self.precision
         targets = precision.targets(take_inputs(batch, self.inputs))
         with torch.inference_mode(), precision.autocast():
-            return self.model(precision.images(batch["img"]), **targets).float()
+            features: Tensor = self.model(precision.images(batch["img"]), **targets)
+        return features.float()
 
     def test(
         self,
@@ -190,12 +191,13 @@ class Tester:
         if not visrank and not (self.options.rankings and last):
             return
         distmat = result.distmat.cpu().numpy()
-        test_set = self.datamanager.fetch_test_loaders(name)
+        query, gallery = self.datamanager.fetch_test_loaders(name)
         if visrank:
-            save_rankings(distmat, *test_set, folder / f"visrank_{name}", topk)
+            save_rankings(distmat, query, gallery, folder / f"visrank_{name}", topk)
         if self.options.rankings and last:
             path = folder / f"rankings_{name}.png"
-            save_sheet(ranking_sheet(distmat, *test_set, self.options.rankings, topk), path)
+            sheet = ranking_sheet(distmat, query, gallery, self.options.rankings, topk)
+            save_sheet(sheet, path)
             self.pictures.append(path)
 
 

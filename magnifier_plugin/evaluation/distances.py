@@ -1,5 +1,7 @@
 """Distances between embeddings, the same numbers as torchreid's `compute_distance_matrix`."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,7 +46,7 @@ def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -
 
 def square_norms(features: Tensor) -> Tensor:
     """|x|² of each row, float32 [N]."""
-    return torch.cat([block.square().sum(dim=1) for block in features.split(_NORM_ROWS)])
+    return torch.cat([block.square().sum(dim=1) for block in torch.split(features, _NORM_ROWS)])
 
 
 def squared_distances(
@@ -81,7 +83,7 @@ def _in_blocks(query: Tensor, gallery: Tensor, *norms: Tensor) -> Tensor:
     """`squared_distances` that needs little memory besides its result."""
     result = query.new_empty(len(query), len(gallery))
     block_rows = max(1, _BLOCK_BYTES // (4 * len(gallery)))
-    parts = (tensor.split(block_rows) for tensor in (result, query, norms[0]))
+    parts = (torch.split(tensor, block_rows) for tensor in (result, query, norms[0]))
     for block, rows, row_norms in zip(*parts, strict=True):
         squared_distances(rows, gallery, row_norms, norms[1], out=block)
     return result
@@ -93,8 +95,9 @@ def _onednn_pays(features: Tensor) -> bool:
     The BLAS that torch calls does not use AVX-512 on AMD's processors; oneDNN does, and is twice as
     fast there.
     """
+    has_onednn: Callable[[], bool] = torch.backends.mkldnn.is_available
     return (
         features.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
+        and has_onednn()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
     )

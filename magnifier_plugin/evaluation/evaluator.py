@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -122,8 +122,8 @@ class Evaluator:
 
     def evaluate(
         self,
-        query_loader: DataLoader,
-        gallery_loader: DataLoader,
+        query_loader: DataLoader[Any],
+        gallery_loader: DataLoader[Any],
         *,
         metric: str = "euclidean",
         normalize: bool = False,
@@ -159,7 +159,7 @@ class Evaluator:
             logger.info(describe("Results with re-ranking", reranked, ranks))
         return EvaluationResult(ranking, reranked, distmat, query, gallery)
 
-    def _extract(self, part: str, loader: DataLoader, normalize: bool) -> Embeddings:
+    def _extract(self, part: str, loader: DataLoader[Any], normalize: bool) -> Embeddings:
         """The embeddings of a loader's images, from the cache if it has them."""
         kept = FeatureCache(self.cache)
         path = None
@@ -179,7 +179,7 @@ class Evaluator:
         return normalise(embeddings) if normalize else embeddings
 
     def _cache_path(
-        self, kept: FeatureCache, model: nn.Module, part: str, loader: DataLoader
+        self, kept: FeatureCache, model: nn.Module, part: str, loader: DataLoader[Any]
     ) -> Path | None:
         images = getattr(getattr(loader, "dataset", None), "data", None)
         if images is None:

@@ -144,7 +144,8 @@ def _as_ids(path: Path, name: str, column: Any) -> np.ndarray:
             f"{path}: {name}: expected integers of 64 bits or text, found {column[row]} in row "
             f"{row} (from 0)"
         )
-    return column.astype(np.int64)
+    integers: np.ndarray = column.astype(np.int64)
+    return integers
 
 
 def _integers_or_strings(path: Path, name: str, column: np.ndarray) -> np.ndarray:

@@ -118,7 +118,8 @@ def _same_identity(q_pids: np.ndarray, g_pids: np.ndarray) -> tuple[np.ndarray, 
 def _running_count(flags: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Flags set among the entries of the same group up to this one; group is sorted."""
     running = np.concatenate([[0], flags.cumsum()])
-    return running[1:] - running[np.searchsorted(group, group)]
+    counts: np.ndarray = running[1:] - running[np.searchsorted(group, group)]
+    return counts
 
 
 def _count_ahead(distmat: Tensor, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:

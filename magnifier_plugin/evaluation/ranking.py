@@ -111,8 +111,15 @@ def evaluate_cuhk03(
     return ranking._replace(cmc=_cmc(np.concatenate(ranks), max_rank))
 
 
-def _validate(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int) -> _Arguments:
-    distmat = torch.as_tensor(distmat).detach()
+def _validate(
+    distances: Array,
+    q_pids: Array,
+    g_pids: Array,
+    q_camids: Array,
+    g_camids: Array,
+    max_rank: int,
+) -> _Arguments:
+    distmat = torch.as_tensor(distances).detach()
     if distmat.ndim != 2 or not distmat.is_floating_point():
         raise ValueError(
             f"distmat: expected floating point [Q, G], got {distmat.dtype} {list(distmat.shape)}"

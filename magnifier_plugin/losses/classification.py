@@ -1,6 +1,7 @@
 """Cross entropy and triplet loss: the criterion of torchreid's own models, and shared terms."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,8 +82,8 @@ class ClassificationCriterion(nn.Module):
             ValueError: `weights` names a term that the criterion does not know.
         """
         weights = override_weights(self.weights, weights)
-        logits, features = outputs if self.loss == "triplet" else (outputs, ())
-        logits, features = _as_list(logits), _as_list(features)
+        given: Any = outputs if self.loss == "triplet" else (outputs, ())
+        logits, features = map(_as_list, given)
         terms = {}
         if weights["cls"]:
             losses = [identity_loss(x, pids, self.label_smoothing) for x in logits]

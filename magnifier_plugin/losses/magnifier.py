@@ -1,6 +1,7 @@
 """MagnifierNet's criterion (Eq. 4): named loss terms, their weights, and metrics."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -133,13 +134,13 @@ class MagnifierCriterion(nn.Module):
         if weights["cls_regions"]:
             losses = [
                 identity_loss(logits, pids, self.label_smoothing)
-                for logits in branch.region_logits.unbind(1)
+                for logits in cast(Tensor, branch.region_logits).unbind(1)
             ]
             loss = (self._share_weight(branch.share) * torch.stack(losses)).sum()
             terms["cls_regions"] = Term(loss, weights["cls_regions"])
         if weights["sd"]:
-            terms["sd"] = Term(self.diversity(branch.regions), weights["sd"])
+            terms["sd"] = Term(self.diversity(cast(Tensor, branch.regions)), weights["sd"])
         return terms
 
-    def _share_weight(self, share: Tensor) -> Tensor | float:
-        return torch.sigmoid(share) if self.share_weighted else 1.0
+    def _share_weight(self, share: Tensor | None) -> Tensor | float:
+        return torch.sigmoid(cast(Tensor, share)) if self.share_weighted else 1.0

@@ -1,7 +1,7 @@
 """The result of a criterion: named loss terms with their weights, and metrics."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +37,30 @@ class CriterionOutput(NamedTuple):
                 "the criterion's weights, or of the stage's loss_weights"
             )
         return torch.stack([term.weight * term.loss for term in self.terms.values()]).sum()
+
+
+class Criterion(Protocol):
+    """What a system is trained with; an `nn.Module` or any other object."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Default weights of all terms that it knows, by name, whatever branches are built."""
+
+    def __call__(
+        self,
+        outputs: Any,
+        pids: Tensor,
+        targets: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+    ) -> CriterionOutput:
+        """The terms of a batch.
+
+        Args:
+            outputs: of the network in training.
+            pids: integer [B].
+            targets: the declared inputs.
+            weights: weights by name, in place of the defaults.
+        """
 
 
 def override_weights(

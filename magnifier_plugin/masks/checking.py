@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -131,7 +131,7 @@ def manifest_folder(labels: Iterable[Path | None]) -> Path | None:
     return next((p for p in label.parents if (p / MANIFEST).is_file()), None) if label else None
 
 
-def _find_label_set(label_set: str) -> tuple[str, Mapping | None]:
+def _find_label_set(label_set: str) -> tuple[str, Mapping[str, Any] | None]:
     """A label set's name, and its definition if this package knows it."""
     for hands in ("lower arm", "background"):
         if label_set == label_set_name(hands):
@@ -200,8 +200,8 @@ def _read(
 
 def _shares(labels: np.ndarray) -> tuple[float, ...]:
     counts = np.bincount(labels.ravel(), minlength=NUM_REGIONS)
-    counts = (*counts[:NUM_REGIONS], counts[NUM_REGIONS:].sum())
-    return tuple(float(count / labels.size) for count in counts)
+    merged = (*counts[:NUM_REGIONS], counts[NUM_REGIONS:].sum())
+    return tuple(float(count / labels.size) for count in merged)
 
 
 def _judge(
@@ -211,7 +211,7 @@ def _judge(
     regions = [region for region in BODY_REGIONS if shares[region] >= SPECK]
     if not regions:
         return "empty", ("no body in it",)
-    odd, few = tuple(oddities(labels, regions)), ()
+    odd, few = tuple(oddities(labels, regions)), tuple[str, ...]()
     if len(regions) < min_regions:
         few = (f"only {len(regions)} of {len(BODY_REGIONS)} body regions",)
     return "odd" if odd else "few regions" if few else "fine", (*odd, *few)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -202,7 +202,7 @@ def _convert_one(job: _Job) -> _Outcome:
         return _Outcome(job.image, np.zeros(NUM_REGIONS + 1, dtype=np.int64), failure=str(error))
     # A file that cannot be written, on a full disk or without the right to, ends the conversion.
     if job.iuv:
-        write_iuv(job.iuv, annotation.iuv)
+        write_iuv(job.iuv, cast(np.ndarray, annotation.iuv))
     if job.label:
         write_labels(job.label, annotation.labels)
     counts = np.bincount(annotation.labels.ravel(), minlength=NUM_REGIONS)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class Manifest:
     """The annotator's kind, as in `scripts/convert_masks.py --source`."""
     label_set: str
     """The name of the table from the annotator's ids to the 8 regions."""
-    definition: dict[str, Any]
+    definition: Mapping[str, Any]
     """That table, as plain JSON types."""
     converter: int = CONVERTER
     """The converter's version."""

@@ -59,7 +59,7 @@ def sides_may_be_swapped(parts: np.ndarray) -> bool:
     Args:
         parts: uint8 [H, W], DensePose's parts.
     """
-    back, front = (np.count_nonzero(parts == torso) for torso in (_TORSO_BACK, _TORSO_FRONT))
+    back, front = (int((parts == torso).sum()) for torso in (_TORSO_BACK, _TORSO_FRONT))
     if max(back, front) < _FACING * max(min(back, front), 1):
         return False
     left, right = (np.nonzero(np.isin(parts, side))[1] for side in (_LEFT, _RIGHT))

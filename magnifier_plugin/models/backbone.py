@@ -4,6 +4,7 @@ import logging
 import os
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -27,6 +28,15 @@ class Backbone(nn.Module):
     Raises:
         ValueError: the name is none of `BACKBONES`.
     """
+
+    conv1: nn.Module
+    bn1: nn.Module
+    relu: nn.Module
+    maxpool: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
 
     def __init__(self, name: str = "resnet50", *, stem_relu: bool = True) -> None:
         super().__init__()
@@ -58,7 +68,7 @@ class Backbone(nn.Module):
 
 def keep_resolution(layer: nn.Sequential) -> None:
     """Set the stride of a ResNet stage's first block to 1."""
-    block = layer[0]
+    block: Any = layer[0]
     strided = block.conv2 if hasattr(block, "conv3") else block.conv1
     strided.stride = (1, 1)
     block.downsample[0].stride = (1, 1)
@@ -80,7 +90,7 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
     weights = str(weights) or os.environ.get(WEIGHTS_VARIABLE, "")
     if weights.lower() == "none":
         return
-    path = Path(weights).expanduser() if weights else download_weights(backbone.name)
+    path = Path(weights).expanduser() if weights else download_weights(str(backbone.name))
     expected = backbone.state_dict()
     # Files from before torch 0.4.1 have no such counts.
     state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
@@ -154,7 +164,7 @@ def download_weights(name: str) -> Path:
         FileNotFoundError: the file is not in the cache and could not be downloaded.
         ValueError: what was downloaded is damaged.
     """
-    url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+    url: str = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if path.is_file():
         return path

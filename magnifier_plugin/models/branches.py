@@ -96,7 +96,8 @@ class SemanticAdversarialBranch(nn.Module):
             features = features * kept.to(features.dtype)
             share = mean_in_float32(kept)
         feature = at_least_float32(self.reduction(features.amax(dim=(2, 3))))
-        return BranchOutput(feature, *self.head(feature), share)
+        embedding, logits = self.head(feature)
+        return BranchOutput(feature, embedding, logits, share)
 
 
 class RecurrentFusion(nn.Module):
@@ -107,7 +108,7 @@ class RecurrentFusion(nn.Module):
         cell: `nn.GRU` (the paper) or `nn.LSTM` (the authors' code).
     """
 
-    def __init__(self, channels: int, cell: type[nn.RNNBase] = nn.GRU) -> None:
+    def __init__(self, channels: int, cell: type[nn.GRU] | type[nn.LSTM] = nn.GRU) -> None:
         super().__init__()
         self.cell = cell(channels, channels, batch_first=True)
         self.region_channels = channels
@@ -142,7 +143,9 @@ class ConcatFusion(nn.Module):
         return feature, feature.unflatten(1, (NUM_REGIONS, -1)) if self.reduced else regions
 
 
-def build_fusion(fusion: str, channels: int, *, authors_bias: bool) -> nn.Module:
+def build_fusion(
+    fusion: str, channels: int, *, authors_bias: bool
+) -> RecurrentFusion | ConcatFusion:
     """The fusion of SFB by its configuration name, one of `FUSIONS`.
 
     Args:

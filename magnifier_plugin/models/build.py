@@ -13,7 +13,7 @@ from magnifier_plugin.models.magnifiernet import MagnifierNet
 class ModelFamily(NamedTuple):
     """A model class; each of its backbones has a name of its own."""
 
-    network: type[nn.Module]
+    network: type[MagnifierNet] | type[DSAReID]
     """Built as `network(num_classes, loss=..., backbone=..., **options)`. Its `imagenet_modules()`
     returns the module to load ImageNet weights into, None for none."""
     loss: str

@@ -185,7 +185,8 @@ class DSAReID(nn.Module):
                 "return_featuremaps: expected a network with the MF-Stream, got dsa.streams "
                 f"{list(self.streams)}; build it with dsa.streams ['MF', 'DSAG']"
             )
-        return self.head[self.branches[0]](features)
+        feature_map: Tensor = self.head[self.branches[0]](features)
+        return feature_map
 
     def _for_loss(
         self, output: DSAOutput

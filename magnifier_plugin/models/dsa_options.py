@@ -9,7 +9,12 @@ LOSSES = ("dsa", "triplet", "softmax")
 STREAMS = ("MF", "DSAG")
 BRANCHES = {"global": "G", "local": "L"}
 FUSIONS = ("add", "concat")
-TEST_FEATURES = {"f": BRANCHES, "z": BRANCHES, "z_G": ("global",), "z_L": ("local",)}
+TEST_FEATURES: dict[str, tuple[str, ...]] = {
+    "f": tuple(BRANCHES),
+    "z": tuple(BRANCHES),
+    "z_G": ("global",),
+    "z_L": ("local",),
+}
 
 
 def built_streams(streams: Sequence[str], loss: str) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """The streams of DSA-reID up to their features, and their fusion (section 3.2, Fig. 3)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
@@ -56,7 +58,8 @@ def main_head(
         in_channels: layer3's width.
         channels: layer4's width.
     """
-    layer4, backbone.layer4 = backbone.layer4, nn.Identity()
+    layer4: Any = backbone.layer4
+    backbone.layer4 = nn.Identity()
     head = HeadNetwork()
     if "G" in branches:
         head["G"] = layer4
@@ -116,7 +119,8 @@ class GuidingStream(nn.Module):
         parts = check_textures(textures, batch).flatten(1, 2)  # [B, 24·3, S, S]
         parts = self.conv3(self.conv2(self.conv1(parts)))  # [B, 24·64, S/2, S/2]
         parts = self.conv4(self.merge_sides(parts))  # [B, 13·128, S/4, S/4]
-        return self.head(self.merge_charts(parts))
+        features: Features = self.head(self.merge_charts(parts))
+        return features
 
 
 class NoGuidingStream(nn.Module):
@@ -157,8 +161,8 @@ class ConcatFusion(nn.Module):
         fused = {}
         for name, layer in self.layers.items():
             shape = (PARTS_OF[name], -1)
-            pairs = torch.cat([f[name].unflatten(1, shape), d[name].unflatten(1, shape)], dim=2)
-            fused[name] = layer(pairs.flatten(1))
+            pair = [torch.unflatten(features, 1, shape) for features in (f[name], d[name])]
+            fused[name] = layer(torch.cat(pair, dim=2).flatten(1))
         return fused
 
 

@@ -1,25 +1,23 @@
 """BNNeck and identity head."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 
-class _ZeroShift:
-    """A batch norm whose shift is a buffer of zeros.
+def _fix_shift(norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> None:
+    """Make a batch norm's shift a buffer of zeros.
 
     A buffer, not a frozen parameter: torchreid's engine sets every `requires_grad` at each epoch's
     start. The key stays `bias`, so that weights of other strong baselines fit.
     """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        del self.bias
-        self.register_buffer("bias", torch.zeros(channels))
+    del norm.bias
+    norm.register_buffer("bias", torch.zeros(norm.num_features))
 
 
-class BNNeck(_ZeroShift, nn.BatchNorm1d):
+class BNNeck(nn.BatchNorm1d):
     """Batch norm with no shift (Luo et al., "Bag of tricks and a strong baseline", 2019).
 
     The triplet loss acts on what comes before it, cross entropy and retrieval on what comes after.
@@ -28,9 +26,17 @@ class BNNeck(_ZeroShift, nn.BatchNorm1d):
         channels: width D of the feature.
     """
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        _fix_shift(self)
 
-class SyncBNNeck(_ZeroShift, nn.SyncBatchNorm):
+
+class SyncBNNeck(nn.SyncBatchNorm):
     """`BNNeck` whose statistics are those of all processes' batches."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        _fix_shift(self)
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
@@ -48,7 +54,8 @@ def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
         synchronised.load_state_dict(module.state_dict())
         return synchronised.to(module.weight).train(module.training)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+        return convert(module)
     for name, child in module.named_children():
         module.add_module(name, convert_sync_batchnorm(child))
     return module

@@ -74,7 +74,6 @@ class MagnifierNet(nn.Module):
     ) -> None:
         super().__init__()
         check_options(loss, branches)
-        self.loss = loss
         self.training_inputs, self.test_inputs = self.declared_inputs(branches, loss)
         self.backbone = Backbone(backbone, stem_relu=stem_relu)
         layer3, layer4 = self.backbone.layer3_channels, self.backbone.layer4_channels
@@ -86,18 +85,19 @@ class MagnifierNet(nn.Module):
                 bias=not authors_bias,
                 deconvolution_init=deconvolution_init,
             )
-        self.branches = nn.ModuleDict()
+        built: dict[str, GlobalBranch | SemanticAdversarialBranch | SemanticFusionBranch] = {}
         if "G" in branches:
-            self.branches["G"] = GlobalBranch(layer4, num_classes, bias=authors_bias)
+            built["G"] = GlobalBranch(layer4, num_classes, bias=authors_bias)
         if "SAB" in branches:
-            self.branches["SAB"] = SemanticAdversarialBranch(
+            built["SAB"] = SemanticAdversarialBranch(
                 layer3, num_classes, sampling=sampling, keep=keep, authors_bias=authors_bias
             )
         if "SFB" in branches:
-            self.branches["SFB"] = SemanticFusionBranch(
+            built["SFB"] = SemanticFusionBranch(
                 layer3, num_classes, fusion=fusion, authors_bias=authors_bias
             )
-        self.feature_dim = sum(branch.embedding_size for branch in self.branches.values())
+        self.loss, self.branches = loss, nn.ModuleDict(built)
+        self.feature_dim = sum(branch.embedding_size for branch in built.values())
 
     @staticmethod
     def declared_inputs(
@@ -127,7 +127,8 @@ class MagnifierNet(nn.Module):
         Returns:
             In evaluation the raw embedding float [B, D]; in training what `loss` asks for.
         """
-        layer3, layer4 = self.backbone(images)
+        features: tuple[Tensor, Tensor] = self.backbone(images)
+        layer3, layer4 = features
         if return_featuremaps:
             return layer4
         mask_logits, regions = self.mask_module(layer4, mask)
@@ -146,11 +147,12 @@ class MagnifierNet(nn.Module):
         Raises:
             ValueError: the network has no M.
         """
-        if isinstance(self.mask_module, NoMaskModule):
+        if not isinstance(self.mask_module, MaskModule):
             raise ValueError(
                 "magnifier.branches: regions are predicted by M, and this network has none"
             )
-        return self.mask_module.head(self.backbone(images)[1]).argmax(dim=1)
+        logits: Tensor = self.mask_module.head(self.backbone(images)[1])
+        return logits.argmax(dim=1)
 
     def imagenet_modules(self) -> Backbone:
         """What starts from ImageNet weights, under torchvision's names, to load them into."""

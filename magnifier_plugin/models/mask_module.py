@@ -3,6 +3,8 @@
 Of MagnifierNet (Lan et al., "MagnifierNet: Towards Semantic Adversary and Fusion", BMVC 2020).
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -49,11 +51,12 @@ class SegmentationHead(nn.Module):
         else:
             nn.init.normal_(self.upsample.weight, std=0.001)
         nn.init.normal_(self.predict.weight, std=0.001)
-        nn.init.zeros_(self.predict.bias)
+        nn.init.zeros_(cast(Tensor, self.predict.bias))
 
     def forward(self, features: Tensor) -> Tensor:
         """Args: features: float [B, C, h, w]. Returns: logits [B, 8, 2h, 2w]."""
-        return self.predict(self.relu(self.norm(self.upsample(features))))
+        logits: Tensor = self.predict(self.relu(self.norm(self.upsample(features))))
+        return logits
 
 
 class MaskModule(nn.Module):

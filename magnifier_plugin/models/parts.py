@@ -5,6 +5,8 @@ dimension: `tensor.chunk(P)[i]` is part i's. A grouped convolution of 24 parts i
 where 24 convolutions of a few channels each would leave a GPU idle.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -62,7 +64,8 @@ def for_parts(stage: nn.Sequential, parts: int, *, shared_input: bool = False) -
     Returns:
         The stage; state-dict keys stay the same.
     """
-    shared = (stage[0].conv1, stage[0].downsample[0]) if shared_input else ()
+    first: Any = stage[0]
+    shared = (first.conv1, first.downsample[0]) if shared_input else ()
     for module in list(stage.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d):
@@ -113,8 +116,8 @@ class Merge(nn.Module):
         """Args: parts: float [B, P·C, h, w]. Returns: float [B, M·C, h, w], same memory format."""
         channels = parts.shape[1] // len(self.table)
         sums = torch.zeros_like(parts[:, : self.merged * channels])
-        sums.unflatten(1, (self.merged, channels)).index_add_(
-            1, self.table, parts.unflatten(1, (len(self.table), channels))
+        torch.unflatten(sums, 1, (self.merged, channels)).index_add_(
+            1, self.table, torch.unflatten(parts, 1, (len(self.table), channels))
         )
         return sums
 
@@ -155,7 +158,7 @@ class PartLinear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Args: features: float [B, P·in]. Returns: float [B, P·out]."""
-        parts = features.unflatten(1, (len(self.weight), -1))
+        parts = torch.unflatten(features, 1, (len(self.weight), -1))
         outputs = torch.einsum("bpi,poi->bpo", parts, self.weight)
         return (outputs if self.bias is None else outputs + self.bias).flatten(1)
 

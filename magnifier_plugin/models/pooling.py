@@ -1,5 +1,7 @@
 """Label maps to region masks, and region pooling (MagnifierNet, section 3.1, Eq. 1)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,7 @@ _NEAREST = {"nearest": "nearest-exact", "nearest-corner": "nearest"}
 RESCALINGS = ("bilinear", *_NEAREST)
 
 
-def rescale_labels(labels: Tensor, size: tuple[int, int], rescaling: str = "nearest") -> Tensor:
+def rescale_labels(labels: Tensor, size: Sequence[int], rescaling: str = "nearest") -> Tensor:
     """Scale label maps by nearest neighbour: labels are categories and never interpolated.
 
     Args:
@@ -43,7 +45,7 @@ def fill_unknown(labels: Tensor, predicted: Tensor) -> Tensor:
 
 def region_masks(
     labels: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     rescaling: str = "bilinear",
     dtype: torch.dtype | None = None,
 ) -> Tensor:

@@ -82,7 +82,7 @@ def random_cameras(rng: np.random.Generator, count: int) -> tuple[Camera, ...]:
                 index=i + 1,
                 pitch=round(float(pitches[i] + rng.uniform(-1.5, 1.5)), 1),
                 heading=round(float((start + 180 * order[i] / count) % 180), 1),
-                cast=tuple(round(float(1 + gain), 3) for gain in (warm, tint, -warm)),
+                cast=(_gain(warm), _gain(tint), _gain(-warm)),
                 brightness=round(float(exposures[i]), 3),
                 contrast=round(rng.uniform(0.85, 1.12), 3),
                 blur=round(rng.uniform(0.35, 1.0), 2),
@@ -167,3 +167,8 @@ def develop(light: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.n
     noise[:, :, 1:] += 0.6 * noise[:, :, :-1]
     picture += noise * (camera.noise * 255 * 0.85)
     return np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _gain(shift: float) -> float:
+    """A channel's factor."""
+    return round(float(1 + shift), 3)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
@@ -36,6 +36,7 @@ from magnifier_plugin.synthetic.renderer import VERSION, render
 from magnifier_plugin.synthetic.wardrobe import Wardrobe
 from magnifier_plugin.workers import check_workers, cores, on_all_cores
 
+fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows: unique names and the last rename still keep processes apart

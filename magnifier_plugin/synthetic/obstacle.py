@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -101,7 +102,8 @@ def draw_obstacle(
     if obstacle.kind == "frame":
         return None
     if obstacle.kind == "pedestrian":
-        figure = draw_person(obstacle.stranger, obstacle.pose, obstacle.heading, camera, view)
+        stranger, pose = cast(Wardrobe, obstacle.stranger), cast(Pose, obstacle.pose)
+        figure = draw_person(stranger, pose, obstacle.heading, camera, view)
         return figure.colour, figure.alpha
     shade, alpha = (_pole if obstacle.kind == "pole" else _box)(obstacle, view)
     colour = np.array(COLOURS[obstacle.colour], dtype=np.float32)[:, None, None] / 255

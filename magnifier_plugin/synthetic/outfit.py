@@ -1,5 +1,7 @@
 """Solids that hang on a body: hair, sleeves, shorts, skirts, coats, bags."""
 
+from typing import Any
+
 from magnifier_plugin.synthetic.body import Garment, Layer, Looseness, Solid, body
 from magnifier_plugin.synthetic.skeleton import SIDES, Skeleton, length_of
 from magnifier_plugin.synthetic.wardrobe import BOTTOMS, SLEEVES, Wardrobe
@@ -20,7 +22,7 @@ def _hair(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     if style == "bald":
         return []
     left = bones.frame("head")[2]
-    kind = {"garment": Garment.HAIR, "layer": Layer.BODY}
+    kind: dict[str, Any] = {"garment": Garment.HAIR, "layer": Layer.BODY}
     crown = bones.point("head", 0.108 * h, -0.007 * h)
     nape = bones.point("head", 0.078 * h, -0.020 * h)
     full = 0.0 if style == "short" else 0.004
@@ -30,7 +32,7 @@ def _hair(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
         low = bones.point("head", 0.045 * h, -0.018 * h)
         solids.append(Solid(crown, low, (0.050 * h, 0.046 * h), left, "head", 0.95, **kind))
     # Hair that falls over the shoulders hides them and is no part of the body.
-    loose = {"garment": Garment.HAIR, "layer": Layer.OBJECT}
+    loose: dict[str, Any] = {"garment": Garment.HAIR, "layer": Layer.OBJECT}
     if style == "long":
         low = bones.point("torso", 0.075 * h, 0, -0.052 * h)
         solids.append(Solid(nape, low, (0.047 * h, 0.040 * h), left, "head", 0.55, **loose))
@@ -42,7 +44,12 @@ def _hair(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
 
 
 def _tube(
-    bones: Skeleton, h: float, segment: str, ends: tuple[float, float], radii: tuple, **kind
+    bones: Skeleton,
+    h: float,
+    segment: str,
+    ends: tuple[float, float],
+    radii: tuple[float, float],
+    **kind: Any,
 ) -> Solid:
     """Cloth round a segment from one share of its length to another; radii in statures."""
     length = length_of(segment) * h
@@ -57,7 +64,7 @@ def _sleeves(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
         return []
     h, g = wardrobe.build.height, wardrobe.build.girth
     radii, ends = (0.032 * g + 0.003, 0.033 * g + 0.003), (0.05, SLEEVES["short"])
-    kind = {"garment": Garment.TOP}
+    kind: dict[str, Any] = {"garment": Garment.TOP}
     return [_tube(bones, h, f"{side} upper arm", ends, radii, **kind) for side in SIDES]
 
 
@@ -66,9 +73,10 @@ def _bottom(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     if wardrobe.bottom == "skirt":
         start, low = bones.point("torso", 0.25 * h), bones.point("torso", 0.525 * h)
         radii = (0.086 * build.hips * build.girth * h, 0.128 * h)
-        kind = {"garment": Garment.BOTTOM, "layer": Layer.CLOTH, "hollow": True}
+        kind: dict[str, Any] = {"garment": Garment.BOTTOM, "layer": Layer.CLOTH, "hollow": True}
         return [Solid(start, low, radii, bones.frame("torso")[0], "torso", 0.78, **kind)]
-    solids, kind = [], {"garment": Garment.BOTTOM}
+    solids: list[Solid] = []
+    cloth: dict[str, Any] = {"garment": Garment.BOTTOM}
     thigh = 0.055 * (0.5 * build.girth + 0.5 * build.hips)
     knee = 0.037 * build.girth
     wide, cuff = _LEGS[wardrobe.width]
@@ -76,13 +84,13 @@ def _bottom(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
         upper, lower = f"{side} upper leg", f"{side} lower leg"
         if wardrobe.bottom == "shorts":
             radii, ends = (thigh + 0.003, knee + 0.018), (0.02, BOTTOMS["shorts"])
-            solids.append(_tube(bones, h, upper, ends, radii, **kind))
+            solids.append(_tube(bones, h, upper, ends, radii, **cloth))
         elif wardrobe.bottom == "cropped":
             radii, ends = (knee + 0.002, 0.033 * build.girth + cuff), (0.0, BOTTOMS["cropped"] - 1)
-            solids.append(_tube(bones, h, lower, ends, radii, **kind))
+            solids.append(_tube(bones, h, lower, ends, radii, **cloth))
         else:
             radii = (knee + wide, 0.027 * build.girth + cuff)
-            solids.append(_tube(bones, h, lower, (0.0, 1.03), radii, **kind))
+            solids.append(_tube(bones, h, lower, (0.0, 1.03), radii, **cloth))
     return solids
 
 
@@ -92,14 +100,14 @@ def _coat(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     h, build = wardrobe.build.height, wardrobe.build
     start, low = bones.point("torso", 0.22 * h), bones.point("torso", 0.43 * h)
     radii = (0.090 * build.girth * h, 0.108 * build.girth * h)
-    kind = {"garment": Garment.TOP, "layer": Layer.CLOTH, "hollow": True}
+    kind: dict[str, Any] = {"garment": Garment.TOP, "layer": Layer.CLOTH, "hollow": True}
     return [Solid(start, low, radii, bones.frame("torso")[0], "torso", 0.74, **kind)]
 
 
 def _bag(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     h, g = wardrobe.build.height, wardrobe.build.girth
     across, _, front = bones.frame("torso")
-    kind = {"garment": Garment.BAG, "layer": Layer.OBJECT}
+    kind: dict[str, Any] = {"garment": Garment.BAG, "layer": Layer.OBJECT}
     if wardrobe.bag == "backpack":
         back = -(0.055 * g + 0.035)
         top = bones.point("torso", 0.095 * h, 0, back * h)

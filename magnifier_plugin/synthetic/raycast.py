@@ -6,6 +6,7 @@ flattening, a solid is a rounded cone, and the ray's hit a root of a quadratic (
 cone intersection", for a direction of any length).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,20 +71,18 @@ def pose_solids(solids: list[Solid], bones: Skeleton, view: np.ndarray, lift: fl
     chart = bones.axes.copy()
     chart[:, 1] /= bones.length[:, None]
     chart[SEGMENTS.index("torso"), 2] /= 0.66  # so that w is even round the flat torso
-    tables = (
-        start @ view.T,
-        shape @ view.T,
-        length,
-        np.array([solid.radii for solid in solids]),
-    )
+    radii = np.array([solid.radii for solid in solids])
     origin = (bones.origin + up) @ view.T
     segment = np.array([SEGMENTS.index(solid.segment) for solid in solids])
     return Posed(
         solids,
-        *(table.astype(np.float32) for table in tables),
-        segment,
-        origin.astype(np.float32),
-        (chart @ view.T).astype(np.float32),
+        start=(start @ view.T).astype(np.float32),
+        shape=(shape @ view.T).astype(np.float32),
+        length=length.astype(np.float32),
+        radii=radii.astype(np.float32),
+        segment=segment,
+        origin=origin.astype(np.float32),
+        chart=(chart @ view.T).astype(np.float32),
     )
 
 
@@ -107,10 +106,12 @@ def window(posed: Posed, x: np.ndarray, y: np.ndarray) -> tuple[slice, slice]:
     window is never empty.
     """
     rows, columns = zip(*_windows(posed, x, y), strict=True)
-    return tuple(
-        slice(max(0, min(part.start for part in parts) - 1), max(part.stop for part in parts) + 1)
-        for parts in (rows, columns)
-    )
+    return _union(rows), _union(columns)
+
+
+def _union(parts: Sequence[slice]) -> slice:
+    """What covers all parts, and one more on each side."""
+    return slice(max(0, min(part.start for part in parts) - 1), max(p.stop for p in parts) + 1)
 
 
 def _depth(posed: Posed, k: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ pedestrian), so that a street looks the same through every picture of its camera
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def _ground(rng: np.random.Generator, x: np.ndarray, z: np.ndarray, pixel: float
     if kind == 2:  # asphalt with a painted line
         paint = _line(across - np.float32(rng.uniform(0.3, 1.2)), 0.16, 2 * pixel)
         return colour * 0.8 + 0.45 * paint
-    tile = np.float32(rng.uniform(0.35, 0.7) if kind == 0 else rng.uniform(0.14, 0.2))
+    tile: Any = np.float32(rng.uniform(0.35, 0.7) if kind == 0 else rng.uniform(0.14, 0.2))
     row = np.floor(across / tile)
     column = along / tile + 0.5 * (row % 2)
     tone = tones[((np.floor(column) * 7 + row * 13) % 64).astype(int)]
@@ -92,10 +93,10 @@ def _wall(rng: np.random.Generator, x: np.ndarray, up: np.ndarray, pixel: float)
 def _blob(light: np.ndarray, view: View, centre, size, colour, power: int, soft: float) -> None:
     """Lays a soft superellipse over a picture, in place, shaded from its top."""
     across, rise = (view.x - centre[0]) / size[0], (view.y - centre[1]) / size[1]
-    (columns,), (rows,) = np.nonzero(np.abs(across) < 1), np.nonzero(np.abs(rise) < 1)
-    if not (len(columns) and len(rows)):
+    (right,), (down,) = np.nonzero(np.abs(across) < 1), np.nonzero(np.abs(rise) < 1)
+    if not (len(right) and len(down)):
         return
-    rows, columns = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    rows, columns = slice(down[0], down[-1] + 1), slice(right[0], right[-1] + 1)
     across, rise = across[columns], rise[rows, None]
     alpha = np.clip((1 - across**power - rise**power) / np.float32(soft), 0, 1)
     under = light[:, rows, columns]

@@ -1,6 +1,7 @@
 """An identity: build, skin, hair and clothes; and its near-twin, one detail apart."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -189,4 +190,5 @@ def near_twin(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[Wardrobe, s
             "bag": BAGS,
         }
         new = _pick(rng, [kind for kind in kinds[detail] if kind != value])
-    return replace(wardrobe, **{detail: new}), detail
+    changed: dict[str, Any] = {detail: new}
+    return replace(wardrobe, **changed), detail

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS
@@ -66,7 +66,7 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
 
 
 def predicted_region_sheet(
-    predict: Callable[[Tensor], Tensor], dataset: Dataset, count: int
+    predict: Callable[[Tensor], Tensor], dataset: Any, count: int
 ) -> Image.Image:
     """Images of a data set, spread evenly, with the regions that a network predicts.
 

@@ -56,7 +56,7 @@ class TestData(NamedTuple):
     """int64 [Q] and [G]."""
 
     @property
-    def ids(self) -> tuple[np.ndarray, ...]:
+    def ids(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return *self.pids, *self.camids
 
 
@@ -123,17 +123,17 @@ def make_test_data(size: Size, spread: float, seed: int) -> TestData:
     """Random identities, each with its images around a random direction."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(size.identities, size.dim, generator=generator)
-    features, pids, camids = [], [], []
+    parts = []
     for count in (size.queries, size.gallery):
         labels = torch.randint(size.identities, (count,), generator=generator)
         rows = torch.randn(count, size.dim, generator=generator)
         for block in torch.arange(count).split(1024):
             noisy = rows[block].mul_(spread).add_(centres[labels[block]])
             rows[block] = torch.nn.functional.normalize(noisy)
-        features.append(rows)
-        pids.append(labels.numpy())
-        camids.append(torch.randint(CAMERAS, (count,), generator=generator).numpy())
-    return TestData(tuple(features), tuple(pids), tuple(camids))
+        cameras = torch.randint(CAMERAS, (count,), generator=generator)
+        parts.append((rows, labels.numpy(), cameras.numpy()))
+    (query, q_pids, q_camids), (gallery, g_pids, g_camids) = parts
+    return TestData((query, gallery), (q_pids, g_pids), (q_camids, g_camids))
 
 
 def run_ours(size: Size, args: argparse.Namespace) -> Measurement:
@@ -141,10 +141,10 @@ def run_ours(size: Size, args: argparse.Namespace) -> Measurement:
     data, watch = make_test_data(size, args.spread, args.seed), Stopwatch(args.device)
     query, gallery = (features.to(args.device) for features in data.features)
     with watch.step(DISTANCES):
-        distmat = distance_matrix(query, gallery)
+        distances = distance_matrix(query, gallery)
     with watch.step(METRICS):
-        plain = evaluate_ranking(distmat, *data.ids)
-    del distmat
+        plain = evaluate_ranking(distances, *data.ids)
+    del distances
     with watch.step(RERANKING):
         distmat = rerank(query, gallery, memory=args.memory)
     with watch.step(AGAIN):
@@ -177,7 +177,7 @@ def run_torchreid(size: Size, args: argparse.Namespace) -> Measurement:
 def table_of(ours: Run, theirs: Run | None) -> list[tuple[str, ...]]:
     """Rows of the table: quantity, torchreid's value, this package's, ratio."""
     own, other = ours.result.seconds, theirs.result.seconds if theirs else None
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, own_steps, other_steps in (
         ("CMC and mAP", (METRICS,), (METRICS,)),
         ("re-ranking, distances included", (RERANKING,), (DISTANCES, RERANKING)),

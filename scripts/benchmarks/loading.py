@@ -7,7 +7,10 @@ thread, so the numbers are for each core. The quickest of several passes counts.
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchreid
@@ -44,15 +47,19 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{machine('cpu')}")
 
 
+def _load(dataset: AnnotatedDataset, image: int) -> Any:
+    return dataset[SampleKey(image, seed=1, epoch=0)]
+
+
 def measure(root: Path, height: int, width: int, images: int, passes: int) -> list[float]:
     """Images/s of torchreid's data set and of ours with each set of inputs."""
     transform, _ = torchreid.data.transforms.build_transforms(height, width, TRANSFORMS)
     common = {"transform": transform, "verbose": False}
     theirs = dataset_class("synthetic")(root=str(root), **common)
-    loaders = [lambda i: theirs[i]]
+    loaders: list[Callable[[int], Any]] = [theirs.__getitem__]
     for inputs in INPUTS.values():
         ours = AnnotatedDataset("synthetic", root, inputs=inputs, **common)
-        loaders.append(lambda i, ours=ours: ours[SampleKey(i, seed=1, epoch=0)])
+        loaders.append(partial(_load, ours))
     best = [0.0] * len(loaders)
     for _ in range(passes):  # taking turns, so that a busy moment falls on all alike
         for n, load in enumerate(loaders):

@@ -73,7 +73,8 @@ def expand_locally(encoding: Tensor, indices: Tensor, k2: int) -> Tensor:
     rows = torch.arange(num_rows, device=indices.device).repeat_interleave(k2)
     mean = square(rows, columns, torch.full_like(rows, 1 / k2, dtype=encoding.dtype), num_rows)
     with without_sparse_warnings():
-        return torch.sparse.mm(mean, encoding).coalesce()
+        expanded: Tensor = torch.sparse.mm(mean, encoding)
+        return expanded.coalesce()
 
 
 def reciprocal(indices: Tensor, memory: int) -> Reciprocal:

@@ -29,7 +29,7 @@ class NearestRows:
         """
         if padding := -keys.shape[1] % _GROUP:
             keys = F.pad(keys, (0, padding), value=torch.inf)
-        groups = keys.unflatten(1, (_GROUP, -1))  # a group's columns are not adjacent
+        groups = torch.unflatten(keys, 1, (_GROUP, -1))  # a group's columns are not adjacent
         # Pairwise minima are fast for transposed keys too.
         least = reduce(torch.minimum, groups.unbind(1)).contiguous()
         closer = least < self.keys[rows].amax(dim=1, keepdim=True)

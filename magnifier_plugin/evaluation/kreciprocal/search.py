@@ -98,7 +98,7 @@ def _sorted_nearest(
     keys, nearest = in_order(near.keys, near.indices)
     nearest = nearest[:, :count]
     tied = last_is_tied(keys, count).nonzero().flatten()
-    for rows in tied.split(max(1, memory // (12 * len(nearest)))):
+    for rows in torch.split(tied, max(1, memory // (12 * len(nearest)))):
         nearest[rows] = nearest_in_order(distances.rows(rows), count)
     return nearest
 

@@ -46,4 +46,5 @@ def dot_products(rows: Tensor, others: Tensor, offsets: Tensor, columns: Tensor)
             size=(len(rows), len(others)),
             check_invariants=False,
         )
-        return torch.sparse.sampled_addmm(pattern, rows, others.T, beta=0).values()
+        products: Tensor = torch.sparse.sampled_addmm(pattern, rows, others.T, beta=0)
+        return products.values()
