@@ -12,6 +12,7 @@ from PIL import Image
 
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.names import dataset_class, plain_name, registered_datasets
+from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.annotated import MaskedDataset, masked
 from magnifier_plugin.files import read_image
 
@@ -122,3 +123,42 @@ def test_a_data_set_of_ones_own_downloads_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError, match=f"own: looked for {tmp_path}/own, which does not"):
         masked(Own, "own")(root=str(tmp_path))
+
+
+# Opening
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_open_dataset_is_torchreids_own_and_silent(market: Market, capsys) -> None:
+    folder = market()
+    for part in folder.images.iterdir():
+        part.rename(folder.root / "market1501" / part.name)
+    folder.images.rmdir()
+    for name in ("market1501", "market1501_masked"):
+        dataset = open_dataset(name, folder.root)
+        assert type(dataset) is dataset_class("market1501") and len(dataset.train) == 12
+        assert own_folder(dataset) == folder.root / "market1501"
+    assert capsys.readouterr().out == ""
+
+
+def test_open_dataset_reports_an_empty_list(tmp_path: Path, monkeypatch) -> None:
+    class Empty(torchreid.data.ImageDataset):
+        dataset_dir = "empty"
+
+        def __init__(self, root: str = "", **options):
+            super().__init__([], [], [], **options)
+
+    monkeypatch.setitem(registered_datasets(), "empty", Empty)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty in .*: torchreid found no image for training"):
+        open_dataset("empty", tmp_path)
+
+
+def test_own_folder_is_the_class_s_where_a_constructor_deepens_it() -> None:
+    """CUHK02's constructor makes `dataset_dir` a folder within the data set's own."""
+    cuhk02 = dataset_class("cuhk02").__new__(dataset_class("cuhk02"))
+    cuhk02.root, cuhk02.dataset_dir = "/data", "/data/cuhk02/Dataset"
+    assert own_folder(cuhk02) == Path("/data/cuhk02")
+    own = type("Own", (torchreid.data.ImageDataset,), {"__init__": lambda self: None})()
+    own.dataset_dir = "/photos/../mine"
+    assert own_folder(own) == Path("/mine")
