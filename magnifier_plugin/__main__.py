@@ -4,14 +4,19 @@
 
 torchreid's own scripts say `from torchreid.utils import …`, which the package on PyPI cannot
 answer: there the modules are called `torchreid.reid.…`. They get their other names here, at all
-levels; fewer, and Python would load a second copy with an empty registry.
+levels; fewer, and Python would load a second copy with an empty registry. They also read their own
+checkpoints with `torch.load`, which since torch 2.6 refuses the numpy scalar in them: here numpy's
+scalars, and nothing else, are added to what it accepts.
 """
 
 import runpy
 import sys
 from pathlib import Path
 
+import torch
+
 import magnifier_plugin
+from magnifier_plugin.engine.checkpoint import numpy_scalars
 
 DEEP = "torchreid.reid."
 
@@ -35,6 +40,7 @@ def main(argv: list[str]) -> None:
     if not script.is_file():
         sys.exit(f"python -m magnifier_plugin: expected a script, found no file {script}")
     alias_modules()
+    torch.serialization.add_safe_globals(numpy_scalars())
     sys.path.insert(0, str(script.resolve().parent))
     sys.argv = argv
     runpy.run_path(str(script), run_name="__main__")

@@ -160,6 +160,8 @@ def _test(cfg: Node) -> None:
     # Distances that re-ranking takes: torchreid (fourth power of the Euclidean), or paper (Zhong et
     # al.: squared Euclidean) (ours).
     cfg.test.rerank_form = "torchreid"
+    # bf16 in the last test: on, off, auto as amp; tests during training follow amp (ours).
+    cfg.test.amp = "off"
     cfg.test.flip = False  # average an image's and its mirror image's embedding (ours)
     # Folder to keep the last test's embeddings in, so that testing again takes seconds (ours).
     cfg.test.cache = ""

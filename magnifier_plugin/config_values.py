@@ -141,7 +141,7 @@ SEED = whole(0, 2**32 - 1)  # numpy takes no other
 # such value. What needs other packages to check (data sets, transforms, samplers, models) is
 # checked there.
 CHECKS: dict[str, Check] = {
-    **dict.fromkeys(("amp", "channels_last"), SWITCH),
+    **dict.fromkeys(("amp", "channels_last", "test.amp"), SWITCH),
     "data.type": one_of("image")._replace(expected="image; video data sets have no label maps"),
     **dict.fromkeys(("data.sources", "data.targets", "data.transforms"), TEXTS),
     **dict.fromkeys(("data.workers", "data.split_id"), COUNT),

@@ -40,11 +40,16 @@ def register() -> None:
     _add(datasets, "synthetic", Synthetic)
     for name in list(datasets):
         if not name.endswith(MASKED_SUFFIX):
-            _add(datasets, name + MASKED_SUFFIX, _Factory(AnnotatedDataset, name, inputs=("mask",)))
+            _add(datasets, name + MASKED_SUFFIX, _Factory(_open_masked, name))
     for name, system in SYSTEMS.items():
         _put(torchreid.engine, system.engine, _engine_of(name))
         _put(torchreid.losses, system.criterion.__name__, system.criterion)
     _put(torchreid.losses, SemanticDiversityLoss.__name__, SemanticDiversityLoss)
+
+
+def _open_masked(name: str, *, mode: str = "train", **options: Any) -> AnnotatedDataset:
+    """A data set whose training samples bring masks; an engine declares what else is needed."""
+    return AnnotatedDataset(name, mode=mode, inputs=("mask",) * (mode == "train"), **options)
 
 
 class _Factory(partial):

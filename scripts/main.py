@@ -37,6 +37,13 @@ FLAG_KEYS = {
 def main(argv: Sequence[str]) -> int:
     """Run; returns the exit status."""
     arguments, pairs = parse(argv)
+    if len(devices := arguments.gpu_devices.split(",")) > 1:
+        print(
+            f"error: --gpu-devices: expected one GPU, such as {devices[0]}; a training uses one, "
+            f"got {arguments.gpu_devices}",
+            file=sys.stderr,
+        )
+        return 2
     if arguments.gpu_devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = arguments.gpu_devices
     flags = {

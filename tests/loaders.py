@@ -33,7 +33,15 @@ class Flatten(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.calls = 0
+        self.count = [0]  # a plain number would be an option of the model
+
+    @property
+    def calls(self):
+        return self.count[0]
+
+    @calls.setter
+    def calls(self, number):
+        self.count[0] = number
 
     def forward(self, images):
         self.calls += 1

@@ -33,6 +33,7 @@ PACKAGES = (
     ("synthetic",),
     ("export",),
     ("systems",),
+    ("builders",),
     ("recipe",),
     ("registry",),
     ("__init__",),
@@ -108,17 +109,17 @@ def test_a_taken_name_is_an_error():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_builds(path):
-    from magnifier_plugin import recipe
+    from magnifier_plugin import builders, recipe
     from magnifier_plugin.config import load_config
 
     cfg = load_config(path, {}, ["model.pretrained", "False"])
-    system = recipe.find_system(cfg)
+    system = builders.find_system(cfg)
     recipe.check_options(cfg, system, typed=())
     with torch.device("meta"):
-        model = recipe.build_network(cfg, system, 5)
+        model = builders.build_network(cfg, system, 5)
     assert model.feature_dim == (1024 if cfg[system.section].backbone == "resnet18" else 4096)
     assert (model.training_inputs, model.test_inputs) == system.inputs(cfg)
-    assert isinstance(recipe.build_criterion(cfg, system), system.criterion)
+    assert isinstance(builders.build_criterion(cfg, system), system.criterion)
     if system.section == "magnifier":
-        weights = [bool(stage.loss_weights.get("sd")) for stage in recipe.build_stages(cfg)]
+        weights = [bool(stage.loss_weights.get("sd")) for stage in builders.build_stages(cfg)]
         assert weights == [False, True]

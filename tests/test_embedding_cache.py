@@ -118,12 +118,22 @@ def test_fingerprints(tmp_path):
     model, other = nn.Sequential(nn.ReLU()), nn.Sequential(nn.Sigmoid())
     assert model_fingerprint(model) == model_fingerprint(nn.Sequential(nn.ReLU()))
     assert model_fingerprint(model) != model_fingerprint(other)
+    assert model_fingerprint(model) == model_fingerprint(model.eval())
     path = tmp_path / "map.png"
     path.write_bytes(b"1")
     before = files_fingerprint([path])
     assert files_fingerprint([path]) == before != files_fingerprint([path, path])
     path.write_bytes(b"12")
     assert files_fingerprint([path]) != before
+
+
+@pytest.mark.parametrize("value", [2, 0.5, True, None, "nearest", (1, "a", (2.0,))])
+def test_an_option_without_weights_is_another_model(value):
+    models = [nn.Sequential(nn.ReLU()) for _ in range(3)]
+    for model, option in zip(models, (value, value, "other"), strict=True):
+        model[0].option = option
+    first, same, other = map(model_fingerprint, models)
+    assert first == same != other
 
 
 def test_cache_settings_are_validated(tmp_path):

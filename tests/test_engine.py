@@ -5,20 +5,20 @@ import io
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
 import torchreid
 from conftest import make_market, torchreids_manager
+from engines import QUICK, make_engine, make_manager, names, weights
 from tiny import TinyBackbone, tiny_model
 from torch import nn
 
-from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.epoch_log import LossMeter, log_line
 from magnifier_plugin.engine.log import logged_to
 from magnifier_plugin.engine.precision import resolve_switch
 from magnifier_plugin.engine.stages import Stage, find_stage
-from magnifier_plugin.engine.testing import TestOptions
 from magnifier_plugin.evaluation.evaluator import Evaluator
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.losses.classification import ClassificationCriterion
@@ -33,51 +33,6 @@ def louder(initialise):
         nn.init.ones_(self.conv1.bias)
 
     return changed
-
-
-QUICK = {"lr": 1e-3}
-
-
-def make_manager(folder, **options):
-    return AnnotatedDataManager(
-        root=folder.root,
-        masks_dir=folder.masks_dir,
-        sources="market1501",
-        height=32,
-        width=16,
-        transforms=["random_flip", "random_erase"],
-        batch_size_train=4,
-        num_instances=2,
-        train_sampler="RandomIdentitySampler",
-        workers=0,
-        **options,
-    )
-
-
-def make_engine(folder, stages=None, **options):
-    torchreid.utils.set_random_seed(1)
-    model = tiny_model()
-    stages = stages or two_stages()
-    names = TestOptions.__dataclass_fields__
-    test_options = TestOptions(**{key: options.pop(key) for key in names if key in options})
-    engine = torchreid.engine.ImageMagnifierEngine
-    options = {"stages": stages, "amp": "off", "test_options": test_options, **options}
-    return engine(make_manager(folder), model, **options)
-
-
-def two_stages(**second):
-    return [
-        Stage(max_epoch=2, **QUICK),
-        Stage(**{"max_epoch": 2, "loss_weights": {"sd": 0.1}, **QUICK, **second}),
-    ]
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def weights(engine):
-    return {key: value.clone() for key, value in engine.model.state_dict().items()}
 
 
 class TestStage:
@@ -162,6 +117,7 @@ class TestTraining:
         numbers = results["results"]["market1501"]
         assert {"mAP", "mINP", "rank-1", "rank-20", "reranked"} <= set(numbers)
         assert results["seed"] == 1
+        assert results["precision"].startswith("float32, ")
         assert results["versions"]["torch"] == torch.__version__
         assert engine.results["market1501"]["mAP"] == numbers["mAP"]
 
@@ -290,7 +246,9 @@ class TestEdges:
             engine = make_engine(market_folder, cache=tmp_path / "cache", **options)
             batches = []
             embed = engine.tester.embed
-            engine.tester.embed = lambda batch: batches.append(1) or embed(batch)
+            engine.tester.embed = lambda *args, **options: (
+                batches.append(1) or embed(*args, **options)
+            )
             engine.test(save_dir=str(tmp_path))
             return len(batches), engine.results
 
@@ -301,6 +259,9 @@ class TestEdges:
         image = next(market_folder.images.glob("query/*.jpg"))
         os.utime(image, ns=(1, 1))
         assert test_and_count()[0] == 1
+        # An option without weights, on which the embeddings depend.
+        monkeypatch.setattr("engines.tiny_model", partial(tiny_model, mask_rescaling="nearest"))
+        assert test_and_count()[0] == first
         monkeypatch.setattr(TinyBackbone, "__init__", louder(TinyBackbone.__init__))
         assert test_and_count()[0] == first
 
@@ -358,7 +319,7 @@ class TestEdges:
         images = torch.randn(2, 3, 32, 16)
         engine = make_engine(market_folder)
         exact = engine.model.eval() and engine.extract_features(images)
-        engine.precision.amp = True
+        engine.tester.precision.amp = True
         rounded = engine.extract_features(images)
         assert rounded.dtype == torch.float32
         assert not torch.equal(exact, rounded)

@@ -1,6 +1,7 @@
 """The main script and the runner, as a user types them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,16 @@ class TestMistakes:
             ("test.rerank_k1 0", ["rerank_k1", "at least 1", "got 0"]),
             (f"test.cache {__file__}", [__file__, "folder", "test.cache"]),
             ("train.lr_scheduler poly", ["single_step, multi_step, cosine"]),
+            ("--gpu-devices 0,1", ["one GPU, such as 0", "got 0,1"]),
+            (
+                "train.fixbase_epoch 5 train.open_layers classifier",
+                ["train.open_layers: magnifiernet has no layer classifier", "branches"],
+            ),
+            (
+                "stages.2.staged_lr True stages.2.new_layers classifier",
+                ["train.new_layers, stage 2: magnifiernet has no layer classifier"],
+            ),
+            ("test.amp bf16", ["test.amp", "on, off, auto"]),
         ],
     )
     def test_exit_with_one_clear_line(self, market_folder, tmp_path, capsys, line, messages):
@@ -207,6 +218,10 @@ def lay_out(root):
 
 RUNNER = """
 import argparse
+import pickle
+
+import numpy
+import torch
 from torchreid.data import ImageDataManager
 from torchreid.data.datasets import register_image_dataset
 from torchreid.engine import ImageTripletEngine
@@ -223,21 +238,42 @@ print(NAME, *compute_model_complexity(model, (1, 3, 64, 32)))
 assert torchreid.data.ImageDataManager is ImageDataManager
 assert "market1501_masked" in vars(torchreid.data.datasets)["__image_datasets"]
 assert torchreid.engine.ImageMagnifierEngine
+
+# torchreid's own checkpoint, whose rank1 is a numpy scalar
+state = {"state_dict": model.state_dict(), "epoch": 3, "rank1": numpy.float32(0.5)}
+torchreid.utils.save_checkpoint(state, "checkpoint")
+assert torchreid.utils.resume_from_checkpoint("checkpoint/model.pth.tar-3", model) == 3
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code in a checkpoint was run",)
+
+
+torch.save(Harmful(), "harmful.pt")
+try:
+    torch.load("harmful.pt")
+except pickle.UnpicklingError:
+    print("refused")
 """
 
 
 class TestRunner:
-    def call(self, *argv):
+    def call(self, *argv, cwd=ROOT):
         command = [sys.executable, "-m", "magnifier_plugin", *map(str, argv)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
     def test_a_torchreid_script_finds_the_plugin(self, tmp_path):
         (tmp_path / "tool.py").write_text(RUNNER)
         (tmp_path / "helper.py").write_text("NAME = 'found'\n")
-        done = self.call(tmp_path / "tool.py", "-m", "magnifiernet_resnet18")
+        done = self.call(tmp_path / "tool.py", "-m", "magnifiernet_resnet18", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        name, parameters, flops = done.stdout.split()
+        lines = done.stdout.splitlines()
+        name, parameters, flops = lines[0].split()
         assert name == "found"
+        assert lines[-1] == "refused"
+        assert "was run" not in done.stdout
         assert int(parameters) > 11_000_000
         assert int(flops) > 0
         assert "Cython" not in done.stderr

@@ -17,6 +17,7 @@ from torchvision import transforms as v1
 
 from magnifier_plugin.catalogue.names import ImageRecord, plain_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
+from magnifier_plugin.data.checks import default_label_set, report_problems
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
 from magnifier_plugin.data.map_files import MAPS, Annotations, Files
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
@@ -39,13 +40,14 @@ class AnnotatedDataset(Dataset):
         mode: "train", "query" or "gallery".
         masks_dir: the folder of all label maps; None for `default_masks_dir()`.
         max_missing: the highest share of a part's images without a file that an input needs, 0..1.
+        label_set: what the label maps were made with; None for `checks.default_label_set()`.
         inputs: batch keys of `inputs.INPUTS`; `set_inputs` changes them.
         input_options: keyword arguments for the functions that make them, by key.
         options: the data set's own keyword arguments and those of torchreid's Dataset.
     Raises:
         FileNotFoundError: the data set is not there, or too many files of an input are missing.
-        ValueError: torchreid would misread the data set, a list of it is empty, k_tfm is not 1, or
-            an input is unknown.
+        ValueError: torchreid would misread the data set, a list of it is empty, no query has a
+            match, label maps are of another label set, k_tfm is not 1, or an input is unknown.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class AnnotatedDataset(Dataset):
         mode: str = "train",
         masks_dir: str | Path | None = None,
         max_missing: float = 0.3,
+        label_set: str | None = None,
         inputs: Sequence[str] = (),
         input_options: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
@@ -76,8 +79,11 @@ class AnnotatedDataset(Dataset):
             dataset_dir=own_folder(plain),
             masks_dir=Path(masks_dir),
             max_missing=max_missing,
+            label_set=label_set or default_label_set(),
         )
         self._set_train(in_stable_order(plain.train))
+        if mode == "query" and not plain._train_only:
+            report_problems(self.name, self.train, plain)
         self.data: list[ImageRecord] = getattr(self, mode)
         # The images of each data set in a sum, and where their maps are.
         self.parts = [(annotations, [record[0] for record in self.data])]
@@ -94,7 +100,7 @@ class AnnotatedDataset(Dataset):
             mirrored: bring those of the mirror image too, as a dict in the sample's "mirrored".
         Raises:
             FileNotFoundError: too many files that they are made from are missing.
-            ValueError: a key is unknown.
+            ValueError: a key is unknown, or label maps are of another label set.
         """
         self._mirrored = mirrored and bool(keys)
         if tuple(keys) == tuple(self.inputs):

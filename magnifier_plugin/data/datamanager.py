@@ -7,13 +7,11 @@ import torch
 import torchreid
 from torch.utils.data import DataLoader
 
-from magnifier_plugin.catalogue.inspection import Lists, check_lists
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.data.samplers import build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
-from magnifier_plugin.masks.checking import check_manifest, manifest_folder
 
 logger = logging.getLogger(__name__)
 
@@ -92,23 +90,14 @@ class AnnotatedDataManager(DataManager):
                 )
                 for mode in ("query", "gallery")
             )
-            if not query._train_only:
-                report_problems(
-                    name, check_lists(query.train, query.query, query.gallery, given.combineall)
-                )
             sets = {"query": query, "gallery": gallery}
             self.test_loader[name] = {mode: self._test_loader(part) for mode, part in sets.items()}
             self.test_dataset[name] = {mode: part.data for mode, part in sets.items()}
 
     def _source(self, name: str) -> AnnotatedDataset:
-        source = self._dataset(
+        return self._dataset(
             name, mode="train", transform=self.transform_tr, inputs=self.options.inputs
         )
-        labels = [label for label in source.files.get("labels", {}).values() if label]
-        if labels:
-            folder = manifest_folder(labels) or labels[0].parent
-            check_manifest(folder, self.options.label_set)
-        return source
 
     def _dataset(self, name: str, **arguments: Any) -> AnnotatedDataset:
         given = self.options
@@ -117,6 +106,7 @@ class AnnotatedDataManager(DataManager):
             combineall=given.combineall,
             masks_dir=given.masks_dir,
             max_missing=given.max_missing,
+            label_set=given.label_set,
             input_options=given.input_options,
             **given.of_datasets(),
             **given.dataset_options.get(name, {}),
@@ -154,19 +144,3 @@ class AnnotatedDataManager(DataManager):
             num_workers=self.options.workers,
             pin_memory=self.use_gpu,
         )
-
-
-def report_problems(name: str, lists: Lists) -> None:
-    """Log what the inspection of a data set's lists found, before training starts.
-
-    Args:
-        name: the data set's, for the messages.
-        lists: of `check_lists`.
-    Raises:
-        ValueError: no query has a match in the gallery.
-    """
-    queries = next(subset.images for subset in lists.subsets if subset.name == "query")
-    if len(lists.absent) + len(lists.same_camera) == queries:
-        raise ValueError(f"{name}: {'; '.join(problem.text for problem in lists.problems)}")
-    for problem in lists.problems:
-        logger.warning("%s: %s", name, problem.text)

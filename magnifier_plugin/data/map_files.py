@@ -9,6 +9,7 @@ import numpy as np
 
 from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.annotators.source import check_size
+from magnifier_plugin.data.checks import check_label_set
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.paths import iuv_path, label_path
 
@@ -55,6 +56,8 @@ class Annotations(NamedTuple):
     """The folder of all label maps."""
     max_missing: float
     """The highest share of images that may lack a map, 0..1."""
+    label_set: str
+    """What the label maps were made with."""
 
     def find(self, kind: str, images: Sequence[str], part: str) -> Files:
         """The maps of these images, None for an image that has none.
@@ -65,8 +68,9 @@ class Annotations(NamedTuple):
             part: "train", "query" or "gallery", for messages.
         Raises:
             FileNotFoundError: more than max_missing of them have none.
+            ValueError: the label maps are of another label set.
         """
-        noun = MAPS[kind].noun
+        noun, flag = MAPS[kind].noun, MAPS[kind].flag
         files: Files = {}
         for image in images:
             label = label_path(image, self.dataset_dir, self.folder, self.masks_dir)
@@ -75,12 +79,23 @@ class Annotations(NamedTuple):
         missing = sum(file is None for file in files.values())
         folder = self.masks_dir / self.folder
         found = f"{missing} of {len(files)} {part} images have no {noun} in {folder}"
-        logger.info("%s: %s", self.name, found)
+        command = (
+            "python scripts/convert_masks.py --source densepose-iuv --iuv DIR "
+            f"--images {self.dataset_dir} --out {folder}{flag}"
+        )
         if missing > self.max_missing * len(files):
             raise FileNotFoundError(
                 f"{self.name}: {found}; at most a share of {self.max_missing} may lack one "
-                "(masks.max_missing). Make them with: python scripts/convert_masks.py "
-                f"--source densepose-iuv --iuv DIR --images {self.dataset_dir} --out {folder}"
-                f"{MAPS[kind].flag}"
+                f"(masks.max_missing). Make them with: {command}"
             )
+        if missing == len(files):
+            logger.warning(
+                "%s: %s; what is learnt from a %s is not trained on this data set. Make them "
+                "with: %s",
+                *(self.name, found, noun, command),
+            )
+        else:
+            logger.info("%s: %s", self.name, found)
+        if kind == "labels":
+            check_label_set(files.values(), self.label_set)
         return files

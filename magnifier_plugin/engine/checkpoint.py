@@ -85,7 +85,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a checkpoint, found no such file")
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted reader meets garbage with whatever comes up
         reason = (str(error) or type(error).__name__).split("\n\n")[0].splitlines()[0]
@@ -105,7 +105,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _numpy_scalars() -> list[Any]:
+def numpy_scalars() -> list[Any]:
+    """What torch's restricted reader must know to read a checkpoint with numpy scalars."""
     rebuild = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]

@@ -101,8 +101,7 @@ class StagedEngine(torchreid.engine.Engine):
             The start epoch for `run`.
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no checkpoint, or one of another model, another number of identities, or
-                another toolbox.
+            ValueError: no checkpoint of this engine, this model and this number of identities.
         """
         saved = self.state.read(path)
         self.checkpoints.resume_from(saved.path, saved.content["best_mAP"])
@@ -128,13 +127,14 @@ class StagedEngine(torchreid.engine.Engine):
         Args:
             save_dir: for checkpoints, TensorBoard and `results.json`.
             max_epoch: default all epochs of the stages.
-            start_epoch: the first epoch, counted from 0; `resume` returns it.
+            start_epoch: the first epoch, from 0; `resume` returns it. Directly after the last
+                trained epoch training continues, otherwise it starts anew with these weights.
             testing: torchreid's arguments of `test`: dist_metric, normalize_feature, visrank,
                 visrank_topk, use_metric_cuhk03, ranks, rerank. `rerank` counts in the last test
                 of a training too.
         Raises:
-            ValueError: no number of epochs, more epochs than the stages have, visrank while
-                training, a data set that does not make a declared input.
+            ValueError: no number of epochs, more than the stages have, visrank while training, a
+                data set that does not make a declared input, or a new start with a used scheduler.
             FloatingPointError: the loss is not finite any more.
         """
         show_log()
@@ -151,9 +151,10 @@ class StagedEngine(torchreid.engine.Engine):
             raise ValueError("visrank: expected test_only=True with it; it is not for training")
         declare_inputs(self.train_loader.dataset, self.inputs)
         self.tester.declare_inputs()
-        if self.writer is None:
+        if self.writer is None or self.writer.log_dir != str(save_dir):
             self.writer = SummaryWriter(log_dir=str(save_dir))
-        self.state.restart()
+        if self.state.begin(start_epoch):
+            self.checkpoints.best_mAP = -1.0
         start = time.monotonic()
         logger.info("=> Start training")
         for epoch in range(start_epoch, self.max_epoch):
@@ -224,10 +225,9 @@ class StagedEngine(torchreid.engine.Engine):
         return self.tester.embed({"img": input})
 
     def test(self, **options: Any) -> float:
-        """torchreid's `test`, with its arguments; the numbers are in `results` and on disk.
+        """torchreid's `test`, with its arguments; returns rank-1 of the last target as torchreid's.
 
-        Returns:
-            rank-1 of the last target, as torchreid's.
+        The numbers are in `results` and on disk.
         """
         show_log()
         self.tester.declare_inputs()

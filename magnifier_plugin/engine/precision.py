@@ -1,5 +1,6 @@
 """Device, mixed precision and memory format of a model and its batches."""
 
+import copy
 from contextlib import AbstractContextManager
 
 import torch
@@ -52,6 +53,12 @@ class Precision:
     def __str__(self) -> str:
         name = str(self.memory_format).removeprefix("torch.")
         return f"{'bf16' if self.amp else 'float32'}, {name}"
+
+    def with_amp(self, amp: str) -> "Precision":
+        """The same device and memory format with another `amp`: "on", "off" or "auto"."""
+        other = copy.copy(self)
+        other.amp = resolve_switch(amp, self.device, "test.amp")
+        return other
 
     def autocast(self) -> AbstractContextManager:
         """The context in which the model runs."""

@@ -90,10 +90,28 @@ class TrainingState:
             find_stage(self.stages, max_epoch - 1)
         return max_epoch
 
-    def restart(self) -> None:
-        """A run begins: its first epoch enters a stage anew."""
-        if self.stages:
-            self.stage = 0
+    def begin(self, start_epoch: int) -> bool:
+        """A run begins: it continues after the last trained epoch, or starts the training anew.
+
+        Args:
+            start_epoch: the run's first epoch, counted from 0.
+        Returns:
+            Whether it starts anew, without history and with fresh optimisers.
+        Raises:
+            ValueError: it starts anew with a scheduler of the caller that was stepped before.
+        """
+        trained = self.history[-1]["epoch"] if self.history else 0
+        if trained and start_epoch == trained:
+            return False
+        if trained and self.scheduler is not None and not self.stages:
+            raise ValueError(
+                f"start_epoch: expected {trained}, got {start_epoch}; the scheduler that was given "
+                f"has been stepped {trained} times. Continue with start_epoch={trained} and a "
+                "larger max_epoch, or build a new optimizer, scheduler and engine"
+            )
+        self.history.clear()
+        self.stage, self.rank1, self._resumed = 0, 0.0, None
+        return True
 
     def enter(self, epoch: int) -> bool:
         """Enter the stage of an epoch, counted from 0: its optimiser, schedule and loss weights.
@@ -118,9 +136,8 @@ class TrainingState:
         weights = "".join(f", {name} × {weight:g}" for name, weight in stage.loss_weights.items())
         keeps = previous >= 0 and optimizer_stage(self.stages, previous) == owner
         if not keeps:
-            begin = sum(earlier.max_epoch for earlier in self.stages[:owner])
             self.optimizer, self.scheduler = self.stages[owner].build_optimizer(
-                self.model, epoch - begin
+                self.model, epoch - self._first_epoch(owner)
             )
         logger.info(
             "=> Stage %d of %d: epochs %d to %d, lr %g%s%s",
@@ -172,26 +189,33 @@ class TrainingState:
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        if self._same_optimizer(saved["stage"], saved["epoch"]):
+        if self._same_optimizer(saved):
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.scheduler is not None and saved["scheduler"] is not None:
                 self.scheduler.load_state_dict(saved["scheduler"])
         restore_random_states(saved["random"])
 
-    def _same_optimizer(self, saved_stage: int, epochs: int) -> bool:
+    def _same_optimizer(self, saved: Mapping[str, Any]) -> bool:
         """Whether the optimiser of a checkpoint is the one to continue with."""
         if not self.stages:
             return True
-        expected = find_stage(self.stages, epochs - 1)[0] + 1
-        if saved_stage != expected:
+        index, _ = find_stage(self.stages, saved["epoch"] - 1)
+        owner = optimizer_stage(self.stages, index)
+        expected = index + 1, saved["epoch"] - self._first_epoch(owner)
+        found = saved["stage"], (saved["scheduler"] or {}).get("last_epoch")
+        if found != expected:
             logger.warning(
-                "The checkpoint's epoch %d was in stage %d, and is in stage %d now: the lengths of "
-                "the stages have changed, so the optimiser starts afresh",
-                *(epochs, saved_stage, expected),
+                "After epoch %d the checkpoint was in stage %s with %s epochs of its schedule "
+                "done; now it is stage %s and %s epochs: the lengths of the stages have changed, "
+                "so the optimiser starts afresh",
+                *(saved["epoch"], *found, *expected),
             )
             return False
-        owners = {optimizer_stage(self.stages, stage - 1) for stage in (saved_stage, self.stage)}
-        return len(owners) == 1
+        return owner == optimizer_stage(self.stages, self.stage - 1)
+
+    def _first_epoch(self, index: int) -> int:
+        """The first epoch of a stage, counted from 0."""
+        return sum(stage.max_epoch for stage in self.stages[:index])
 
 
 def refuse_wrapped(model: nn.Module) -> None:

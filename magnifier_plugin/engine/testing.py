@@ -5,6 +5,7 @@ import logging
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ class TestOptions:
 
     __test__ = False  # no test class, although its name begins with Test
 
+    amp: str = "off"
+    """bf16 mixed precision in the last test: "on", "off", or "auto" where the device computes in
+    bf16. Tests during training compute as the training does."""
     flip: bool = False
     """Average the embeddings of an image and its mirror image."""
     cache: str | Path = ""
@@ -59,9 +63,11 @@ class Tester:
     Args:
         datamanager: torchreid's or ours.
         model: returns raw embeddings [B, D] in evaluation.
-        precision: where and how it computes.
+        precision: where and how it computes in training.
         options: see `TestOptions`.
         record: written into `results.json`, such as configuration and seed.
+    Raises:
+        ValueError: options.amp is none of the three.
     """
 
     def __init__(
@@ -72,8 +78,9 @@ class Tester:
         options: TestOptions,
         record: Mapping[str, Any],
     ) -> None:
-        self.datamanager, self.model, self.precision = datamanager, model, precision
+        self.datamanager, self.model = datamanager, model
         self.options, self.record = options, record
+        self.training_precision, self.precision = precision, precision.with_amp(options.amp)
         self.inputs: tuple[str, ...] = tuple(getattr(model, "test_inputs", ()))
         self.results: dict[str, dict[str, Any]] = {}
         """Numbers of the last test: target → as `evaluation.summary.summarise` gives them."""
@@ -91,11 +98,12 @@ class Tester:
             for loader in loaders.values():
                 declare_inputs(loader.dataset, self.inputs, mirrored=self.options.flip)
 
-    def embed(self, batch: Mapping[str, Any]) -> Tensor:
-        """A test batch → raw embeddings float [B, D]."""
-        targets = self.precision.targets(take_inputs(batch, self.inputs))
-        with torch.inference_mode(), self.precision.autocast():
-            return self.model(self.precision.images(batch["img"]), **targets).float()
+    def embed(self, batch: Mapping[str, Any], precision: Precision | None = None) -> Tensor:
+        """A test batch → raw embeddings float [B, D], by default computed as in the last test."""
+        precision = precision or self.precision
+        targets = precision.targets(take_inputs(batch, self.inputs))
+        with torch.inference_mode(), precision.autocast():
+            return self.model(precision.images(batch["img"]), **targets).float()
 
     def test(
         self,
@@ -122,8 +130,9 @@ class Tester:
         """
         folder, options = Path(save_dir), self.options
         reranks = options.rerank_during_training or (rerank and last)
+        precision = self.precision if last else self.training_precision
         evaluator = Evaluator(
-            self.embed,
+            partial(self.embed, precision=precision),
             flip=options.flip,
             cache=options.cache if last else "",
             cache_key=self._cache_key() if last and options.cache else "",
@@ -147,7 +156,7 @@ class Tester:
             if result.reranked is not None:
                 self.results[name]["reranked"] = summarise(result.reranked, ranks)
             self._draw(name, result, folder, visrank, visrank_topk, last)
-        self._write_results(folder, epoch)
+        self._write_results(folder, epoch, precision)
 
     def _cache_key(self) -> str:
         """What embeddings depend on besides weights, images and flipping."""
@@ -158,11 +167,11 @@ class Tester:
             parts += [str(dataset.input_options), files_fingerprint(files)]
         return "; ".join(parts)
 
-    def _write_results(self, folder: Path, epoch: int | None) -> None:
+    def _write_results(self, folder: Path, epoch: int | None, precision: Precision) -> None:
         content = {
             "results": self.results,
             "epoch": epoch,
-            "precision": str(self.precision),
+            "precision": str(precision),
             "versions": versions(),
             **self.record,
         }

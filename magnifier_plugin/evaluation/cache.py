@@ -22,16 +22,27 @@ FIELDS = ("features", "pids", "camids")  # of a file
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """A digest of the printed structure and of every weight and buffer of a model.
+    """A digest of a model: its printed structure, weights, buffers, and options without weights.
 
-    Options that show in neither (a threshold, say) are for the caller to add.
+    An option without weights is an attribute of any module whose value is a number, text, True,
+    False, None or a tuple of these. Others are for the caller to add.
     """
     digest = hashlib.blake2b(str(model).encode(), digest_size=16)
+    for name, module in model.named_modules():
+        plain = {key: value for key, value in vars(module).items() if _is_plain(value)}
+        plain.pop("training", None)
+        digest.update(f"{name} {sorted(plain.items())!r}".encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         # The bytes, also of bf16, which numpy does not know.
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float))
 
 
 def files_fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:

@@ -1,0 +1,58 @@
+"""Checks of a data set before it is trained or tested on."""
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torchreid
+
+from magnifier_plugin.catalogue.inspection import check_lists
+from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.masks.checking import check_manifest, manifest_folder
+
+logger = logging.getLogger(__name__)
+
+
+def default_label_set() -> str:
+    """The label set that is expected if none is given: `$MAGNIFIER_LABEL_SET`, else densepose."""
+    return os.environ.get("MAGNIFIER_LABEL_SET") or "densepose"
+
+
+def check_label_set(files: Iterable[Path | None], label_set: str) -> None:
+    """Make sure that label maps are of one label set.
+
+    Args:
+        files: the label maps of one data set, None for images that have none.
+        label_set: the expected one.
+    Raises:
+        ValueError: they are of another label set, or of another version of this one.
+    """
+    labels = [file for file in files if file]
+    if not labels:
+        return
+    try:
+        check_manifest(manifest_folder(labels) or labels[0].parent, label_set)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (with torchreid's own data manager $MAGNIFIER_LABEL_SET names the label set)"
+        ) from error
+
+
+def report_problems(
+    name: str, train: Sequence[ImageRecord], dataset: torchreid.data.ImageDataset
+) -> None:
+    """Log what the inspection of a data set's lists finds.
+
+    Args:
+        name: the data set's, for the messages.
+        train: its training images, with identities numbered from 0.
+        dataset: torchreid's, for the other lists.
+    Raises:
+        ValueError: no query has a match in the gallery.
+    """
+    lists = check_lists(train, dataset.query, dataset.gallery, dataset.combineall)
+    if len(lists.absent) + len(lists.same_camera) == len(dataset.query):
+        raise ValueError(f"{name}: {'; '.join(problem.text for problem in lists.problems)}")
+    for problem in lists.problems:
+        logger.warning("%s: %s", name, problem.text)
