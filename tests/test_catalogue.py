@@ -12,6 +12,7 @@ from PIL import Image
 
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.names import dataset_class, plain_name, registered_datasets
+from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.files import read_image
 
@@ -110,3 +111,16 @@ def test_an_empty_list_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(registered_datasets(), "empty", Empty)
     with pytest.raises(ValueError, match="empty in .*: torchreid found no image for training"):
         AnnotatedDataset("empty", tmp_path)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_open_dataset_is_torchreids_own_and_silent(market: Market, capsys) -> None:
+    folder = market()
+    for part in folder.images.iterdir():
+        part.rename(folder.root / "market1501" / part.name)
+    folder.images.rmdir()
+    for name in ("market1501", "market1501_masked"):
+        dataset = open_dataset(name, folder.root)
+        assert type(dataset) is dataset_class("market1501") and len(dataset.train) == 12
+        assert own_folder(dataset) == folder.root / "market1501"
+    assert capsys.readouterr().out == ""

@@ -172,7 +172,7 @@ class TestRuns:
         root = tmp_path / "data"
         masks = root / "synthetic" / "mask_labels"
         where = ["--root", root, "data.save_dir", tmp_path / "log", *TINY]
-        assert run("-s", "synthetic", *where, *small.split(), "masks.dir", masks) == 0
+        assert run("-s", "synthetic", *where, *small.split()) == 0
         where[1] = root / "synthetic"
         assert run(*where, "masks.dir", masks, "data.save_dir", tmp_path / "again") == 0
         results = [

@@ -210,6 +210,14 @@ def test_parsing_of_another_size_is_refused(tmp_path):
         ParsingFolder(save_photo(tmp_path / "b" / "c.jpg").parent, "pascal")
 
 
+def test_hidden_files_are_no_annotations(tmp_path):
+    """Another process's unfinished file, or macOS's copy of a file's metadata."""
+    save_palette(tmp_path / "a.png", np.zeros((8, 8)))
+    for name in (".a.7-0.part.png", "._a.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [item.path.name for item in ParsingFolder(tmp_path, "pascal")] == ["a.png"]
+
+
 # MagnifierNet's authors' arrays
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from magnifier_plugin.losses.classification import accuracy, identity_loss
 from magnifier_plugin.losses.functional import batch_hard_triplet
-from magnifier_plugin.losses.terms import CriterionOutput, Term
+from magnifier_plugin.losses.terms import CriterionOutput, Term, override_weights
 from magnifier_plugin.models.dsa import DSAOutput
 
 
@@ -45,8 +45,8 @@ class DSACriterion(nn.Module):
         self,
         outputs: DSAOutput,
         pids: Tensor,
-        targets: Mapping[str, Tensor] = {},
-        weights: Mapping[str, float] = {},
+        targets: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> CriterionOutput:
         """Weigh what the network says about a batch.
 
@@ -59,16 +59,10 @@ class DSACriterion(nn.Module):
             The terms of what is built, and `acc`: the accuracy in % of f_G's classifier, without
             f_G of z_G's, without that of z_L's.
         Raises:
-            ValueError: a weight's name is no term's, or every term is left out.
+            ValueError: a weight's name is no term's.
         """
-        unknown = sorted(set(weights) - set(self.weights))
-        if unknown:
-            raise ValueError(
-                f"loss weights of DSA-reID: expected {', '.join(self.weights)}; "
-                f"got {', '.join(unknown)}"
-            )
         terms = {}
-        for name, weight in (self.weights | dict(weights)).items():
+        for name, weight in override_weights(self.weights, weights).items():
             kind, feature, branch = name.split("_")
             built = outputs.f_logits if feature == "f" else outputs.z_logits
             if weight == 0 or branch not in built:
@@ -78,11 +72,6 @@ class DSACriterion(nn.Module):
             else:
                 loss = batch_hard_triplet(outputs.z[branch], pids, self.margin)
             terms[name] = Term(loss, weight)
-        if not terms:
-            raise ValueError(
-                "DSA-reID: every loss of the built branches has weight 0, so nothing would be "
-                f"trained; got {self.weights | dict(weights)}"
-            )
         whole = [outputs.f_logits.get("G"), *outputs.z_logits.values()]
         logits = next(x for x in whole if x is not None)
         return CriterionOutput(terms, {"acc": accuracy(logits, pids)})
