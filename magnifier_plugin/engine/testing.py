@@ -153,9 +153,10 @@ class Tester:
                 cuhk03=use_metric_cuhk03,
                 ranks=ranks,
             )
-            self.results[name] = summarise(result.ranking, ranks)
+            shown = sorted({1, *ranks})  # torchreid's `test` returns rank-1
+            self.results[name] = summarise(result.ranking, shown)
             if result.reranked is not None:
-                self.results[name]["reranked"] = summarise(result.reranked, ranks)
+                self.results[name]["reranked"] = summarise(result.reranked, shown)
             self._draw(name, result, folder, visrank, visrank_topk, last)
         self._write_results(folder, epoch, precision)
 
