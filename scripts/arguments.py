@@ -1,7 +1,18 @@
-"""Types of command-line arguments; a wrong value ends with argparse's message and status 2."""
+"""Types of command-line arguments; a wrong value ends with argparse's message and status 2.
+
+Nothing of the package is imported: a script parses its arguments before it imports the package,
+which takes seconds.
+"""
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
+
+
+def path(text: str) -> Path:
+    """An absolute path, as `magnifier_plugin.files.absolute_path` makes it."""
+    return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111
 
 
 def share(text: str) -> float:

@@ -8,11 +8,12 @@ Each side runs in a process of its own, one after the other; other programs dist
 """
 
 import argparse
+import importlib
 import sys
 
-from benchmarks import evaluation, loading, pooling
+from benchmarks.command_line import add_evaluation, add_loading, add_pooling
 
-COMMANDS = {"evaluation": evaluation, "loading": loading, "pooling": pooling}
+COMMANDS = {"evaluation": add_evaluation, "loading": add_loading, "pooling": add_pooling}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,11 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, module in COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, description=module.__doc__))
+    for name, add_options in COMMANDS.items():
+        add_options(commands.add_parser(name))
     args = parser.parse_args(arguments)
+    # Only now: what the comparisons import takes seconds.
+    comparison = importlib.import_module(f"benchmarks.{args.command}")
     try:
-        COMMANDS[args.command].run(args)
+        comparison.run(args)
     except (ValueError, RuntimeError) as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2

@@ -11,8 +11,32 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from arguments import whole_number
+from arguments import path, whole_number
 
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; argparse itself ends with status 2 on a wrong one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("-s", "--source", required=True, help="the data set's name in torchreid")
+    add(
+        "--root",
+        type=path,
+        default="reid-data",
+        help="folder of all data sets (default: %(default)s)",
+    )
+    add("--quick", action="store_true", help="check the lists only, open no image")
+    add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
+    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    parse(None)  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
 from magnifier_plugin.catalogue.inspection import (
     DatasetProblem,
     Images,
@@ -23,7 +47,6 @@ from magnifier_plugin.catalogue.inspection import (
 )
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.opening import open_dataset
-from magnifier_plugin.files import absolute_path
 
 SHOWN = 20  # errors, and warnings, that are printed
 MARKS = {True: "error  ", False: "warning"}
@@ -47,25 +70,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"check_dataset.py: {error}", file=sys.stderr)
         return 2
     return show_problems(problems)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; argparse itself ends with status 2 on a wrong one."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("-s", "--source", required=True, help="the data set's name in torchreid")
-    add(
-        "--root",
-        type=absolute_path,
-        default="reid-data",
-        help="folder of all data sets (default: %(default)s)",
-    )
-    add("--quick", action="store_true", help="check the lists only, open no image")
-    add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
-    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
-    return parser.parse_args(arguments)
 
 
 def show_lists(title: str, lists: Lists) -> None:

@@ -14,12 +14,64 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import share, whole_number
+from arguments import path, share, whole_number
 
+BODY_REGIONS = 7
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; argparse itself ends with status 2 on a wrong one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("-s", "--source", required=True, help="the data set's name in torchreid")
+    add(
+        "--root",
+        type=path,
+        default="reid-data",
+        help="folder of all data sets (default: %(default)s)",
+    )
+    add(
+        "--masks",
+        type=path,
+        help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)",
+    )
+    add("--label-set", default="densepose", help="the expected one (default: %(default)s)")
+    add("--out", type=path, default="check_masks.html", help="the page (%(default)s)")
+    add(
+        "--limit",
+        type=whole_number(0),
+        default=500,
+        help="pictures on the page (default: %(default)s)",
+    )
+    add(
+        "--min-regions",
+        type=whole_number(1, BODY_REGIONS),
+        default=3,
+        help="fewer are a finding (default: %(default)s)",
+    )
+    add("--max-missing", type=share, default=0.3, help="share, 0..1 (default: %(default)s)")
+    add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
+    add(
+        "--textures",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="draw the part images of N people",
+    )
+    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    parse(None)  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.names import plain_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
-from magnifier_plugin.files import absolute_path, write_png
+from magnifier_plugin.files import write_png
 from magnifier_plugin.masks.checking import (
     FAULTS,
     KINDS,
@@ -29,7 +81,6 @@ from magnifier_plugin.masks.checking import (
     mean_shares,
 )
 from magnifier_plugin.masks.paths import default_masks_dir, label_path
-from magnifier_plugin.regions import BODY_REGIONS
 from magnifier_plugin.visualize.label_page import write_label_page
 from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
 
@@ -60,51 +111,6 @@ def main(arguments: list[str] | None = None) -> int:
     trainable = can_be_trained_on(findings, args.max_missing)
     print("\n".join(f"Page: {page}" for page in pages))
     return 0 if trainable and not is_wrong else 1
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; argparse itself ends with status 2 on a wrong one."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("-s", "--source", required=True, help="the data set's name in torchreid")
-    add(
-        "--root",
-        type=absolute_path,
-        default="reid-data",
-        help="folder of all data sets (default: %(default)s)",
-    )
-    add(
-        "--masks",
-        type=absolute_path,
-        help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)",
-    )
-    add("--label-set", default="densepose", help="the expected one (default: %(default)s)")
-    add("--out", type=absolute_path, default="check_masks.html", help="the page (%(default)s)")
-    add(
-        "--limit",
-        type=whole_number(0),
-        default=500,
-        help="pictures on the page (default: %(default)s)",
-    )
-    add(
-        "--min-regions",
-        type=whole_number(1, len(BODY_REGIONS)),
-        default=3,
-        help="fewer are a finding (default: %(default)s)",
-    )
-    add("--max-missing", type=share, default=0.3, help="share, 0..1 (default: %(default)s)")
-    add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
-    add(
-        "--textures",
-        type=whole_number(0),
-        default=0,
-        metavar="N",
-        help="draw the part images of N people",
-    )
-    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
-    return parser.parse_args(arguments)
 
 
 def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:

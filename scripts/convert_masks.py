@@ -22,66 +22,17 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from arguments import share, whole_number
+from arguments import path, share, whole_number
 
-from magnifier_plugin.annotators.densepose import IuvFolder
-from magnifier_plugin.annotators.densepose_dump import DumpFile
-from magnifier_plugin.annotators.densepose_json import ResultsFile
-from magnifier_plugin.annotators.detections import MIN_SCORE
-from magnifier_plugin.annotators.npy import NpyFolder
-from magnifier_plugin.annotators.parsing import ParsingFolder
-from magnifier_plugin.annotators.source import Source
-from magnifier_plugin.files import absolute_path, write_atomically
-from magnifier_plugin.masks.conversion import ConversionSummary, convert
-from magnifier_plugin.masks.matching import dataset_folder
-from magnifier_plugin.workers import cores
-
-# --source → the options it needs, and the function that opens it.
-SOURCES: Mapping[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], Source]]] = {
-    "densepose-iuv": (("iuv",), lambda a: IuvFolder(a.iuv, a.hands)),
-    "densepose-dump": (("dump",), lambda a: DumpFile(a.dump, a.hands, a.min_score)),
-    "densepose-json": (
-        ("json", "annotations"),
-        lambda a: ResultsFile(a.json, a.annotations, a.hands, a.min_score),
-    ),
-    "parsing": (("parsing", "labels"), lambda a: ParsingFolder(a.parsing, a.labels)),
-    "npy": (("npy",), lambda a: NpyFolder(a.npy)),
+# --source → the options it needs.
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "densepose-iuv": ("iuv",),
+    "densepose-dump": ("dump",),
+    "densepose-json": ("json", "annotations"),
+    "parsing": ("parsing", "labels"),
+    "npy": ("npy",),
 }
-# Names of files need not be Unicode.
-TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
-# Failures that are printed one by one; the file has all.
-SHOWN = 20
-FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Converts as the arguments say and prints the summary; returns the exit status."""
-    args = parse(arguments)
-    try:
-        source = SOURCES[args.source][1](args)
-        start = time.perf_counter()
-        summary = convert(
-            source,
-            args.images,
-            args.out,
-            keep_iuv=args.keep_iuv,
-            iuv_only=args.iuv_only,
-            overwrite=args.overwrite,
-            workers=args.workers,
-        )
-        seconds = time.perf_counter() - start
-        lists = write_lists(args, summary)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"convert_masks.py: {error}", file=sys.stderr)
-        if getattr(error, "errno", None) in FULL:
-            print("The disk is full. Free some space and start it again.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted. Finished files are kept; start it again to go on.", file=sys.stderr)
-        return 130
-    show(args, summary, lists)
-    print(f"{summary.converted / seconds:,.0f} images/s with {args.workers or cores()} processes")
-    return 1 if summary.failures else 0
+MIN_SCORE = 0.5
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -89,8 +40,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add, add_path = parser.add_argument, partial(parser.add_argument, type=absolute_path)
-    add("--source", required=True, choices=SOURCES)
+    add, add_path = parser.add_argument, partial(parser.add_argument, type=path)
+    add("--source", required=True, choices=NEEDED)
     add_path("--iuv", help="densepose-iuv: folder of NAME_IUV.png")
     add_path("--dump", help="densepose-dump: the file of `apply_net.py dump --output`")
     add_path("--json", help="densepose-json: COCO DensePose results")
@@ -118,10 +69,70 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="convert again what is finished")
     add("--workers", type=whole_number(1), help="processes (default: one for each core)")
     args = parser.parse_args(arguments)
-    missing = [name for name in SOURCES[args.source][0] if getattr(args, name) is None]
+    missing = [name for name in NEEDED[args.source] if getattr(args, name) is None]
     if missing:
         parser.error(f"--source {args.source} needs --{' and --'.join(missing)}")
     return args
+
+
+if __name__ == "__main__":
+    parse(None)  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
+from magnifier_plugin.annotators.densepose import IuvFolder
+from magnifier_plugin.annotators.densepose_dump import DumpFile
+from magnifier_plugin.annotators.densepose_json import ResultsFile
+from magnifier_plugin.annotators.npy import NpyFolder
+from magnifier_plugin.annotators.parsing import ParsingFolder
+from magnifier_plugin.annotators.source import Source
+from magnifier_plugin.files import write_atomically
+from magnifier_plugin.masks.conversion import ConversionSummary, convert
+from magnifier_plugin.masks.matching import dataset_folder
+from magnifier_plugin.workers import cores
+
+# --source → the function that opens it.
+SOURCES: Mapping[str, Callable[[argparse.Namespace], Source]] = {
+    "densepose-iuv": lambda a: IuvFolder(a.iuv, a.hands),
+    "densepose-dump": lambda a: DumpFile(a.dump, a.hands, a.min_score),
+    "densepose-json": lambda a: ResultsFile(a.json, a.annotations, a.hands, a.min_score),
+    "parsing": lambda a: ParsingFolder(a.parsing, a.labels),
+    "npy": lambda a: NpyFolder(a.npy),
+}
+# Names of files need not be Unicode.
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
+# Failures that are printed one by one; the file has all.
+SHOWN = 20
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Converts as the arguments say and prints the summary; returns the exit status."""
+    args = parse(arguments)
+    try:
+        source = SOURCES[args.source](args)
+        start = time.perf_counter()
+        summary = convert(
+            source,
+            args.images,
+            args.out,
+            keep_iuv=args.keep_iuv,
+            iuv_only=args.iuv_only,
+            overwrite=args.overwrite,
+            workers=args.workers,
+        )
+        seconds = time.perf_counter() - start
+        lists = write_lists(args, summary)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"convert_masks.py: {error}", file=sys.stderr)
+        if getattr(error, "errno", None) in FULL:
+            print("The disk is full. Free some space and start it again.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. Finished files are kept; start it again to go on.", file=sys.stderr)
+        return 130
+    show(args, summary, lists)
+    print(f"{summary.converted / seconds:,.0f} images/s with {args.workers or cores()} processes")
+    return 1 if summary.failures else 0
 
 
 def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[str, Path]:

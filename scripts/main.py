@@ -10,21 +10,51 @@ import os
 # works on this machine, get the cores meanwhile. It must be said before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings it suppresses
-
-# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 
+LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
+WORDS = ("use_gpu", "amp", "channels_last")  # the keys without a dot
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split flags from KEY VALUE pairs: the first word that is a key ends every list of names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--config-file", default="", help="YAML, such as configs/magnifier_demo.yaml"
+    )
+    parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
+    parser.add_argument(
+        "-t", "--targets", nargs="+", help="data sets to test on (default: sources)"
+    )
+    parser.add_argument("--transforms", nargs="+", help="augmentations")
+    parser.add_argument("--root", help="folder of all data sets")
+    parser.add_argument("-a", "--arch", help="model name, as torchreid.models.build_model takes it")
+    parser.add_argument("--gpu-devices", default="", help="such as 0")
+    parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
+    end = len(argv)
+    for place, word in enumerate(argv):
+        is_value = place and argv[place - 1].startswith("-") and argv[place - 1] not in LISTS
+        if not is_value and not word.startswith("-") and ("." in word or word in WORDS):
+            end = place
+            break
+    arguments = parser.parse_args(argv[:end])
+    return arguments, [*arguments.pairs, *argv[end:]]
+
+
+if __name__ == "__main__":
+    parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import ConfigError, load_config, parse_pairs
 from magnifier_plugin.engine.log import logged_to
 from magnifier_plugin.recipe import prepare
 
-LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
-WORDS = ("use_gpu", "amp", "channels_last")  # the keys without a dot
 FLAG_KEYS = {
     "sources": "data.sources",
     "targets": "data.targets",
@@ -68,33 +98,6 @@ def main(argv: Sequence[str]) -> int:
             return 2
         run()
     return 0
-
-
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Split flags from KEY VALUE pairs: the first word that is a key ends every list of names."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument(
-        "--config-file", default="", help="YAML, such as configs/magnifier_demo.yaml"
-    )
-    parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
-    parser.add_argument(
-        "-t", "--targets", nargs="+", help="data sets to test on (default: sources)"
-    )
-    parser.add_argument("--transforms", nargs="+", help="augmentations")
-    parser.add_argument("--root", help="folder of all data sets")
-    parser.add_argument("-a", "--arch", help="model name, as torchreid.models.build_model takes it")
-    parser.add_argument("--gpu-devices", default="", help="such as 0")
-    parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
-    end = len(argv)
-    for place, word in enumerate(argv):
-        is_value = place and argv[place - 1].startswith("-") and argv[place - 1] not in LISTS
-        if not is_value and not word.startswith("-") and ("." in word or word in WORDS):
-            end = place
-            break
-    arguments = parser.parse_args(argv[:end])
-    return arguments, [*arguments.pairs, *argv[end:]]
 
 
 def check(cfg: CfgNode) -> None:

@@ -14,49 +14,34 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
-from arguments import whole_number
-from PIL import Image, ImageDraw, ImageFont
+from arguments import path, whole_number
 
-from magnifier_plugin.annotators.densepose import read_iuv
-from magnifier_plugin.files import absolute_path, read_image, write_png
-from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
-from magnifier_plugin.synthetic.plan import SyntheticOptions
-from magnifier_plugin.visualize.textures import PART_COLOURS, file_texture_sheet
-from magnifier_plugin.workers import cores
-
-_HELP = {
-    "identities": "people, half of them for training",
-    "cameras": "cameras, 2..6",
-    "images": "images of each person in each camera",
-    "twins": "share of people who have a near-twin, 0..1",
-    "occlusion": "share of images in which something hides a part of the person, 0..1",
-    "height": "of an image, pixels",
-    "width": "of an image, pixels",
-    "seed": "of everything that is random",
+# SyntheticOptions' fields: default and explanation.
+OPTIONS: dict[str, tuple[int | float, str]] = {
+    "identities": (64, "people, half of them for training"),
+    "cameras": (4, "cameras, 2..6"),
+    "images": (4, "images of each person in each camera"),
+    "twins": (0.5, "share of people who have a near-twin, 0..1"),
+    "occlusion": (0.3, "share of images in which something hides a part of the person, 0..1"),
+    "height": (256, "of an image, pixels"),
+    "width": (128, "of an image, pixels"),
+    "seed": (0, "of everything that is random"),
 }
-_PAPER, _INK = (250, 250, 248), (30, 30, 34)
-_LABEL_WIDTH, _HEADER, _GAP = 118, 30, 6
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line: --root, one flag for each of SyntheticOptions' fields, the sheet."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--root", type=absolute_path, required=True, help="torchreid's folder of data sets"
-    )
-    for option in fields(SyntheticOptions):
-        text = f"{_HELP[option.name]} (default {option.default})"
-        parser.add_argument(f"--{option.name}", type=option.type, help=text)
+    parser.add_argument("--root", type=path, required=True, help="torchreid's folder of data sets")
+    for name, (default, text) in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=type(default), help=f"{text} (default {default})")
     parser.add_argument(
         "--workers", type=whole_number(1), help="processes (default: one for each core)"
     )
-    parser.add_argument(
-        "--contact-sheet", type=absolute_path, metavar="FILE.png", help="write a sheet"
-    )
+    parser.add_argument("--contact-sheet", type=path, metavar="FILE.png", help="write a sheet")
     parser.add_argument(
         "--textures",
-        type=absolute_path,
+        type=path,
         metavar="FILE.png",
         help="write a sheet of photo, IUV and the textures of the 24 parts",
     )
@@ -64,6 +49,24 @@ def parse_arguments() -> argparse.Namespace:
         "--rows", type=whole_number(1), default=6, help="people on a sheet (default 6)"
     )
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_arguments()  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from magnifier_plugin.annotators.densepose import read_iuv
+from magnifier_plugin.files import read_image, write_png
+from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
+from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.visualize.textures import PART_COLOURS, file_texture_sheet
+from magnifier_plugin.workers import cores
+
+_PAPER, _INK = (250, 250, 248), (30, 30, 34)
+_LABEL_WIDTH, _HEADER, _GAP = 118, 30, 6
 
 
 def chosen_options(arguments: argparse.Namespace) -> SyntheticOptions | None:

@@ -15,31 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from magnifier_plugin.evaluation.checks import as_features
-from magnifier_plugin.evaluation.distances import METRICS, distance_matrix
-from magnifier_plugin.evaluation.features import Ids, load_features, load_ids
-from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evaluate_ranking
-from magnifier_plugin.evaluation.ranking_file import write_ranking
-from magnifier_plugin.evaluation.rerank import FORMS, fit_neighbours, rerank
-from magnifier_plugin.evaluation.scaling import l2_normalise
-
-RANKS = (1, 5, 10, 20)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Re-ranks the features of the command line; returns the exit status."""
-    args = parse(arguments)
-    try:
-        query, gallery = as_features(load_features(args.query), load_features(args.gallery))
-        ids = read_ids(args, len(query), len(gallery))
-        evaluate_and_write(args, query.to(args.device), gallery.to(args.device), ids)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"rerank.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+METRICS = ("euclidean", "cosine")
+FORMS = ("torchreid", "paper")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -60,7 +37,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--lambda", dest="lambda_value", type=float, default=0.3, help="distance's weight (0.3)")
     add("--form", choices=FORMS, default=FORMS[0], help="of the distance (default: %(default)s)")
     add("--memory", type=float, help="GiB to work in (default: 1/64 on a CPU, else 2)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    add("--device", help="cpu or cuda (default: a GPU if there is one)")
     add("--cuhk03", action="store_true", help="the single-gallery-shot metric of CUHK03")
     add("--seed", type=int, default=0, help="of CUHK03's draws (default: %(default)s)")
     args = parser.parse_args(arguments)
@@ -76,6 +53,38 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if args.out and Path(args.out).resolve() in inputs:
         parser.error(f"--out: {args.out} is an input, and would be overwritten")
     return args
+
+
+if __name__ == "__main__":
+    parse(None)  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
+import torch
+from torch import Tensor
+
+from magnifier_plugin.evaluation.checks import as_features
+from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.features import Ids, load_features, load_ids
+from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evaluate_ranking
+from magnifier_plugin.evaluation.ranking_file import write_ranking
+from magnifier_plugin.evaluation.rerank import fit_neighbours, rerank
+from magnifier_plugin.evaluation.scaling import l2_normalise
+
+RANKS = (1, 5, 10, 20)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Re-ranks the features of the command line; returns the exit status."""
+    args = parse(arguments)
+    try:
+        query, gallery = as_features(load_features(args.query), load_features(args.gallery))
+        ids = read_ids(args, len(query), len(gallery))
+        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        evaluate_and_write(args, query.to(device), gallery.to(device), ids)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"rerank.py: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def read_ids(

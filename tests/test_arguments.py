@@ -1,7 +1,18 @@
-"""The scripts' command lines: wrong values end with a message and status 2."""
+"""The scripts' command lines: wrong values end with a message and status 2; help comes at once."""
+
+import subprocess
+import sys
+from dataclasses import fields
 
 import pytest
-from mask_inputs import script
+from mask_inputs import PROJECT, script
+
+from magnifier_plugin.annotators.detections import MIN_SCORE
+from magnifier_plugin.evaluation.distances import METRICS
+from magnifier_plugin.evaluation.rerank import FORMS
+from magnifier_plugin.files import absolute_path
+from magnifier_plugin.regions import BODY_REGIONS
+from magnifier_plugin.synthetic.plan import SyntheticOptions
 
 SCRIPTS = {
     "check_dataset": "-s market1501",
@@ -31,3 +42,44 @@ def test_wrong_values(name, wrong, message, monkeypatch, capsys, tmp_path):
         script(name).main()
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+HELP = """
+import runpy, sys, time
+start = time.process_time()
+sys.argv = [sys.argv[1], "--help"]
+sys.path.insert(0, "scripts")
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+assert "torch" not in sys.modules, "torch was imported"
+assert "magnifier_plugin" not in sys.modules, "the package was imported"
+assert time.process_time() - start < 1
+"""
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "scripts").glob("*.py")), ids=lambda p: p.name)
+def test_help_imports_nothing_that_takes_long(path):
+    if path.name == "arguments.py":
+        return
+    command = [sys.executable, "-c", HELP, str(path.relative_to(PROJECT))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in done.stdout
+
+
+def test_what_the_scripts_repeat_is_what_the_package_says():
+    """Their arguments are parsed before the package can be imported."""
+    assert script("rerank").METRICS == METRICS
+    assert script("rerank").FORMS == FORMS
+    assert len(BODY_REGIONS) == script("check_masks").BODY_REGIONS
+    converter = script("convert_masks")
+    assert converter.MIN_SCORE == MIN_SCORE
+    assert set(converter.NEEDED) == set(converter.SOURCES)
+    defaults = {
+        name: default for name, (default, _) in script("render_pedestrians").OPTIONS.items()
+    }
+    assert defaults == {field.name: field.default for field in fields(SyntheticOptions)}
+    for text in ("a/../b", "~/x", "/y/../z"):
+        assert sys.modules["arguments"].path(text) == absolute_path(text)

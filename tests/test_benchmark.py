@@ -7,6 +7,8 @@ import pytest
 from mask_inputs import PROJECT, script
 
 sys.path.insert(0, str(PROJECT / "scripts"))
+from benchmarks import evaluation
+
 benchmark = script("benchmark")
 
 
@@ -24,14 +26,13 @@ def test_evaluation_prints_a_table_of_equal_metrics(capsys):
 
 @pytest.mark.slow
 def test_growth_is_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark.evaluation, "GROWTH", ("60", "90"))
+    monkeypatch.setattr(evaluation, "GROWTH", ("60", "90"))
     picture = tmp_path / "growth.png"
     assert benchmark.main(["evaluation", "--dim", "16", "--growth", str(picture)]) == 0
     assert picture.stat().st_size > 0
 
 
 def test_torchreid_is_left_out_where_it_does_not_fit(capsys, monkeypatch):
-    evaluation = benchmark.evaluation
     monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 2**12}.get(name, 2**22))
     assert not evaluation.too_large(evaluation.SIZES["market"])
     assert evaluation.too_large(evaluation.SIZES["msmt17"])

@@ -69,19 +69,6 @@ class Measurement(NamedTuple):
     """mAP and rank-1 without re-ranking, then with it, in [0, 1]."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `benchmark.py evaluation`."""
-    add = parser.add_argument
-    add("--size", default="market", help="market, msmt17, or N images (default: %(default)s)")
-    add("--dim", type=int, help="dimensions (default: 4096, for msmt17 and N images 2048)")
-    add("--spread", type=float, default=4.5, help="noise to signal (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
-    add("--device", default="cpu", help="for this package (default: %(default)s)")
-    add("--memory", type=float, help="GiB that re-ranking works in (default: 1/64, on a GPU 2)")
-    add("--only", action="store_true", help="measure this package only, not torchreid")
-    add("--growth", metavar="FILE.png", help="re-rank 5 k to 94 k images and draw the cost")
-
-
 def run(args: argparse.Namespace) -> None:
     """Measures both sides and prints the table."""
     if args.growth:

@@ -27,11 +27,6 @@ TRANSFORMS = ["random_flip", "random_crop", "random_erase"]
 INPUTS = {"image": (), "image, mask": ("mask",), "image, textures": ("textures",)}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=128, help="images in a pass, at most 128")
-    parser.add_argument("--passes", type=int, default=5, help="the quickest counts")
-
-
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:

@@ -18,11 +18,6 @@ from magnifier_plugin.regions import NUM_REGIONS
 SHAPE = (32, 1024, 24, 12)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5, help="the quickest counts")
-
-
 def run(args: argparse.Namespace) -> None:
     print("| features | masks | plain product, ms | region_max_pool, ms | ratio |")
     print("|---|---|---|---|---|")

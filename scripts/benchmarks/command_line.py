@@ -1,0 +1,28 @@
+"""The command lines of the comparisons; nothing that takes long to import is needed for them."""
+
+import argparse
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py evaluation`."""
+    add = parser.add_argument
+    add("--size", default="market", help="market, msmt17, or N images (default: %(default)s)")
+    add("--dim", type=int, help="dimensions (default: 4096, for msmt17 and N images 2048)")
+    add("--spread", type=float, default=4.5, help="noise to signal (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
+    add("--device", default="cpu", help="for this package (default: %(default)s)")
+    add("--memory", type=float, help="GiB that re-ranking works in (default: 1/64, on a GPU 2)")
+    add("--only", action="store_true", help="measure this package only, not torchreid")
+    add("--growth", metavar="FILE.png", help="re-rank 5 k to 94 k images and draw the cost")
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py loading`."""
+    parser.add_argument("--images", type=int, default=128, help="images in a pass, at most 128")
+    parser.add_argument("--passes", type=int, default=5, help="the quickest counts")
+
+
+def add_pooling(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py pooling`."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5, help="the quickest counts")
