@@ -160,6 +160,9 @@ def _test(cfg: Node) -> None:
     # Distances that re-ranking takes: torchreid (fourth power of the Euclidean), or paper (Zhong et
     # al.: squared Euclidean) (ours).
     cfg.test.rerank_form = "torchreid"
+    # CSV of per-image conditions (columns path and any others) to group the results by; "": the
+    # data set's own, which the rendered one has (ours).
+    cfg.test.conditions = ""
     cfg.test.flip = False  # average an image's and its mirror image's embedding (ours)
     # Folder to keep the last test's embeddings in, so that testing again takes seconds (ours).
     cfg.test.cache = ""

@@ -191,6 +191,7 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
         test_options=TestOptions(
             flip=cfg.test.flip,
             cache=cfg.test.cache,
+            conditions=cfg.test.conditions,
             reranking=Reranking(
                 k1=cfg.test.rerank_k1,
                 k2=cfg.test.rerank_k2,
