@@ -100,6 +100,9 @@ class Runs:
         self.folder, self.base = folder, folder / "base.yaml"
         self.base.write_text(BASE)
         self.market, self.other = (self._market(folder / name) for name in ("first", "second"))
+        queries = sorted(self.market.images.glob("query/*.jpg"))
+        lines = [f"{path},{n % 2}sun" for n, path in enumerate(queries)]
+        (folder / "conditions.csv").write_text("\n".join(["path,weather", *lines]) + "\n")
         model = tiny_model()
         nn.init.constant_(model.backbone.conv1.bias, 7.0)
         self.checkpoint = folder / "model.pth"
