@@ -45,7 +45,6 @@ Market1501 = registered_datasets()["market1501"]
 class Recording(Market1501):
     """Market-1501 that keeps the arguments it was built with."""
 
-    label_folder = "market1501"
     opened: list
 
     def __init__(self, root, **arguments):
@@ -121,6 +120,8 @@ class Runs:
             iuv[..., 0] = np.random.default_rng(number).integers(0, 25, (32, 16))
             label = label_path(image, root / "market1501", "market1501", folder.masks_dir)
             write_iuv(iuv_path(label), iuv)
+        for name in ("second", "synthetic"):  # the same images by other names
+            (folder.masks_dir / name).symlink_to(folder.masks_dir / "market1501")
         return folder
 
     def load(self, line: str):

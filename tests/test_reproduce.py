@@ -149,7 +149,7 @@ class TestRows:
         )
         monkeypatch.setenv("STANDIN_KEY", "data.transforms")
         assert call("--jobs", "8", table="dsa", config=dsa) == 0
-        weights = out / "MF-only" / "seed-1" / "model" / "model.pth.tar-30"
+        weights = out / "MF-only" / "seed-1" / "model" / "model.pth.tar-24"
         assert f"weights {weights}" in log(out, "Global-joint")
         assert "weights None" in log(out, "MF-only")
         assert not list((out / "Global-joint").rglob("model.pth.tar-*"))

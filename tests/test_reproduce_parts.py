@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from test_reproduce_rows import plan
 
+from magnifier_plugin.annotators.densepose import label_set_definition
 from magnifier_plugin.config import ConfigError
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.masks.degradation import dilate, erode, scaled_radius
@@ -154,7 +155,10 @@ class TestMaps:
     @pytest.mark.parametrize(("name", "change"), [("eroded", erode), ("dilated", dilate)])
     def test_changed_label_maps(self, market, tmp_path, name, change):
         folder = market()
-        write_manifest(folder.masks_dir / "market1501", Manifest("densepose", "densepose", {}))
+        write_manifest(
+            folder.masks_dir / "market1501",
+            Manifest("densepose", "densepose", label_set_definition()),
+        )
         maps.make_maps(self.dataset(folder), tmp_path / "maps" / name, name)
         own = self.dataset(folder, inputs=("mask",)).files["labels"]
         moved = folder._replace(masks_dir=tmp_path / "maps" / name)
