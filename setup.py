@@ -38,5 +38,5 @@ setup(
     packages=find_packages(include=["magnifier_plugin", "magnifier_plugin.*"]),
     package_data={"magnifier_plugin": ["**/*.yaml", "**/*.html", "py.typed"]},
     install_requires=OWN + TORCHREID,
-    extras_require={"test": ["pytest>=8.2", "ruff>=0.8", "mypy>=2.4"]},
+    extras_require={"test": ["pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=2.4"]},
 )

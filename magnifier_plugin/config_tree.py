@@ -162,6 +162,9 @@ def _test(cfg: Node) -> None:
     cfg.test.rerank_form = "torchreid"
     # bf16 in the last test: on, off, auto as amp; tests during training follow amp (ours).
     cfg.test.amp = "off"
+    # CSV of per-image conditions (columns path and any others) to group the results by; "": the
+    # data set's own, which the rendered one has (ours).
+    cfg.test.conditions = ""
     cfg.test.flip = False  # average an image's and its mirror image's embedding (ours)
     # Folder to keep the last test's embeddings in, so that testing again takes seconds (ours).
     cfg.test.cache = ""

@@ -104,6 +104,7 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
             amp=cfg.test.amp,
             flip=cfg.test.flip,
             cache=cfg.test.cache,
+            conditions=cfg.test.conditions,
             reranking=Reranking(
                 k1=cfg.test.rerank_k1,
                 k2=cfg.test.rerank_k2,

@@ -45,7 +45,6 @@ Market1501 = registered_datasets()["market1501"]
 class Recording(Market1501):
     """Market-1501 that keeps the arguments it was built with."""
 
-    label_folder = "market1501"
     opened: list
 
     def __init__(self, root, **arguments):
@@ -100,6 +99,9 @@ class Runs:
         self.folder, self.base = folder, folder / "base.yaml"
         self.base.write_text(BASE)
         self.market, self.other = (self._market(folder / name) for name in ("first", "second"))
+        queries = sorted(self.market.images.glob("query/*.jpg"))
+        lines = [f"{path},{n % 2}sun" for n, path in enumerate(queries)]
+        (folder / "conditions.csv").write_text("\n".join(["path,weather", *lines]) + "\n")
         model = tiny_model()
         nn.init.constant_(model.backbone.conv1.bias, 7.0)
         self.checkpoint = folder / "model.pth"
@@ -118,6 +120,8 @@ class Runs:
             iuv[..., 0] = np.random.default_rng(number).integers(0, 25, (32, 16))
             label = label_path(image, root / "market1501", "market1501", folder.masks_dir)
             write_iuv(iuv_path(label), iuv)
+        for name in ("second", "synthetic"):  # the same images by other names
+            (folder.masks_dir / name).symlink_to(folder.masks_dir / "market1501")
         return folder
 
     def load(self, line: str):

@@ -364,6 +364,10 @@ RAN = [
     Row("test.rerank_lambda", 0.9, reranking(2), 0.9, RERANK),
     Row("test.rerank_form", "paper", lambda r: r.reranked[-1][1]["form"], "paper", RERANK),
     Row("test.amp", "on", lambda r: evaluator("embed")(r).keywords["precision"].amp, True, TEST),
+    Row(
+        *("test.conditions", "{runs.folder}/conditions.csv"),
+        *(lambda r: "weather" in (r.folder / "results.json").read_text(), True, TEST),
+    ),
     Row("test.flip", True, evaluator("flip"), True, TEST),
     Row(
         "test.cache", "{runs.folder}/kept", lambda r: str(evaluator("cache")(r))[-4:], "kept", TEST

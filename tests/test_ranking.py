@@ -35,6 +35,10 @@ def assert_equals_loop(arguments, max_rank=10):
     assert got.mAP == pytest.approx(mean_ap, abs=1e-12)
     assert got.mINP == pytest.approx(mean_inp, abs=1e-12)
     assert got.num_valid == num_valid
+    found = got.first_match[got.first_match > 0]
+    assert len(found) == num_valid
+    np.testing.assert_allclose([(found <= r).mean() for r in range(1, max_rank + 1)], cmc)
+    np.testing.assert_array_equal(got.first_match == 0, np.isnan(got.average_precision))
     assert got.num_valid + got.num_absent + got.num_same_camera == len(arguments[0])
 
 

@@ -95,7 +95,7 @@ def test_two_at_once_render_once(tmp_path, monkeypatch):
     drawn = []
     write = folder_module._write_image
     monkeypatch.setattr(
-        folder_module, "_write_image", lambda task: (drawn.append(task.shot), write(task))
+        folder_module, "_write_image", lambda task: (drawn.append(task.shot), write(task))[1]
     )
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(ensure_rendered, tmp_path, TINY, 1) for _ in range(2)]

@@ -38,7 +38,8 @@ class AnnotatedDataset(Dataset):
         root: the folder of all data sets.
         transform: torchreid's, or another Compose that `transforms.rebuild` knows.
         mode: "train", "query" or "gallery".
-        masks_dir: the folder of all label maps; None for `default_masks_dir()`.
+        masks_dir: the folder of all label maps; None for `default_masks_dir()`. The rendered data
+            set has its own, which `<masks_dir>/synthetic` replaces.
         max_missing: the highest share of a part's images without a file that an input needs, 0..1.
         label_set: what the label maps were made with; None for `checks.default_label_set()`.
         inputs: batch keys of `inputs.INPUTS`; `set_inputs` changes them.
@@ -72,12 +73,14 @@ class AnnotatedDataset(Dataset):
         self.query, self.gallery = plain.query, plain.gallery
         self._train_only = plain._train_only
         self.input_options = dict(input_options or {})
-        masks_dir = getattr(plain, "masks_dir", None) or masks_dir or default_masks_dir()
+        self.dataset_dir = own_folder(plain)
+        self.conditions_file: Path | None = getattr(plain, "conditions_file", None)
+        label_folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
         annotations = Annotations(
             name=self.name,
-            folder=getattr(plain, "label_folder", self.name),
-            dataset_dir=own_folder(plain),
-            masks_dir=Path(masks_dir),
+            folder=label_folder,
+            masks_dir=masks_dir,
+            dataset_dir=self.dataset_dir,
             max_missing=max_missing,
             label_set=label_set or default_label_set(),
         )
@@ -182,6 +185,17 @@ class AnnotatedDataset(Dataset):
             key: row.make(sample, **self.input_options.get(key, {}))
             for key, row in self.inputs.items()
         }
+
+
+def _place_of_maps(plain: Any, name: str, masks_dir: str | Path | None) -> tuple[str, Path]:
+    """The folder of a data set's maps, and the folder of all maps that it is in.
+
+    The rendered data set has maps of its own; those in `<masks_dir>/synthetic` replace them.
+    """
+    own = getattr(plain, "masks_dir", None)
+    if own and not (masks_dir and Path(masks_dir, name).is_dir()):
+        return plain.label_folder, Path(own)
+    return name, Path(masks_dir or default_masks_dir())
 
 
 def in_stable_order(train: Sequence[ImageRecord]) -> list[ImageRecord]:

@@ -17,9 +17,16 @@ import torchvision
 from torch import Tensor, nn
 
 from magnifier_plugin.data.inputs import declare_inputs, declared_keys, take_inputs
+from magnifier_plugin.engine.conditions import query_scores, read_target_conditions
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.evaluation.cache import files_fingerprint
+from magnifier_plugin.evaluation.conditions import (
+    describe_conditions,
+    metrics_by_condition,
+    twin_share,
+)
 from magnifier_plugin.evaluation.evaluator import EvaluationResult, Evaluator, Reranking
+from magnifier_plugin.evaluation.query_file import QUERIES, QueryScores, write_queries
 from magnifier_plugin.evaluation.summary import summarise
 from magnifier_plugin.files import write_atomically
 from magnifier_plugin.visualize.rankings import ranking_sheet, save_rankings
@@ -47,6 +54,9 @@ class TestOptions:
     """Parameters of k-reciprocal re-ranking."""
     rerank_during_training: bool = False
     """Re-rank in the tests during training too."""
+    conditions: str | Path = ""
+    """CSV of per-image conditions to group queries by, see `evaluation.conditions`; "" takes a data
+    set's own, which the rendered one has."""
     rankings: int = 0
     """Draw the rankings of so many queries of each target in the last test."""
 
@@ -67,7 +77,9 @@ class Tester:
         options: see `TestOptions`.
         record: written into `results.json`, such as configuration and seed.
     Raises:
-        ValueError: options.amp is none of the three.
+        FileNotFoundError: there is no file of conditions.
+        ValueError: options.amp is none of the three, or there are no conditions of a target's
+            query images.
     """
 
     def __init__(
@@ -81,9 +93,13 @@ class Tester:
         self.datamanager, self.model = datamanager, model
         self.options, self.record = options, record
         self.training_precision, self.precision = precision, precision.with_amp(options.amp)
+        self.conditions = read_target_conditions(datamanager, options.conditions)
         self.inputs = declared_keys(model, "test_inputs")
         self.results: dict[str, dict[str, Any]] = {}
-        """Numbers of the last test: target → as `evaluation.summary.summarise` gives them."""
+        """Numbers of the last test: target → as `evaluation.summary.summarise` gives them, and
+        "conditions" as `evaluation.conditions.metrics_by_condition` where they are known."""
+        self.queries: dict[str, QueryScores] = {}
+        """Results of each query of the last test, by target."""
         self.pictures: list[Path] = []
         """Pictures that the last test drew."""
 
@@ -120,7 +136,8 @@ class Tester:
         ranks: Sequence[int] = (1, 5, 10, 20),
         rerank: bool = False,
     ) -> None:
-        """Test every target; the numbers are in `results` and `results.json` afterwards.
+        """Test every target; afterwards `results` and `results.json` have the numbers, and
+        `queries` and `queries.csv` those of each query.
 
         Args:
             last: of a training, or the only test: it is kept in the cache and drawn.
@@ -140,7 +157,7 @@ class Tester:
             model=self.model,
             rerank=options.reranking if reranks else None,
         )
-        self.results, self.pictures = {}, []
+        self.results, self.queries, self.pictures = {}, {}, []
         self.model.eval()
         for name, loaders in self.datamanager.test_loader.items():
             domain = "source" if name in self.datamanager.sources else "target"
@@ -157,8 +174,28 @@ class Tester:
             self.results[name] = summarise(result.ranking, shown)
             if result.reranked is not None:
                 self.results[name]["reranked"] = summarise(result.reranked, shown)
+            self._group(name, result, dist_metric)
             self._draw(name, result, folder, visrank, visrank_topk, last)
+        write_queries(folder / QUERIES, self.queries)
         self._write_results(folder, epoch, precision)
+
+    def _group(self, name: str, result: EvaluationResult, metric: str) -> None:
+        """Keep the results of each query, and those of queries that share a condition."""
+        loader, conditions = self.datamanager.test_loader[name]["query"], self.conditions.get(name)
+        images = [record[0] for record in self.datamanager.fetch_test_loaders(name)[0]]
+        self.queries[name] = scores = query_scores(
+            loader.dataset, images, result, conditions, metric
+        )
+        if conditions is None:
+            return
+        precision, is_twin = scores.average_precision, scores.first_hit_is_twin
+        groups = metrics_by_condition(conditions.labels, precision, scores.first_match)
+        self.results[name]["conditions"] = groups
+        logger.info("%s", describe_conditions(groups))
+        if is_twin is not None:
+            share = twin_share(conditions, is_twin, precision)
+            self.results[name]["first_hit_is_twin"] = share
+            logger.info("First hit is the query's twin: %s", share)
 
     def _cache_key(self) -> str:
         """What embeddings depend on besides weights, images and flipping."""

@@ -64,6 +64,34 @@ def find_matches(
     return Matches(query, gallery, rank, order, total)
 
 
+def find_first_hits(
+    distmat: Tensor,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+) -> np.ndarray:
+    """The gallery image that comes first for each query, match or not.
+
+    Args:
+        distmat, q_pids, g_pids, q_camids, g_camids: as in `find_matches`.
+    Returns:
+        int64 [Q], columns of the distance matrix; -1 for a query that drops the whole gallery.
+    """
+    hits = np.empty(len(distmat), np.int64)
+    step = max(1, _BLOCK_BYTES // (distmat.shape[1] * distmat.element_size()))
+    for start in range(0, len(distmat), step):
+        block = slice(start, start + step)
+        dropped = q_pids[block, None] == g_pids
+        dropped &= q_camids[block, None] == g_camids
+        distances = np.where(dropped, np.inf, distmat[block].numpy(force=True))
+        nearest = distances.argmin(axis=1)
+        unclear = dropped[np.arange(len(nearest)), nearest]  # all that is kept is infinite too
+        nearest[unclear] = (~dropped[unclear]).argmax(axis=1)
+        hits[block] = np.where(dropped.all(axis=1), -1, nearest)
+    return hits
+
+
 def draw_single_shots(
     distmat: Tensor, g_pids: np.ndarray, matches: Matches, generator: np.random.Generator
 ) -> np.ndarray:

@@ -31,6 +31,8 @@ class Ranking(NamedTuple):
     """Queries left out because the gallery has their identity in their own camera only."""
     average_precision: np.ndarray
     """float64 [Q], in [0, 1]; NaN for a query without a match."""
+    first_match: np.ndarray
+    """int64 [Q], rank of the query's first match in the whole gallery, from 1; 0 without one."""
 
 
 class _Arguments(NamedTuple):
@@ -159,6 +161,8 @@ def _summarise(arguments: _Arguments, matches: Matches, max_rank: int, q_pids: A
             f"there in the query's own camera only{_example(~absent, q_pids)}; are identities and "
             "cameras numbered alike in query and gallery?"
         )
+    first_match = np.zeros(num_queries, np.int64)
+    first_match[matches.query[first]] = matches.rank[first]
     precision = matches.order / matches.rank
     sums = np.bincount(matches.query, precision / matches.total, minlength=num_queries)
     return Ranking(
@@ -169,6 +173,7 @@ def _summarise(arguments: _Arguments, matches: Matches, max_rank: int, q_pids: A
         num_absent=num_absent,
         num_same_camera=num_queries - num_valid - num_absent,
         average_precision=np.where(sums > 0, sums, np.nan),
+        first_match=first_match,
     )
 
 

@@ -7,6 +7,7 @@ from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.masks.conversion import convert
+from magnifier_plugin.synthetic.conditions import CONDITIONS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
 from magnifier_plugin.synthetic.plan import SyntheticOptions
 
@@ -37,6 +38,9 @@ class Synthetic(Market1501):
         folder = ensure_rendered(root, options)
         self.masks_dir = folder / "mask_labels"
         """The data set's own folder of label maps."""
+        conditions = folder / CONDITIONS
+        self.conditions_file = conditions if conditions.is_file() else None
+        """CSV of per-image conditions; None where an earlier version rendered, without them."""
         self.label_folder = MARKET.parts[0]
         """Its folder in `masks_dir`."""
         _convert(folder, self.masks_dir / self.label_folder)

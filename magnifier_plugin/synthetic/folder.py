@@ -3,6 +3,7 @@
     <root>/synthetic/market1501/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}
     <root>/synthetic/densepose/<name>_IUV.png     as DensePose writes it: R = V, G = U, B = I
     <root>/synthetic/parameters.json              options, cameras, identities, images
+    <root>/synthetic/conditions.csv               per-image conditions, see conditions.py
 
 torchreid's own `-s market1501 --root <root>/synthetic` reads the same images.
 """
@@ -23,6 +24,12 @@ from tqdm import tqdm
 
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.synthetic.camera import Camera
+from magnifier_plugin.synthetic.conditions import (
+    CONDITIONS,
+    Visibility,
+    measure_visibility,
+    write_conditions,
+)
 from magnifier_plugin.synthetic.plan import (
     GALLERY,
     QUERY,
@@ -185,8 +192,10 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
     # Small batches keep all cores busy to the end: an image takes some 20 ms.
     batch = max(1, min(16, count // (4 * workers)))
     images = on_all_cores(_write_image, tasks, workers, batch)
-    for _ in tqdm(images, total=count, desc="rendering pedestrians", unit="image", disable=None):
-        pass
+    seen = list(tqdm(images, total=count, desc="rendering pedestrians", unit="image", disable=None))
+    people = (plan.identities[shot.pid - 1] for shot in plan.shots)
+    places = (Path(MARKET.name, shot.folder, shot.name).as_posix() for shot in plan.shots)
+    write_conditions(target / CONDITIONS, zip(places, plan.shots, people, seen, strict=True))
     parameters = _json_by_lines({"renderer": VERSION, **plan.to_dict()})
     (target / PARAMETERS).write_text(parameters, encoding="utf-8")
 
@@ -202,8 +211,8 @@ def _json_by_lines(parameters: dict) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def _write_image(task: _Task) -> None:
-    """Renders one image and writes its JPEG and its IUV."""
+def _write_image(task: _Task) -> Visibility:
+    """Renders one image, writes its JPEG and its IUV; returns how much of the person it shows."""
     shot = task.shot
     photo, iuv = render(shot.scene, task.wardrobe, task.camera, task.size)
     photo_file = task.target / MARKET / shot.folder / shot.name
@@ -211,3 +220,4 @@ def _write_image(task: _Task) -> None:
     # Level 1 compresses these smooth maps as well as level 6, in a third of the time.
     iuv_file = task.target / DENSEPOSE / f"{shot.name.partition('.')[0]}_IUV.png"
     Image.fromarray(iuv[..., ::-1].copy()).save(iuv_file, compress_level=1)
+    return measure_visibility(shot.scene, task.wardrobe, task.camera, iuv)

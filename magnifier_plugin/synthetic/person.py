@@ -133,6 +133,24 @@ def _labels(posed: Posed, top: Hits, view: View, wardrobe: Wardrobe) -> np.ndarr
     return labels
 
 
+def draw_body(
+    wardrobe: Wardrobe, pose: Pose, heading: float, camera: Camera, view: View
+) -> np.ndarray:
+    """Which pixels show the person's body, bool [H, W]; arguments as `draw_person`'s.
+
+    They are the pixels that `draw_person` labels, in half of its time.
+    """
+    bones = skeleton(pose, wardrobe.build)
+    solids = dress(bones, wardrobe)
+    posed = pose_solids(solids, bones, rotation(heading, camera.pitch), -lowest(solids))
+    rows, columns = window(posed, view.x, view.y)
+    body = np.zeros((len(view.y), len(view.x)), dtype=bool)
+    view = view._replace(x=view.x[columns], y=view.y[rows])
+    top = cast(posed, view.x, view.y, tuple(Layer))
+    body[rows, columns] = _labels(posed, top, view, wardrobe)[..., 0] > 0
+    return body
+
+
 def draw_person(
     wardrobe: Wardrobe, pose: Pose, heading: float, camera: Camera, view: View
 ) -> Figure:

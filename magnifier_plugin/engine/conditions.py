@@ -1,0 +1,91 @@
+"""The conditions of each target's query images, and the results of its queries."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magnifier_plugin.catalogue.opening import own_folder
+from magnifier_plugin.evaluation.conditions import (
+    Conditions,
+    conditions_of,
+    read_conditions,
+    twin_hits,
+)
+from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.evaluator import EvaluationResult
+from magnifier_plugin.evaluation.matches import find_first_hits
+from magnifier_plugin.evaluation.query_file import QueryScores
+from magnifier_plugin.files import absolute_path
+
+
+def read_target_conditions(datamanager: Any, file: str | Path) -> dict[str, Conditions]:
+    """The conditions of the targets' query images.
+
+    Args:
+        datamanager: torchreid's or ours.
+        file: CSV that counts for every target whose query images it has; other targets, and all
+            with "", take their data set's own, if there is one (`conditions_file`).
+    Returns:
+        Target → conditions, for the targets that have some.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no file of conditions, or of other images.
+    """
+    found, uncovered = {}, []
+    for name, loaders in datamanager.test_loader.items():
+        dataset = loaders["query"].dataset
+        images = [record[0] for record in datamanager.fetch_test_loaders(name)[0]]
+        if file:
+            table = read_conditions(file, own_folder(dataset))
+            if any(absolute_path(image) in table.rows for image in images):
+                found[name] = conditions_of(table, images)
+                continue
+            uncovered.append((table, images))
+        if own := getattr(dataset, "conditions_file", None):
+            found[name] = conditions_of(read_conditions(own, own_folder(dataset)), images)
+    if len(uncovered) == len(datamanager.test_loader):
+        conditions_of(*uncovered[0])  # raises
+    return found
+
+
+def query_scores(
+    dataset: Any,
+    images: Sequence[str],
+    result: EvaluationResult,
+    conditions: Conditions | None,
+    metric: str,
+) -> QueryScores:
+    """The results of each query with the plain distances.
+
+    Args:
+        dataset: that the queries are of; names in a file are relative to its folder, if it has one.
+        images: paths of the queries.
+        result: of their test.
+        conditions: of the queries, or None.
+        metric: of the distances.
+    """
+    is_twin = None
+    if conditions is not None and conditions.twins is not None:
+        query, gallery = result.query, result.gallery
+        plain = result.distmat  # unless they were re-ranked
+        if result.reranked is not None:
+            plain = distance_matrix(query.features, gallery.features, metric)
+        ids = query.pids, gallery.pids, query.camids, gallery.camids
+        is_twin = twin_hits(conditions, find_first_hits(plain, *ids), gallery.pids)
+    folder = own_folder(dataset) if hasattr(dataset, "dataset_dir") else None
+    return QueryScores(
+        paths=np.array([_inside(image, folder) for image in images]),
+        pids=np.asarray(result.query.pids),
+        average_precision=result.ranking.average_precision,
+        first_match=result.ranking.first_match,
+        labels={} if conditions is None else conditions.labels,
+        first_hit_is_twin=is_twin,
+    )
+
+
+def _inside(image: str, folder: Path | None) -> str:
+    """The image's path relative to a folder, if it is inside it."""
+    path = absolute_path(image)
+    return str(path.relative_to(folder) if folder and path.is_relative_to(folder) else path)

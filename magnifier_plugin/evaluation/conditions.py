@@ -1,0 +1,250 @@
+"""Conditions of test images, such as "occluded", and metrics of the queries that share one.
+
+A CSV file has a column `path` and one for each condition of an image.
+"""
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from magnifier_plugin.files import absolute_path
+
+PATH = "path"
+# The pid of the image's near-twin, empty for none. Queries are grouped by whether they have one.
+TWIN = "twin"
+WITH_TWIN, WITHOUT_TWIN = "with", "without"
+EMPTY = "none"  # label of an empty cell
+_MAX_LABELS, _MAX_BINS = 8, 4  # numbers with more distinct values are cut into bins
+_WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # of a bin, times a power of ten
+
+
+@dataclass(frozen=True)
+class ConditionFile:
+    """What a file says of its images."""
+
+    file: Path
+    """The file, for messages."""
+    columns: tuple[str, ...]
+    """The conditions' names."""
+    rows: Mapping[Path, tuple[str, ...]]
+    """Absolute path of an image → its values, in the order of `columns`."""
+
+
+class Conditions(NamedTuple):
+    """The conditions of Q query images."""
+
+    labels: dict[str, np.ndarray]
+    """Name of a condition → text [Q], what a query's image is called in it; a bin of numbers is
+    stated as "0.25–0.5" (its lower edge belongs to it, of the last bin the upper one too)."""
+    twins: np.ndarray | None
+    """Text [Q], pid of the near-twin, "" for none; None if the file has no column `twin`."""
+
+
+def read_conditions(file: str | os.PathLike[str], dataset_dir: str | Path) -> ConditionFile:
+    """Reads a CSV of per-image conditions.
+
+    Args:
+        file: with a header; `path` is absolute or relative to dataset_dir.
+        dataset_dir: the data set's own folder, such as `reid-data/market1501`.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no column `path` or no other column, a line has other columns than the
+            header, or an image is in it twice.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: expected a CSV of per-image conditions (test.conditions), found no such file"
+        )
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.reader(lines)
+        header = [name.strip() for name in next(reader, [])]
+        columns = tuple(name for name in header if name != PATH)
+        if PATH not in header or not all(columns) or not columns or len(set(header)) < len(header):
+            raise ValueError(
+                f"{file}: expected a header with the column {PATH} and at least one more, each "
+                "with a name of its own, such as path,occluded; found "
+                f"{','.join(header) or 'nothing'}"
+            )
+        rows: dict[Path, tuple[str, ...]] = {}
+        for cells in reader:
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{file}, line {reader.line_num}: expected {len(header)} cells as in the "
+                    f"header, found {len(cells)}"
+                )
+            row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+            image = absolute_path(Path(dataset_dir, row[PATH]))
+            if image in rows:
+                raise ValueError(f"{file}, line {reader.line_num}: {row[PATH]} is there twice")
+            rows[image] = tuple(row[name] for name in columns)
+    return ConditionFile(file, columns, rows)
+
+
+def conditions_of(found: ConditionFile, images: Sequence[str]) -> Conditions:
+    """The conditions of query images, in their order.
+
+    Args:
+        found: of `read_conditions`.
+        images: paths of all query images.
+    Raises:
+        ValueError: an image is not in the file.
+    """
+    paths = [absolute_path(image) for image in images]
+    missing = [path for path in paths if path not in found.rows]
+    if missing:
+        raise ValueError(
+            f"{found.file}: expected a line for each of the {len(paths)} query images, found none "
+            f"for {len(missing)} of them, such as {missing[0]}; the file has {len(found.rows)} "
+            f"images, such as {next(iter(found.rows), 'none')}. Write a file of this data set's "
+            "images (paths are absolute or relative to the data set's folder), or set "
+            'test.conditions "" to test without'
+        )
+    labels, twins = {}, None
+    for place, name in enumerate(found.columns):
+        cells = np.array([found.rows[path][place] for path in paths])
+        if name == TWIN:
+            twins = cells
+            labels[name] = np.where(cells != "", WITH_TWIN, WITHOUT_TWIN)
+        else:  # bins follow from the whole file, so that they do not depend on the queries
+            label = label_values([row[place] for row in found.rows.values()])
+            labels[name] = np.array([label[cell] for cell in cells.tolist()])
+    return Conditions(labels, twins)
+
+
+def label_values(values: Sequence[str]) -> dict[str, str]:
+    """What each value of a column is called.
+
+    A column of numbers with more than 8 distinct values is cut into at most 4 bins: shares (all in
+    0..1) into quarters, others into bins of a round width, which begin at 0 unless that wastes half
+    of them.
+
+    Args:
+        values: all cells of the column; an empty one is called "none".
+    Returns:
+        Cell → label.
+    """
+    filled = {value for value in values if value}
+    numbers = {value: number for value in filled if (number := _as_number(value)) is not None}
+    label = {value: value for value in filled} | {"": EMPTY}
+    if len(numbers) < len(filled) or len(set(numbers.values())) <= _MAX_LABELS:
+        return label
+    low, high = min(numbers.values()), max(numbers.values())
+    start, width = _cut(low, high)
+    last = max(1, math.ceil((high - start) / width - 1e-9)) - 1
+    for value, number in numbers.items():
+        place = min(int((number - start) / width + 1e-9), last)
+        edges = (start + width * place, start + width * (place + 1))
+        label[value] = "–".join(f"{edge:.6g}" for edge in edges)
+    return label
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _cut(low: float, high: float) -> tuple[float, float]:
+    """The first edge and the width of the bins."""
+    if low >= 0 and high <= 1:
+        return 0.0, 1 / _MAX_BINS
+    from_zero = 0 <= low <= high / 2
+    needed = (high - (0 if from_zero else low)) / _MAX_BINS
+    power = 10.0 ** math.floor(math.log10(needed))
+    width = power * next(w for w in _WIDTHS if w * power >= needed * (1 - 1e-9))
+    if from_zero:
+        return 0.0, width
+    start = width * math.floor(low / width + 1e-9)
+    if high - start <= _MAX_BINS * width:
+        return start, width
+    return low, width
+
+
+def metrics_by_condition(
+    labels: Mapping[str, np.ndarray], average_precision: np.ndarray, first_match: np.ndarray
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """mAP and rank-1 of the queries that share a condition.
+
+    Args:
+        labels: condition → text [Q], as `Conditions.labels`.
+        average_precision: float [Q], NaN for a query without a match, which is left out.
+        first_match: int [Q], rank of a query's first match.
+    Returns:
+        Condition → label → {"queries", "mAP", "rank-1"}, shares in 0..1, labels in their order.
+    """
+    valid = np.isfinite(average_precision)
+    result: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, values in labels.items():
+        groups = {label: valid & (values == label) for label in sort_labels(set(values.tolist()))}
+        result[name] = {
+            label: {
+                "queries": int(chosen.sum()),
+                "mAP": float(average_precision[chosen].mean()),
+                "rank-1": float((first_match[chosen] == 1).mean()),
+            }
+            for label, chosen in groups.items()
+            if chosen.any()
+        }
+    return result
+
+
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """Numbers and bins by their (first) number, words after them by name."""
+
+    def order(label: str) -> tuple[float, str]:
+        number = _as_number(label.partition("–")[0])
+        return (math.inf if number is None else number), label
+
+    return sorted(labels, key=order)
+
+
+def twin_hits(conditions: Conditions, hits: np.ndarray, g_pids: np.ndarray) -> np.ndarray:
+    """Whether a query's first hit is its near-twin.
+
+    Args:
+        conditions: of the queries, with twins.
+        hits: int [Q], of `matches.find_first_hits`.
+        g_pids: identities of the gallery [G].
+    Returns:
+        bool [Q].
+    """
+    found = np.where(hits >= 0, g_pids[hits].astype(str), "")
+    own = np.array([twin.lstrip("0") or twin for twin in conditions.twins.tolist()])
+    return (own != "") & (own == found)
+
+
+def twin_share(
+    conditions: Conditions, is_twin: np.ndarray, average_precision: np.ndarray
+) -> dict[str, Any]:
+    """How often the first hit is the query's near-twin.
+
+    Args:
+        conditions: of the queries, with twins.
+        is_twin: bool [Q], of `twin_hits`.
+        average_precision: float [Q], NaN for a query without a match, which is left out.
+    Returns:
+        "queries": how many have a twin; "share" of them, in 0..1, None if there are none.
+    """
+    chosen = (conditions.twins != "") & np.isfinite(average_precision)
+    share = float(is_twin[chosen].mean()) if chosen.any() else None
+    return {"queries": int(chosen.sum()), "share": share}
+
+
+def describe_conditions(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """The metrics as lines of a log."""
+    lines = ["By condition of the query: mAP, rank-1, queries"]
+    for name, groups in metrics.items():
+        lines += [
+            f"{name} {label}: {row['mAP']:.1%}, {row['rank-1']:.1%}, {row['queries']}"
+            for label, row in groups.items()
+        ]
+    return "\n".join(lines)

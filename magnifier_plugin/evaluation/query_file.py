@@ -1,0 +1,108 @@
+"""`queries.csv`: the result of each query, from which rows of a table are compared later.
+
+Intervals and conditions need no embeddings and no distances then, and the file is small.
+"""
+
+import csv
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from magnifier_plugin.files import write_atomically
+
+QUERIES = "queries.csv"
+COLUMNS = ("data_set", "path", "pid", "average_precision", "first_match")
+FIRST_HIT_IS_TWIN = "first_hit_is_twin"
+_YES, _NO = "yes", "no"
+
+
+@dataclass(frozen=True)
+class QueryScores:
+    """The results of the Q queries of one data set."""
+
+    paths: np.ndarray
+    """Text [Q], relative to the data set's folder where the image is inside it."""
+    pids: np.ndarray
+    """int64 [Q]."""
+    average_precision: np.ndarray
+    """float64 [Q], in [0, 1]; NaN for a query without a match."""
+    first_match: np.ndarray
+    """int64 [Q], rank of the first match, from 1; 0 without one."""
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Name of a condition → text [Q], as `conditions.Conditions`."""
+    first_hit_is_twin: np.ndarray | None = None
+    """bool [Q], whether the first hit is the query's near-twin; None where twins are not known."""
+
+    @property
+    def metrics(self) -> np.ndarray:
+        """float64 [Q, 2]: average precision, and 1 where the first hit is a match; NaN without a
+        match."""
+        hit = np.where(np.isnan(self.average_precision), np.nan, self.first_match == 1)
+        return np.stack([self.average_precision, hit], axis=1)
+
+
+def write_queries(path: str | os.PathLike[str], scores: Mapping[str, QueryScores]) -> None:
+    """Writes the queries of every data set, one per line, atomically.
+
+    Columns are `COLUMNS`, then the conditions; those that a data set does not have are empty.
+
+    Args:
+        path: the file; missing folders are made.
+        scores: by the data set's name.
+    """
+    conditions = dict.fromkeys(name for found in scores.values() for name in found.labels)
+    has_twins = any(found.first_hit_is_twin is not None for found in scores.values())
+    with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow((*COLUMNS, *conditions, *((FIRST_HIT_IS_TWIN,) if has_twins else ())))
+        for name, found in scores.items():
+            blank = np.full(len(found.paths), "")
+            precision = ["" if np.isnan(ap) else f"{ap:.9g}" for ap in found.average_precision]
+            columns = [[name] * len(blank), found.paths, found.pids, precision, found.first_match]
+            columns += [found.labels.get(condition, blank) for condition in conditions]
+            if has_twins:
+                is_twin = found.first_hit_is_twin
+                columns.append(blank if is_twin is None else np.where(is_twin, _YES, _NO))
+            writer.writerows(zip(*columns, strict=True))
+
+
+def read_queries(path: str | os.PathLike[str]) -> dict[str, QueryScores]:
+    """The file's queries by data set.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has other columns or values than `write_queries` writes.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        lines = list(reader)
+        header = tuple(reader.fieldnames or ())
+    if header[: len(COLUMNS)] != COLUMNS:
+        raise ValueError(
+            f"{path}: expected the columns {','.join(COLUMNS)}, found {','.join(header)}"
+        )
+    try:
+        return {
+            name: _scores([line for line in lines if line["data_set"] == name], header)
+            for name in dict.fromkeys(line["data_set"] for line in lines)
+        }
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); test again to write it anew") from error
+
+
+def _scores(lines: list[dict[str, str]], header: tuple[str, ...]) -> QueryScores:
+    column = {name: np.array([line[name] for line in lines]) for name in header}
+    is_twin = column.pop(FIRST_HIT_IS_TWIN, None)
+    if is_twin is not None and not is_twin.all():  # of a data set without twins
+        is_twin = None
+    return QueryScores(
+        paths=column["path"],
+        pids=column["pid"].astype(np.int64),
+        average_precision=np.array([float(ap or "nan") for ap in column["average_precision"]]),
+        first_match=column["first_match"].astype(np.int64),
+        labels={n: v for n, v in column.items() if n not in COLUMNS and v.any()},
+        first_hit_is_twin=None if is_twin is None else is_twin == _YES,
+    )

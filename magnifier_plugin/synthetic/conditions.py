@@ -1,0 +1,106 @@
+"""The conditions of every rendered image, written as `<root>/synthetic/conditions.csv`.
+
+`evaluation.conditions` reads it; paths are relative to the data set's folder, `market1501`.
+"""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from magnifier_plugin.synthetic.camera import Camera, View, look
+from magnifier_plugin.synthetic.person import draw_body
+from magnifier_plugin.synthetic.plan import Identity, Shot
+from magnifier_plugin.synthetic.renderer import Scene
+from magnifier_plugin.synthetic.wardrobe import Wardrobe
+
+CONDITIONS = Path("conditions.csv")
+COLUMNS = (
+    "path",
+    "occluded",  # yes, no
+    "occluded_by",  # pole, box, pedestrian, frame, nothing
+    "visible",  # share of the body's pixels that are seen, 0..1
+    "cut",  # yes, no: a part of the body is outside the picture
+    "twin",  # pid of the near-twin, empty for none
+    "twin_detail",  # the garment detail in which the twin differs, empty for none
+    "heading",  # degrees, 0 faces the camera, 90 walks to the picture's right, 180 shows the back
+)
+
+
+class Visibility(NamedTuple):
+    """How much of a person a picture shows."""
+
+    visible: float
+    """Share of the body's pixels that nothing hides and that are inside the picture, 0..1."""
+    cut: bool
+    """Whether a part of the body is outside the picture."""
+
+
+def measure_visibility(
+    scene: Scene, wardrobe: Wardrobe, camera: Camera, iuv: np.ndarray
+) -> Visibility:
+    """How much of the person the rendered picture shows.
+
+    What the person's own bag or coat hides is no part of the body here. The body is drawn again,
+    without colours, where an obstacle or the picture's edge may hide some of it.
+
+    Args:
+        scene, wardrobe, camera: as in `renderer.render`.
+        iuv: uint8 [H, W, 3], its labels.
+    """
+    labelled = iuv[..., 0] > 0
+    edge = np.concatenate([labelled[0], labelled[-1], labelled[:, 0], labelled[:, -1]])
+    if scene.obstacle is None and not edge.any():
+        return Visibility(1.0, False)
+    height, width = labelled.shape
+    view = look(camera, wardrobe.build.height, (height, width), scene.zoom, scene.shift)
+    # No person is more than a picture's height beyond its edge.
+    body = draw_body(wardrobe, scene.pose, scene.heading, camera, _wider(view, height))
+    total = np.count_nonzero(body)
+    inside = np.count_nonzero(body[height:-height, height:-height])
+    return Visibility(min(1.0, np.count_nonzero(labelled) / max(total, 1)), inside < total)
+
+
+def _wider(view: View, margin: int) -> View:
+    """The plane with so many more samples on each side."""
+    step = 1 / view.scale
+    before = -step * np.arange(margin, 0, -1)
+    after = step * np.arange(1, margin + 1)
+    x = np.concatenate([view.x[0] + before, view.x, view.x[-1] + after])
+    y = np.concatenate([view.y[0] - before, view.y, view.y[-1] - after])
+    return view._replace(x=x.astype(np.float32), y=y.astype(np.float32))
+
+
+def write_conditions(
+    path: Path,
+    images: Iterable[tuple[str, Shot, Identity, Visibility]],
+) -> None:
+    """Writes the conditions of images.
+
+    Args:
+        path: the CSV file.
+        images: path in the data set, parameters, who is seen, and how much of them.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for image, shot, person, visibility in images:
+            obstacle = shot.scene.obstacle
+            writer.writerow(
+                (
+                    image,
+                    _yes_no(obstacle is not None),
+                    obstacle.kind if obstacle else "nothing",
+                    f"{visibility.visible:.3f}",
+                    _yes_no(visibility.cut),
+                    person.twin or "",
+                    person.detail or "",
+                    shot.scene.heading,
+                )
+            )
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"

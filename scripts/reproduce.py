@@ -1,0 +1,101 @@
+"""The papers' tables and figures: each row an ordinary training with overrides.
+
+    reproduce.py table2 --config-file configs/magnifier_demo.yaml --seeds 1 2 3 --out log/table2
+    reproduce.py dsa --config-file configs/dsa_market.yaml --root reid-data --seeds 1 --out log/dsa
+
+KEY VALUE pairs at the end hold for every row. Calling it again keeps finished rows, resumes killed
+ones and tries failed ones again; table.md, results.json and the figure are written anew.
+"""
+
+import os
+
+# As in scripts/main.py: threads that wait sleep.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings it suppresses
+
+# isort: split
+import argparse
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from arguments import whole_number
+from main import WORDS
+from reproduction.command import reproduce
+from reproduction.plan import Settings
+from reproduction.rows import TABLES
+
+from magnifier_plugin.config import ConfigError
+from magnifier_plugin.files import absolute_path
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reproduce a table; returns 0, 1 if a row failed, 2 for mistakes, 130 after Ctrl-C."""
+    arguments, pairs = parse(argv)
+    root = ("data.root", arguments.root) if arguments.root else ()
+    settings = Settings(
+        table=TABLES[arguments.table],
+        config_file=Path(arguments.config_file),
+        seeds=tuple(dict.fromkeys(arguments.seeds)),
+        out=absolute_path(arguments.out),
+        pairs=(*root, *pairs),
+        quick=arguments.quick,
+    )
+    try:
+        return reproduce(settings, jobs=arguments.jobs, gpus=arguments.gpus)
+    except (ConfigError, FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(
+            f"error: {settings.out}: the disk is full; free some space and run the same command "
+            "again, which keeps finished rows and resumes the others",
+            file=sys.stderr,
+        )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 2
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags, and the KEY VALUE pairs that begin with the first word that has a dot.
+
+    A path has a dot too, so a word that follows a flag is never a key.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=TABLES, help="; ".join(t.title for t in TABLES.values()))
+    parser.add_argument("--config-file", required=True, help="what all rows have in common")
+    parser.add_argument(
+        "--seeds", type=whole_number(0, 2**32 - 1), nargs="+", required=True, metavar="S"
+    )
+    parser.add_argument("--out", required=True, help="folder of the rows and of the results")
+    parser.add_argument("--root", help="folder of all data sets (data.root)")
+    parser.add_argument("--jobs", type=whole_number(1), help="trainings at a time (default 1)")
+    parser.add_argument(
+        "--gpus", type=whole_number(0), nargs="+", default=[], metavar="N", help="take turns"
+    )
+    parser.add_argument("--quick", action="store_true", help="two epochs per stage at most")
+    words = list(argv)
+    end = next(
+        (
+            place
+            for place, word in enumerate(words)
+            if place
+            and ("." in word or word in WORDS)
+            and not word.startswith("-")
+            and not words[place - 1].startswith("-")
+        ),
+        len(words),
+    )
+    arguments = parser.parse_args(words[:end])
+    return arguments, words[end:]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

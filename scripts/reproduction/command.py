@@ -1,0 +1,87 @@
+"""One call of scripts/reproduce.py: check, prepare, train, report."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yacs.config import CfgNode
+
+from reproduction.code import training_code
+from reproduction.figures import PAPERS, save_figure
+from reproduction.markdown import ONE_SEED, write_table
+from reproduction.plan import Run, Settings, make_runs
+from reproduction.preparation import prepare_data
+from reproduction.processes import hold, visible_gpus
+from reproduction.progress import Progress
+from reproduction.record import Record, is_finished, open_records
+from reproduction.report import report, write_results
+from reproduction.runner import Resources, Runner
+
+
+def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int] = ()) -> int:
+    """Trains the rows that are not finished, and writes `table.md`, `results.json` and the figure.
+
+    Args:
+        settings: what was asked for.
+        jobs: trainings at a time; None for one on each GPU of `gpus`, or one.
+        gpus: numbers of the GPUs that take turns; none leaves the choice to each training.
+    Returns:
+        The exit status: 0, or 1 if a row failed.
+    Raises:
+        ConfigError, ValueError, FileNotFoundError: something cannot be as asked; nothing was
+            started.
+        OSError: a file cannot be written, as on a full disk.
+    """
+    jobs = jobs or max(1, len(gpus))
+    names = visible_gpus(gpus)
+    runs = make_runs(settings)
+    lock = hold(settings.out)
+    try:
+        records = open_records(runs, training_code(), settings.out)
+        if not all(is_finished(run, record) for run, record in records.items()):
+            print(f"preparing the data of {len(settings.seeds)} seed(s)", flush=True)
+            prepare_data(settings, runs)
+        resources = Resources(config_file=settings.config_file, jobs=jobs, gpus=names, lock=lock)
+        runner = Runner(records, resources, Progress(runs, sys.stdout), training_code)
+        runner.run()
+        _write(settings, records, runner.failures)
+    finally:
+        if lock is not None:
+            os.close(lock)
+    for run, reason in runner.failures.items():
+        print(f"\n{run.name} {reason}", file=sys.stderr)
+    return 1 if runner.failures else 0
+
+
+def _write(settings: Settings, records: Mapping[Run, Record], failures: Mapping[Run, str]) -> None:
+    """Writes the results and prints the table."""
+    out, content = settings.out, report(settings, records, failures)
+    write_results(out / "results.json", content)
+    write_table(out / "table.md", content)
+    written = ["results.json", "table.md"]
+    if settings.table.figure and any(row["mean"] for row in content["rows"]):
+        name = f"{settings.table.name}.png"
+        save_figure(settings.table, content, out / name, paper_data_set(next(iter(records)).cfg))
+        written.append(name)
+    _print(content)
+    print("\n".join(str(out / name) for name in written))
+
+
+def _print(content: Mapping[str, Any]) -> None:
+    """The rows in short; the rest is in the files."""
+    if len(content["seeds"]) == 1:
+        print(ONE_SEED)
+    for row in content["rows"]:
+        if mean := row["mean"]:
+            print(f"{row['title']}: mAP {mean['mAP']:.1%}, rank-1 {mean['rank-1']:.1%}")
+
+
+def paper_data_set(cfg: CfgNode) -> str:
+    """The papers' name of what is trained and tested on; "" if they do not report on it."""
+    if list(cfg.data.sources) != list(cfg.data.targets) or len(cfg.data.sources) > 1:
+        return ""
+    (name,) = cfg.data.sources
+    if name == "cuhk03" and not cfg.cuhk03.labeled_images:
+        return ""
+    return PAPERS.get(name, "")

@@ -1,0 +1,131 @@
+"""Label maps and IUV that rows train with: eroded, dilated, or some of them missing.
+
+Made once, from the maps of the training images, into `<folder>/<variant>/<data set>/…`, where
+`masks.dir <folder>/<variant>` finds them, of the rendered data set too.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from magnifier_plugin.config import ConfigError
+from magnifier_plugin.data.annotated import AnnotatedDataset
+from magnifier_plugin.evaluation.cache import files_fingerprint
+from magnifier_plugin.files import write_atomically
+from magnifier_plugin.masks.checking import manifest_folder
+from magnifier_plugin.masks.degradation import dilate, erode, scaled_radius
+from magnifier_plugin.masks.label_maps import read_labels, write_labels
+from magnifier_plugin.masks.manifest import MANIFEST
+from magnifier_plugin.masks.paths import iuv_path, label_path
+from magnifier_plugin.workers import on_all_cores
+
+MADE = "made.json"
+PIXELS = 2  # at 256 × 128
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What becomes of the maps."""
+
+    change: Callable[[np.ndarray, float], np.ndarray] | None = None
+    """Label map and radius → label map; None leaves them. IUV are left out then."""
+    missing: float = 0.0
+    """Share of the training images that lose label map and IUV, 0..1."""
+
+
+VARIANTS = {
+    "eroded": Variant(erode),
+    "dilated": Variant(dilate),
+    "missing-30": Variant(missing=0.3),
+    "missing-70": Variant(missing=0.7),
+    "missing-100": Variant(missing=1.0),
+}
+
+
+class _Task(NamedTuple):
+    """One map to write."""
+
+    source: Path
+    target: Path
+    variant: Variant
+
+
+def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
+    """Makes a variant of the maps of a training set, unless it is there.
+
+    Args:
+        dataset: with its own maps.
+        folder: of the variant.
+        name: of `VARIANTS`.
+    Raises:
+        ConfigError: the folder's maps were made from others.
+        OSError: it cannot be written.
+    """
+    tasks, folders = _tasks(dataset, folder, VARIANTS[name])
+    fingerprint = files_fingerprint(task.source for task in tasks)
+    made = folder / MADE
+    if made.is_file():
+        if json.loads(made.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+            raise ConfigError(
+                f"{folder}: its maps were made from other maps than {dataset.name} has now, and "
+                "results of both would be mixed; choose another --out"
+            )
+        return
+    for _ in on_all_cores(_write, tasks):
+        pass
+    for own, maps in folders:
+        maps.mkdir(parents=True, exist_ok=True)  # also where every map is missing
+        if own:
+            shutil.copyfile(own / MANIFEST, maps / MANIFEST)
+    with write_atomically(made) as part:
+        part.write_text(json.dumps({"variant": name, "fingerprint": fingerprint}) + "\n")
+
+
+def _tasks(
+    dataset: AnnotatedDataset, folder: Path, variant: Variant
+) -> tuple[list[_Task], list[tuple[Path | None, Path]]]:
+    """The maps to write, and for each data set the folder of its own manifest and of its maps."""
+    tasks: list[_Task] = []
+    folders: list[tuple[Path | None, Path]] = []
+    for annotations, images in dataset.parts:
+        places = annotations.dataset_dir, annotations.folder, annotations.masks_dir
+        labels = {image: label_path(image, *places) for image in images}
+        existing = [label for label in labels.values() if label.is_file()]
+        folders.append((manifest_folder(existing), folder / annotations.name))
+        missing = missing_images(images, annotations.dataset_dir, variant.missing)
+        for image, label in labels.items():
+            if image in missing:
+                continue
+            target = label_path(image, annotations.dataset_dir, annotations.name, folder)
+            if label.is_file():
+                tasks.append(_Task(label, target, variant))
+            if variant.change is None and iuv_path(label).is_file():
+                tasks.append(_Task(iuv_path(label), iuv_path(target), variant))
+    return tasks, folders
+
+
+def missing_images(images: Sequence[str], dataset_dir: Path, share: float) -> set[str]:
+    """The images without a map: the same on every machine, and those of a smaller share too."""
+
+    def order(image: str) -> str:
+        name = os.path.relpath(image, dataset_dir)
+        return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+
+    return set(sorted(images, key=order)[: round(share * len(images))])
+
+
+def _write(task: _Task) -> None:
+    if task.variant.change is None:
+        with write_atomically(task.target) as part:
+            shutil.copyfile(task.source, part)
+        return
+    labels = read_labels(task.source)
+    radius = scaled_radius(PIXELS, labels.shape[0])
+    write_labels(task.target, task.variant.change(labels, radius))

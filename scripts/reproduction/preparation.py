@@ -1,0 +1,40 @@
+"""The data of a table, checked and made before a row starts: people, conditions, worse maps."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+from magnifier_plugin.data.datamanager import AnnotatedDataManager
+from magnifier_plugin.engine.conditions import read_target_conditions
+from magnifier_plugin.recipe import build_datamanager, find_system
+from reproduction.maps import make_maps
+from reproduction.plan import Run, Settings, is_rendered, maps_folder
+
+
+def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
+    """Renders the people of each seed, reads every data set, and makes the maps that rows ask for.
+
+    Raises:
+        FileNotFoundError: a data set, its label maps or a file of conditions is not there.
+        ValueError: one of them cannot be used, as the message says.
+        OSError: something cannot be written.
+    """
+    rendered = is_rendered(runs[0].cfg)
+    for seed in settings.seeds if rendered else settings.seeds[:1]:
+        rows = [run for run in runs if run.seed == seed]
+        run = max((run for run in rows if not run.row.maps), key=_count_inputs)
+        manager = _read(run)
+        read_target_conditions(manager, run.cfg.test.conditions)
+        for name in dict.fromkeys(run.row.maps for run in rows if run.row.maps):
+            folder = maps_folder(settings.out, run.cfg, seed) / name
+            make_maps(manager.train_loader.dataset, folder, name)
+
+
+def _count_inputs(run: Run) -> int:
+    """How many inputs its training takes; the row with the most needs the most files."""
+    return len(find_system(run.cfg).inputs(run.cfg)[0])
+
+
+def _read(run: Run) -> AnnotatedDataManager:
+    with contextlib.redirect_stdout(io.StringIO()):  # torchreid's summaries
+        return build_datamanager(run.cfg, find_system(run.cfg))

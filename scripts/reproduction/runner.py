@@ -1,0 +1,229 @@
+"""Training the rows of a table: several processes at a time, results kept, killed rows resumed."""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magnifier_plugin.engine.testing import RESULTS
+from reproduction.plan import Run
+from reproduction.processes import (
+    Training,
+    end_all,
+    environment,
+    last_epoch,
+    read_tail,
+    training_command,
+)
+from reproduction.progress import FAILED, FINISHED, KEPT, RUNNING, SKIPPED, Progress
+from reproduction.record import Record, is_finished
+
+_POLL = 0.2  # seconds between two looks at the processes
+_DRAW = 1.0  # seconds between two drawings of the live table
+_END_LINES = 12  # of a failed row's log, that are shown
+NO_SPACE = "No space left on device"
+_FEW_BYTES = 2**24  # a disk with less is full
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What trainings may use."""
+
+    config_file: Path
+    jobs: int
+    """Trainings at a time."""
+    gpus: Sequence[str] = ()
+    """As CUDA_VISIBLE_DEVICES names them; each training gets the one with the fewest."""
+    lock: int | None = None
+    """Of `processes.hold`."""
+
+
+class Runner:
+    """Trains runs until each is finished, failed, or cannot be started.
+
+    Args:
+        records: of all runs, in the order to start them.
+        resources: what trainings may use.
+        progress: shows where they are.
+        code: what trainings run now; once it is not the records', none is started any more.
+    """
+
+    def __init__(
+        self,
+        records: Mapping[Run, Record],
+        resources: Resources,
+        progress: Progress,
+        code: Callable[[], str],
+    ) -> None:
+        self._records, self._resources, self._progress = records, resources, progress
+        self._code = code
+        self._running: dict[Run, tuple[Training, str | None]] = {}
+        self._stopped = ""  # why no other run is started
+        self.failures: dict[Run, str] = {}
+        """Why runs failed, or were not started."""
+
+    def run(self) -> None:
+        """Trains; ends all processes if anything, such as Ctrl-C, interrupts it.
+
+        Raises:
+            OSError: a file of this script cannot be written, as on a full disk.
+        """
+        waiting = self._unfinished()
+        drawn = 0.0
+        try:
+            with terminated_as_interrupted():
+                while waiting or self._running:
+                    waiting = self._start(waiting)
+                    self._look()
+                    if time.monotonic() - drawn >= _DRAW:
+                        drawn = time.monotonic()
+                        self._draw()
+                    if self._running:
+                        time.sleep(_POLL)
+                self._draw()
+        finally:
+            with uninterrupted():
+                end_all([training for training, _ in self._running.values()])
+                for run in [*self._running]:
+                    self._close(run, finished=False)
+
+    def _unfinished(self) -> list[Run]:
+        waiting = []
+        for run, record in self._records.items():
+            if is_finished(run, record):
+                self._progress.set(run, KEPT, headline(run.folder))
+            else:
+                waiting.append(run)
+        return waiting
+
+    def _start(self, waiting: Sequence[Run]) -> list[Run]:
+        """Starts what can be started; returns the runs that still wait."""
+        left: list[Run] = []
+        if not waiting or len(self._running) >= self._resources.jobs:
+            return list(waiting)
+        for run in waiting:
+            needed = run.needs
+            if self._stopped:
+                self._fail(run, SKIPPED, self._stopped)
+            elif needed in self.failures:
+                self._fail(run, SKIPPED, f"{needed.name}, whose weights it tests, failed")
+            elif len(self._running) >= self._resources.jobs or (
+                needed and not is_finished(needed, self._records[needed])
+            ):
+                left.append(run)
+            elif self._code() != self._records[run].code:
+                self._stopped = "the package's code changed since this call began; call again"
+                self._fail(run, SKIPPED, self._stopped)
+            else:
+                self._launch(run)
+        return left
+
+    def _launch(self, run: Run) -> None:
+        given, gpu, record = self._resources, self._free_gpu(), self._records[run]
+        record.write(run.folder)  # first: a folder without a record is nobody's
+        command = training_command(given.config_file, run)
+        training = Training(command, run.folder, environment(given.jobs, gpu), given.lock)
+        self._running[run] = training, gpu
+        record.processes = [training.number]
+        record.write(run.folder)
+        where = f" on GPU {gpu}" if gpu is not None else ""
+        resumed = " from its checkpoint" if "model.resume" in command else ""
+        self._progress.set(run, RUNNING, f"{resumed}{where}".strip())
+
+    def _free_gpu(self) -> str | None:
+        used = [gpu for _, gpu in self._running.values()]
+        return min(self._resources.gpus, key=used.count, default=None)
+
+    def _look(self) -> None:
+        """Closes the runs whose process ended."""
+        for run, (training, _) in list(self._running.items()):
+            status = training.status()
+            if status is None:
+                continue
+            self._close(run, finished=status == 0)
+            if status == 0:
+                self._progress.set(run, FINISHED, headline(run.folder))
+                continue
+            reason = f"exit status {status}; the end of {training.log}:\n" + _end(training.log)
+            if _is_full(run.folder, read_tail(training.log)):
+                self._stopped = "the disk is full"
+                reason = f"{self._stopped}; {reason}"
+            self._fail(run, FAILED, reason)
+
+    def _close(self, run: Run, *, finished: bool) -> None:
+        training, _ = self._running.pop(run)
+        record = self._records[run]
+        record.finished, record.processes = finished, []
+        record.seconds = round(record.seconds + training.seconds, 1)
+        record.write(run.folder)
+
+    def _fail(self, run: Run, state: str, reason: str) -> None:
+        self.failures[run] = f"{state}: {reason}"
+        self._progress.set(run, state, reason.partition("\n")[0])
+
+    def _draw(self) -> None:
+        for run, (training, _) in self._running.items():
+            if epoch := last_epoch(training.log):
+                self._progress.detail(run, f"epoch {epoch}")
+        self._progress.draw()
+
+
+def headline(folder: Path) -> str:
+    """mAP and rank-1 of a finished row on its first target, in %."""
+    result = first_result(folder)
+    return f"mAP {result['mAP']:.1%}, rank-1 {result['rank-1']:.1%}"
+
+
+def first_result(folder: Path) -> dict[str, Any]:
+    """The numbers of a finished row on its first target."""
+    content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    return next(iter(content["results"].values()))
+
+
+def _end(log: Path) -> str:
+    lines = [line for line in read_tail(log).splitlines() if line.strip()]
+    return "\n".join(f"  {line}" for line in lines[-_END_LINES:])
+
+
+def _is_full(folder: Path, log: str) -> bool:
+    return NO_SPACE in log or shutil.disk_usage(folder).free < _FEW_BYTES
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Lets SIGTERM and the end of the terminal raise KeyboardInterrupt, as Ctrl-C does.
+
+    A signal that is ignored (nohup) stays so.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    with ExitStack() as stack:
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                stack.enter_context(handled(number, interrupt))
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignores Ctrl-C and SIGTERM, so that a second one leaves no process behind."""
+    with handled(signal.SIGINT, signal.SIG_IGN), handled(signal.SIGTERM, signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def handled(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """Handles a signal in another way meanwhile."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

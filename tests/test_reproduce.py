@@ -1,0 +1,325 @@
+"""One call of scripts/reproduce.py: rows kept, resumed, failed, refused; a stand-in trains."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "configs" / "magnifier_demo.yaml"
+STANDIN = Path(__file__).parent / "standin_main.py"
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import reproduce as script  # noqa: E402
+from reproduction import command, processes, record, runner  # noqa: E402
+
+ROWS = ["G", "G+M", "G+M+SAB", "G+M+SFB", "G+M+SAB+SFB", "G+M+SAB+SFB+SD"]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Calls the script with a stand-in for trainings; `orders` say what happens in a row."""
+    monkeypatch.setattr(processes, "MAIN", STANDIN)
+    monkeypatch.setattr(command, "prepare_data", lambda settings, runs: None)
+    monkeypatch.setattr(command, "training_code", lambda: "beef")
+    monkeypatch.setattr(runner, "_POLL", 0.01)
+    monkeypatch.setenv("STANDIN", str(tmp_path / "orders.json"))
+
+    def run(*more, table="table2", config=DEMO, seeds=(1,), **orders):
+        (tmp_path / "orders.json").write_text(json.dumps(orders))
+        line = [table, "--config-file", config, "--out", tmp_path / "out", "--seeds", *seeds]
+        return script.main([*map(str, line), *more])
+
+    return run
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def log(out, row, seed=1):
+    return (out / row / f"seed-{seed}" / record.LOG).read_text()
+
+
+class TestRows:
+    def test_all_rows_train_and_are_reported(self, call, out, capsys):
+        assert call("--jobs", "3") == 0
+        content = json.loads((out / "results.json").read_text())
+        assert [row["name"] for row in content["rows"]] == ROWS
+        assert content["rows"][0]["paper"]["CUHK03-L"] == [67.4, 69.8]
+        assert content["interval"] is None
+        assert content["differences"][0]["mAP"]["low"] is None
+        text = (out / "table.md").read_text()
+        assert "One seed: no standard deviations and no intervals" in text
+        assert "±" not in text
+        assert "[" not in text.partition("## Differences")[2]
+        assert "| G+M+SAB+SFB+SD | " in text and "79.6 / 82.4" in text
+        assert "| twin | with | without |" in text
+        assert "| G | 25.0 |" in text  # how often the first hit is the twin
+        printed = capsys.readouterr().out
+        assert "One seed: " in printed
+        assert "G+M/seed-1: running\n" in printed
+        assert "G+M/seed-1: finished mAP" in printed
+
+    def test_several_seeds_have_deviations_and_intervals(self, call, out):
+        assert call("--jobs", "4", seeds=(1, 2, 2)) == 0
+        text = (out / "table.md").read_text()
+        assert "seeds 1, 2, each with people of its own" in text
+        content = json.loads((out / "results.json").read_text())
+        row = content["rows"][0]
+        values = [row["seeds"][seed]["mAP"] for seed in ("1", "2")]
+        assert row["mean"]["mAP"] == pytest.approx(sum(values) / 2)
+        assert row["standard_deviation"]["mAP"] == pytest.approx(
+            abs(values[0] - values[1]) / 2**0.5
+        )
+        pairs = [(entry["first"], entry["second"]) for entry in content["differences"]]
+        assert pairs[:5] == list(pairwise(ROWS))
+        assert ("G+M", "G+M+SFB") in pairs
+        for entry in content["differences"]:
+            for found in (entry["mAP"], entry["conditions"]["twin"]["with"]["mAP"]):
+                assert found["low"] <= found["difference"] <= found["high"]
+        assert "±" in text
+        assert text.count("[") >= 2 * len(pairs)
+
+    def test_finished_rows_are_kept(self, call, out, capsys):
+        assert call("--jobs", "3") == 0
+        before = {row: log(out, row) for row in ROWS}
+        table = (out / "table.md").read_text()
+        (out / "table.md").unlink()
+        assert call() == 0
+        assert {row: log(out, row) for row in ROWS} == before
+        assert (out / "table.md").read_text() == table
+        assert capsys.readouterr().out.count(": kept mAP") == len(ROWS)
+
+    def test_another_seed_joins_finished_ones(self, call, out):
+        call("--jobs", "3")
+        before = log(out, "G")
+        assert call("--jobs", "3", seeds=(1, 2)) == 0
+        assert log(out, "G") == before
+        assert log(out, "G", seed=2)
+
+    def test_tables_in_one_folder_share_rows(self, call, out):
+        call("--jobs", "3")
+        before = log(out, "G+M+SAB+SFB")
+        assert call(table="figure4") == 0
+        assert log(out, "G+M+SAB+SFB") == before
+        assert (out / "figure4.png").is_file()
+
+    def test_a_failed_row_is_reported_and_the_others_go_on(self, call, out, capsys):
+        assert call(**{"G+M/seed-1": "fail"}) == 1
+        error = capsys.readouterr().err
+        assert "G+M/seed-1 failed: exit status 1; the end of " in error
+        assert "ValueError: the loss is not finite" in error
+        text = (out / "table.md").read_text()
+        assert "Missing: G+M/seed-1 failed: exit status 1" in text
+        assert "| G+M (1 of the seeds missing) | – | – |" in text
+        assert "79.6 / 82.4" in text
+        assert call() == 0
+        assert "Missing" not in (out / "table.md").read_text()
+        assert log(out, "G+M").count("threads") == 2
+        assert log(out, "G").count("threads") == 1
+
+    def test_a_killed_row_resumes_from_its_newest_checkpoint(self, call, out):
+        assert call(**{"G/seed-1": "last"}) == 1
+        for epoch in (2, 10):  # by number, not by name
+            (out / "G" / "seed-1" / "model" / f"model.pth.tar-{epoch}").touch()
+        (out / "G" / "seed-1" / "model" / "model-best.pth.tar").touch()
+        assert call() == 0
+        first, second = log(out, "G").split("threads")[1:]
+        assert "resume None" in first
+        assert f"resume {out}/G/seed-1/model/model.pth.tar-10\n" in second
+        assert json.loads((out / "G" / "seed-1" / record.RECORD).read_text())["seconds"] > 0
+
+    def test_a_row_that_tests_anothers_weights_waits_for_it(self, call, out, monkeypatch):
+        dsa = ROOT / "configs" / "dsa_demo.yaml"
+        assert call("--jobs", "8", table="dsa", config=dsa) == 1  # the stand-in has no branches
+        assert "magnifier.branches" in log(out, "MF-only")
+        content = json.loads((out / "results.json").read_text())
+        assert (
+            "MF-only/seed-1, whose weights it tests, failed"
+            in (content["failures"]["Two-streams-fused/seed-1"])
+        )
+        monkeypatch.setenv("STANDIN_KEY", "data.transforms")
+        assert call("--jobs", "8", table="dsa", config=dsa) == 0
+        weights = out / "MF-only" / "seed-1" / "model" / "model.pth.tar-24"
+        assert f"weights {weights}" in log(out, "Global-joint")
+        assert "weights None" in log(out, "MF-only")
+        assert not list((out / "Global-joint").rglob("model.pth.tar-*"))
+
+
+class TestResources:
+    def test_threads_are_divided_and_gpus_taken_in_turn(self, call, out, monkeypatch):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setattr(processes, "cores", lambda: 8)
+        monkeypatch.setattr(command, "visible_gpus", lambda numbers: [str(n) for n in numbers])
+        assert call("--jobs", "4", "--gpus", "0", "1") == 0
+        used = [log(out, row).splitlines()[0] for row in ROWS]
+        assert {line.split(" gpu")[0] for line in used} == {"threads 2"}
+        assert {line.rpartition(" ")[2] for line in used} == {"0", "1"}
+
+    def test_a_gpu_that_is_not_there(self, call, out, capsys):
+        assert call("--gpus", "97") == 2
+        assert "error: --gpus 97: no such GPU, found " in capsys.readouterr().err
+        assert not out.exists()
+
+    def test_two_calls_in_one_folder(self, call, out, capsys):
+        handle = processes.hold(out)
+        assert call() == 2
+        assert "another call of this script" in capsys.readouterr().err
+        os.close(handle)
+        assert call("--jobs", "3") == 0
+
+    def test_code_that_changes_meanwhile_starts_no_row(self, call, out, monkeypatch, capsys):
+        codes = iter(["one", "one", "one"])
+        monkeypatch.setattr(command, "training_code", lambda: next(codes, "two"))
+        assert call() == 1
+        states = [(out / row / "seed-1" / "results.json").is_file() for row in ROWS]
+        assert states == [True, True, False, False, False, False]
+        assert "the package's code changed since this call began" in capsys.readouterr().err
+
+
+class TestFolder:
+    def test_results_of_other_code_are_named(self, call, out, monkeypatch, capsys):
+        call("--jobs", "3")
+        before = log(out, "G")
+        monkeypatch.setattr(command, "training_code", lambda: "cafe")
+        assert call() == 2
+        error = capsys.readouterr().err
+        assert "not mixed" in error
+        assert "G+M/seed-1: code " in error and ", now cafe" in error
+        assert "Choose another --out, remove these folders, or run the code" in error
+        assert log(out, "G") == before
+
+    def test_results_of_another_configuration_are_named(self, call, out, capsys):
+        call("--jobs", "3")
+        assert call("train.lr", "0.5", "data.workers", "7") == 2
+        error = capsys.readouterr().err
+        assert "G/seed-1: train.lr 0.001, now 0.5\n" in error
+        assert call("--quick") == 2
+        assert "stages.1.max_epoch 25, now 2" in capsys.readouterr().err
+
+    def test_what_changes_no_result_is_no_other_configuration(self, call, out):
+        call("--jobs", "3")
+        assert call("data.workers", "7", "train.print_freq", "1", "report.rankings", "0") == 0
+        assert log(out, "G").count("threads") == 1
+
+    def test_the_folder_can_be_moved(self, call, out, tmp_path):
+        call("--jobs", "6", table="masks")
+        before = log(out, "eroded")
+        out.rename(tmp_path / "moved")
+        assert call("--out", str(tmp_path / "moved"), table="masks") == 0
+        assert log(tmp_path / "moved", "eroded") == before
+
+    def test_a_folder_of_somebody_else(self, call, out, capsys):
+        (out / "G" / "seed-1").mkdir(parents=True)
+        (out / "G" / "seed-1" / "notes.txt").touch()
+        assert call() == 2
+        assert "G/seed-1: has no row.json" in capsys.readouterr().err
+
+    def test_a_damaged_record(self, call, out, capsys):
+        call("--jobs", "3")
+        (out / "G" / "seed-1" / record.RECORD).write_text("{")
+        assert call() == 2
+        assert "row.json: damaged" in capsys.readouterr().err
+
+
+class TestFullDisk:
+    def test_of_a_training_stops_the_others(self, call, out, capsys):
+        assert call(**{"G+M/seed-1": "full"}) == 1
+        error = capsys.readouterr().err
+        assert "G+M/seed-1 failed: the disk is full; exit status 1" in error
+        assert "G+M+SAB/seed-1 not started: the disk is full" in error
+        assert (out / "G" / "seed-1" / "results.json").is_file()
+        assert not (out / "G+M+SAB").exists()
+        assert call("--jobs", "3") == 0
+
+    @pytest.mark.parametrize("where", ["row.json", "table.md"])
+    def test_of_this_script_is_a_message(self, call, out, monkeypatch, capsys, where):
+        write = Path.write_text
+
+        def full(self, *arguments, **options):
+            if self.parent == out or (where == "row.json" and "row" in self.name):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(self, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_text", full)
+            assert call() == 2
+        error = capsys.readouterr().err
+        assert f"error: {out}: the disk is full; free some space" in error
+        assert "Traceback" not in error
+        assert call("--jobs", "3") == 0
+
+
+DRIVER = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "scripts")!r}]
+import reproduce
+from reproduction import command, processes
+from pathlib import Path
+processes.MAIN = Path({str(STANDIN)!r})
+command.prepare_data = lambda settings, runs: None
+sys.exit(reproduce.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+class TestSignals:
+    def start(self, tmp_path, **orders):
+        (tmp_path / "orders.json").write_text(json.dumps(orders))
+        line = ["figure4", "--config-file", DEMO, "--out", tmp_path / "out"]
+        return subprocess.Popen(
+            [sys.executable, "-c", DRIVER, *map(str, line), "--seeds", "1", "--jobs", "2"],
+            env={**os.environ, "STANDIN": str(tmp_path / "orders.json")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def children(self, out):
+        """Process numbers of the two rows, once both have a checkpoint."""
+        rows = [out / name / "seed-1" for name in ("G+M+SAB+AB", "G+M+SAB+SFB")]
+        deadline = time.monotonic() + 60
+        while not all((row / "model" / "model.pth.tar-1").is_file() for row in rows):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return [json.loads((row / record.RECORD).read_text())["processes"][0] for row in rows]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_end_of_the_script_ends_its_trainings(self, tmp_path, number):
+        hang = {"G+M+SAB+AB/seed-1": "hang", "G+M+SAB+SFB/seed-1": "hang"}
+        process = self.start(tmp_path, **hang)
+        children = self.children(tmp_path / "out")
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "interrupted; the same command goes on" in error
+        for child in children:
+            with pytest.raises(ProcessLookupError):
+                os.kill(child, 0)
+        again = self.start(tmp_path)
+        assert again.wait(timeout=60) == 0
+        assert "model.pth.tar-1\n" in log(tmp_path / "out", "G+M+SAB+AB")
+
+    def test_a_killed_script_leaves_trainings_that_keep_the_folder(self, tmp_path):
+        hang = {"G+M+SAB+AB/seed-1": "hang", "G+M+SAB+SFB/seed-1": "hang"}
+        process = self.start(tmp_path, **hang)
+        children = self.children(tmp_path / "out")
+        process.kill()
+        process.wait()
+        again = self.start(tmp_path)
+        _, error = again.communicate(timeout=60)
+        assert again.returncode == 2
+        assert "a training that it left, works there" in error
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.5)
+        assert self.start(tmp_path).wait(timeout=60) == 0

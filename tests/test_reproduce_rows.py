@@ -1,0 +1,219 @@
+"""The rows of the papers' tables: what each changes, what the papers print, what is refused."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from magnifier_plugin.config import ConfigError, load_config, stage_settings
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+sys.path.insert(0, str(ROOT / "scripts"))
+from reproduction.maps import VARIANTS  # noqa: E402
+from reproduction.plan import Settings, identity, make_runs  # noqa: E402
+from reproduction.rows import TABLES  # noqa: E402
+
+OUT = Path("/out")
+FULL = ["G", "M", "SAB", "SFB"]
+
+
+def plan(table, config, *pairs, seeds=(1,), quick=False):
+    """Runs by the row's name, of the first seed."""
+    settings = Settings(
+        table=TABLES[table],
+        config_file=CONFIGS / f"{config}.yaml",
+        seeds=seeds,
+        out=OUT,
+        pairs=pairs,
+        quick=quick,
+    )
+    runs = make_runs(settings)
+    return {run.row.name: run for run in runs if run.seed == seeds[0]}, runs
+
+
+def sd(cfg):
+    return stage_settings(cfg)[1]["loss_weights"]["sd"]
+
+
+class TestTables:
+    @pytest.mark.parametrize("config", ["magnifier_market", "magnifier_cuhk03_labeled"])
+    @pytest.mark.parametrize("table", ["table2", "figure4", "figure5", "stage2", "masks"])
+    def test_magnifiernets_configurations_take_them(self, table, config):
+        runs, _ = plan(table, config)
+        for run in runs.values():
+            assert run.cfg.train.max_epoch == 500
+            assert run.folder == OUT / run.row.name / "seed-1"
+
+    @pytest.mark.parametrize("config", ["dsa_market", "dsa_demo"])
+    def test_dsas_configurations_take_them(self, config):
+        runs, _ = plan("dsa", config)
+        assert len(runs) == 12 + 1 + 2
+
+    @pytest.mark.parametrize("table", TABLES)
+    def test_names_are_folders_and_pairs_are_rows(self, table):
+        rows = TABLES[table].rows
+        assert len({row.name for row in rows}) == len(rows)
+        assert not any(set(row.name) & set(" /") for row in rows)
+        assert all(row.maps in ("", *VARIANTS) for row in rows)
+        pairs = TABLES[table].pairs()
+        assert len(pairs) >= len(rows) - 1
+        assert all(first is not second for first, second in pairs)
+
+    def test_rows_of_one_name_are_one_configuration(self):
+        """So that tables in one folder share them."""
+        known = {}
+        for table in ("table2", "figure4", "figure5", "masks"):
+            for name, run in plan(table, "magnifier_market")[0].items():
+                values = identity(run.cfg, OUT)
+                assert known.setdefault(name, values) == values
+
+    def test_table2(self):
+        runs, _ = plan("table2", "magnifier_market")
+        for name, run in runs.items():
+            parts = name.split("+")
+            assert run.cfg.magnifier.branches == [part for part in parts if part != "SD"]
+            assert sd(run.cfg) == (2e-3 if "SD" in parts else 0)
+        assert runs["G+M+SFB"].row.printed["DukeMTMC"] == (75.2, 86.7)
+        assert runs["G+M+SAB+SFB+SD"].row.printed["CUHK03-L"] == (79.6, 82.4)
+
+    def test_figure4(self):
+        runs, _ = plan("figure4", "magnifier_market")
+        fusions = [(run.row.title, run.cfg.magnifier.fusion) for run in runs.values()]
+        assert fusions == [("AB", "concat"), ("SFB", "gru")]
+        assert {sd(run.cfg) for run in runs.values()} == {0}
+        assert not any(run.row.printed for run in runs.values())
+
+    def test_figure5(self):
+        runs, _ = plan("figure5", "magnifier_market")
+        got = {(run.cfg.magnifier.sampling, run.cfg.magnifier.keep) for run in runs.values()}
+        assert got == {("torso", k) for k in (2, 4, 6)} | {("baseline", k) for k in range(2, 7)}
+        assert all(run.row.x == run.cfg.magnifier.keep for run in runs.values())
+        assert {sd(run.cfg) for run in runs.values()} == {0}
+        assert {run.row.name: run.row.printed for run in runs.values() if run.row.printed} == {
+            "G+M+SAB+SFB": {"CUHK03-L": (78.5, None)}
+        }
+
+    def test_stage2(self):
+        runs, _ = plan("stage2", "magnifier_market")
+        got = {}
+        for name, run in runs.items():
+            second = stage_settings(run.cfg)[1]
+            got[name] = (second["optimizer"], second["lr"], second["stepsize"], sd(run.cfg))
+        constant = ("fresh", 1e-3, [])
+        kept = ("keep", 3.5e-4, [40, 70])
+        assert list(got.values()) == [
+            *((*constant, weight) for weight in (0, 2e-3, 1e-2)),
+            *((*kept, weight) for weight in (2e-3, 1e-2)),
+        ]
+
+    def test_masks(self):
+        runs, _ = plan("masks", "magnifier_market")
+        for name, run in runs.items():
+            assert run.cfg.masks.dir == (f"/out/maps/all-seeds/{name}" if run.row.maps else "")
+            assert run.cfg.masks.max_missing == (1.0 if "missing" in name else 0.3)
+        assert [run.row.title for run in runs.values()][3:] == [
+            *(f"{share} % missing" for share in (30, 70, 100))
+        ]
+
+    def test_dsa(self):
+        runs, _ = plan("dsa", "dsa_demo")
+        baseline = runs["Baseline"].cfg
+        assert "random_erase" not in baseline.data.transforms
+        assert (baseline.dsa.streams, baseline.dsa.branches) == (["MF"], ["global"])
+        assert not baseline.loss.softmax.label_smooth
+        assert not runs["Baseline-RE"].cfg.loss.softmax.label_smooth
+        assert runs["Baseline-RE-LS"].cfg.loss.softmax.label_smooth
+        for name, run in runs.items():
+            if name != "Baseline":
+                assert "random_erase" in run.cfg.data.transforms
+        for name, features in (("Global", "z_G"), ("Local", "z_L")):
+            single, joint = runs[f"{name}-single"].cfg, runs[f"{name}-joint"]
+            assert single.dsa.branches == [name.lower()]
+            assert joint.cfg.dsa.test_features == features
+            assert joint.needs is runs["MF-only"]
+            assert joint.cfg.test.evaluate
+            assert joint.cfg.model.load_weights == str(runs["MF-only"].last_checkpoint)
+        assert runs["DSAP-alone"].cfg.dsa.streams == ["DSAG"]
+        assert runs["MF-only-missing-70"].cfg.masks.dir == "/out/maps/seed-1/missing-70"
+        assert runs["CSA"].row.printed == {"Market-1501": (84.1, 94.1)}
+
+
+class TestSeeds:
+    def test_of_rendered_people_are_other_people_too(self):
+        _, runs = plan("figure4", "magnifier_demo", "data.root", "data", seeds=(3, 4))
+        assert [(run.row.title, run.seed) for run in runs] == [
+            *(("AB", 3), ("SFB", 3), ("AB", 4), ("SFB", 4))
+        ]
+        for run in runs:
+            cfg, seed = run.cfg, run.seed
+            assert (cfg.train.seed, cfg.synthetic.seed) == (seed, seed)
+            assert cfg.data.root == f"data/seed-{seed}"
+
+    def test_of_other_data_sets_are_the_trainings(self):
+        for config, pairs in (
+            ("magnifier_market", ()),
+            ("magnifier_demo", ("data.targets", "synthetic,market1501")),
+        ):
+            runs, _ = plan("figure4", config, *pairs, seeds=(5,))
+            cfg = runs["G+M+SAB+AB"].cfg
+            assert (cfg.train.seed, cfg.synthetic.seed) == (5, None)
+            assert cfg.data.root == load_config(CONFIGS / f"{config}.yaml").data.root
+
+    def test_quick_is_two_epochs_per_stage_at_most(self):
+        for table, config in (("table2", "magnifier_demo"), ("dsa", "dsa_demo")):
+            runs, _ = plan(table, config, quick=True)
+            for run in runs.values():
+                assert all(stage["max_epoch"] == 2 for stage in run.cfg.stages)
+        runs, _ = plan("table2", "magnifier_demo", "stages.2.max_epoch", "1", quick=True)
+        assert [stage["max_epoch"] for stage in runs["G"].cfg.stages] == [2, 1]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("table", "config", "pairs", "messages"),
+        [
+            ("table2", "dsa_demo", (), ("magnifiernet", "table2", "dsa_reid")),
+            ("dsa", "magnifier_demo", (), ("expected a configuration of dsa_reid",)),
+            (
+                *("stage2", "magnifier_demo", ()),
+                ("'SD 2e-3, optimiser and rate kept'", "is no override", "cosine", "multi_step"),
+            ),
+            (
+                *("table2", "magnifier_demo", ("magnifier.sab_triplet", "False")),
+                ("row 'G' of table2", "magnifier.sab_triplet: has no effect"),
+            ),
+            (
+                *("table2", "magnifier_market", ("stages.2.max_epoch", "0")),
+                ("stages.2.max_epoch",),
+            ),
+            ("table2", "magnifier_market", ("train.seed", "3"), ("train.seed: this script sets",)),
+            (
+                *("table2", "magnifier_market", ("magnifier.branches", "G")),
+                ("magnifier.branches: the rows of table2 set it",),
+            ),
+            ("table2", "magnifier_market", ("train.lrr", "3"), ("did you mean train.lr?",)),
+        ],
+    )
+    def test_before_anything_starts(self, table, config, pairs, messages):
+        with pytest.raises(ConfigError) as caught:
+            plan(table, config, *pairs)
+        for message in messages:
+            assert message in str(caught.value)
+
+    def test_a_configuration_without_a_second_stage(self, tmp_path):
+        text = f"extends: {CONFIGS / 'magnifier_market.yaml'}\nstages: [{{max_epoch: 3}}]\n"
+        (tmp_path / "one.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            plan("table2", tmp_path / "one")
+        for part in ("row 'G' of table2", "no override", "stages.2.max_epoch", "second stage"):
+            assert part in str(caught.value)
+
+    def test_a_configuration_in_which_a_row_changes_nothing(self, tmp_path):
+        stages = "stages: [{max_epoch: 3}, {max_epoch: 1, loss_weights: {sd: 0}}]"
+        text = f"extends: {CONFIGS / 'magnifier_market.yaml'}\n{stages}\n"
+        (tmp_path / "same.yaml").write_text(text)
+        with pytest.raises(
+            ConfigError, match="rows 'G.M.SAB.SFB' and 'G.M.SAB.SFB.SD' .* train the same"
+        ):
+            plan("table2", tmp_path / "same")
