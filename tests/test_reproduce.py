@@ -22,6 +22,8 @@ from reproduction import command, processes, record, runner  # noqa: E402
 
 ROWS = ["G", "G+M", "G+M+SAB", "G+M+SFB", "G+M+SAB+SFB", "G+M+SAB+SFB+SD"]
 
+pytestmark = pytest.mark.slow  # it starts processes
+
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):

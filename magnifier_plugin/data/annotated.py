@@ -76,14 +76,9 @@ class AnnotatedDataset(Dataset):
         self.dataset_dir = own_folder(plain)
         self.conditions_file: Path | None = getattr(plain, "conditions_file", None)
         label_folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
-        annotations = Annotations(
-            name=self.name,
-            folder=label_folder,
-            masks_dir=masks_dir,
-            dataset_dir=self.dataset_dir,
-            max_missing=max_missing,
-            label_set=label_set or default_label_set(),
-        )
+        label_set = label_set or default_label_set()
+        places = (self.name, label_folder, self.dataset_dir, masks_dir)
+        annotations = Annotations(*places, max_missing, label_set)
         self._set_train(in_stable_order(plain.train))
         if mode == "query" and not plain._train_only:
             report_problems(self.name, self.train, plain)
