@@ -6,8 +6,10 @@ which takes seconds.
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+
+WORDS = ("use_gpu", "amp", "channels_last")  # keys of the configuration that have no dot
 
 
 def path(text: str) -> Path:
@@ -40,3 +42,25 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def split_pairs(
+    argv: Sequence[str], *, lists: Collection[str] = (), positional: int = 0
+) -> tuple[list[str], list[str]]:
+    """Split a command line into its flags and the KEY VALUE pairs that follow them.
+
+    Args:
+        argv: the words of the command line.
+        lists: flags that take several words; a key ends them.
+        positional: number of words at the start that are no keys.
+    Returns:
+        The words before the first key, and the pairs. A key has a dot or is one of WORDS; the
+        word after any other flag is that flag's value, such as a path with a dot.
+    """
+    for place in range(positional, len(argv)):
+        before = argv[place - 1] if place else ""
+        is_value = before.startswith("-") and before not in lists
+        is_key = "." in argv[place] or argv[place] in WORDS
+        if is_key and not is_value and not argv[place].startswith("-"):
+            return list(argv[:place]), list(argv[place:])
+    return list(argv), []

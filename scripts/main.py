@@ -14,8 +14,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from arguments import split_pairs
+
 LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
-WORDS = ("use_gpu", "amp", "channels_last")  # the keys without a dot
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -35,14 +36,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("-a", "--arch", help="model name, as torchreid.models.build_model takes it")
     parser.add_argument("--gpu-devices", default="", help="such as 0")
     parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
-    end = len(argv)
-    for place, word in enumerate(argv):
-        is_value = place and argv[place - 1].startswith("-") and argv[place - 1] not in LISTS
-        if not is_value and not word.startswith("-") and ("." in word or word in WORDS):
-            end = place
-            break
-    arguments = parser.parse_args(argv[:end])
-    return arguments, [*arguments.pairs, *argv[end:]]
+    flags, pairs = split_pairs(argv, lists=LISTS)
+    arguments = parser.parse_args(flags)
+    return arguments, [*arguments.pairs, *pairs]
 
 
 if __name__ == "__main__":

@@ -12,23 +12,50 @@ import os
 # As in scripts/main.py: threads that wait sleep.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings it suppresses
-
-# isort: split
 import argparse
 import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import whole_number
-from main import WORDS
-from reproduction.command import reproduce
-from reproduction.plan import Settings
+from arguments import path, split_pairs, whole_number
 from reproduction.rows import TABLES
 
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags, and the KEY VALUE pairs after them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=TABLES, help="; ".join(t.title for t in TABLES.values()))
+    parser.add_argument("--config-file", required=True, help="what all rows have in common")
+    parser.add_argument(
+        "--seeds", type=whole_number(0, 2**32 - 1), nargs="+", required=True, metavar="S"
+    )
+    parser.add_argument(
+        "--out", type=path, required=True, help="folder of the rows and of the results"
+    )
+    parser.add_argument("--root", help="folder of all data sets (data.root)")
+    parser.add_argument("--jobs", type=whole_number(1), help="trainings at a time (default 1)")
+    parser.add_argument(
+        "--gpus", type=whole_number(0), nargs="+", default=[], metavar="N", help="take turns"
+    )
+    parser.add_argument("--quick", action="store_true", help="two epochs per stage at most")
+    flags, pairs = split_pairs(argv, lists=("--seeds", "--gpus"), positional=1)
+    return parser.parse_args(flags), pairs
+
+
+if __name__ == "__main__":
+    parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
+import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings it suppresses
+
+# isort: split
+from reproduction.command import reproduce
+from reproduction.plan import Settings
+
 from magnifier_plugin.config import ConfigError
-from magnifier_plugin.files import absolute_path
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         table=TABLES[arguments.table],
         config_file=Path(arguments.config_file),
         seeds=tuple(dict.fromkeys(arguments.seeds)),
-        out=absolute_path(arguments.out),
+        out=arguments.out,
         pairs=(*root, *pairs),
         quick=arguments.quick,
     )
@@ -59,42 +86,6 @@ def main(argv: Sequence[str]) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 2
-
-
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Flags, and the KEY VALUE pairs that begin with the first word that has a dot.
-
-    A path has a dot too, so a word that follows a flag is never a key.
-    """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("table", choices=TABLES, help="; ".join(t.title for t in TABLES.values()))
-    parser.add_argument("--config-file", required=True, help="what all rows have in common")
-    parser.add_argument(
-        "--seeds", type=whole_number(0, 2**32 - 1), nargs="+", required=True, metavar="S"
-    )
-    parser.add_argument("--out", required=True, help="folder of the rows and of the results")
-    parser.add_argument("--root", help="folder of all data sets (data.root)")
-    parser.add_argument("--jobs", type=whole_number(1), help="trainings at a time (default 1)")
-    parser.add_argument(
-        "--gpus", type=whole_number(0), nargs="+", default=[], metavar="N", help="take turns"
-    )
-    parser.add_argument("--quick", action="store_true", help="two epochs per stage at most")
-    words = list(argv)
-    end = next(
-        (
-            place
-            for place, word in enumerate(words)
-            if place
-            and ("." in word or word in WORDS)
-            and not word.startswith("-")
-            and not words[place - 1].startswith("-")
-        ),
-        len(words),
-    )
-    arguments = parser.parse_args(words[:end])
-    return arguments, words[end:]
 
 
 if __name__ == "__main__":

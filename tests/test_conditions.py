@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from test_engine import make_engine, two_stages
+from engines import make_engine, two_stages
 from test_ranking import problem
 
 from magnifier_plugin.evaluation.conditions import (

@@ -108,8 +108,8 @@ class TestFiles:
         assert schedule(magnifier)[1][:3] == (5, 3e-4, 1)
         assert magnifier.stages[1]["loss_weights"] == {"sd": 1.0}
         assert (dsa.dsa.backbone, dsa.dsa.texture_size, dsa.dsa.width) == ("resnet18", 16, 0.25)
-        for cfg in (magnifier, dsa):
-            assert (cfg.train.max_epoch, cfg.train.lr_scheduler) == (30, "cosine")
+        for cfg, epochs in ((magnifier, 30), (dsa, 24)):
+            assert (cfg.train.max_epoch, cfg.train.lr_scheduler) == (epochs, "cosine")
             assert (cfg.data.height, cfg.train.batch_size) == (96, 32)
             assert (cfg.model.pretrained, cfg.synthetic.identities) == (False, 160)
 
