@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 
-from magnifier_plugin.data.inputs import declare_inputs, declared_keys, take_inputs
+from magnifier_plugin.data.inputs import declare_inputs, declared_keys
 from magnifier_plugin.engine.checkpoint import Checkpoints
 from magnifier_plugin.engine.epoch_log import EpochLog, write_test
 from magnifier_plugin.engine.epoch_loop import EpochLoop, Results, SavingOptions
@@ -20,6 +20,7 @@ from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.state import TrainingState, refuse_wrapped
+from magnifier_plugin.engine.step import TrainingStep
 from magnifier_plugin.engine.testing import Tester, TestOptions
 from magnifier_plugin.losses.terms import Criterion
 
@@ -76,13 +77,14 @@ class StagedEngine(torchreid.engine.Engine):
         device = torch.device("cuda" if self.use_gpu else "cpu")
         self.precision = Precision(device, amp=amp, channels_last=channels_last)
         self.model = self.precision.place(model)
-        self.criterion, self.saving = criterion, saving or SavingOptions()
+        self.saving = saving or SavingOptions()
         self.state = TrainingState(
             self.model, tuple(criterion.weights), stages, optimizer, scheduler, loss_weights
         )
         record, test_options = dict(record or {}), test_options or TestOptions()
         self.tester = Tester(datamanager, self.model, self.precision, test_options, record)
-        self.inputs = declared_keys(model, "training_inputs")
+        inputs = declared_keys(model, "training_inputs")
+        self.step = TrainingStep(self.model, criterion, self.precision, inputs)
         self.checkpoints = Checkpoints(Path("log") / "model", record)
         self._register()
 
@@ -150,7 +152,7 @@ class StagedEngine(torchreid.engine.Engine):
             return
         if testing.get("visrank"):
             raise ValueError("visrank: expected test_only=True with it; it is not for training")
-        declare_inputs(self.train_loader.dataset, self.inputs)
+        declare_inputs(self.train_loader.dataset, self.step.inputs)
         self.tester.declare_inputs()
         if self.writer is None or self.writer.log_dir != str(save_dir):
             self.writer = SummaryWriter(log_dir=str(save_dir))
@@ -199,24 +201,7 @@ class StagedEngine(torchreid.engine.Engine):
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """One step (torchreid's hook); returns the total, "loss", and every term and metric."""
-        images, pids, targets = self.parse_data_for_train(data)
-        with self.precision.autocast():
-            outputs = self.model(images, **targets)
-        result = self.criterion(outputs, pids, targets, self.state.loss_weights)
-        loss = result.total
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        terms = {name: term.loss for name, term in result.terms.items()}
-        return {"loss": loss, **terms, **result.metrics}
-
-    def parse_data_for_train(
-        self, data: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Images [B, 3, H, W], pids [B] and the declared inputs, on the device."""
-        targets = self.precision.targets(take_inputs(data, self.inputs))
-        pids = data["pid"].to(self.precision.device, non_blocking=True)
-        return self.precision.images(data["img"]), pids, targets
+        return self.step(data, self.optimizer, self.state.loss_weights)
 
     def extract_features(self, input: Tensor) -> Tensor:
         """Images [B, 3, H, W] → raw embeddings float [B, D] (torchreid's hook)."""
