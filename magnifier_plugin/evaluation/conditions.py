@@ -218,8 +218,9 @@ def twin_hits(conditions: Conditions, hits: np.ndarray, g_pids: np.ndarray) -> n
         bool [Q].
     """
     found = np.where(hits >= 0, g_pids[hits].astype(str), "")
-    own = np.array([twin.lstrip("0") or twin for twin in conditions.twins.tolist()])
-    return (own != "") & (own == found)
+    twins = () if conditions.twins is None else conditions.twins.tolist()
+    own = np.array([twin.lstrip("0") or twin for twin in twins], dtype=str)
+    return np.asarray((own != "") & (own == found))
 
 
 def twin_share(
