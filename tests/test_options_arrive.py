@@ -198,7 +198,7 @@ BUILT = [
     ),
     Row(
         *("model.load_weights", "{runs.checkpoint}"),
-        lambda b: float(b.engine.model.backbone.conv1.bias.mean()),
+        lambda b: float(b.engine.model.backbone.conv1.bias.detach().mean()),
         7.0,
     ),
     Row("model.resume", "{runs.resumable}", lambda b: b.start_epoch, 1, "train.max_epoch 2"),
@@ -278,7 +278,9 @@ BUILT = [
     ),
     Row("train.seed", 5, option("seed"), 5),
     Row("train.seed", 5, lambda b: b.engine.tester.record["seed"], 5),
-    Row("train.seed", 5, lambda b: float(b.engine.model.backbone.conv1.weight.sum()), OTHER),
+    Row(
+        "train.seed", 5, lambda b: float(b.engine.model.backbone.conv1.weight.detach().sum()), OTHER
+    ),
     Row("sgd.momentum", 0.5, group("momentum"), 0.5, "train.optim sgd"),
     Row("sgd.dampening", 0.5, group("dampening"), 0.5, "train.optim sgd"),
     Row("sgd.nesterov", True, group("nesterov"), True, "train.optim sgd"),
