@@ -9,7 +9,7 @@ from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.classification import LOSSES, ClassificationCriterion
 from magnifier_plugin.losses.terms import Criterion
-from magnifier_plugin.synthetic.folder import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.systems import SYSTEMS, System, identity_options, triplet_weights
 
 

@@ -223,10 +223,14 @@ def _dsa(cfg: Node) -> None:
 def _synthetic(cfg: Node) -> None:
     # The rendered pedestrians, -s synthetic. None: as already rendered, else SyntheticOptions'.
     cfg.synthetic = Node()
-    cfg.synthetic.identities = None  # half to train, half to test
+    cfg.synthetic.identities = None  # to train and test together
+    cfg.synthetic.train_identities = None  # of them to train, 2..identities − 2; None: half
     cfg.synthetic.cameras = None  # 2..6
     cfg.synthetic.images = None  # of each identity and camera
     cfg.synthetic.twins = None  # share of identities with a near-twin, 0..1
+    # In what twins differ. any: a random detail of their clothes; regions: everybody wears a band
+    # round one of the 7 body regions, each as often, and twins differ in its colour.
+    cfg.synthetic.twin_details = None
     cfg.synthetic.occlusion = None  # share of occluded images, 0..1
     cfg.synthetic.height = None  # pixels
     cfg.synthetic.width = None  # pixels

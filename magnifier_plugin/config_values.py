@@ -201,8 +201,12 @@ CHECKS: dict[str, Check] = {
     "dsa.texture_size": whole(4, step=4),
     **dict.fromkeys(("dsa.weight_f", "dsa.weight_z", "dsa.weight_t"), WEIGHT),
     # Their ranges are SyntheticOptions'.
-    **{f"synthetic.{name}": optional(COUNT) for name in ("identities", "cameras", "images")},
-    **{f"synthetic.{name}": optional(COUNT) for name in ("height", "width", "seed")},
+    **{
+        f"synthetic.{name}": optional(COUNT)
+        for name in ("identities", "train_identities", "cameras", "images", "height", "width")
+    },
+    "synthetic.seed": optional(COUNT),
+    "synthetic.twin_details": optional(one_of("any", "regions")),
     **{f"synthetic.{name}": optional(SHARE) for name in ("twins", "occlusion")},
     **dict.fromkeys(("report.rankings", "report.regions", "report.textures"), COUNT),
 }

@@ -325,6 +325,7 @@ BUILT = [
         for role in ("sources", "targets")
         for name, value in {
             **{"identities": 8, "cameras": 3, "images": 5, "twins": 0.5, "occlusion": 0.75},
+            **{"train_identities": 2, "twin_details": "regions"},
             **{"height": 64, "width": 48, "seed": 7},
         }.items()
     ),

@@ -30,13 +30,13 @@ from magnifier_plugin.synthetic.conditions import (
     measure_visibility,
     write_conditions,
 )
+from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.synthetic.plan import (
     GALLERY,
     QUERY,
     TRAIN,
     Plan,
     Shot,
-    SyntheticOptions,
     make_plan,
 )
 from magnifier_plugin.synthetic.renderer import VERSION, render
@@ -111,7 +111,8 @@ def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
     if options is None:
         return True
     found = json.loads(file.read_text(encoding="utf-8"))
-    found = {"renderer": found.get("renderer"), **found.get("options", {})}
+    defaults = asdict(SyntheticOptions())  # of options that came after the folder was rendered
+    found = {"renderer": found.get("renderer"), **defaults, **found.get("options", {})}
     expected = {"renderer": VERSION, **asdict(options)}
     different = [
         f"{key} (expected {expected.get(key)}, found {found.get(key)})"
