@@ -64,4 +64,5 @@ DSA = Table(
             for share in (30, 70)
         ),
     ),
+    start=(*_MF, "dsa.branches", "global"),
 )
