@@ -8,7 +8,6 @@ A second call reuses what the first one rendered.
 """
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import fields
@@ -66,6 +65,7 @@ from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.files import read_image, write_png
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
 from magnifier_plugin.synthetic.options import SyntheticOptions
+from magnifier_plugin.text_files import read_json
 from magnifier_plugin.visualize.textures import PART_COLOURS, file_texture_sheet
 from magnifier_plugin.workers import cores
 
@@ -124,7 +124,7 @@ def _describe_detail(worn: dict, detail: str) -> str:
 
 def contact_sheet(folder: Path, rows: int) -> Image.Image:
     """Identities × cameras, each photo with its IUV to the right of it."""
-    parameters = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
+    parameters = read_json(folder / PARAMETERS)
     people = choose_people(parameters["identities"], rows)
     height, width = parameters["options"]["height"], parameters["options"]["width"]
     cell = 2 * width + _GAP
@@ -157,7 +157,7 @@ def contact_sheet(folder: Path, rows: int) -> Image.Image:
 
 def texture_sheet(folder: Path, rows: int) -> Image.Image:
     """Photo, IUV and textures of the first image of each chosen identity."""
-    parameters = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
+    parameters = read_json(folder / PARAMETERS)
     first: dict[int, dict] = {}
     for shot in parameters["shots"]:
         first.setdefault(shot["pid"], shot)
@@ -186,7 +186,7 @@ def render(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     folder = ensure_rendered(arguments.root, options, arguments.workers)
     seconds = time.perf_counter() - started
-    images = len(json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))["shots"])
+    images = len(read_json(folder / PARAMETERS)["shots"])
     if before:
         print(f"{folder}: {images} images, rendered before")
     else:

@@ -252,7 +252,7 @@ def test_parse_pairs():
 
 
 def test_no_file_runs_code(tmp_path):
-    with pytest.raises(ConfigError, match="not readable"):
+    with pytest.raises(ConfigError, match="expected YAML in UTF-8"):
         load_config(write(tmp_path, bad="model: !!python/object/apply:os.system ['touch gone']\n"))
     with pytest.raises(FileNotFoundError, match="expected a configuration file"):
         load_config(tmp_path / "missing.yaml")

@@ -182,7 +182,7 @@ def test_choices_are_those_of_the_code(key, choices):
     ("text", "message"),
     [
         ("- a\n", "expected keys and values"),
-        ("a: [\n", "not readable as YAML"),
+        ("a: [\n", "expected YAML in UTF-8"),
         ("data:\n", "data: expected keys below it, such as data.type, got None"),
         ("train: {lrr: 1}\n", "did you mean train.lr?"),
     ],

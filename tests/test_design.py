@@ -16,6 +16,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PACKAGES = (
     ("regions",),
     ("files",),
+    ("text_files",),
     ("workers",),
     ("config_tree",),
     ("config_values",),

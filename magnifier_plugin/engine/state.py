@@ -20,7 +20,7 @@ from magnifier_plugin.engine.weights import load_state
 
 logger = logging.getLogger(__name__)
 
-_NEEDED = {"epoch", "optimizer", "scheduler", "stage", "random", "history"}
+_NEEDED = {"epoch", "optimizer", "scheduler", "stage", "random", "history", "rank1", "best_mAP"}
 
 
 class Saved(NamedTuple):

@@ -61,13 +61,18 @@ FIGURE4 = Table(
 
 def _kept(sampling: str, keep: int) -> Row:
     """A point of MagnifierNet's Fig. 5."""
-    title, place = f"{sampling}, K̂ {keep}", {"x": keep, "series": f"Random-{sampling}"}
-    if (sampling, keep) == ("torso", 4):
-        printed = {CUHK03_L: (78.5, None)}  # the only point that the paper prints
-        return replace(WITHOUT_SD, title=title, printed=printed, against="baseline-4", **place)
     overrides = (*FULL, *NO_SD, "magnifier.sampling", sampling, "magnifier.keep", str(keep))
-    against = f"baseline-{keep}" if sampling == "torso" else ""
-    return Row(f"{sampling}-{keep}", title, overrides, against=against, **place)
+    row = Row(f"{sampling}-{keep}", "", overrides)
+    if (sampling, keep) == ("torso", 4):
+        # The only point that the paper prints.
+        row = replace(WITHOUT_SD, printed={CUHK03_L: (78.5, None)})
+    return replace(
+        row,
+        title=f"{sampling}, K̂ {keep}",
+        against=f"baseline-{keep}" if sampling == "torso" else "",
+        x=keep,
+        series=f"Random-{sampling}",
+    )
 
 
 FIGURE5 = Table(

@@ -1,6 +1,5 @@
 """Training the rows of a table: several processes at a time, results kept, killed rows resumed."""
 
-import json
 import shutil
 import signal
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.engine.testing import RESULTS
+from magnifier_plugin.text_files import read_json
 from reproduction.plan import Run
 from reproduction.processes import (
     Training,
@@ -182,7 +182,7 @@ def headline(folder: Path) -> str:
 
 def first_result(folder: Path) -> dict[str, Any]:
     """The numbers of a finished row on its first target."""
-    content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    content = read_json(folder / RESULTS)
     return next(iter(content["results"].values()))
 
 
