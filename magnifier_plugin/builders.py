@@ -104,6 +104,7 @@ def build_stages(cfg: CfgNode) -> list[Stage]:
             warmup_factor=train["warmup_factor"],
             loss_weights=train["loss_weights"],
             optimizer=train["optimizer"],
+            fused=cfg.train.fused,
             optimizer_options={
                 **{
                     key: train[key]
