@@ -20,7 +20,8 @@ from magnifier_plugin.config_stages import (
     set_stages,
     stage_settings,
 )
-from magnifier_plugin.config_tree import VARIANTS, default_config
+from magnifier_plugin.config_systems import VARIANTS
+from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import ConfigError, did_you_mean, read_value
 from magnifier_plugin.text_files import read_yaml
 

@@ -97,10 +97,17 @@ def write_conditions(
                     f"{visibility.visible:.3f}",
                     _yes_no(visibility.cut),
                     person.twin or "",
-                    person.detail or "",
+                    _describe_detail(person),
                     shot.scene.heading,
                 )
             )
+
+
+def _describe_detail(person: Identity) -> str:
+    """The detail in which a person's twin differs; of a band, where it is worn."""
+    if person.detail == "band_colour":
+        return f"{person.wardrobe.band} band"
+    return person.detail or ""
 
 
 def _yes_no(value: bool) -> str:

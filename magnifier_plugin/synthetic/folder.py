@@ -30,13 +30,13 @@ from magnifier_plugin.synthetic.conditions import (
     measure_visibility,
     write_conditions,
 )
+from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.synthetic.plan import (
     GALLERY,
     QUERY,
     TRAIN,
     Plan,
     Shot,
-    SyntheticOptions,
     make_plan,
 )
 from magnifier_plugin.synthetic.renderer import VERSION, render
@@ -117,7 +117,8 @@ def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
             f"{file}: expected the options of a rendered data set, found other content; "
             f"remove {target} to render it again"
         )
-    found = {"renderer": found.get("renderer"), **found["options"]}
+    defaults = asdict(SyntheticOptions())  # of options that came after the folder was rendered
+    found = {"renderer": found.get("renderer"), **defaults, **found["options"]}
     expected = {"renderer": VERSION, **asdict(options)}
     different = [
         f"{key} (expected {expected.get(key)}, found {found.get(key)})"

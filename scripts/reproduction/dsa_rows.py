@@ -69,4 +69,5 @@ DSA = Table(
             for share in (30, 70)
         ),
     ),
+    start=(*_MF, "dsa.branches", "global"),
 )

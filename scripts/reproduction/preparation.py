@@ -22,7 +22,8 @@ def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
         OSError: something cannot be written.
     """
     rendered = is_rendered(runs[0].cfg)
-    for seed in settings.seeds if rendered else settings.seeds[:1]:
+    seeds = dict.fromkeys(run.seed for run in runs)
+    for seed in seeds if rendered else settings.seeds[:1]:
         rows = [run for run in runs if run.seed == seed]
         run = max((run for run in rows if not run.row.maps), key=_count_inputs)
         manager = _read(run)

@@ -21,6 +21,7 @@ def _part(name: str, printed: Sequence[float], against: str = "") -> Row:
 
 # Without the SD loss; a row of Table 2, Fig. 4 and Fig. 5 (random-torso, K̂ 4).
 WITHOUT_SD = _part("G+M+SAB+SFB", (78.5, 81.2, 79.6, 88.6), against="G+M+SAB")
+PLAIN = ("magnifier.branches", "G", *NO_SD)
 WITH_SD = Row(
     "G+M+SAB+SFB+SD",
     "G+M+SAB+SFB+SD",
@@ -41,6 +42,7 @@ TABLE2 = Table(
         replace(WITH_SD, against="G"),
     ),
     hint=NO_SECOND_STAGE,
+    start=PLAIN,
 )
 
 FIGURE4 = Table(
@@ -53,6 +55,7 @@ FIGURE4 = Table(
     ),
     figure="bars",
     hint=NO_SECOND_STAGE,
+    start=PLAIN,
 )
 
 
@@ -83,6 +86,7 @@ FIGURE5 = Table(
     figure="curves",
     axis="K̂, regions kept",
     hint=NO_SECOND_STAGE,
+    start=PLAIN,
 )
 
 _CONSTANT = (
@@ -115,6 +119,7 @@ STAGE2 = Table(
         "460 epochs; a cosine ends with 0, so type steps for stage 1, such as "
         "stages.1.lr_scheduler multi_step stages.1.stepsize 40,70"
     ),
+    start=PLAIN,
 )
 
 
@@ -134,6 +139,7 @@ MASKS = Table(
         _masks("missing-70", "70 % missing", *MISSING_ALLOWED),
         _masks("missing-100", "100 % missing", *MISSING_ALLOWED),
     ),
+    start=PLAIN,
 )
 
 TABLES = {table.name: table for table in (TABLE2, FIGURE4, FIGURE5, STAGE2, MASKS, DSA)}
