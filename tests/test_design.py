@@ -36,6 +36,7 @@ PACKAGES = (
     ("builders",),
     ("recipe",),
     ("registry",),
+    ("user_modules",),
     ("__init__",),
     ("__main__",),
 )

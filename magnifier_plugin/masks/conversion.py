@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.annotators.source import Source, UnreadAnnotation
+from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.files import absolute_path, image_size
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
-from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, list_images, match
+from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, match
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS
 from magnifier_plugin.workers import on_all_cores
