@@ -20,6 +20,7 @@ from magnifier_plugin.builders import (
 from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.engine.checkpoint import read_checkpoint
 from magnifier_plugin.engine.engine import StagedEngine
+from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.stages import check_stages
 from magnifier_plugin.engine.testing import TestOptions
 from magnifier_plugin.engine.weights import load_matching
@@ -96,7 +97,7 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
         model,
         criterion=build_criterion(cfg, system),
         stages=build_stages(cfg),
-        checkpoint_freq=cfg.train.checkpoint_freq,
+        saving=SavingOptions(freq=cfg.train.checkpoint_freq),
         use_gpu=cfg.use_gpu,
         amp=cfg.amp,
         channels_last=cfg.channels_last,

@@ -16,6 +16,7 @@ from tiny import TinyBackbone, tiny_model
 from torch import nn
 
 from magnifier_plugin.engine.epoch_log import LossMeter, log_line
+from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.log import logged_to
 from magnifier_plugin.engine.precision import resolve_switch
 from magnifier_plugin.engine.stages import Stage, find_stage
@@ -277,7 +278,7 @@ class TestEdges:
         assert [file.stat().st_size for file in files] == sizes
 
     def test_a_training_outlives_its_last_test(self, market_folder, tmp_path, monkeypatch):
-        engine = make_engine(market_folder, checkpoint_freq=1000)
+        engine = make_engine(market_folder, saving=SavingOptions(freq=1000))
         monkeypatch.setattr(engine.tester, "test", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.run(save_dir=str(tmp_path))

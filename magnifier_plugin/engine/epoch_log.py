@@ -4,7 +4,7 @@ import datetime
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -163,3 +163,16 @@ class EpochLog:
         scalars |= {name: mean for name, (_, mean) in readings.items()}
         for name, value in scalars.items():
             self._writer.add_scalar(f"Train/{name}", value, step)
+
+
+def write_test(writer: SummaryWriter, results: Mapping[str, Mapping[str, Any]], epoch: int) -> None:
+    """Write rank-1 and mAP of each target to TensorBoard.
+
+    Args:
+        writer: of TensorBoard.
+        results: target → numbers.
+        epoch: that the model was trained for, counted from 0.
+    """
+    for name, result in results.items():
+        writer.add_scalar(f"Test/{name}/rank1", result["rank-1"], epoch)
+        writer.add_scalar(f"Test/{name}/mAP", result["mAP"], epoch)
