@@ -17,11 +17,19 @@ def path(text: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111
 
 
-def add_data_set(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add the arguments that name one data set: -s, --root, --cuhk03-labeled, --import."""
+def add_data_set(
+    parser: argparse.ArgumentParser, name: str = "--source", *, required: bool = True
+) -> None:
+    """Add the arguments that name one data set: -s, --root, --cuhk03-labeled, --import.
+
+    Args:
+        parser: to add them to.
+        name: the long form of -s.
+        required: whether -s has to be given.
+    """
     parser.add_argument(
         "-s",
-        "--source",
+        name,
         required=required,
         help="the data set's name in torchreid, or NAME=PATH: a CSV or a folder of your own",
     )

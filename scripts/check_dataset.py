@@ -15,6 +15,7 @@ errors, 2 the data set cannot be opened.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -59,7 +60,7 @@ from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.listed import own_source
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.catalogue.numbering import drop_cameras, number_images
-from magnifier_plugin.catalogue.opening import open_dataset
+from magnifier_plugin.catalogue.opening import open_lists
 from magnifier_plugin.catalogue.problems import DatasetProblem, many
 from magnifier_plugin.catalogue.splitting import split_identities
 from magnifier_plugin.user_modules import import_user_module
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 def check_registered(args: argparse.Namespace) -> int:
     """Checks a data set that torchreid knows by name; returns the exit status."""
     require_dataset(args.source, args.root)  # nothing is rendered here
-    dataset = open_dataset(args.source, args.root, mode="query", cuhk03_labeled=args.cuhk03_labeled)
+    dataset = open_lists(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
     parts = dataset.train, dataset.query, dataset.gallery
     compare_names = not getattr(dataset, "identities_compared", False)
     print(f"{args.source} in {args.root}\n")
@@ -141,11 +142,13 @@ def check_parts(
 
 def show_rows(images: ImageList) -> None:
     """Prints the first rows of each split as they were understood, as a Markdown table."""
+    folder = images.source if images.source.is_dir() else images.source.parent
     names = ["path", "identity", "camera", "split", *images.conditions]
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for split in SPLITS:
         for image in images.of_split(split)[:FIRST_ROWS]:
-            cells = [str(image.path), image.pid, image.camid or "its own", split, *image.conditions]
+            place = os.path.relpath(image.path, folder)
+            cells = [place, image.pid, image.camid or "its own", split, *image.conditions]
             print(f"| {' | '.join(cells)} |")
     for note in images.notes:
         print(f"\n{note}")

@@ -126,7 +126,7 @@ class _RowReader:
         if split not in self.splits:
             mistakes.append(f"of another split than {', '.join(SPLITS)}")
         if texts[PATH] and path is None:
-            mistakes.append("whose image does not exist")
+            mistakes.append("with an image that does not exist")
         where = f"line {number}: {texts[PATH]}"
         for mistake in mistakes:
             self.findings.add(mistake, f"{where} {split!r}" if "split" in mistake else where)
@@ -157,5 +157,5 @@ class _RowReader:
         both = {first.split, image.split} == {QUERY, GALLERY}
         if first is image or (both and first[:3] == image[:3]):
             return False
-        self.findings.add("that repeat an image", where)
+        self.findings.add("repeating an image", where)
         return True

@@ -76,7 +76,7 @@ class ImageList:
             raise ValueError(
                 f"{name}: {self.source}: {many(len(errors), 'error')}\n  "
                 + "\n  ".join(errors)
-                + f"\nscripts/check_dataset.py -s {name}={self.source} checks the images as well"
+                + f"\nHow it is read: python scripts/check_dataset.py -s {name}={self.source}"
             )
 
 
@@ -142,9 +142,22 @@ def checked_list(
             found.append(DatasetProblem(True, f"{text} of them one, or none{name_examples(where)}"))
         if need_split:
             found += _split_problems(kept)
+        found += _shared_label_maps(kept)
     elif not any(problem.is_error for problem in found):
         found.append(DatasetProblem(True, "no images"))
     return ImageList(source, kept, conditions, found, notes)
+
+
+def _shared_label_maps(images: Sequence[ListedImage]) -> list[DatasetProblem]:
+    """Images that differ in their suffix alone: a.jpg and a.png both have the label map a.png."""
+    by_stem: defaultdict[Path, set[Path]] = defaultdict(set)
+    for image in images:
+        by_stem[image.path.with_suffix("")].add(image.path)
+    shared = [" = ".join(sorted(map(str, paths))) for paths in by_stem.values() if len(paths) > 1]
+    if not shared:
+        return []
+    text = f"{many(len(shared), 'label map')} would be of two images, which differ in their suffix"
+    return [DatasetProblem(False, f"{text}{name_examples(shared)}")]
 
 
 def _split_problems(images: Sequence[ListedImage]) -> list[DatasetProblem]:
@@ -153,9 +166,8 @@ def _split_problems(images: Sequence[ListedImage]) -> list[DatasetProblem]:
         pids[image.split].add(image.pid)
     problems = []
     if bool(pids[QUERY]) != bool(pids[GALLERY]):
-        there, empty = (QUERY, GALLERY) if pids[QUERY] else (GALLERY, QUERY)
-        text = f"images of split {there} and none of split {empty}; a test needs both"
-        problems.append(DatasetProblem(True, text))
+        empty = GALLERY if pids[QUERY] else QUERY
+        problems.append(DatasetProblem(True, f"{empty}: no images"))
     both = sorted(pids[TRAIN] & (pids[QUERY] | pids[GALLERY]), key=id_order)
     if both:
         text = f"{many(len(both), 'identity')} in train and in query or gallery"

@@ -28,6 +28,7 @@ from magnifier_plugin.files import absolute_path
 
 logger = logging.getLogger(__name__)
 
+ANY = "any"  # the mode of a data set that is not trained or tested on
 _NAME = re.compile(r"[\w-]+")
 ImageDataset: Any = torchreid.data.ImageDataset
 
@@ -39,7 +40,8 @@ class ListedDataset(ImageDataset):
         name: the data set's, for messages.
         images: the list, of any splits.
         dataset_dir: the folder that all images are in; label maps mirror it.
-        mode, transform, k_tfm, combineall, verbose: as in torchreid's Dataset.
+        mode, transform, k_tfm, combineall, verbose: as in torchreid's Dataset; mode ANY is for what
+            reads the lists alone.
         others: what torchreid's managers hand to every data set; not used.
     Raises:
         ValueError: the list has errors, or no images for this mode.
@@ -73,20 +75,18 @@ class ListedDataset(ImageDataset):
             _log_once(f"{name}: {note}")
         # torchreid's constructor looks at the first image of each list.
         some = next(filter(None, lists.values()))
-        super().__init__(
-            some, some, some, transform=transform, k_tfm=k_tfm, mode=mode, verbose=False
-        )
+        super().__init__(some, some, some, transform=transform, k_tfm=k_tfm, verbose=False)
+        self.mode, self.combineall = mode, combineall
         self.dataset_dir = str(dataset_dir)
         self.own_conditions = _conditions(images, numbered.test_pids)
         self._junk_pids = _distractors(images, numbered.test_pids)
         self.train, self.query, self.gallery = lists.values()
-        self.combineall = combineall
         if combineall:
             self.combine_all()
         self.num_train_pids = self.get_num_pids(self.train)
         self.num_train_cams = self.get_num_cams(self.train)
         self.num_datasets = self.get_num_datasets(self.train)
-        self.data = lists[mode] if mode != TRAIN else self.train
+        self.data = [] if mode == ANY else getattr(self, mode)
         if verbose:
             self.show_summary()
 

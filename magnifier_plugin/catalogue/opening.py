@@ -9,9 +9,10 @@ from typing import Any
 import torchreid
 
 from magnifier_plugin.catalogue.layouts import missing_data, require_folder
-from magnifier_plugin.catalogue.listed import find_name
+from magnifier_plugin.catalogue.listed import ANY, OwnSource, find_name
 from magnifier_plugin.catalogue.names import dataset_class
 from magnifier_plugin.catalogue.numbering import common_folder
+from magnifier_plugin.catalogue.occluded import OccludedSet
 from magnifier_plugin.files import absolute_path
 
 _NOT_FOUND = re.compile(r'"(.*)" is not found')  # what torchreid's check_before_run says
@@ -51,6 +52,19 @@ def open_dataset(
         if not found:
             raise
         raise missing_data(name, found[1], folder) from error
+
+
+def open_lists(name: str, root: str | os.PathLike[str], **options: Any) -> Any:
+    """A data set for the images that it lists; other than in `open_dataset`, one list may be empty.
+
+    Args:
+        name, root, options: as in `open_dataset`.
+    Raises:
+        FileNotFoundError, ValueError: as `open_dataset`.
+    """
+    opener = dataset_class(find_name(name))
+    may_be_empty = isinstance(opener, OwnSource | OccludedSet)
+    return open_dataset(name, root, mode=ANY if may_be_empty else "train", **options)
 
 
 def own_folder(dataset: Any) -> Path:
