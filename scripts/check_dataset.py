@@ -52,7 +52,7 @@ if __name__ == "__main__":
     parse(None)  # --help and wrong arguments end here: the imports below take seconds
 
 # isort: split
-from magnifier_plugin.catalogue.csv_list import read_csv, write_csv
+from magnifier_plugin.catalogue.csv_list import read_image_csv, write_image_csv
 from magnifier_plugin.catalogue.folder_list import read_identities
 from magnifier_plugin.catalogue.image_list import SPLITS, ImageList
 from magnifier_plugin.catalogue.inspection import Images, Lists, check_images, check_lists
@@ -107,7 +107,7 @@ def check_own(args: argparse.Namespace) -> int:
     if args.write_csv and status:
         print(f"{args.write_csv} is not written: mend the errors first")
     elif args.write_csv:
-        write_csv(args.write_csv, images)
+        write_image_csv(args.write_csv, images)
         print(f"{args.write_csv}: {many(len(images.images), 'image')}")
     return status
 
@@ -120,7 +120,7 @@ def read_own(args: argparse.Namespace) -> ImageList:
     if source.path.is_dir():
         images = read_identities(source.path)
     else:
-        images = read_csv(source.path, need_split=False)
+        images = read_image_csv(source.path, need_split=False)
     return split_identities(images, args.split, 1 if args.seed is None else args.seed)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from own_data import make_images, split_names, write_lines
 
-from magnifier_plugin.catalogue.csv_list import read_csv, write_csv
+from magnifier_plugin.catalogue.csv_list import read_image_csv, write_image_csv
 from magnifier_plugin.catalogue.folder_list import read_folder, read_identities
 from magnifier_plugin.catalogue.image_list import ImageList, ListedImage, plain_id
 from magnifier_plugin.catalogue.numbering import common_folder, drop_cameras, number_images
@@ -23,7 +23,7 @@ def errors(images: ImageList) -> list[str]:
 
 
 def listed(folder: Path, *lines: str) -> ImageList:
-    return read_csv(write_lines(folder / "list.csv", *lines))
+    return read_image_csv(write_lines(folder / "list.csv", *lines))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ class TestCsv:
     def test_what_spreadsheets_write(self, shop, delimiter):
         text = f"\ufeff{HEADER}\na.png,1,1,train\n".replace(",", delimiter).replace("\n", "\r\n")
         (shop / "list.csv").write_bytes(text.encode())
-        assert [image.pid for image in read_csv(shop / "list.csv").images] == ["1"]
+        assert [image.pid for image in read_image_csv(shop / "list.csv").images] == ["1"]
 
     def test_without_cameras(self, shop):
         found = listed(shop, "path,pid,split", "a.png,1,train", "b.png,1,train")
@@ -79,6 +79,8 @@ class TestCsv:
             ([HEADER, ",1,1,train"], "1 line without a path: line 2"),
             ([HEADER, "a.png,,1,train"], "1 line without a pid: line 2: a.png"),
             ([HEADER, "a.png,1,1,val"], "of another split than train, .*: line 2: a.png 'val'"),
+            ([HEADER, f"{'x' * 500},1,1,train"], "image that does not exist: line 2: x{300}$"),
+            ([HEADER, "~nobody/x,1,1,train"], "image that does not exist: line 2: ~nobody/x"),
             ([HEADER, "x.png,1,1,train"], "image that does not exist: line 2: x.png"),
             (
                 [HEADER, "a.png,1,1,train", "./a.png,1,1,train"],
@@ -124,10 +126,10 @@ class TestCsv:
 
     def test_no_file_and_no_text(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no such file"):
-            read_csv(tmp_path / "list.csv")
+            read_image_csv(tmp_path / "list.csv")
         (tmp_path / "list.csv").write_bytes(b'path,pid,split\n"' + b"a" * 200_000)
-        with pytest.raises(ValueError, match=r"list.csv: expected a CSV \(field larger"):
-            read_csv(tmp_path / "list.csv")
+        with pytest.raises(ValueError, match=r"list.csv: expected CSV .*field larger"):
+            read_image_csv(tmp_path / "list.csv")
 
     def test_what_is_written_is_read(self, shop):
         bad_name = os.fsdecode(b"\xff.png")
@@ -136,8 +138,8 @@ class TestCsv:
             ListedImage(path, "1", "a", "train", ("x,y",)) for path in sorted(shop.glob("*.png"))
         ]
         file = shop.parent / "elsewhere" / "list.csv"
-        write_csv(file, ImageList(shop, images, ("why",)))
-        found = read_csv(file)
+        write_image_csv(file, ImageList(shop, images, ("why",)))
+        found = read_image_csv(file)
         assert (found.images, found.conditions, found.problems) == (images, ("why",), [])
         assert "camid" in file.read_text(errors="surrogateescape").partition("\n")[0]
 

@@ -6,7 +6,6 @@ annotations say which file an `image_id` is (`images[].id`, `images[].file_name`
 read completely and are in memory while converting.
 """
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 from magnifier_plugin.annotators.densepose import label_set_definition, label_set_name
 from magnifier_plugin.annotators.detections import MIN_SCORE, DetectedPeople, Detection, PngChart
+from magnifier_plugin.text_files import one_line, read_json
 
 
 class ResultsFile:
@@ -72,13 +72,13 @@ class ResultsFile:
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(
                 f"{self.path}: detection {number} is not a DensePose result "
-                f"({type(error).__name__}: {error}), expected image_id, score, "
+                f"({type(error).__name__}: {one_line(error)}), expected image_id, score, "
                 "bbox [x, y, w, h], uv_shape and uv_data"
             ) from error
 
 
 def _results(path: Path) -> list[Any]:
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, list):
         hint = ""
         if isinstance(content, dict) and "images" in content:
@@ -91,18 +91,11 @@ def _results(path: Path) -> list[Any]:
 
 
 def _file_names(path: Path) -> dict[Any, str]:
-    content = _read_json(path)
+    content = read_json(path)
     try:
         return {image["id"]: str(image["file_name"]) for image in content["images"]}
     except (LookupError, TypeError) as error:
         raise ValueError(
             f"{path}: no COCO annotations, expected a JSON object with images[].id and "
-            f"images[].file_name ({type(error).__name__}: {error})"
+            f"images[].file_name ({type(error).__name__}: {one_line(error)})"
         ) from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON, damaged or truncated ({error})") from error

@@ -15,6 +15,7 @@ import numpy as np
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
 from magnifier_plugin.files import MAX_PIXELS
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
+from magnifier_plugin.text_files import one_line
 
 SUFFIX = ".npy"
 
@@ -40,7 +41,7 @@ def read_npy(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
     # The header is a Python literal: numpy raises whatever its parser does for a damaged one.
     except Exception as error:
         reason = "refused, it" if "object" in str(error) else "damaged or truncated,"
-        raise ValueError(f"{path}: {reason} holds no plain array ({error})") from error
+        raise ValueError(f"{path}: {reason} holds no plain array ({one_line(error)})") from error
     if ids.ndim != 2 or ids.dtype.kind not in "uif":
         raise ValueError(
             f"{path}: {ids.dtype} {list(ids.shape)}, expected a 2-D array of region ids "

@@ -3,7 +3,6 @@
 import csv
 import os
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 from magnifier_plugin.catalogue.image_list import (
@@ -18,13 +17,14 @@ from magnifier_plugin.catalogue.image_list import (
 )
 from magnifier_plugin.catalogue.problems import DatasetProblem
 from magnifier_plugin.files import absolute_path, write_atomically
+from magnifier_plugin.text_files import one_line, read_csv
 
 PATH, PID, CAMID, SPLIT = COLUMNS = ("path", "pid", "camid", "split")
 _DELIMITERS = ",;\t"  # a spreadsheet writes the second in countries with a decimal comma
 _ERRORS = "surrogateescape"  # names of files need not be Unicode
 
 
-def read_csv(file: Path, *, need_split: bool = True) -> ImageList:
+def read_image_csv(file: Path, *, need_split: bool = True) -> ImageList:
     """Reads a list of images; mistakes are collected in it, none is raised.
 
     Args:
@@ -35,26 +35,26 @@ def read_csv(file: Path, *, need_split: bool = True) -> ImageList:
         FileNotFoundError: there is no such file.
         ValueError: it is no text of lines and cells.
     """
-    try:
-        lines = list(_read_lines(file))
-    except (csv.Error, UnicodeError) as error:
-        raise ValueError(f"{file}: expected a CSV ({error})") from error
-    header = [_header_name(cell) for cell in lines[0][1]] if lines else []
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: expected a CSV of images, found no such file")
+    names, rows = read_csv(file, delimiters=_DELIMITERS, errors=_ERRORS, ragged=True)
+    header = [name.lower() if name.lower() in COLUMNS else name for name in names]
+    rows = [(number, cells) for number, cells in rows if any(cell.strip() for cell in cells)]
     needed = (PATH, PID, SPLIT) if need_split else (PATH, PID)
     missing = [name for name in needed if name not in header]
     if missing or len(set(header)) < len(header) or not all(header):
         return ImageList(file, [], problems=[_header_problem(header, missing)])
     conditions = tuple(name for name in header if name not in COLUMNS)
     reader = _RowReader(file, header, conditions, need_split)
-    images = [image for number, cells in lines[1:] if (image := reader.read(number, cells))]
+    images = [image for number, cells in rows if (image := reader.read(number, cells))]
     problems = reader.findings.problems("line")
-    if len(lines) == 1:
+    if not rows:
         problems.append(DatasetProblem(True, "no line after the header"))
     return checked_list(file, images, problems, conditions, need_split=need_split)
 
 
-def write_csv(file: Path, images: ImageList) -> None:
-    """Writes a list of images that `read_csv` reads, atomically; paths relative to its folder."""
+def write_image_csv(file: Path, images: ImageList) -> None:
+    """Writes a list of images, as `read_image_csv` reads it, atomically."""
     with_cameras = any(image.camid for image in images.images)
     columns = [name for name in COLUMNS if with_cameras or name != CAMID]
     with (
@@ -69,27 +69,8 @@ def write_csv(file: Path, images: ImageList) -> None:
             writer.writerow([*(cells[name] for name in columns), *image.conditions])
 
 
-def _read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of each line that is not empty."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: expected a CSV of images, found no such file")
-    with file.open(newline="", encoding="utf-8-sig", errors=_ERRORS) as lines:
-        first = lines.readline()
-        lines.seek(0)
-        delimiter = max(_DELIMITERS, key=first.count)
-        reader = csv.reader(lines, delimiter=delimiter)
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
-
-
-def _header_name(cell: str) -> str:
-    name = cell.strip()
-    return name.lower() if name.lower() in COLUMNS else name
-
-
 def _header_problem(header: list[str], missing: list[str]) -> DatasetProblem:
-    found = ",".join(header) or "nothing"
+    found = one_line(",".join(header)) or "nothing"
     wrong = f"without {', '.join(missing)}" if missing else "with an empty or repeated name"
     hint = ""
     if missing == [SPLIT]:
@@ -127,9 +108,11 @@ class _RowReader:
             mistakes.append(f"of another split than {', '.join(SPLITS)}")
         if texts[PATH] and path is None:
             mistakes.append("with an image that does not exist")
-        where = f"line {number}: {texts[PATH]}"
+        where = f"line {number}: {one_line(texts[PATH])}"
         for mistake in mistakes:
-            self.findings.add(mistake, f"{where} {split!r}" if "split" in mistake else where)
+            self.findings.add(
+                mistake, f"{where} {one_line(split)!r}" if "split" in mistake else where
+            )
         if mistakes or path is None:
             return None
         image = ListedImage(
@@ -146,8 +129,8 @@ class _RowReader:
         spellings = (cell, cell.strip())
         forms = (unicodedata.normalize(form, cell.strip()) for form in ("NFC", "NFD"))
         for text in dict.fromkeys((*spellings, *forms)):
-            path = absolute_path(self.folder / Path(text).expanduser())
-            if path.is_file():
+            path = absolute_path(self.folder / text)
+            if os.path.isfile(path):  # noqa: PTH113  Path's raises for a name that is too long
                 return path
         return None
 

@@ -14,7 +14,7 @@ TRAIN, QUERY, GALLERY = SPLITS = ("train", "query", "gallery")
 # that show nobody who is looked for.
 JUNK, DISTRACTORS = "-1", "0"
 TWIN = "twin"  # the condition that holds the pid of the image's near-twin, empty for none
-_NUMBER = re.compile(r"-?[0-9]+")
+_NUMBER = re.compile(r"-?[0-9]{1,18}")  # longer ones are words
 
 
 class ListedImage(NamedTuple):

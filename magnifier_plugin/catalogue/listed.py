@@ -10,7 +10,7 @@ from typing import Any
 
 import torchreid
 
-from magnifier_plugin.catalogue.csv_list import read_csv
+from magnifier_plugin.catalogue.csv_list import read_image_csv
 from magnifier_plugin.catalogue.folder_list import read_folder
 from magnifier_plugin.catalogue.image_list import (
     DISTRACTORS,
@@ -124,7 +124,7 @@ class OwnSource:
 
     def read(self) -> ImageList:
         """The images as the CSV or the folder lists them, with what is wrong with them."""
-        return read_folder(self.path) if self.path.is_dir() else read_csv(self.path)
+        return read_folder(self.path) if self.path.is_dir() else read_image_csv(self.path)
 
     def folder(self, images: ImageList) -> Path:
         """The folder that all images are in."""
