@@ -4,9 +4,8 @@
 
 torchreid's own scripts say `from torchreid.utils import …`, which the package on PyPI cannot
 answer: there the modules are called `torchreid.reid.…`. They get their other names here. The
-scripts also read their own
-checkpoints with `torch.load`, which since torch 2.6 refuses the numpy scalar in them: here numpy's
-scalars, and nothing else, are added to what it accepts.
+scripts also read their own checkpoints with `torch.load`, which since torch 2.6 refuses the numpy
+scalar in them: here numpy's scalars, and nothing else, are added to what it accepts.
 """
 
 import runpy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from magnifier_plugin.registry import register
 
-_DEEP = "torchreid.reid."
+PYPI_PREFIX = "torchreid.reid."
 
 
 def alias_modules() -> None:
@@ -16,8 +16,8 @@ def alias_modules() -> None:
     their other name: with fewer, Python would load a second copy with an empty registry.
     """
     for name, module in list(sys.modules.items()):
-        if name.startswith(_DEEP):
-            sys.modules.setdefault(name.replace(_DEEP, "torchreid.", 1), module)
+        if name.startswith(PYPI_PREFIX):
+            sys.modules.setdefault(name.replace(PYPI_PREFIX, "torchreid.", 1), module)
 
 
 def import_user_module(name: str) -> None:
