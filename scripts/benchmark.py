@@ -2,6 +2,7 @@
 
     benchmark.py evaluation --size market
     benchmark.py loading
+    benchmark.py masks
     benchmark.py pooling
 
 Each side runs in a process of its own, one after the other; other programs disturb the figures.
@@ -11,9 +12,14 @@ import argparse
 import importlib
 import sys
 
-from benchmarks.command_line import add_evaluation, add_loading, add_pooling
+from benchmarks.command_line import add_evaluation, add_loading, add_masks, add_pooling
 
-COMMANDS = {"evaluation": add_evaluation, "loading": add_loading, "pooling": add_pooling}
+COMMANDS = {
+    "evaluation": add_evaluation,
+    "loading": add_loading,
+    "masks": add_masks,
+    "pooling": add_pooling,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
