@@ -9,7 +9,7 @@ from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.classification import LOSSES, ClassificationCriterion
 from magnifier_plugin.losses.terms import Criterion
-from magnifier_plugin.synthetic.folder import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.systems import SYSTEMS, System, identity_options, triplet_weights
 
 
@@ -104,6 +104,7 @@ def build_stages(cfg: CfgNode) -> list[Stage]:
             warmup_factor=train["warmup_factor"],
             loss_weights=train["loss_weights"],
             optimizer=train["optimizer"],
+            fused=cfg.train.fused,
             optimizer_options={
                 **{
                     key: train[key]

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode as Node
 
 from magnifier_plugin.config_stages import (
@@ -21,8 +20,10 @@ from magnifier_plugin.config_stages import (
     set_stages,
     stage_settings,
 )
-from magnifier_plugin.config_tree import VARIANTS, default_config
+from magnifier_plugin.config_systems import VARIANTS
+from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import ConfigError, did_you_mean, read_value
+from magnifier_plugin.text_files import read_yaml
 
 __all__ = ("ConfigError", "load_config", "parse_pairs", "stage_settings")
 
@@ -134,9 +135,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a configuration file (YAML), found none")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+        content = read_yaml(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if content is None:
         return {}
     if not isinstance(content, dict):

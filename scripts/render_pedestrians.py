@@ -8,7 +8,6 @@ A second call reuses what the first one rendered.
 """
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import fields
@@ -17,11 +16,13 @@ from pathlib import Path
 from arguments import path, whole_number
 
 # SyntheticOptions' fields: default and explanation.
-OPTIONS: dict[str, tuple[int | float, str]] = {
-    "identities": (64, "people, half of them for training"),
+OPTIONS: dict[str, tuple[int | float | str | None, str]] = {
+    "identities": (64, "people, for training and testing together"),
+    "train_identities": (None, "people for training (default half)"),
     "cameras": (4, "cameras, 2..6"),
     "images": (4, "images of each person in each camera"),
     "twins": (0.5, "share of people who have a near-twin, 0..1"),
+    "twin_details": ("any", "in what twins differ, any or regions: a band round one region each"),
     "occlusion": (0.3, "share of images in which something hides a part of the person, 0..1"),
     "height": (256, "of an image, pixels"),
     "width": (128, "of an image, pixels"),
@@ -34,7 +35,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--root", type=path, required=True, help="torchreid's folder of data sets")
     for name, (default, text) in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=type(default), help=f"{text} (default {default})")
+        kind = int if default is None else type(default)
+        shown = text if default is None else f"{text} (default {default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=shown)
     parser.add_argument(
         "--workers", type=whole_number(1), help="processes (default: one for each core)"
     )
@@ -61,7 +64,8 @@ from PIL import Image, ImageDraw, ImageFont
 from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.files import read_image, write_png
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
+from magnifier_plugin.text_files import read_json
 from magnifier_plugin.visualize.textures import PART_COLOURS, file_texture_sheet
 from magnifier_plugin.workers import cores
 
@@ -108,15 +112,19 @@ def describe(person: dict) -> str:
         lines += [
             "",
             f"near-twin of {person['twin']},",
-            f"but {detail.replace('_', ' ')}:",
+            f"but {_describe_detail(worn, detail)}:",
             worn[detail],
         ]
     return "\n".join(lines)
 
 
+def _describe_detail(worn: dict, detail: str) -> str:
+    return f"{worn['band']} band" if detail == "band_colour" else detail.replace("_", " ")
+
+
 def contact_sheet(folder: Path, rows: int) -> Image.Image:
     """Identities × cameras, each photo with its IUV to the right of it."""
-    parameters = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
+    parameters = read_json(folder / PARAMETERS)
     people = choose_people(parameters["identities"], rows)
     height, width = parameters["options"]["height"], parameters["options"]["width"]
     cell = 2 * width + _GAP
@@ -149,7 +157,7 @@ def contact_sheet(folder: Path, rows: int) -> Image.Image:
 
 def texture_sheet(folder: Path, rows: int) -> Image.Image:
     """Photo, IUV and textures of the first image of each chosen identity."""
-    parameters = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
+    parameters = read_json(folder / PARAMETERS)
     first: dict[int, dict] = {}
     for shot in parameters["shots"]:
         first.setdefault(shot["pid"], shot)
@@ -178,7 +186,7 @@ def render(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     folder = ensure_rendered(arguments.root, options, arguments.workers)
     seconds = time.perf_counter() - started
-    images = len(json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))["shots"])
+    images = len(read_json(folder / PARAMETERS)["shots"])
     if before:
         print(f"{folder}: {images} images, rendered before")
     else:

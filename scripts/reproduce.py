@@ -40,6 +40,13 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--gpus", type=whole_number(0), nargs="+", default=[], metavar="N", help="take turns"
     )
+    parser.add_argument(
+        "--start",
+        type=whole_number(0, 2**32 - 1),
+        metavar="S",
+        help="rendered data: every row's backbone starts from a plain network that is trained once "
+        "on people of this seed and kept next to them",
+    )
     parser.add_argument("--quick", action="store_true", help="two epochs per stage at most")
     flags, pairs = split_pairs(argv, lists=("--seeds", "--gpus"), positional=1)
     return parser.parse_args(flags), pairs
@@ -61,24 +68,16 @@ from magnifier_plugin.config import ConfigError
 def main(argv: Sequence[str]) -> int:
     """Reproduce a table; returns 0, 1 if a row failed, 2 for mistakes, 130 after Ctrl-C."""
     arguments, pairs = parse(argv)
-    root = ("data.root", arguments.root) if arguments.root else ()
-    settings = Settings(
-        table=TABLES[arguments.table],
-        config_file=Path(arguments.config_file),
-        seeds=tuple(dict.fromkeys(arguments.seeds)),
-        out=arguments.out,
-        pairs=(*root, *pairs),
-        quick=arguments.quick,
-    )
+    asked = settings(arguments, pairs)
     try:
-        return reproduce(settings, jobs=arguments.jobs, gpus=arguments.gpus)
+        return reproduce(asked, jobs=arguments.jobs, gpus=arguments.gpus)
     except (ConfigError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print(
-            f"error: {settings.out}: the disk is full; free some space and run the same command "
+            f"error: {asked.out}: the disk is full; free some space and run the same command "
             "again, which keeps finished rows and resumes the others",
             file=sys.stderr,
         )
@@ -86,6 +85,20 @@ def main(argv: Sequence[str]) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 2
+
+
+def settings(arguments: argparse.Namespace, pairs: Sequence[str]) -> Settings:
+    """What the command line asks for."""
+    root = ("data.root", arguments.root) if arguments.root else ()
+    return Settings(
+        table=TABLES[arguments.table],
+        config_file=Path(arguments.config_file),
+        seeds=tuple(dict.fromkeys(arguments.seeds)),
+        out=arguments.out,
+        pairs=(*root, *pairs),
+        quick=arguments.quick,
+        start=arguments.start,
+    )
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ def test_wrong_json_is_reported(tmp_path):
         ResultsFile(names, names)
     with pytest.raises(ValueError, match=r"results\.json: no COCO annotations"):
         ResultsFile(results, results)
-    with pytest.raises(ValueError, match=r"cut\.json: no JSON, damaged or truncated"):
+    with pytest.raises(ValueError, match=r"cut\.json: expected JSON in UTF-8"):
         ResultsFile(written("cut.json", '[{"image_id": 1'), names)
     with pytest.raises(ValueError, match=r"detection 0 is not a DensePose result \(KeyError"):
         ResultsFile(written("less.json", [result]), names)

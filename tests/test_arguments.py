@@ -12,7 +12,7 @@ from magnifier_plugin.evaluation.distances import METRICS
 from magnifier_plugin.evaluation.rerank import FORMS
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.regions import BODY_REGIONS
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 
 SCRIPTS = {
     "check_dataset": "-s market1501",

@@ -52,6 +52,19 @@ class TestWeights:
         monkeypatch.setenv(backbones.WEIGHTS_VARIABLE, "none")
         assert not torch.equal(build_model(name, CLASSES).backbone.layer4[1].conv2.weight, expected)
 
+    def test_the_backbone_of_a_checkpoint(self, tmp_path):
+        trained = build_model("magnifiernet_resnet18", 3, pretrained=False, branches=["G"])
+        path = tmp_path / "model-best.pth.tar"
+        torch.save({"state_dict": trained.state_dict(), "epoch": 7}, path)
+        for name in ("magnifiernet_resnet18", "dsa_reid_resnet18"):
+            model = build_model(name, CLASSES, backbone_weights=path)
+            for key, value in model.backbone.state_dict().items():
+                assert torch.equal(value, trained.backbone.state_dict()[key]), key
+        other = build_model("magnifiernet_resnet34", 3, pretrained=False, branches=["G"])
+        torch.save({"state_dict": other.state_dict()}, path)
+        with pytest.raises(ValueError, match=r"of torchvision's resnet50.*magnifier.backbone"):
+            load_backbone_weights(Backbone("resnet50"), path)
+
     def test_wrong_files_are_reported(self, tmp_path):
         path = saved(tmp_path, "resnet34")
         with pytest.raises(ValueError, match=r"of torchvision's resnet50.*magnifier.backbone"):

@@ -13,7 +13,7 @@ from magnifier_plugin.annotators.capsules import Canvas
 from magnifier_plugin.annotators.joints import FEET, JOINTS
 from magnifier_plugin.regions import BODY_REGIONS, REGIONS, UNKNOWN
 from magnifier_plugin.synthetic.folder import ensure_rendered
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 from benchmarks import masks

@@ -45,12 +45,12 @@ class TestFile:
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
-            (["image,sun", "a.jpg,yes"], "the column path and at least one more.*found image,sun"),
+            (["image,sun", "a.jpg,yes"], "the column path and at least one more.*found image, sun"),
             (["path", "a.jpg"], "at least one more"),
             (["path,sun,sun", "a.jpg,1,2"], "a name of its own"),
             (["path,", "a.jpg,1"], "a name of its own"),
             ([""], "found nothing"),
-            (["path,sun", "a.jpg"], "line 2: expected 2 cells.*found 1"),
+            (["path,sun", "a.jpg"], "line 2: expected 2 fields.*found 1"),
             (["path,sun", "a.jpg,1", "./a.jpg,1"], "line 3: ./a.jpg is there twice"),
         ],
     )
@@ -201,7 +201,7 @@ class TestQueryFile:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("path,pid\n", "expected the columns data_set,path,"),
+            ("path,pid\n", "expected the columns data_set, path,"),
             ("", "expected the columns"),
             (
                 "data_set,path,pid,average_precision,first_match\na,b,c,0.5,1\n",

@@ -96,8 +96,9 @@ class TestFiles:
     @pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"magnifier_base", "dsa_base"}))
     def test_each_file_has_its_data_set_and_folder(self, name):
         cfg = load_config(CONFIGS[name])
-        word = name.split("_")[1]
-        source = {"market": "market1501", "demo": "synthetic"}.get(word, word)
+        word = name.split("_")[-1 if name == "world" else 1]
+        rendered = dict.fromkeys(("demo", "world"), "synthetic")
+        source = {"market": "market1501", **rendered}.get(word, word)
         assert (cfg.data.sources, cfg.data.targets) == ([source], [source])
         assert cfg.data.save_dir == f"log/{name}"
         assert cfg.cuhk03.labeled_images == ("_labeled" in name)
@@ -112,6 +113,15 @@ class TestFiles:
             assert (cfg.train.max_epoch, cfg.train.lr_scheduler) == (epochs, "cosine")
             assert (cfg.data.height, cfg.train.batch_size) == (96, 32)
             assert (cfg.model.pretrained, cfg.synthetic.identities) == (False, 160)
+
+    def test_the_world_has_more_people_to_train_on(self):
+        cfg = load_config(CONFIGS["world"])
+        assert cfg.synthetic.train_identities > cfg.synthetic.identities / 2
+        assert (cfg.synthetic.twins, cfg.synthetic.twin_details) == (0.5, "regions")
+        assert (cfg.model.name, cfg.model.pretrained, cfg.test.eval_freq) == (
+            *("magnifiernet", False),
+            -1,
+        )
 
 
 class TestAuthors:
@@ -242,7 +252,7 @@ def test_parse_pairs():
 
 
 def test_no_file_runs_code(tmp_path):
-    with pytest.raises(ConfigError, match="not readable"):
+    with pytest.raises(ConfigError, match="expected YAML in UTF-8"):
         load_config(write(tmp_path, bad="model: !!python/object/apply:os.system ['touch gone']\n"))
     with pytest.raises(FileNotFoundError, match="expected a configuration file"):
         load_config(tmp_path / "missing.yaml")

@@ -7,7 +7,8 @@ import pytest
 import torchreid
 
 from magnifier_plugin.config import ConfigError, load_config
-from magnifier_plugin.config_tree import VARIANTS, default_config
+from magnifier_plugin.config_systems import VARIANTS
+from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import CHECKS
 from magnifier_plugin.engine.stages import SCHEDULERS
 from magnifier_plugin.evaluation.distances import METRICS
@@ -21,6 +22,12 @@ STAGE_CHECKS = {"stages.N.optimizer", "stages.N.loss_weights.NAME"}
 
 WHOLE = "a whole number of at least"
 REFUSED = [
+    ("amp", "fp8", "one of on, off, auto, bf16, fp16"),
+    ("train.fused", "yes", "one of on, off, auto"),
+    ("train.clip_grad", -1, "a number of at least 0"),
+    ("train.accumulate", 0, f"{WHOLE} 1"),
+    ("train.ema", 1, "of at least 0 and below 1"),
+    ("train.compile", "yes", "True or False"),
     ("train.checkpoint_freq", 0, f"{WHOLE} 1"),
     ("train.checkpoint_freq", "often", f"{WHOLE} 1"),
     ("train.print_freq", 0, f"{WHOLE} 1"),
@@ -182,7 +189,7 @@ def test_choices_are_those_of_the_code(key, choices):
     ("text", "message"),
     [
         ("- a\n", "expected keys and values"),
-        ("a: [\n", "not readable as YAML"),
+        ("a: [\n", "expected YAML in UTF-8"),
         ("data:\n", "data: expected keys below it, such as data.type, got None"),
         ("train: {lrr: 1}\n", "did you mean train.lr?"),
     ],

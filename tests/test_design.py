@@ -16,8 +16,11 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PACKAGES = (
     ("regions",),
     ("files",),
+    ("text_files",),
     ("workers",),
+    ("config_systems",),
     ("config_tree",),
+    ("config_checks",),
     ("config_values",),
     ("config_stages",),
     ("config",),

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from magnifier_plugin.evaluation.cache import read_embeddings
 from magnifier_plugin.evaluation.features import load_features, load_ids
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -145,14 +144,14 @@ def test_ids_may_be_names(tmp_path):
         (
             "i.csv",
             "pid,camid\n3,0\n4\n",
-            "row 2 after the header: expected 2 fields as in the header, found 1",
+            "line 3: expected 2 fields as in the header, found 1",
         ),
         ("i.npz", {"pid": np.arange(2)}, "expected camid, found only pid"),
         ("i.npz", {"pid": np.arange(2), "camid": np.arange(3)}, r"different lengths: \[2, 3\]"),
         ("i.csv", f"pid,camid\n3,0\n{10**19},1\n", r"pid: .* 64 bits, found 1000+ in row 1"),
         ("i.csv", f"pid,camid\n3,{10**29}\n", r"camid: .* 64 bits, found 1000+ in row 0"),
         ("i.csv", f"pid,camid,name\n3,0,{'x' * 5000}\n", "name: expected at most 4096 .* 5000"),
-        ("i.csv", f"pid,camid,name\n3,0,{'x' * 140_000}\n", "line 2: field larger than"),
+        ("i.csv", f"pid,camid,name\n3,0,{'x' * 140_000}\n", "after line 2 .field larger than"),
         ("i.npz", {"pid": np.array([1, 2**63], np.uint64), "camid": np.arange(2)}, "found 9223"),
         ("i.npz", {"pid": np.array([1, np.nan]), "camid": np.arange(2)}, "found nan in row 1"),
         ("i.npz", {"pid": np.array([0.5, 2]), "camid": np.arange(2)}, "pid: .* found 0.5 in row 0"),
@@ -177,67 +176,5 @@ def test_an_npy_file_with_the_suffix_of_an_npz(tmp_path):
 def test_a_csv_file_in_latin_1_is_named(tmp_path):
     path = tmp_path / "i.csv"
     path.write_bytes("pid,camid,name\n3,0,café\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"i.csv: expected comma-separated text in UTF-8.* 0xe9"):
+    with pytest.raises(ValueError, match=r"i.csv: expected CSV in UTF-8.* 0xe9"):
         load_ids(path)
-
-
-SAVED = {  # one file of each format, and what reads it
-    "array.npy": (load_features, lambda file: np.save(file, FEATURES)),
-    "stored.npz": (load_features, lambda file: np.savez(file, a=FEATURES)),
-    "deflated.npz": (load_features, lambda file: np.savez_compressed(file, a=FEATURES)),
-    "zip.pt": (load_features, lambda file: torch.save(torch.from_numpy(FEATURES), file)),
-    "legacy.pth": (
-        load_features,
-        lambda file: torch.save(
-            {"a": torch.from_numpy(FEATURES)}, file, _use_new_zipfile_serialization=False
-        ),
-    ),
-    "ids.csv": (load_ids, lambda file: file.write(b"pid,camid,name\n12,3,a.jpg\n-1,4,b.jpg\n")),
-    "ids.npz": (load_ids, lambda file: np.savez(file, pid=np.arange(3), camid=np.arange(3))),
-    "cache.pt": (
-        read_embeddings,
-        lambda file: torch.save(
-            {
-                "features": torch.ones(2, 3),
-                "pids": torch.ones(2).long(),
-                "camids": torch.ones(2).long(),
-            },
-            file,
-        ),
-    ),
-}
-
-
-def damaged(rng, content):
-    """The bytes, truncated, or with a few of them changed, removed or repeated."""
-    kind = rng.integers(5)
-    # Headers and directories are at both ends.
-    end = min(len(content), 300)
-    place = int(rng.choice([rng.integers(end), len(content) - 1 - rng.integers(end)]))
-    length = int(rng.integers(1, 12))
-    if kind == 0:
-        return content[:place]
-    if kind == 1:
-        return content[:place] + content[place + length :]
-    if kind == 2:
-        return content[:place] + content[place : place + length] * 2 + content[place + length :]
-    noise = rng.integers(0, 256, 1 if kind == 3 else length, dtype=np.uint8).tobytes()
-    return content[:place] + noise + content[place + len(noise) :]
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SAVED)
-def test_damage_is_a_value_error_that_names_the_file(tmp_path, name):
-    load, write = SAVED[name]
-    path, errors = tmp_path / name, 0
-    with path.open("wb") as file:
-        write(file)
-    content, rng = path.read_bytes(), np.random.default_rng(0)
-    for _ in range(60):
-        path.write_bytes(damaged(rng, content))
-        try:
-            load(path)
-        except ValueError as error:
-            assert str(path) in str(error) and "\n" not in str(error)
-            errors += 1
-    assert errors > 5

@@ -258,7 +258,7 @@ def test_other_numbers_of_key_points(folder, numbers, message):
 @pytest.mark.parametrize(
     ("suffix", "content", "message"),
     [
-        (".predictions.json", "[[", "no JSON, damaged or truncated"),
+        (".predictions.json", "[[", "expected JSON in UTF-8, found other"),
         (".predictions.json", "{}", "holds a dict, expected OpenPifPaf's list"),
         (".predictions.json", "[5]", "person 0: no list `keypoints`"),
         (".predictions.json", json.dumps([{}] * 1001), "1,001 people, expected at most 1,000"),

@@ -95,7 +95,7 @@ class TestMistakes:
                 "stages.2.staged_lr True stages.2.new_layers classifier",
                 ["train.new_layers, stage 2: magnifiernet has no layer classifier"],
             ),
-            ("test.amp bf16", ["test.amp", "on, off, auto"]),
+            ("test.amp fp8", ["test.amp", "on, off, auto"]),
         ],
     )
     def test_exit_with_one_clear_line(self, market_folder, tmp_path, capsys, line, messages):

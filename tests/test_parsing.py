@@ -64,7 +64,7 @@ def test_own_label_set_works_by_its_path(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: [", "no YAML"),
+        ("name: [", "expected YAML in UTF-8"),
         ("5", "a label set has name, classes"),
         ("name: a", "'classes'"),
         ("name: a\nclasses: {0: {name: b, region: sky}}", "region 'sky', expected one of back"),

@@ -14,7 +14,7 @@ from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.matching import dataset_folder
 from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.synthetic.folder import ensure_rendered
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 
 # Seen from `work`, where the tests run, and with `~` as the home folder.
 ROOTS = ("../data", "a/../../data", "~", "~/../data", "link")

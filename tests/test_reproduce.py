@@ -18,7 +18,7 @@ STANDIN = Path(__file__).parent / "standin_main.py"
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import reproduce as script  # noqa: E402
-from reproduction import command, processes, record, runner  # noqa: E402
+from reproduction import command, plan, processes, record, runner  # noqa: E402
 
 ROWS = ["G", "G+M", "G+M+SAB", "G+M+SFB", "G+M+SAB+SFB", "G+M+SAB+SFB+SD"]
 
@@ -146,7 +146,7 @@ class TestRows:
         assert "magnifier.branches" in log(out, "MF-only")
         content = json.loads((out / "results.json").read_text())
         assert (
-            "MF-only/seed-1, whose weights it tests, failed"
+            "MF-only/seed-1, whose weights it takes, failed"
             in (content["failures"]["Two-streams-fused/seed-1"])
         )
         monkeypatch.setenv("STANDIN_KEY", "data.transforms")
@@ -155,6 +155,34 @@ class TestRows:
         assert f"weights {weights}" in log(out, "Global-joint")
         assert "weights None" in log(out, "MF-only")
         assert not list((out / "Global-joint").rglob("model.pth.tar-*"))
+
+
+class TestStart:
+    def test_every_row_waits_for_it(self, call, out, tmp_path, capsys):
+        pairs = ("--start", "1000", "data.root", str(tmp_path / "data"))
+        assert call("--jobs", "8", *pairs, **{"G/seed-1": "fail"}) == 1
+        (start,) = (tmp_path / "data" / "seed-1000" / "start").iterdir()
+        weights = start / "model" / "model.pth.tar-30"
+        assert f"backbone {weights}\n" in log(out, "G+M")
+        assert "backbone None\n" in (start / record.LOG).read_text()
+        content = json.loads((out / "results.json").read_text())
+        assert content["start"] == 1000
+        assert [row["name"] for row in content["rows"]] == ROWS
+        assert "people of seed 1000" in (out / "table.md").read_text()
+        capsys.readouterr()
+        assert call(*pairs) == 0
+        assert f"start/{start.name}: kept" in capsys.readouterr().out
+
+    def test_without_it_no_row_starts(self, call, out, tmp_path, monkeypatch):
+        pairs = ("--start", "1000", "data.root", str(tmp_path / "data"))
+        arguments, typed = script.parse(
+            ["table2", "--config-file", str(DEMO), "--seeds", "1", "--out", str(out), *pairs]
+        )
+        start = plan.make_runs(script.settings(arguments, typed))[0].name
+        assert call(*pairs, **{start: "fail"}) == 1
+        failures = json.loads((out / "results.json").read_text())["failures"]
+        assert set(failures) == {start, *(f"{row}/seed-1" for row in ROWS)}
+        assert f"{start}, whose weights it takes, failed" in failures["G/seed-1"]
 
 
 class TestResources:

@@ -10,6 +10,7 @@ from magnifier_plugin.config import ConfigError, load_config, stage_settings
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 sys.path.insert(0, str(ROOT / "scripts"))
+from reproduction import plan as plan_module  # noqa: E402
 from reproduction.maps import VARIANTS  # noqa: E402
 from reproduction.plan import Settings, identity, make_runs  # noqa: E402
 from reproduction.rows import TABLES  # noqa: E402
@@ -18,7 +19,7 @@ OUT = Path("/out")
 FULL = ["G", "M", "SAB", "SFB"]
 
 
-def plan(table, config, *pairs, seeds=(1,), quick=False):
+def plan(table, config, *pairs, seeds=(1,), quick=False, start=None):
     """Runs by the row's name, of the first seed."""
     settings = Settings(
         table=TABLES[table],
@@ -27,6 +28,7 @@ def plan(table, config, *pairs, seeds=(1,), quick=False):
         out=OUT,
         pairs=pairs,
         quick=quick,
+        start=start,
     )
     runs = make_runs(settings)
     return {run.row.name: run for run in runs if run.seed == seeds[0]}, runs
@@ -167,6 +169,53 @@ class TestSeeds:
                 assert all(stage["max_epoch"] == 2 for stage in run.cfg.stages)
         runs, _ = plan("table2", "magnifier_demo", "stages.2.max_epoch", "1", quick=True)
         assert [stage["max_epoch"] for stage in runs["G"].cfg.stages] == [2, 1]
+
+
+class TestStart:
+    @pytest.mark.parametrize(
+        ("table", "config", "plain"),
+        [
+            ("table2", "magnifier_demo", {"magnifier.branches": ["G"]}),
+            ("dsa", "dsa_demo", {"dsa.streams": ["MF"], "dsa.branches": ["global"]}),
+        ],
+    )
+    def test_a_plain_network_of_other_people(self, table, config, plain):
+        _, runs = plan(table, config, "data.root", "/data", start=1000)
+        start, *rows = runs
+        assert (start.seed, start.cfg.train.seed, start.cfg.synthetic.seed) == (1000, 1000, 1000)
+        assert start.cfg.data.root == "/data/seed-1000"
+        assert start.folder.parent == Path("/data/seed-1000/start")
+        assert start.cfg.data.save_dir == str(start.folder)
+        assert not start.cfg.model.pretrained
+        for key, value in plain.items():
+            section, _, name = key.partition(".")
+            assert start.cfg[section][name] == value
+        for run in rows:
+            assert run.start is start
+            assert run.cfg.model.pretrained
+            assert run.cfg.model.backbone_weights == str(start.last_checkpoint)
+
+    def test_tables_share_it_unless_configuration_or_code_differ(self, monkeypatch):
+        folders = [
+            plan(table, "magnifier_demo", *pairs, start=1000)[1][0].folder
+            for table, pairs in (
+                ("table2", ()),
+                ("figure5", ()),
+                ("figure5", ("train.lr", "0.002")),
+            )
+        ]
+        monkeypatch.setattr(plan_module, "training_code", lambda: "beef")
+        folders.append(plan("table2", "magnifier_demo", start=1000)[1][0].folder)
+        assert folders[0] == folders[1]
+        assert len(set(folders)) == 3
+
+    def test_it_needs_rendered_people(self):
+        with pytest.raises(ConfigError, match="--start: trains on rendered people.*market1501"):
+            plan("table2", "magnifier_market", start=1000)
+
+    def test_rows_have_no_start_of_their_own(self):
+        with pytest.raises(ConfigError, match=r"model.backbone_weights: this script sets it"):
+            plan("table2", "magnifier_demo", "model.backbone_weights", "w.pth", start=1000)
 
 
 class TestRefused:

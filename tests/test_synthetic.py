@@ -10,13 +10,14 @@ from mask_inputs import script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import read_iuv
-from magnifier_plugin.regions import NUM_PARTS
+from magnifier_plugin.regions import BODY_REGIONS, NUM_PARTS, REGIONS
 from magnifier_plugin.synthetic import folder as folder_module
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, PARAMETERS, ensure_rendered
 from magnifier_plugin.synthetic.obstacle import KINDS
-from magnifier_plugin.synthetic.plan import GALLERY, QUERY, TRAIN, SyntheticOptions, make_plan
+from magnifier_plugin.synthetic.options import SyntheticOptions
+from magnifier_plugin.synthetic.plan import GALLERY, QUERY, TRAIN, make_plan
 from magnifier_plugin.synthetic.renderer import render
-from magnifier_plugin.synthetic.wardrobe import near_twin, random_wardrobe
+from magnifier_plugin.synthetic.wardrobe import COLOURS, near_twin, random_wardrobe
 
 TINY = SyntheticOptions(identities=4, cameras=2, images=2, height=64, width=32, seed=3)
 
@@ -61,6 +62,38 @@ def test_a_twin_differs_in_the_named_detail_only():
         assert [name for name in one if one[name] != two[name]] == [detail]
 
 
+@pytest.mark.parametrize(("training", "pairs"), [(20, (8, 1)), (3, (1, 8)), (None, (4, 5))])
+def test_training_takes_as_many_people_as_asked_for(training, pairs):
+    options = SyntheticOptions(
+        identities=23, train_identities=training, twins=0.8, images=1, cameras=2
+    )
+    people = make_plan(options).identities
+    assert sum(person.training for person in people) == (training or 23 // 2)
+    twins = [[p.training for p in people if p.twin].count(side) // 2 for side in (True, False)]
+    assert tuple(twins) == pairs
+
+
+def test_band_twins_differ_in_one_region_each_evenly():
+    options = SyntheticOptions(
+        identities=64, train_identities=28, twins=0.75, twin_details="regions", images=1, cameras=2
+    )
+    people = make_plan(options).identities
+    bodies = [REGIONS[region] for region in BODY_REGIONS]
+    for side in (True, False):
+        pairs = [p for p in people if p.training is side and p.twin and p.twin > p.pid]
+        worn = [person.wardrobe.band for person in pairs]
+        counts = [worn.count(region) for region in bodies]
+        assert max(counts) - min(counts) <= 1
+        singles = [p.wardrobe.band for p in people if p.training is side and not p.twin]
+        assert set(singles) <= set(bodies)
+        for person in pairs:
+            twin = people[person.twin - 1].wardrobe
+            assert person.detail == "band_colour" and twin.band == person.wardrobe.band
+            assert replace(twin, band_colour=person.wardrobe.band_colour) == person.wardrobe
+            one, two = (COLOURS[w.band_colour] for w in (twin, person.wardrobe))
+            assert np.linalg.norm(np.subtract(one, two)) >= 90
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_share_of_occluded_images(share):
     options = SyntheticOptions(identities=5, cameras=3, images=3, occlusion=share)
@@ -90,6 +123,10 @@ def test_more_cameras_change_nobodys_clothes():
         ({"seed": -1}, "seed: expected 0"),
         ({"images": 2.5}, "images: expected a whole number, got 2.5"),
         ({"twins": "half"}, "twins: expected a number"),
+        ({"train_identities": 1}, "train_identities: expected 2..62"),
+        ({"train_identities": 63}, "train_identities: expected 2..62"),
+        ({"train_identities": 4.0}, "train_identities: expected a whole number"),
+        ({"twin_details": "all"}, "twin_details: expected any or regions, got 'all'"),
     ],
 )
 def test_refused_options(wrong, message):
@@ -104,6 +141,17 @@ def test_the_same_bytes_whatever_the_workers(rendered, tmp_path):
     again = ensure_rendered(tmp_path, TINY, workers=2)
     assert tree(again) == tree(rendered)
     assert [file.name for file in tmp_path.iterdir()] == ["synthetic"]
+
+
+def test_a_folder_of_an_earlier_version_lacks_newer_options(tmp_path):
+    folder = ensure_rendered(tmp_path, TINY, workers=1)
+    parameters = json.loads((folder / PARAMETERS).read_text())
+    for name in ("train_identities", "twin_details"):
+        del parameters["options"][name]
+    (folder / PARAMETERS).write_text(json.dumps(parameters))
+    assert ensure_rendered(tmp_path, TINY) == folder
+    with pytest.raises(ValueError, match=r"twin_details \(expected regions, found any\)"):
+        ensure_rendered(tmp_path, replace(TINY, twin_details="regions"))
 
 
 def test_another_seed_gives_other_pictures():

@@ -12,8 +12,9 @@ from magnifier_plugin.synthetic.camera import look
 from magnifier_plugin.synthetic.conditions import COLUMNS, CONDITIONS, measure_visibility
 from magnifier_plugin.synthetic.dataset import Synthetic
 from magnifier_plugin.synthetic.folder import ensure_rendered
+from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.synthetic.person import draw_body, draw_person
-from magnifier_plugin.synthetic.plan import SyntheticOptions, make_plan
+from magnifier_plugin.synthetic.plan import make_plan
 from magnifier_plugin.synthetic.renderer import render
 
 OPTIONS = SyntheticOptions(

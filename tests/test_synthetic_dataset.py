@@ -13,7 +13,7 @@ from magnifier_plugin.masks.manifest import read_manifest
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.synthetic.dataset import Synthetic
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 
 TINY = SyntheticOptions(identities=4, cameras=2, images=2, height=64, width=32)
 

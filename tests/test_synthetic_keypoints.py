@@ -18,7 +18,8 @@ from magnifier_plugin.synthetic.dataset import Synthetic
 from magnifier_plugin.synthetic.folder import DENSEPOSE, ensure_rendered
 from magnifier_plugin.synthetic.keypoints import KEYPOINTS, project
 from magnifier_plugin.synthetic.obstacle import Obstacle
-from magnifier_plugin.synthetic.plan import SyntheticOptions, make_plan
+from magnifier_plugin.synthetic.options import SyntheticOptions
+from magnifier_plugin.synthetic.plan import make_plan
 from magnifier_plugin.synthetic.pose import Pose
 from magnifier_plugin.synthetic.renderer import Scene, render
 from magnifier_plugin.synthetic.wardrobe import Wardrobe

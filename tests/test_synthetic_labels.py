@@ -7,15 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
-from magnifier_plugin.regions import MIRRORED_PART, NUM_PARTS, PARTS
+from magnifier_plugin.annotators.densepose import to_regions
+from magnifier_plugin.regions import BODY_REGIONS, MIRRORED_PART, NUM_PARTS, PARTS, REGIONS
 from magnifier_plugin.synthetic.camera import Camera, look
 from magnifier_plugin.synthetic.charts import SEGMENTS, Surface, to_iuv
 from magnifier_plugin.synthetic.obstacle import KINDS, Obstacle, random_obstacle
 from magnifier_plugin.synthetic.person import draw_person
 from magnifier_plugin.synthetic.pose import Pose, random_pose, walk
 from magnifier_plugin.synthetic.renderer import Scene, render
-from magnifier_plugin.synthetic.wardrobe import BAGS, Wardrobe, near_twin, random_wardrobe
+from magnifier_plugin.synthetic.wardrobe import (
+    BAGS,
+    Wardrobe,
+    band_twin,
+    near_twin,
+    random_wardrobe,
+    with_band,
+)
 
 WALKER = Path(__file__).parents[2] / "shared/data/densepose/crops/walker_IUV.png"
 SIZE = (256, 128)
@@ -248,3 +257,24 @@ def test_a_twins_detail_is_seen_from_some_side():
             )
             most = max(most, float((np.abs(one.colour - two.colour).max(axis=0) > 0.12).sum()))
         assert most > 12, (detail, first, second)
+
+
+@pytest.mark.parametrize("region", BODY_REGIONS)
+def test_a_bands_colour_changes_its_region_alone(region):
+    """Of people with a band, pixels that change lie in the band's region or at its outline."""
+    rng = np.random.default_rng(3)
+    shares = []
+    for _ in range(4):
+        first = with_band(random_wardrobe(rng), REGIONS[region], rng)
+        second, _ = band_twin(first, rng)
+        view = look(LEVEL, first.build.height, (128, 64))
+        for heading in (0, 90, 180, 270):
+            one, two = (
+                draw_person(w, walk(0.5, 0.6), heading, LEVEL, view) for w in (first, second)
+            )
+            assert (one.iuv == two.iuv).all()
+            changed = np.abs(one.colour - two.colour).max(axis=0) > 0.12
+            own = ndimage.binary_dilation(to_regions(one.iuv) == region, iterations=2)
+            shares.append((changed & own).sum() / max(changed.sum(), 1))
+            assert changed.sum() > 12 or heading in (90, 180, 270), (first, second)
+    assert np.mean(shares) > 0.95

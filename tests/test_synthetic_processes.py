@@ -12,11 +12,13 @@ from mask_inputs import script
 
 from magnifier_plugin.synthetic import folder as folder_module
 from magnifier_plugin.synthetic.folder import ensure_rendered
-from magnifier_plugin.synthetic.plan import SyntheticOptions, make_plan
+from magnifier_plugin.synthetic.options import SyntheticOptions
+from magnifier_plugin.synthetic.plan import make_plan
 
 TINY = SyntheticOptions(identities=4, cameras=2, images=1, height=64, width=32)
 LONG = """
-from magnifier_plugin.synthetic.folder import SyntheticOptions, ensure_rendered
+from magnifier_plugin.synthetic.folder import ensure_rendered
+from magnifier_plugin.synthetic.options import SyntheticOptions
 options = SyntheticOptions(identities=400, images=9, height=64, width=32)
 ensure_rendered({root!r}, options, workers=2)
 """

@@ -1,21 +1,9 @@
 """Files in COCO's formats: results, a flat JSON list, and annotations, which name the images."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-
-def read_json(path: Path) -> Any:
-    """A JSON file's content.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON, damaged or truncated ({error})") from error
+from magnifier_plugin.text_files import one_line, read_json
 
 
 def read_results(path: Path, what: str) -> list[Any]:
@@ -56,7 +44,7 @@ def read_images(path: Path) -> dict[Any, dict[str, Any]]:
     except (LookupError, TypeError) as error:
         raise ValueError(
             f"{path}: no COCO annotations, expected a JSON object with images[].id and "
-            f"images[].file_name ({type(error).__name__}: {error})"
+            f"images[].file_name ({type(error).__name__}: {one_line(error)})"
         ) from error
 
 

@@ -25,6 +25,7 @@ from magnifier_plugin.annotators.detections import (
     PngChart,
 )
 from magnifier_plugin.annotators.unpickler import load_untrusted
+from magnifier_plugin.text_files import one_line
 
 # More people than DensePose detects in one image (100 by default).
 MAX_PEOPLE = 1000
@@ -97,7 +98,7 @@ class DumpFile:
             except Exception as error:
                 raise ValueError(
                     f"{self.path}: entry {number} is not a dump's "
-                    f"({type(error).__name__}: {error}), expected file_name, scores, "
+                    f"({type(error).__name__}: {one_line(error)}), expected file_name, scores, "
                     "pred_boxes_XYXY and pred_densepose"
                 ) from error
             people = tuple(person for person in people if person.score >= self.min_score)

@@ -15,6 +15,7 @@ from typing import Any
 from magnifier_plugin.annotators.coco import read_images, read_results, refuse_unknown_images
 from magnifier_plugin.annotators.densepose import label_set_definition, label_set_name
 from magnifier_plugin.annotators.detections import MIN_SCORE, DetectedPeople, Detection, PngChart
+from magnifier_plugin.text_files import one_line
 
 
 class ResultsFile:
@@ -68,6 +69,6 @@ class ResultsFile:
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(
                 f"{self.path}: detection {number} is not a DensePose result "
-                f"({type(error).__name__}: {error}), expected image_id, score, "
+                f"({type(error).__name__}: {one_line(error)}), expected image_id, score, "
                 "bbox [x, y, w, h], uv_shape and uv_data"
             ) from error

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magnifier_plugin.annotators.coco import read_json
 from magnifier_plugin.annotators.joints import COCO, FEET, OPENPOSE_18, OPENPOSE_25, arrange
+from magnifier_plugin.text_files import one_line, read_json
 
 # More people than any estimator finds in one image.
 MAX_PEOPLE = 1000
@@ -71,7 +71,7 @@ def read_ultralytics(path: Path, size: tuple[int, int]) -> list[Person]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: no text ({error})") from error
+        raise ValueError(f"{path}: no text ({one_line(error)})") from error
     people = _read_all(path, [line.split() for line in lines if line.strip()], _from_ultralytics)
     # From shares of the size to pixels, whose centres are whole numbers.
     for person in people:
@@ -135,7 +135,7 @@ def _numbers(values: Sequence[Any]) -> np.ndarray:
     try:
         numbers = np.array([float(value) for value in values])
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"not a number ({error})") from error
+        raise ValueError(f"not a number ({one_line(error)})") from error
     if not np.isfinite(numbers).all():
         raise ValueError("a number is not finite")
     return numbers

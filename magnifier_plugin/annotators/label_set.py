@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.regions import REGIONS, UNKNOWN
+from magnifier_plugin.text_files import one_line, read_yaml
 
 _FOLDER = Path(__file__).parent / "label_sets"
 _UNKNOWN_NAME = "unknown"
@@ -96,15 +96,13 @@ def load_label_set(name: str | os.PathLike[str]) -> LabelSet:
             f"label set {str(name)!r}, expected one of {', '.join(label_set_names())} or the path "
             "of a YAML file"
         )
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return _parse(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no YAML ({error})") from error
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{path}: {error}; a label set has name, classes and, for limbs, trunk and limbs, "
-            f"as in {_FOLDER / 'lip.yaml'}"
+            f"{path}: {one_line(error)}; a label set has name, classes and, for limbs, trunk and "
+            f"limbs, as in {_FOLDER / 'lip.yaml'}"
         ) from error
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
 from magnifier_plugin.files import MAX_PIXELS
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
+from magnifier_plugin.text_files import one_line
 
 SUFFIX = ".npy"
 
@@ -85,7 +86,7 @@ def _map_array(path: str | os.PathLike[str]) -> np.ndarray:
     # The header is a Python literal: numpy raises whatever its parser does for a damaged one.
     except Exception as error:
         reason = "refused, it" if "object" in str(error) else "damaged or truncated,"
-        raise ValueError(f"{path}: {reason} holds no plain array ({error})") from error
+        raise ValueError(f"{path}: {reason} holds no plain array ({one_line(error)})") from error
     return array
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
+from magnifier_plugin.text_files import one_line
+
 _ZIP = b"PK\x03\x04"
 
 
@@ -43,15 +45,14 @@ def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) ->
             return _load_archive(path, classes) if is_archive else _load_pickle(file, classes)
         except _RefusedError as error:
             raise ValueError(
-                f"{path}: refused, it wants {error}; expected tensors, plain types and "
+                f"{path}: refused, it wants {one_line(error)}; expected tensors, plain types and "
                 f"{', '.join(classes)} alone"
             ) from None
         # Which exception pickle, zipfile and torch raise depends on the damage.
         except Exception as error:
-            what = " ".join(str(error).split())
             raise ValueError(
                 f"{path}: damaged, truncated, or no file of pickle.dump or torch.save "
-                f"({type(error).__name__}: {what[:200]})"
+                f"({type(error).__name__}: {one_line(error)})"
             ) from error
 
 

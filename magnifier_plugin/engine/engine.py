@@ -1,9 +1,7 @@
 """Training in stages on torchreid's engine interface; one engine for every system."""
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 
-from magnifier_plugin.data.inputs import declare_inputs, declared_keys, take_inputs
+from magnifier_plugin.data.inputs import declare_inputs, declared_keys
 from magnifier_plugin.engine.checkpoint import Checkpoints
-from magnifier_plugin.engine.epoch_log import EpochLog
+from magnifier_plugin.engine.epoch_log import EpochLog, write_test
+from magnifier_plugin.engine.epoch_loop import EpochLoop, Results, SavingOptions
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.state import TrainingState, refuse_wrapped
+from magnifier_plugin.engine.step import StepOptions, TrainingStep
 from magnifier_plugin.engine.testing import Tester, TestOptions
 from magnifier_plugin.losses.terms import Criterion
 
@@ -42,9 +42,10 @@ class StagedEngine(torchreid.engine.Engine):
         criterion: see `losses.terms.Criterion`.
         stages: of the training; not with an optimizer.
         loss_weights: weights of loss terms with an optimizer of the caller.
-        checkpoint_freq: epochs between two checkpoints.
+        saving: see `SavingOptions`.
         use_gpu: use a GPU if there is one.
-        amp, channels_last: "on", "off" or "auto", see `Precision`.
+        amp, channels_last: names, see `Precision`.
+        step_options: see `StepOptions`.
         test_options: see `TestOptions`.
         record: written into checkpoints and `results.json`, such as configuration and seed.
     Raises:
@@ -65,10 +66,11 @@ class StagedEngine(torchreid.engine.Engine):
         criterion: Criterion,
         stages: Sequence[Stage] | None = None,
         loss_weights: Mapping[str, float] | None = None,
-        checkpoint_freq: int = 1,
+        saving: SavingOptions | None = None,
         use_gpu: bool = True,
         amp: str = "auto",
         channels_last: str = "auto",
+        step_options: StepOptions | None = None,
         test_options: TestOptions | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
@@ -77,13 +79,14 @@ class StagedEngine(torchreid.engine.Engine):
         device = torch.device("cuda" if self.use_gpu else "cpu")
         self.precision = Precision(device, amp=amp, channels_last=channels_last)
         self.model = self.precision.place(model)
-        self.criterion, self.checkpoint_freq = criterion, checkpoint_freq
-        self.state = TrainingState(
-            self.model, tuple(criterion.weights), stages, optimizer, scheduler, loss_weights
-        )
+        self.saving = saving or SavingOptions()
+        inputs = declared_keys(model, "training_inputs")
+        self.step = TrainingStep(self.model, criterion, self.precision, inputs, step_options)
+        names = tuple(criterion.weights)
+        self.state = TrainingState(self.step, names, stages, optimizer, scheduler, loss_weights)
         record, test_options = dict(record or {}), test_options or TestOptions()
         self.tester = Tester(datamanager, self.model, self.precision, test_options, record)
-        self.inputs = declared_keys(model, "training_inputs")
+        self.batch_idx, self.num_batches = 0, 1  # torchreid's: the running batch of an epoch
         self.checkpoints = Checkpoints(Path("log") / "model", record)
         self._register()
 
@@ -137,7 +140,7 @@ class StagedEngine(torchreid.engine.Engine):
         Raises:
             ValueError: no number of epochs, more than the stages have, visrank while training, a
                 data set that does not make a declared input, or a new start with a used scheduler.
-            FloatingPointError: the loss is not finite any more.
+            FloatingPointError: the losses of ten batches in a row were not finite.
         """
         show_log()
         self.checkpoints.folder = Path(save_dir) / "model"
@@ -151,26 +154,28 @@ class StagedEngine(torchreid.engine.Engine):
             return
         if testing.get("visrank"):
             raise ValueError("visrank: expected test_only=True with it; it is not for training")
-        declare_inputs(self.train_loader.dataset, self.inputs)
+        declare_inputs(self.train_loader.dataset, self.step.inputs)
         self.tester.declare_inputs()
         if self.writer is None or self.writer.log_dir != str(save_dir):
             self.writer = SummaryWriter(log_dir=str(save_dir))
         if self.state.begin(start_epoch):
             self.checkpoints.best_mAP = -1.0
-        start = time.monotonic()
-        logger.info("=> Start training")
-        for epoch in range(start_epoch, self.max_epoch):
+        loop = EpochLoop(
+            *(self.state, self.checkpoints, self.saving),
+            max_epoch=self.max_epoch,
+            eval_freq=eval_freq,
+            start_eval=start_eval,
+        )
+
+        def train(epoch: int) -> None:
             self.epoch = epoch
             self.train(print_freq, fixbase_epoch, open_layers)
-            last = epoch + 1 == self.max_epoch
-            due = eval_freq > 0 and (epoch + 1) % eval_freq == 0 and epoch + 1 >= start_eval
-            if last or due:
-                logger.info("=> %s test", "Final" if last else "Intermediate")
-                self._test(last=last, save_dir=save_dir, **testing)
-                mAP = self.state.add_test(self.results)
-                path = self.checkpoints.save(self.state.content(), mAP)
-                logger.info('Checkpoint saved to "%s"', path)
-        logger.info("Elapsed %s", timedelta(seconds=round(time.monotonic() - start)))
+
+        def test(last: bool) -> Results:
+            self._test(last=last, save_dir=save_dir, **testing)
+            return self.results
+
+        loop.run(start_epoch, train, test)
         self.writer.close()
 
     def train(
@@ -190,35 +195,17 @@ class StagedEngine(torchreid.engine.Engine):
             print_freq=print_freq,
             writer=self.writer,
         )
-        for batch in log:
+        self.num_batches = log.num_batches
+        for self.batch_idx, batch in enumerate(log):
             log.update(self.forward_backward(batch), self.get_current_lr())
         entry = {"epoch": self.epoch + 1, "stage": self.state.stage, "lr": self.get_current_lr()}
         self.history.append(entry | log.means())
         self.update_lr()
-        # After the last epoch too: if the test that follows fails, the training is kept.
-        if (self.epoch + 1) % self.checkpoint_freq == 0 or self.epoch + 1 == self.max_epoch:
-            self.checkpoints.save(self.state.content())
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """One step (torchreid's hook); returns the total, "loss", and every term and metric."""
-        images, pids, targets = self.parse_data_for_train(data)
-        with self.precision.autocast():
-            outputs = self.model(images, **targets)
-        result = self.criterion(outputs, pids, targets, self.state.loss_weights)
-        loss = result.total
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        terms = {name: term.loss for name, term in result.terms.items()}
-        return {"loss": loss, **terms, **result.metrics}
-
-    def parse_data_for_train(
-        self, data: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Images [B, 3, H, W], pids [B] and the declared inputs, on the device."""
-        targets = self.precision.targets(take_inputs(data, self.inputs))
-        pids = data["pid"].to(self.precision.device, non_blocking=True)
-        return self.precision.images(data["img"]), pids, targets
+        last = self.batch_idx + 1 == self.num_batches
+        return self.step(data, self.optimizer, self.state.loss_weights, last=last)
 
     def extract_features(self, input: Tensor) -> Tensor:
         """Images [B, 3, H, W] → raw embeddings float [B, D] (torchreid's hook)."""
@@ -235,14 +222,12 @@ class StagedEngine(torchreid.engine.Engine):
 
     def _test(self, **options: Any) -> float:
         # Loaders draw a seed; testing more or less often must not change what is trained.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), self.step.tested_weights():
             epoch = self.history[-1]["epoch"] if self.history else None
             self.tester.test(epoch=epoch, **options)
-        for name, result in self.results.items():
-            if self.writer is not None:
-                self.writer.add_scalar(f"Test/{name}/rank1", result["rank-1"], self.epoch)
-                self.writer.add_scalar(f"Test/{name}/mAP", result["mAP"], self.epoch)
-        return float(result["rank-1"])
+        if self.writer is not None:
+            write_test(self.writer, self.results, self.epoch)
+        return float(list(self.results.values())[-1]["rank-1"])
 
     def _register(self) -> None:
         """Make the optimiser known to torchreid's hooks."""

@@ -2,9 +2,8 @@
 
 import datetime
 import logging
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -123,22 +122,14 @@ class EpochLog:
         """Take a step's losses; report after every print_freq batches and the last.
 
         Args:
-            losses: scalars by name, "loss" their total.
+            losses: scalars by name, "loss" their total; none of a batch that was skipped.
             lr: learning rate of the step.
-        Raises:
-            FloatingPointError: a reported loss is not finite.
         """
-        self._losses.update(losses)
+        if losses:
+            self._losses.update(losses)
         if self._batch % self._print_freq and self._batch != self.num_batches:
             return
-        readings = self._losses.read()
-        self._report(readings, lr)
-        if not all(math.isfinite(last) for last, _ in readings.values()):
-            values = ", ".join(f"{name} {last}" for name, (last, _) in readings.items())
-            raise FloatingPointError(
-                f"epoch {self.epoch}, batch {self._batch}: expected finite losses, got {values}; "
-                "lower train.lr or set amp off; model.resume continues from the last checkpoint"
-            )
+        self._report(self._losses.read(), lr)
 
     def means(self) -> dict[str, float]:
         """The epoch's mean of each loss."""
@@ -154,7 +145,7 @@ class EpochLog:
                 lr=lr,
             )
         )
-        if self._bar is not None:
+        if self._bar is not None and readings:
             self._bar.set_postfix(loss=f"{readings['loss'][0]:.3f}")
         if self._writer is None:
             return
@@ -163,3 +154,16 @@ class EpochLog:
         scalars |= {name: mean for name, (_, mean) in readings.items()}
         for name, value in scalars.items():
             self._writer.add_scalar(f"Train/{name}", value, step)
+
+
+def write_test(writer: SummaryWriter, results: Mapping[str, Mapping[str, Any]], epoch: int) -> None:
+    """Write rank-1 and mAP of each target to TensorBoard.
+
+    Args:
+        writer: of TensorBoard.
+        results: target → numbers.
+        epoch: that the model was trained for, counted from 0.
+    """
+    for name, result in results.items():
+        writer.add_scalar(f"Test/{name}/rank1", result["rank-1"], epoch)
+        writer.add_scalar(f"Test/{name}/mAP", result["mAP"], epoch)

@@ -115,7 +115,8 @@ def _paired(first: Sequence[Results], second: Sequence[Results]) -> list[_Identi
 
 
 def _mean(seeds: Sequence[_Identities]) -> np.ndarray:
-    return np.mean([one.difference.sum(axis=0) / one.queries.sum() for one in seeds], axis=0)
+    means = [one.difference.sum(axis=0) / one.queries.sum() for one in seeds]
+    return np.asarray(np.mean(means, axis=0))
 
 
 def _own_draws(seeds: Sequence[_Identities], repeats: int, rng: np.random.Generator) -> np.ndarray:
@@ -125,7 +126,7 @@ def _own_draws(seeds: Sequence[_Identities], repeats: int, rng: np.random.Genera
     for number, one in enumerate(seeds):
         where = chosen == number
         means[where] = _weighted(one, _times_drawn(one, int(where.sum()), rng))
-    return means.mean(axis=1)
+    return np.asarray(means.mean(axis=1))
 
 
 def _shared_draws(
@@ -135,7 +136,8 @@ def _shared_draws(
     chosen = rng.integers(len(seeds), size=(repeats, len(seeds)))
     times = _times_drawn(seeds[0], repeats, rng)
     by_seed = np.stack([_weighted(one, times) for one in seeds], axis=1)
-    return np.take_along_axis(by_seed, chosen[..., None], axis=1).mean(axis=1)
+    drawn = np.take_along_axis(by_seed, chosen[..., None], axis=1)
+    return np.asarray(drawn.mean(axis=1))
 
 
 def _times_drawn(one: _Identities, repeats: int, rng: np.random.Generator) -> np.ndarray:
@@ -146,4 +148,4 @@ def _times_drawn(one: _Identities, repeats: int, rng: np.random.Generator) -> np
 
 def _weighted(one: _Identities, times: np.ndarray) -> np.ndarray:
     """float64 [R, M], the difference of the drawn identities' queries."""
-    return times @ one.difference / (times @ one.queries)[:, None]
+    return np.asarray(times @ one.difference / (times @ one.queries)[:, None])

@@ -3,7 +3,6 @@
 A CSV file has a column `path` and one for each condition of an image.
 """
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from magnifier_plugin.evaluation.array_files import listed
 from magnifier_plugin.files import absolute_path
+from magnifier_plugin.text_files import read_csv
 
 PATH = "path"
 # The pid of the image's near-twin, empty for none. Queries are grouped by whether they have one.
@@ -62,28 +63,20 @@ def read_conditions(file: str | os.PathLike[str], dataset_dir: str | Path) -> Co
         raise FileNotFoundError(
             f"{file}: expected a CSV of per-image conditions (test.conditions), found no such file"
         )
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        header = [name.strip() for name in next(reader, [])]
-        columns = tuple(name for name in header if name != PATH)
-        if PATH not in header or not all(columns) or not columns or len(set(header)) < len(header):
-            raise ValueError(
-                f"{file}: expected a header with the column {PATH} and at least one more, each "
-                "with a name of its own, such as path,occluded; found "
-                f"{','.join(header) or 'nothing'}"
-            )
-        rows: dict[Path, tuple[str, ...]] = {}
-        for cells in reader:
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"{file}, line {reader.line_num}: expected {len(header)} cells as in the "
-                    f"header, found {len(cells)}"
-                )
-            row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-            image = absolute_path(Path(dataset_dir, row[PATH]))
-            if image in rows:
-                raise ValueError(f"{file}, line {reader.line_num}: {row[PATH]} is there twice")
-            rows[image] = tuple(row[name] for name in columns)
+    header, lines = read_csv(file)
+    columns = tuple(name for name in header if name != PATH)
+    if PATH not in header or not all(columns) or not columns or len(set(header)) < len(header):
+        raise ValueError(
+            f"{file}: expected a header with the column {PATH} and at least one more, each with a "
+            f"name of its own, such as path,occluded; found {listed(header) or 'nothing'}"
+        )
+    rows: dict[Path, tuple[str, ...]] = {}
+    for number, cells in lines:
+        row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+        image = absolute_path(Path(dataset_dir, row[PATH]))
+        if image in rows:
+            raise ValueError(f"{file}, line {number}: {row[PATH]} is there twice")
+        rows[image] = tuple(row[name] for name in columns)
     return ConditionFile(file, columns, rows)
 
 
@@ -218,8 +211,9 @@ def twin_hits(conditions: Conditions, hits: np.ndarray, g_pids: np.ndarray) -> n
         bool [Q].
     """
     found = np.where(hits >= 0, g_pids[hits].astype(str), "")
-    own = np.array([twin.lstrip("0") or twin for twin in conditions.twins.tolist()])
-    return (own != "") & (own == found)
+    twins = () if conditions.twins is None else conditions.twins.tolist()
+    own = np.array([twin.lstrip("0") or twin for twin in twins], dtype=str)
+    return np.asarray((own != "") & (own == found))
 
 
 def twin_share(

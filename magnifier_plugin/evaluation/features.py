@@ -1,6 +1,5 @@
 """Features and ids from the files of any toolbox."""
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from magnifier_plugin.evaluation.array_files import (
     listed,
     read_arrays,
 )
+from magnifier_plugin.text_files import read_csv
 
 ID_SUFFIXES = (".csv", ".npz")
 # Accepted names of a CSV column or an array, in any case; the first that exists is taken.
@@ -109,23 +109,9 @@ def _split(source: str) -> tuple[Path, str | None]:
 
 
 def _read_csv(path: Path) -> dict[str, tuple[str, ...]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        try:
-            header, *rows = [row for row in reader if row] or [[]]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}: expected comma-separated text in UTF-8, found at or after line "
-                f"{reader.line_num}: {error}; save it again as CSV in UTF-8"
-            ) from error
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise ValueError(
-                f"{path}: row {number} after the header: expected {len(header)} fields as in the "
-                f"header, found {len(row)}"
-            )
-    columns = zip(*rows, strict=True) if rows else [()] * len(header)
-    return {name.strip(): tuple(column) for name, column in zip(header, columns, strict=True)}
+    header, rows = read_csv(path)
+    columns = zip(*(cells for _, cells in rows), strict=True) if rows else [()] * len(header)
+    return {name: tuple(column) for name, column in zip(header, columns, strict=True)}
 
 
 def _as_ids(path: Path, name: str, column: Any) -> np.ndarray:

@@ -7,11 +7,12 @@ import csv
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from magnifier_plugin.evaluation.array_files import listed
 from magnifier_plugin.files import write_atomically
+from magnifier_plugin.text_files import read_csv
 
 QUERIES = "queries.csv"
 COLUMNS = ("data_set", "path", "pid", "average_precision", "first_match")
@@ -76,14 +77,10 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, QueryScores]:
         FileNotFoundError: there is no such file.
         ValueError: it has other columns or values than `write_queries` writes.
     """
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        lines = list(reader)
-        header = tuple(reader.fieldnames or ())
+    header, rows = read_csv(path)
     if header[: len(COLUMNS)] != COLUMNS:
-        raise ValueError(
-            f"{path}: expected the columns {','.join(COLUMNS)}, found {','.join(header)}"
-        )
+        raise ValueError(f"{path}: expected the columns {listed(COLUMNS)}, found {listed(header)}")
+    lines = [dict(zip(header, cells, strict=True)) for _, cells in rows]
     try:
         return {
             name: _scores([line for line in lines if line["data_set"] == name], header)

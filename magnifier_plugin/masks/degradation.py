@@ -51,4 +51,4 @@ def dilate(labels: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _body(labels: np.ndarray) -> np.ndarray:
-    return (labels != BACKGROUND) & (labels != UNKNOWN)
+    return np.asarray((labels != BACKGROUND) & (labels != UNKNOWN))

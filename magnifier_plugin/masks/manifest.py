@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.files import write_atomically
+from magnifier_plugin.text_files import read_json
 
 MANIFEST = "labels.json"
 # Increased when the converter makes other label maps of the same annotations than before.
@@ -52,7 +53,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         manifest = Manifest(**{key: known[key] for key in Manifest.__dataclass_fields__})
         intact = known["checksum"] == manifest.checksum
     except (ValueError, KeyError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 WEIGHTS_VARIABLE = "MAGNIFIER_BACKBONE_WEIGHTS"
+BACKBONE_PREFIX = "backbone."  # of a backbone's keys in a network's state dict
 
 
 class Backbone(nn.Module):
@@ -80,9 +82,10 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
     Args:
         backbone: filled in place; its state-dict keys are among torchvision's, and its attribute
             `name` is the torchvision network's.
-        weights: a file of torchvision's keys; "none" for none at all; "" for the value of the
-            environment's MAGNIFIER_BACKBONE_WEIGHTS (a file or `none`), and without that variable
-            torchvision's download (IMAGENET1K_V1, the weights of the paper's time).
+        weights: a file of torchvision's keys, or a checkpoint of MagnifierNet or DSA-reID, whose
+            backbone is taken; "none" for none at all; "" for the value of the environment's
+            MAGNIFIER_BACKBONE_WEIGHTS (a file or `none`), and without that variable torchvision's
+            download (IMAGENET1K_V1, the weights of the paper's time).
     Raises:
         FileNotFoundError: the file is missing, or nothing could be downloaded.
         ValueError: the file is damaged, holds more than tensors, or those of another network.
@@ -94,7 +97,7 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
     expected = backbone.state_dict()
     # Files from before torch 0.4.1 have no such counts.
     state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
-    state |= {key.removeprefix("module."): value for key, value in read_weights(path).items()}
+    state |= backbone_weights(read_weights(path))
     wrong = [
         key
         for key, value in expected.items()
@@ -110,6 +113,13 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
         )
     backbone.load_state_dict({key: state[key] for key in expected})
     logger.info("Backbone %s: %d tensors from %s", backbone.name, len(expected), path)
+
+
+def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a backbone by torchvision's keys, from those of a network or a backbone."""
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    own = {key: value for key, value in state.items() if key.startswith(BACKBONE_PREFIX)}
+    return {key.removeprefix(BACKBONE_PREFIX): value for key, value in (own or state).items()}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

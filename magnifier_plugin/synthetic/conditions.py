@@ -58,9 +58,10 @@ def measure_visibility(
     view = look(camera, wardrobe.build.height, (height, width), scene.zoom, scene.shift)
     # No person is more than a picture's height beyond its edge.
     body = draw_body(wardrobe, scene.pose, scene.heading, camera, _wider(view, height))
-    total = np.count_nonzero(body)
-    inside = np.count_nonzero(body[height:-height, height:-height])
-    return Visibility(min(1.0, np.count_nonzero(labelled) / max(total, 1)), inside < total)
+    total = int(np.count_nonzero(body))
+    inside = int(np.count_nonzero(body[height:-height, height:-height]))
+    seen = int(np.count_nonzero(labelled))
+    return Visibility(min(1.0, seen / max(total, 1)), inside < total)
 
 
 def _wider(view: View, margin: int) -> View:
@@ -96,10 +97,17 @@ def write_conditions(
                     f"{visibility.visible:.3f}",
                     _yes_no(visibility.cut),
                     person.twin or "",
-                    person.detail or "",
+                    _describe_detail(person),
                     shot.scene.heading,
                 )
             )
+
+
+def _describe_detail(person: Identity) -> str:
+    """The detail in which a person's twin differs; of a band, where it is worn."""
+    if person.detail == "band_colour":
+        return f"{person.wardrobe.band} band"
+    return person.detail or ""
 
 
 def _yes_no(value: bool) -> str:

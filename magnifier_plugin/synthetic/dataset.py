@@ -10,7 +10,7 @@ from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.synthetic.conditions import CONDITIONS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
 from magnifier_plugin.synthetic.keypoints import KEYPOINTS
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 
 Market1501: Any = registered_datasets()["market1501"]
 

@@ -22,6 +22,16 @@ _AROUND = np.full(len(SEGMENTS), 0.16, dtype=np.float32)
 _AROUND[_LEGS], _AROUND[_TORSO] = 0.24, 0.46
 # A limit that no s reaches.
 _ALL = 9.0
+# Where a band is: the end of the segments' names, and from which s to which.
+_BANDS = {
+    "head": ("head", 0.7, _ALL),
+    "upper arm": ("upper arm", 0.25, 0.85),
+    "lower arm": ("lower arm", 0.3, 0.9),
+    "chest": ("torso", 0.2, 0.48),
+    "upper leg": ("upper leg", 0.35, 0.85),
+    "lower leg": ("lower leg", 0.25, 0.75),
+    "foot": ("foot", -_ALL, _ALL),
+}
 # s of the torso at which the top ends: shirts hang over the belt, others are tucked in.
 _HEM = {"shirt": 0.79, "jacket": 0.82, "coat": _ALL}
 
@@ -171,4 +181,14 @@ def paint(surface: Surface, garment: np.ndarray, wardrobe: Wardrobe) -> np.ndarr
         share = _pattern(pattern, Surface(*(part[worn] for part in surface)))
         first, second = palette[kind], np.array(COLOURS[detail], dtype=np.float32) / 255
         colour[:, worn] = first[:, None] + share * (second - first)[:, None]
+    if wardrobe.band != "none":
+        banded = _band(surface, wardrobe.band) & (garment != Garment.BAG)
+        colour[:, banded] = np.array(COLOURS[wardrobe.band_colour], dtype=np.float32)[:, None] / 255
     return colour
+
+
+def _band(surface: Surface, region: str) -> np.ndarray:
+    """Which points a band round a region covers, bool [N]."""
+    ending, start, end = _BANDS[region]
+    segments = [SEGMENTS.index(name) for name in SEGMENTS if name.endswith(ending)]
+    return np.isin(surface.segment, segments) & (surface.s > start) & (surface.s < end)

@@ -33,17 +33,18 @@ from magnifier_plugin.synthetic.conditions import (
     write_conditions,
 )
 from magnifier_plugin.synthetic.keypoints import KEYPOINTS, project, write_keypoints
+from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.synthetic.plan import (
     GALLERY,
     QUERY,
     TRAIN,
     Plan,
     Shot,
-    SyntheticOptions,
     make_plan,
 )
 from magnifier_plugin.synthetic.renderer import VERSION, render
 from magnifier_plugin.synthetic.wardrobe import Wardrobe
+from magnifier_plugin.text_files import read_json
 from magnifier_plugin.workers import check_workers, cores, on_all_cores
 
 fcntl: Any
@@ -113,8 +114,14 @@ def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
         )
     if options is None:
         return True
-    found = json.loads(file.read_text(encoding="utf-8"))
-    found = {"renderer": found.get("renderer"), **found.get("options", {})}
+    found = read_json(file)
+    if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
+        raise ValueError(
+            f"{file}: expected the options of a rendered data set, found other content; "
+            f"remove {target} to render it again"
+        )
+    defaults = asdict(SyntheticOptions())  # of options that came after the folder was rendered
+    found = {"renderer": found.get("renderer"), **defaults, **found["options"]}
     expected = {"renderer": VERSION, **asdict(options)}
     different = [
         f"{key} (expected {expected.get(key)}, found {found.get(key)})"

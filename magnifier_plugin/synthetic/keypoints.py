@@ -99,9 +99,10 @@ def write_keypoints(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> Non
 def _result(place: str, points: np.ndarray) -> dict[str, object]:
     """One image's entry of COCO results."""
     body, feet = points[: len(COCO)], points[-len(FEET) :]
-    found = points[points[:, 2] > 0]
-    low, high = (found[:, :2].min(axis=0), found[:, :2].max(axis=0)) if len(found) else (0, 0)
-    box = np.ravel([low, np.subtract(high, low)])
+    found = points[points[:, 2] > 0, :2]
+    box = np.zeros(4)
+    if len(found):
+        box[:2], box[2:] = found.min(axis=0), np.ptp(found, axis=0)
     return {
         "image_id": place,
         "category_id": 1,

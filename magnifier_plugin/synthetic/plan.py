@@ -7,74 +7,23 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from magnifier_plugin.regions import BODY_REGIONS, REGIONS
 from magnifier_plugin.synthetic.camera import Camera, random_cameras
 from magnifier_plugin.synthetic.obstacle import KINDS, random_obstacle
+from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.synthetic.pose import random_pose
 from magnifier_plugin.synthetic.renderer import Scene
-from magnifier_plugin.synthetic.wardrobe import Wardrobe, near_twin, random_wardrobe
-
-# Market-1501's limits: torchreid's own class for it refuses more.
-MAX_IDENTITIES = 1501
-MAX_CAMERAS = 6
-# A test identity needs one camera for the query and another for the gallery, and each half of
-# the identities two people, so that there is one to confuse the other with.
-MIN_IDENTITIES = 4
-MIN_CAMERAS = 2
-MIN_SIZE = (64, 32)
-# Names have two digits for an image's number within its identity and camera.
-MAX_IMAGES = 99
+from magnifier_plugin.synthetic.wardrobe import (
+    Wardrobe,
+    band_twin,
+    near_twin,
+    random_wardrobe,
+    with_band,
+)
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 # Streams of random numbers of one seed, so that more cameras change no clothes.
-_CAMERAS, _WARDROBE, _HIDDEN, _SCENE, _PIXELS = range(5)
-
-
-@dataclass(frozen=True)
-class SyntheticOptions:
-    """What to render.
-
-    Raises:
-        ValueError: an option is out of its range; the message names it and the range.
-    """
-
-    identities: int = 64
-    """4..1501; half of them are for training, half for testing."""
-    cameras: int = 4
-    """2..6."""
-    images: int = 4
-    """Of each identity in each camera, 1..99."""
-    twins: float = 0.5
-    """Share of the identities, 0..1, in near-twin pairs: they differ in one garment detail only."""
-    occlusion: float = 0.3
-    """Share of the images, 0..1, in which something hides a part of the person."""
-    height: int = 256
-    """Pixels, at least 64."""
-    width: int = 128
-    """Pixels, at least 32."""
-    seed: int = 0
-    """Of all random choices, at least 0."""
-
-    def __post_init__(self):
-        market = "the folder follows Market-1501, whose reader takes no more"
-        self._require_range("identities", MIN_IDENTITIES, MAX_IDENTITIES, market)
-        self._require_range("cameras", MIN_CAMERAS, MAX_CAMERAS, f"a query needs two; {market}")
-        self._require_range(
-            "images", 1, MAX_IMAGES, "they are numbered by two digits in the file's name"
-        )
-        self._require_range("twins", 0, 1, "it is a share of the identities")
-        self._require_range("occlusion", 0, 1, "it is a share of the images")
-        self._require_range("height", MIN_SIZE[0], 4096, "in pixels")
-        self._require_range("width", MIN_SIZE[1], 4096, "in pixels")
-        self._require_range("seed", 0, 2**32 - 1, "it seeds numpy")
-
-    def _require_range(self, name: str, low: float, high: float, reason: str) -> None:
-        value = getattr(self, name)
-        whole = name not in ("twins", "occlusion")
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            kind = "a whole number" if whole else "a number"
-            raise ValueError(f"{name}: expected {kind}, got {value!r}")
-        if not low <= value <= high:
-            raise ValueError(f"{name}: expected {low}..{high} ({reason}), got {value}")
+_CAMERAS, _WARDROBE, _HIDDEN, _SCENE, _PIXELS, _BAND = range(6)
 
 
 @dataclass(frozen=True)
@@ -132,14 +81,22 @@ def _nearest(value: float) -> int:
     return int(np.floor(value + 0.5))
 
 
+def _pairs(options: SyntheticOptions, people: int) -> int:
+    """How many twin pairs there are among so many people."""
+    return min(_nearest(options.twins * people / 2), people // 2)
+
+
 def _halves(options: SyntheticOptions) -> tuple[tuple[int, int], tuple[int, int]]:
     """(people, twin pairs) for training and for testing; no pair straddles the two.
 
     Training takes half of the people, rounded down, or one less where every pair of an even
-    number needs its place.
+    number needs its place. Where `train_identities` says how many, each side has its share of
+    twins.
     """
-    people, pairs = options.identities, _nearest(options.twins * options.identities / 2)
-    pairs = min(pairs, people // 2)
+    if (training := options.train_identities) is not None:
+        test = options.identities - training
+        return (training, _pairs(options, training)), (test, _pairs(options, test))
+    people, pairs = options.identities, _pairs(options, options.identities)
     training = people // 2
     if pairs > training // 2 + (people - training) // 2:
         training -= 1
@@ -151,17 +108,24 @@ def _halves(options: SyntheticOptions) -> tuple[tuple[int, int], tuple[int, int]
 def _identities(options: SyntheticOptions) -> tuple[Identity, ...]:
     """All identities with their clothes; the members of a pair have neighbouring pids."""
     identities: list[Identity] = []
+    bands = options.twin_details == "regions"
+    twin = band_twin if bands else near_twin
     for training, (people, pairs) in zip((True, False), _halves(options), strict=True):
         for place in range(people):
             pid = len(identities) + 1
             rng = _rng(options, _WARDROBE, pid)
             if place < 2 * pairs and place % 2:
                 first = identities[-1]
-                wardrobe, detail = near_twin(first.wardrobe, rng)
+                wardrobe, detail = twin(first.wardrobe, rng)
                 identities[-1] = replace(first, twin=pid, detail=detail)
                 identities.append(Identity(pid, training, wardrobe, first.pid, detail))
-            else:
-                identities.append(Identity(pid, training, random_wardrobe(rng)))
+                continue
+            wardrobe = random_wardrobe(rng)
+            if bands:  # regions in turn: over pairs, then over people without a twin
+                turn = place // 2 if place < 2 * pairs else place
+                region = REGIONS[BODY_REGIONS[turn % len(BODY_REGIONS)]]
+                wardrobe = with_band(wardrobe, region, _rng(options, _BAND, pid))
+            identities.append(Identity(pid, training, wardrobe))
     return tuple(identities)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from magnifier_plugin.regions import BODY_REGIONS, REGIONS
 from magnifier_plugin.synthetic.skeleton import Build
 
 # sRGB, 0..255: dyes as they look in daylight, none fully saturated.
@@ -48,6 +49,7 @@ BOTTOM_PATTERNS = ("plain", "side stripe", "checks")
 WIDTHS = ("slim", "straight", "wide")
 HAIRSTYLES = ("bald", "short", "bob", "long", "ponytail")
 BAGS = ("none", "backpack", "shoulder bag", "handbag")
+BANDS = ("none", *(REGIONS[region] for region in BODY_REGIONS))
 
 _BOTTOM_COLOURS = ("black", "charcoal", "grey", "denim", "navy", "beige", "khaki", "brown", "white")
 _SHOE_COLOURS = ("black", "white", "brown", "grey", "red", "navy")
@@ -89,6 +91,10 @@ class Wardrobe:
     bag: str = "none"
     """One of BAGS."""
     bag_colour: str = "brown"
+    band: str = "none"
+    """Region of the body round which a band of cloth is worn; one of BANDS."""
+    band_colour: str = "red"
+    """Not visible without a band."""
 
 
 def _pick(rng: np.random.Generator, choices, weights=None):
@@ -192,3 +198,34 @@ def near_twin(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[Wardrobe, s
         new = _pick(rng, [kind for kind in kinds[detail] if kind != value])
     changed: dict[str, Any] = {detail: new}
     return replace(wardrobe, **changed), detail
+
+
+def with_band(wardrobe: Wardrobe, region: str, rng: np.random.Generator) -> Wardrobe:
+    """The same person with a band of a random colour round one region of the body.
+
+    What would hide the band is exchanged: a skirt and a coat where it is round the upper leg.
+
+    Args:
+        wardrobe: the person.
+        region: a name of BANDS.
+        rng: the generator that the colour is drawn from.
+    """
+    if region == "upper leg":
+        top = "jacket" if wardrobe.top == "coat" else wardrobe.top
+        bottom = "trousers" if wardrobe.bottom == "skirt" else wardrobe.bottom
+        wardrobe = replace(wardrobe, top=top, bottom=bottom)
+    colour = _distinct(rng, tuple(COLOURS), wardrobe.top_colour, wardrobe.bottom_colour)
+    return replace(wardrobe, band=region, band_colour=colour)
+
+
+def band_twin(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[Wardrobe, str]:
+    """A second person who differs in the colour of the band and in nothing else.
+
+    Args:
+        wardrobe: the first person, with a band.
+        rng: the generator that the new colour is drawn from.
+    Returns:
+        The twin, and the name of the one field that differs.
+    """
+    worn = wardrobe.band_colour, wardrobe.top_colour, wardrobe.bottom_colour
+    return replace(wardrobe, band_colour=_distinct(rng, tuple(COLOURS), *worn)), "band_colour"

@@ -19,7 +19,7 @@ from benchmarks.measuring import machine
 from magnifier_plugin.catalogue.names import dataset_class
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.seeding import SampleKey
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 
 # Height and width: of the demo, of DSA-reID, of MagnifierNet.
 SIZES = ((96, 48), (256, 128), (384, 192))

@@ -1,8 +1,10 @@
 """Label maps made from key points against the exact ones of rendered people whom nothing hides.
 
-The key points are the renderer's exact ones, and the same moved at random, as an estimator's are.
-IoU is of all images' pixels together; an unknown pixel of a map counts as wrong. COCO's points have
-no feet, whose places stay unknown, so the mean leaves the feet out.
+The key points are the renderer's exact ones, and the same moved at random: COCO measured how far
+its annotators differ at each joint, in square roots of the person's area (the sigmas of its metric,
+OKS; those of feet are COCO-WholeBody's). IoU is of all images' pixels together; an unknown pixel of
+a map counts as wrong. COCO's points have no feet, whose places stay unknown, so the mean leaves the
+feet out.
 """
 
 import argparse
@@ -23,9 +25,14 @@ from magnifier_plugin.annotators.keypoints import annotate
 from magnifier_plugin.regions import BODY_REGIONS, NUM_REGIONS, REGIONS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, ensure_rendered
 from magnifier_plugin.synthetic.keypoints import KEYPOINTS
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 
 FOOT = REGIONS.index("foot")
+# Of the joints in the order of JOINTS.
+_FACE = (0.026, 0.025, 0.025, 0.035, 0.035)
+_LIMBS = (0.079, 0.072, 0.062, 0.107, 0.087, 0.089)
+_FEET = (0.068, 0.066, 0.066)
+SIGMAS = np.array([*_FACE, *np.repeat(_LIMBS, 2), *_FEET, *_FEET])
 WITHOUT_FEET = [region for region in BODY_REGIONS if region != FOOT]
 
 
@@ -36,15 +43,15 @@ class Case(NamedTuple):
     feet: bool
     """Whether there are key points of the feet."""
     error: float = 0.0
-    """Standard deviation of x and of y, as a share of the image's height."""
+    """Mean distance that points are moved by, in those of COCO's annotators."""
 
 
 CASES = (
     Case("COCO, 17 points", feet=False),
-    Case("the same, each moved by 1 % of the image's height", feet=False, error=0.01),
-    Case("the same, each moved by 2 %", feet=False, error=0.02),
+    Case("moved by half of what COCO's annotators differ by", feet=False, error=0.5),
+    Case("moved by all of it", feet=False, error=1.0),
     Case("OpenPose, 25 points", feet=True),
-    Case("the same, each moved by 1 %", feet=True, error=0.01),
+    Case("moved by half of it", feet=True, error=0.5),
 )
 
 
@@ -84,7 +91,7 @@ def measure(people: list[tuple[Person, np.ndarray]], case: Case) -> tuple[np.nda
     rng = np.random.default_rng(0)
     confusion, seconds = np.zeros((NUM_REGIONS, NUM_REGIONS + 1)), 0.0
     for person, exact in people:
-        moved = move(person, case, exact.shape[0], rng)
+        moved = move(person, case, int(np.count_nonzero(exact)), rng)
         start = time.process_time()
         annotation = annotate([moved], exact.shape)
         seconds += time.process_time() - start
@@ -96,10 +103,12 @@ def measure(people: list[tuple[Person, np.ndarray]], case: Case) -> tuple[np.nda
     return both / either, len(people) / seconds
 
 
-def move(person: Person, case: Case, height: int, rng: np.random.Generator) -> Person:
-    """A person's key points, as the case has them."""
+def move(person: Person, case: Case, area: int, rng: np.random.Generator) -> Person:
+    """The key points of a person who covers so many pixels, as the case has them."""
     points = person.points.copy()
     if not case.feet:
         points[len(COCO) :] = 0
-    points[:, :2] += rng.normal(0, case.error * height, points[:, :2].shape)
+    # A sigma is the root mean square of the distance, in x and y together.
+    scale = case.error * np.sqrt(area / 2) * SIGMAS[:, None]
+    points[:, :2] += rng.normal(size=(len(points), 2)) * scale
     return Person(points, person.score)

@@ -71,11 +71,12 @@ def _without_docstrings(file: Path) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [statement for statement in body if not _is_text(statement)]
+            body[:] = [statement for statement in body if not _is_text(statement)]
     return ast.unparse(tree)
 
 
 def _is_text(statement: ast.stmt) -> bool:
     """A docstring, of a function or of a field."""
-    is_value = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    return is_value and isinstance(statement.value.value, str)
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)

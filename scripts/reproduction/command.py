@@ -40,7 +40,7 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
     try:
         records = open_records(runs, training_code(), settings.out)
         if not all(is_finished(run, record) for run, record in records.items()):
-            print(f"preparing the data of {len(settings.seeds)} seed(s)", flush=True)
+            print(f"preparing the data of {len({run.seed for run in runs})} seed(s)", flush=True)
             prepare_data(settings, runs)
         resources = Resources(config_file=settings.config_file, jobs=jobs, gpus=names, lock=lock)
         runner = Runner(records, resources, Progress(runs, sys.stdout), training_code)

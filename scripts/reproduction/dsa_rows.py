@@ -1,5 +1,7 @@
 """The rows of DSA-reID's Tables 3 to 5 (section 4.3)."""
 
+from dataclasses import replace
+
 from reproduction.table import MARKET, MISSING_ALLOWED, Row, Table
 
 MF_ONLY = "MF-only"
@@ -7,15 +9,18 @@ _ERASING = ("data.transforms", "random_flip,random_crop,random_erase")
 _MF = ("dsa.streams", "MF")
 
 
-def _dsa(name: str, title: str, mAP: float, rank1: float, *overrides: str, **more: str) -> Row:
+def _dsa(
+    name: str, title: str, mAP: float, rank1: float, *overrides: str, against: str = ""
+) -> Row:
     """A row of DSA-reID's Tables 3 to 5."""
     printed = {MARKET: (mAP, rank1)}
-    return Row(name, title, (*_ERASING, *overrides), printed, **more)
+    return Row(name, title, (*_ERASING, *overrides), printed, against)
 
 
 def _tested(name: str, title: str, mAP: float, rank1: float, features: str) -> Row:
     """The network of the row "MF only", tested with features of both streams."""
-    return _dsa(name, title, mAP, rank1, "dsa.test_features", features, weights_of=MF_ONLY)
+    row = _dsa(name, title, mAP, rank1, "dsa.test_features", features)
+    return replace(row, weights_of=MF_ONLY)
 
 
 DSA = Table(
@@ -64,4 +69,5 @@ DSA = Table(
             for share in (30, 70)
         ),
     ),
+    start=(*_MF, "dsa.branches", "global"),
 )

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from magnifier_plugin.files import write_atomically
-from reproduction.table import CUHK03_L, DUKE, MARKET, Table
+from reproduction.table import CUHK03_L, DUKE, MARKET, Row, Table
 
 METRICS = ("mAP", "rank-1")
 _APART = 0.08  # of two curves, on the horizontal axis
@@ -46,16 +46,16 @@ def save_figure(table: Table, content: Mapping[str, Any], path: Path, data_set: 
 
 
 def _curves(axes: Axes, table: Table, rows: Mapping[str, Mapping[str, Any]], metric: str) -> None:
-    places = sorted({row.x for row in table.rows})
+    places = sorted({_x(row) for row in table.rows})
     names = list(dict.fromkeys(row.series for row in table.rows))
     for place, series in enumerate(names):
         points = [row for row in table.rows if row.series == series]
-        points = sorted((row for row in points if rows[row.name]["mean"]), key=lambda row: row.x)
+        points = sorted((row for row in points if rows[row.name]["mean"]), key=_x)
         if not points:
             continue
         means, deviations = _values([rows[row.name] for row in points], metric)
         shift = _APART * (place - (len(names) - 1) / 2)  # or the bars of two series coincide
-        x = [row.x + shift for row in points]
+        x = [_x(row) + shift for row in points]
         axes.errorbar(x, means, deviations, fmt="o-", capsize=3, label=series)
     axes.set_xticks(places)
     axes.set_xlabel(table.axis)
@@ -63,10 +63,17 @@ def _curves(axes: Axes, table: Table, rows: Mapping[str, Mapping[str, Any]], met
 
 def _draw_printed(axes: Axes, table: Table, place: int, data_set: str) -> None:
     """What the paper prints for this data set, as crosses."""
-    printed = [(row.x, row.printed.get(data_set)) for row in table.rows]
+    printed = [(_x(row), row.printed.get(data_set)) for row in table.rows]
     points = [(x, values[place]) for x, values in printed if values and values[place] is not None]
     if points:
         axes.plot(*zip(*points, strict=True), "kx", label=f"paper, {data_set}")
+
+
+def _x(row: Row) -> float:
+    """A row's place on the horizontal axis of a table whose figure is curves."""
+    if row.x is None:
+        raise ValueError(f"{row.name}: expected a place on the horizontal axis, got none")
+    return row.x
 
 
 def _bars(axes: Axes, table: Table, rows: Mapping[str, Mapping[str, Any]], metric: str) -> None:

@@ -24,6 +24,7 @@ from magnifier_plugin.masks.degradation import dilate, erode, scaled_radius
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.manifest import MANIFEST
 from magnifier_plugin.masks.paths import iuv_path, label_path
+from magnifier_plugin.text_files import read_json
 from magnifier_plugin.workers import on_all_cores
 
 MADE = "made.json"
@@ -72,7 +73,7 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
     fingerprint = files_fingerprint(task.source for task in tasks)
     made = folder / MADE
     if made.is_file():
-        if json.loads(made.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+        if read_json(made)["fingerprint"] != fingerprint:
             raise ConfigError(
                 f"{folder}: its maps were made from other maps than {dataset.name} has now, and "
                 "results of both would be mixed; choose another --out"

@@ -36,6 +36,12 @@ def _head(content: Mapping[str, Any]) -> list[str]:
         f"{content['data_set']}, "
         f"seed{'s' * (len(content['seeds']) > 1)} {seeds}{people}; code {content['code']}. In %."
     )
+    if content["start"] is not None:
+        lines += [
+            "",
+            f"Every row's backbone starts from a plain network that was trained on the people of "
+            f"seed {content['start']}.",
+        ]
     if content["quick"]:
         lines += ["", "A quick run, two epochs per stage at most: it shows that rows run, no more."]
     if len(content["seeds"]) == 1:

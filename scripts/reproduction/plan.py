@@ -1,15 +1,18 @@
 """From a table and a configuration to the trainings of its rows, checked before anything starts."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import ConfigError, load_config, parse_pairs
+from magnifier_plugin.files import absolute_path
 from magnifier_plugin.recipe import check_options, find_system
 from magnifier_plugin.systems import SYSTEMS
+from reproduction.code import training_code
 from reproduction.table import Row, Table
 
 RENDERED = "synthetic"
@@ -19,6 +22,8 @@ OWN_KEYS = (
     *("train.seed", "data.save_dir", "model.resume", "test.cache", "test.evaluate"),
     *("report.untrained", "masks.dir"),
 )
+# Keys that it sets too where all rows start from one network.
+START_KEYS = ("model.pretrained", "model.backbone_weights")
 # Keys that change no result: a row that differs in these alone is the same row.
 WITHOUT_EFFECT = (
     *("data.save_dir", "data.workers", "model.resume", "test.cache", "train.print_freq"),
@@ -38,6 +43,8 @@ class Settings:
     pairs: tuple[str, ...] = ()
     """KEY VALUE … for every row."""
     quick: bool = False
+    start: int | None = None
+    """Seed of the people that the network is trained on whose backbone every row starts from."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +60,8 @@ class Run:
     """The configuration that they give."""
     needs: "Run | None" = None
     """The run whose weights this one tests."""
+    start: "Run | None" = None
+    """The run whose backbone this one starts from."""
 
     @property
     def name(self) -> str:
@@ -76,18 +85,24 @@ def make_runs(settings: Settings) -> list[Run]:
     _check_typed(settings)
     cfg = load_config(settings.config_file, {}, settings.pairs)
     system = find_system(cfg)
+    if settings.start is not None and not is_rendered(cfg):
+        raise ConfigError(
+            f"--start: trains on rendered people, {settings.config_file} is of "
+            f"{', '.join(cfg.data.sources)}; leave it out and set model.backbone_weights"
+        )
     if system is not SYSTEMS[settings.table.system]:
         raise ConfigError(
             f"{settings.config_file}: expected a configuration of {settings.table.system}, which "
             f"{settings.table.name} is about, found model.name {cfg.model.name}"
         )
     rows = sorted(settings.table.rows, key=lambda row: bool(row.weights_of))
+    start = None if settings.start is None else start_run(settings, settings.start)
     runs: dict[tuple[str, int], Run] = {}
     for seed in settings.seeds:
         for row in rows:
-            runs[row.name, seed] = _make_run(settings, row, seed, runs)
+            runs[row.name, seed] = _make_run(settings, row, seed, runs, start)
     _check_distinct(settings, [runs[row.name, settings.seeds[0]] for row in rows])
-    return list(runs.values())
+    return [*([start] if start else []), *runs.values()]
 
 
 def identity(cfg: CfgNode, out: Path) -> dict[str, Any]:
@@ -111,15 +126,20 @@ def is_rendered(cfg: CfgNode) -> bool:
 
 def _check_typed(settings: Settings) -> None:
     of_rows = {key for row in settings.table.rows for key in row.overrides[::2]}
+    own = OWN_KEYS if settings.start is None else (*OWN_KEYS, *START_KEYS)
     for key in parse_pairs(settings.pairs):
-        if key in OWN_KEYS:
+        if key in own:
             raise ConfigError(f"{key}: this script sets it for each row; leave it out")
         if key in of_rows:
             raise ConfigError(f"{key}: the rows of {settings.table.name} set it; leave it out")
 
 
 def _make_run(
-    settings: Settings, row: Row, seed: int, others: Mapping[tuple[str, int], Run]
+    settings: Settings,
+    row: Row,
+    seed: int,
+    others: Mapping[tuple[str, int], Run],
+    start: Run | None,
 ) -> Run:
     folder = settings.out / row.name / f"seed-{seed}"
     needs = others.get((row.weights_of, seed))
@@ -128,6 +148,9 @@ def _make_run(
         cfg = load_config(settings.config_file, {}, typed)
         check_options(cfg, find_system(cfg), parse_pairs(typed))
         pairs = (*typed, *_own_pairs(settings, row, seed, cfg), "data.save_dir", str(folder))
+        if start:
+            weights = str(start.last_checkpoint)
+            pairs = (*pairs, "model.pretrained", "True", "model.backbone_weights", weights)
         if needs:
             weights = str(needs.last_checkpoint)
             pairs = (*pairs, "test.evaluate", "True", "model.load_weights", weights)
@@ -138,7 +161,23 @@ def _make_run(
             f"{settings.config_file}: row {row.title!r} of {settings.table.name} "
             f"({' '.join(row.overrides)}) is no override of it: {error}{hint}"
         ) from error
-    return Run(row=row, seed=seed, folder=folder, pairs=pairs, cfg=cfg, needs=needs)
+    return Run(row=row, seed=seed, folder=folder, pairs=pairs, cfg=cfg, needs=needs, start=start)
+
+
+def start_run(settings: Settings, seed: int) -> Run:
+    """The training of the plain network whose backbone every row starts from.
+
+    Its folder is next to the people that it is trained on, named by configuration and code, so
+    that all tables of these share it.
+    """
+    row = Row(f"start-{seed}", f"start, people of seed {seed}", settings.table.start)
+    run = _make_run(settings, row, seed, {}, None)
+    values = repr((identity(run.cfg, settings.out), training_code()))
+    name = hashlib.blake2b(values.encode(), digest_size=6).hexdigest()
+    folder = absolute_path(run.cfg.data.root) / "start" / name
+    pairs = (*run.pairs, "data.save_dir", str(folder))
+    cfg = load_config(settings.config_file, {}, pairs)
+    return replace(run, folder=folder, pairs=pairs, cfg=cfg)
 
 
 def _own_pairs(settings: Settings, row: Row, seed: int, cfg: CfgNode) -> list[str]:

@@ -3,7 +3,9 @@
 import contextlib
 import io
 from collections.abc import Sequence
+from typing import cast
 
+from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.conditions import read_target_conditions
 from magnifier_plugin.recipe import build_datamanager, find_system
@@ -20,19 +22,21 @@ def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
         OSError: something cannot be written.
     """
     rendered = is_rendered(runs[0].cfg)
-    for seed in settings.seeds if rendered else settings.seeds[:1]:
+    seeds = dict.fromkeys(run.seed for run in runs)
+    for seed in seeds if rendered else settings.seeds[:1]:
         rows = [run for run in runs if run.seed == seed]
         run = max((run for run in rows if not run.row.maps), key=_count_inputs)
         manager = _read(run)
         read_target_conditions(manager, run.cfg.test.conditions)
         for name in dict.fromkeys(run.row.maps for run in rows if run.row.maps):
             folder = maps_folder(settings.out, run.cfg, seed) / name
-            make_maps(manager.train_loader.dataset, folder, name)
+            make_maps(cast(AnnotatedDataset, manager.train_loader.dataset), folder, name)
 
 
 def _count_inputs(run: Run) -> int:
     """How many inputs its training takes; the row with the most needs the most files."""
-    return len(find_system(run.cfg).inputs(run.cfg)[0])
+    system = find_system(run.cfg)
+    return len(system.inputs(run.cfg)[0]) if system else 0
 
 
 def _read(run: Run) -> AnnotatedDataManager:

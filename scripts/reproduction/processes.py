@@ -21,7 +21,7 @@ from reproduction.record import LOG, newest_checkpoint
 try:
     import fcntl
 except ImportError:  # Windows: two calls in one folder are not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 VISIBLE = "CUDA_VISIBLE_DEVICES"

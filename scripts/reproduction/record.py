@@ -10,6 +10,7 @@ from magnifier_plugin.config import ConfigError
 from magnifier_plugin.engine.testing import RESULTS
 from magnifier_plugin.evaluation.query_file import QUERIES
 from magnifier_plugin.files import write_atomically
+from magnifier_plugin.text_files import read_json
 from reproduction.plan import Run, identity
 
 RECORD = "row.json"
@@ -48,7 +49,7 @@ def read_record(folder: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        return Record(**read_json(path))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: damaged ({error}); remove {folder}") from error
 

@@ -160,6 +160,7 @@ def report(
         "pairs": list(settings.pairs),
         "seeds": list(settings.seeds),
         "quick": settings.quick,
+        "start": settings.start,
         "data_set": next(iter(records)).cfg.data.targets[0],
         "people_of_each_seed": rendered,
         "code": next(iter(records.values())).code,

@@ -1,6 +1,5 @@
 """Training the rows of a table: several processes at a time, results kept, killed rows resumed."""
 
-import json
 import shutil
 import signal
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.engine.testing import RESULTS
+from magnifier_plugin.text_files import read_json
 from reproduction.plan import Run
 from reproduction.processes import (
     Training,
@@ -107,13 +107,14 @@ class Runner:
         if not waiting or len(self._running) >= self._resources.jobs:
             return list(waiting)
         for run in waiting:
-            needed = run.needs
+            needed = [other for other in (run.needs, run.start) if other]
+            failed = next((other for other in needed if other in self.failures), None)
             if self._stopped:
                 self._fail(run, SKIPPED, self._stopped)
-            elif needed in self.failures:
-                self._fail(run, SKIPPED, f"{needed.name}, whose weights it tests, failed")
-            elif len(self._running) >= self._resources.jobs or (
-                needed and not is_finished(needed, self._records[needed])
+            elif failed:
+                self._fail(run, SKIPPED, f"{failed.name}, whose weights it takes, failed")
+            elif len(self._running) >= self._resources.jobs or not all(
+                is_finished(other, self._records[other]) for other in needed
             ):
                 left.append(run)
             elif self._code() != self._records[run].code:
@@ -181,7 +182,7 @@ def headline(folder: Path) -> str:
 
 def first_result(folder: Path) -> dict[str, Any]:
     """The numbers of a finished row on its first target."""
-    content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    content = read_json(folder / RESULTS)
     return next(iter(content["results"].values()))
 
 

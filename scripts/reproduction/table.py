@@ -52,6 +52,8 @@ class Table:
     """What is on the curves' horizontal axis."""
     hint: str = ""
     """What helps where a configuration does not take a row."""
+    start: Pairs = ()
+    """KEY VALUE … that make the plain network whose backbone rows may start from."""
 
     def pairs(self) -> list[tuple[Row, Row]]:
         """The rows that are compared: each with the one before, and with its `against`."""

@@ -1,0 +1,97 @@
+"""JSON, YAML and CSV from untrusted files: errors are one line that names the file."""
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+_MAX_REASON = 300  # characters of a parser's message
+
+
+class Table(NamedTuple):
+    """The content of a CSV file."""
+
+    header: tuple[str, ...]
+    """Names of the columns, without spaces around them; empty in an empty file."""
+    rows: list[tuple[int, list[str]]]
+    """The other lines that are not empty: the number in the file, from 1, and the cells."""
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file in UTF-8.
+
+    Raises:
+        OSError: the file is missing or cannot be opened.
+        ValueError: it is no JSON, is truncated, or is nested too deeply.
+    """
+    return _parse(path, "JSON", json.loads)
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """The content of a YAML file in UTF-8: plain types, no tags and no aliases (`*name`).
+
+    Raises:
+        OSError: the file is missing or cannot be opened.
+        ValueError: it is no YAML, is nested too deeply, or has a tag or an alias.
+    """
+    return _parse(path, "YAML", lambda text: yaml.load(text, _PlainLoader))
+
+
+def read_csv(path: str | os.PathLike[str]) -> Table:
+    """The content of a comma-separated file in UTF-8 with a header.
+
+    Raises:
+        OSError: the file is missing or cannot be opened.
+        ValueError: it is no such file, or a line has other columns than the header.
+    """
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            lines = [(reader.line_num, row) for row in reader if row] or [(1, [])]
+        except (csv.Error, ValueError) as error:
+            raise _other_content(path, "CSV", error, f" after line {reader.line_num}") from error
+    header = tuple(name.strip() for name in lines[0][1])
+    for number, row in lines[1:]:
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path}, line {number}: expected {len(header)} fields as in the header, found "
+                f"{len(row)}"
+            )
+    return Table(header, lines[1:])
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses aliases: a few lines of them are gigabytes, or a value that contains itself."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(
+                None, None, "aliases are not taken; write the value out", mark
+            )
+        return super().compose_node(parent, index)
+
+
+def _parse(path: str | os.PathLike[str], kind: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise _other_content(path, kind, error) from error
+
+
+def _other_content(
+    path: str | os.PathLike[str], kind: str, error: Exception, where: str = ""
+) -> ValueError:
+    """What a parser reports, as one line that names the file."""
+    return ValueError(
+        f"{path}: expected {kind} in UTF-8, found other content{where} ({one_line(error)})"
+    )
+
+
+def one_line(message: object) -> str:
+    """What a library reports, or an untrusted file says, as one line of at most 300 characters."""
+    return " ".join(str(message).split())[:_MAX_REASON]
