@@ -18,14 +18,14 @@ import torch
 import magnifier_plugin
 from magnifier_plugin.engine.checkpoint import numpy_scalars
 
-DEEP = "torchreid.reid."
+PYPI_PREFIX = "torchreid.reid."
 
 
 def alias_modules() -> None:
     """Let `torchreid.X` name every loaded `torchreid.reid.X`."""
     for name, module in list(sys.modules.items()):
-        if name.startswith(DEEP):
-            sys.modules.setdefault(name.replace(DEEP, "torchreid.", 1), module)
+        if name.startswith(PYPI_PREFIX):
+            sys.modules.setdefault(name.replace(PYPI_PREFIX, "torchreid.", 1), module)
 
 
 def main(argv: list[str]) -> None:

@@ -85,9 +85,9 @@ import builtins, importlib, random, time
 import torch
 
 load, seconds = builtins.__import__, {}
-def timed(name, *rest):
+def timed(name, *rest, **named):
     start = time.process_time()
-    module = load(name, *rest)
+    module = load(name, *rest, **named)
     seconds[name] = max(seconds.get(name, 0), time.process_time() - start)
     return module
 

@@ -207,7 +207,7 @@ BUILT = [
     ),
     Row(
         *("model.load_weights", "{runs.checkpoint}"),
-        lambda b: float(b.engine.model.backbone.conv1.bias.mean()),
+        lambda b: float(b.engine.model.backbone.conv1.bias.detach().mean()),
         7.0,
     ),
     Row("model.resume", "{runs.resumable}", lambda b: b.start_epoch, 1, "train.max_epoch 2"),
@@ -287,7 +287,9 @@ BUILT = [
     ),
     Row("train.seed", 5, option("seed"), 5),
     Row("train.seed", 5, lambda b: b.engine.tester.record["seed"], 5),
-    Row("train.seed", 5, lambda b: float(b.engine.model.backbone.conv1.weight.sum()), OTHER),
+    Row(
+        "train.seed", 5, lambda b: float(b.engine.model.backbone.conv1.weight.detach().sum()), OTHER
+    ),
     Row("train.compile", True, lambda b: type(b.engine.step.network).__name__, "OptimizedModule"),
     Row("train.fused", "on", group("fused"), True),
     Row("train.clip_grad", 0.5, step_option("clip_grad"), 0.5),

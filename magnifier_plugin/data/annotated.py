@@ -162,7 +162,7 @@ class AnnotatedDataset(Dataset):
         self.train = train
         pids, camids, dsetids = (len({record[i] for record in train}) for i in (1, 2, 3))
         self.num_train_pids, self.num_train_cams, self.num_datasets = pids, camids, dsetids
-        self._joint = rebuild(self.transform, donors=[record[0] for record in train])
+        self._joint = rebuild(self.transform, patch_sources=[record[0] for record in train])
 
     def _find(self, kind: str) -> Files:
         files: Files = {}
