@@ -7,9 +7,10 @@
     convert_masks.py --source npy            --npy DIR
     convert_masks.py --source keypoints      --keypoints FILE|DIR [--annotations FILE]
 
-each with `--images reid-data/market1501 --out mask_labels/market1501`: the data set's own folder
-or a folder within it, and a folder with the data set's name in torchreid. MagnifierNet learns from
-label maps, DSA-reID from IUV (`--keep-iuv`: both, `--iuv-only`: no label maps). Finished files are
+each with `-s market1501 --root reid-data`, or `-s shop=PATH` for a CSV or a folder of your own; or
+with `--images reid-data/market1501 --out mask_labels/market1501`: the data set's own folder or a
+folder within it, and a folder with the data set's name in torchreid. MagnifierNet learns from label
+maps, DSA-reID from IUV (`--keep-iuv`: both, `--iuv-only`: no label maps). Finished files are
 kept: after an interruption start it again. Exit status: 0 all annotations were read, 1 some could
 not be read, 2 nothing could be done.
 """
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from arguments import path, share, whole_number
+from arguments import add_data_set, path, share, whole_number
 
 # --source → the options it needs.
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -60,8 +61,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="keypoints: COCO results, or a folder of OpenPifPaf, OpenPose or Ultralytics",
     )
-    add_path("--images", required=True, help="the data set's folder, or one within it")
-    add_path("--out", required=True, help="mask_labels/<data set's name in torchreid>")
+    add_data_set(parser, "--dataset", required=False)
+    add_path("--images", help="the data set's folder, or one within it (-s: all of its images)")
+    add_path("--out", help="folder of its label maps (-s: NAME in $MAGNIFIER_MASKS or mask_labels)")
     add(
         "--hands",
         default="lower arm",
@@ -80,6 +82,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="convert again what is finished")
     add("--workers", type=whole_number(1), help="processes (default: one for each core)")
     args = parser.parse_args(arguments)
+    if args.dataset is None and not (args.images and args.out):
+        parser.error("expected -s DATASET, or both --images and --out")
     missing = [name for name in NEEDED[args.source] if getattr(args, name) is None]
     if missing:
         parser.error(f"--source {args.source} needs --{' and --'.join(missing)}")
@@ -99,9 +103,14 @@ from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.annotators.source import Source
-from magnifier_plugin.files import write_atomically
+from magnifier_plugin.catalogue.layouts import require_dataset
+from magnifier_plugin.catalogue.listed import find_name
+from magnifier_plugin.catalogue.opening import open_lists, own_folder
+from magnifier_plugin.files import absolute_path, write_atomically
 from magnifier_plugin.masks.conversion import ConversionSummary, convert
 from magnifier_plugin.masks.matching import dataset_folder
+from magnifier_plugin.masks.paths import default_masks_dir
+from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.workers import cores
 
 # --source → the function that opens it.
@@ -125,11 +134,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         source = SOURCES[args.source](args)
+        dataset_dir, images = choose_images(args)
         start = time.perf_counter()
         summary = convert(
             source,
             args.images,
             args.out,
+            dataset_dir=dataset_dir,
+            images=images,
             keep_iuv=args.keep_iuv,
             iuv_only=args.iuv_only,
             overwrite=args.overwrite,
@@ -137,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         seconds = time.perf_counter() - start
         lists = write_lists(args, summary)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"convert_masks.py: {error}", file=sys.stderr)
         if getattr(error, "errno", None) in FULL:
             print("The disk is full. Free some space and start it again.", file=sys.stderr)
@@ -145,9 +157,28 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Finished files are kept; start it again to go on.", file=sys.stderr)
         return 130
-    show(args, summary, lists)
+    show(args, dataset_dir, summary, lists)
     print(f"{summary.converted / seconds:,.0f} images/s with {args.workers or cores()} processes")
     return 1 if summary.failures else 0
+
+
+def choose_images(args: argparse.Namespace) -> tuple[Path, list[Path] | None]:
+    """The data set's own folder and its images, which -s names; sets the paths that it implies.
+
+    Without -s the images are those below --images.
+    """
+    for module in args.modules:
+        import_user_module(module)
+    if args.dataset is None:
+        return dataset_folder(args.images, args.out.name), None
+    name = find_name(args.dataset)
+    require_dataset(name, args.root)  # nothing is rendered here
+    dataset = open_lists(name, args.root, cuhk03_labeled=args.cuhk03_labeled)
+    folder = own_folder(dataset)
+    args.images, args.out = args.images or folder, args.out or default_masks_dir() / name
+    records = [*dataset.train, *dataset.query, *dataset.gallery]
+    paths = sorted({absolute_path(record[0]) for record in records})
+    return folder, [path for path in paths if path.is_relative_to(args.images)]
 
 
 def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[str, Path]:
@@ -183,7 +214,12 @@ def inside(image: Path, images: Path) -> str:
     return str(image.relative_to(images))
 
 
-def show(args: argparse.Namespace, summary: ConversionSummary, lists: Mapping[str, Path]) -> None:
+def show(
+    args: argparse.Namespace,
+    dataset_dir: Path,
+    summary: ConversionSummary,
+    lists: Mapping[str, Path],
+) -> None:
     """Prints the summary."""
     counts = (
         (summary.converted, "converted"),
@@ -194,7 +230,7 @@ def show(args: argparse.Namespace, summary: ConversionSummary, lists: Mapping[st
         (len(summary.failures), f"failed ({lists['failed']})"),
     )
     written = "IUV" if args.iuv_only else "label maps and IUV" if args.keep_iuv else "label maps"
-    print(f"{args.out}: {written} of {dataset_folder(args.images, args.out.name)}")
+    print(f"{args.out}: {written} of {dataset_dir}")
     for number, what in counts:
         print(f"{number:>11,} {what}")
     folders = Counter(str(path.relative_to(args.images).parent) for path in summary.missing)

@@ -39,6 +39,7 @@ PACKAGES = (
     ("builders",),
     ("recipe",),
     ("registry",),
+    ("user_modules",),
     ("__init__",),
     ("__main__",),
 )

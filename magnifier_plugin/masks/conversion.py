@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.annotators.source import Source, UnreadAnnotation
+from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.files import absolute_path, image_size
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
-from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, list_images, match
+from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, match
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS
 from magnifier_plugin.workers import on_all_cores
@@ -50,6 +51,7 @@ def convert(
     out_dir: str | os.PathLike[str],
     *,
     dataset_dir: str | os.PathLike[str] | None = None,
+    images: Sequence[Path] | None = None,
     keep_iuv: bool = False,
     iuv_only: bool = False,
     overwrite: bool = False,
@@ -63,6 +65,7 @@ def convert(
         images_dir: the data set's images, or a folder within them.
         out_dir: `<folder of all label maps>/<data set's name in torchreid>`.
         dataset_dir: the data set's own folder; None: found from images_dir (`dataset_folder`).
+        images: the data set's images, absolute; None: all below images_dir.
         keep_iuv: write the IUV next to each label map too; DSA-reID needs it.
         iuv_only: write the IUV there and no label maps; label maps of any label set may be there.
         overwrite: convert again what is finished.
@@ -84,7 +87,9 @@ def convert(
             "densepose-dump, densepose-json)"
         )
     out_dir = absolute_path(out_dir)
-    matches = match(source, list_images(images_dir, skip=[out_dir, *source.folders]))
+    if images is None:
+        images = list_images(images_dir, skip=[out_dir, *source.folders])
+    matches = match(source, images)
     dataset_dir = dataset_dir or dataset_folder(images_dir, out_dir.name)
     jobs = _jobs(matches, dataset_dir, out_dir, keep_iuv or iuv_only, not iuv_only)
     unfinished = [job for job in jobs if overwrite or not job.is_done()]
