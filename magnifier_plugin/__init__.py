@@ -11,9 +11,9 @@ with warnings.catch_warnings():
     import torchreid  # noqa: F401
 
 from magnifier_plugin.models.build import build_model
-from magnifier_plugin.registry import register, register_dataset
+from magnifier_plugin.registry import register
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "register", "register_dataset"]
+__all__ = ["build_model", "register"]
 
 register()

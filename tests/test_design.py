@@ -37,9 +37,9 @@ PACKAGES = (
     ("export",),
     ("systems",),
     ("builders",),
+    ("retrieval",),
     ("recipe",),
     ("registry",),
-    ("user_modules",),
     ("__init__",),
     ("__main__",),
 )
