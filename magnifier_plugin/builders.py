@@ -64,6 +64,7 @@ def build_datamanager(cfg: CfgNode, system: System | None) -> AnnotatedDataManag
         masks_dir=cfg.masks.dir or None,
         max_missing=cfg.masks.max_missing,
         label_set=cfg.masks.label_set,
+        same_camera=cfg.test.same_camera,
         seed=cfg.train.seed,
         inputs=() if cfg.test.evaluate else training,
         test_inputs=test,

@@ -38,7 +38,8 @@ def _data(cfg: Node) -> None:
     cfg.data = Node()
     cfg.data.type = "image"  # the only one: there are no video data sets with label maps
     cfg.data.root = "reid-data"  # folder of all data sets, --root
-    cfg.data.sources = ["market1501"]  # train on these, -s
+    # Train on these, -s; also shop=PATH, a CSV or a folder of one's own under a name (ours).
+    cfg.data.sources = ["market1501"]
     cfg.data.targets = ["market1501"]  # test on these, -t
     cfg.data.workers = 4  # processes that read images, for each loader
     cfg.data.split_id = 0  # which split, for data sets with several
@@ -143,6 +144,8 @@ def _loss(cfg: Node) -> None:
 def _test(cfg: Node) -> None:
     cfg.test = Node()
     cfg.test.batch_size = 100
+    # A query's gallery images of its identity and camera: drop, as torchreid does, or keep (ours).
+    cfg.test.same_camera = "drop"
     cfg.test.dist_metric = "euclidean"  # squared Euclidean as in torchreid, or cosine
     cfg.test.normalize_feature = False  # to length 1, so that Euclidean ranks as cosine
     cfg.test.ranks = [1, 5, 10, 20]  # of the CMC, to print

@@ -80,6 +80,7 @@ CHECKS: dict[str, Check] = {
     "test.start_eval": COUNT,
     **dict.fromkeys(("test.rerank_k1", "test.rerank_k2", "test.visrank_topk"), SIZE),
     "test.rerank_lambda": SHARE,
+    "test.same_camera": one_of("drop", "keep"),
     "test.rerank_form": one_of("torchreid", "paper"),
     "masks.max_missing": SHARE,
     "magnifier.variant": one_of(*VARIANTS),

@@ -22,6 +22,44 @@ def path(text: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111
 
 
+def add_data_set(
+    parser: argparse.ArgumentParser, name: str = "--source", *, required: bool = True
+) -> None:
+    """Add the arguments that name one data set: -s, --root, --cuhk03-labeled, --import.
+
+    Args:
+        parser: to add them to.
+        name: the long form of -s.
+        required: whether -s has to be given.
+    """
+    parser.add_argument(
+        "-s",
+        name,
+        required=required,
+        help="the data set's name in torchreid, or NAME=PATH: a CSV or a folder of your own",
+    )
+    parser.add_argument(
+        "--root",
+        type=path,
+        default="reid-data",
+        help="folder of all data sets (default: %(default)s)",
+    )
+    parser.add_argument("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
+    add_import(parser)
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Add --import MODULE."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module of yours that registers data sets in torchreid; may be repeated",
+    )
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     try:
@@ -116,13 +154,16 @@ def split_pairs(
         lists: flags that take several words; a key ends them.
         positional: number of words at the start that are no keys.
     Returns:
-        The words before the first key, and the pairs. A key has a dot or is one of WORDS; the
-        word after any other flag is that flag's value, such as a path with a dot.
+        The words before the first key, and the pairs. A key has a dot or is one of WORDS, and no
+        slash; a word with = before its first dot is a data set, `shop=shop.csv`. The word after any
+        other flag is that flag's value, such as a path with a dot.
     """
     for place in range(positional, len(argv)):
         before = argv[place - 1] if place else ""
         is_value = before.startswith("-") and before not in lists
-        is_key = "." in argv[place] or argv[place] in WORDS
+        before_dot, dot, _ = argv[place].partition(".")
+        has_dot = dot and "=" not in before_dot and os.sep not in argv[place]
+        is_key = has_dot or argv[place] in WORDS
         if is_key and not is_value and not argv[place].startswith("-"):
             return list(argv[:place]), list(argv[place:])
     return list(argv), []

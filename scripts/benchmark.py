@@ -2,6 +2,7 @@
 
     benchmark.py evaluation --size market
     benchmark.py loading
+    benchmark.py masks
     benchmark.py pooling
     benchmark.py search
 
@@ -12,11 +13,18 @@ import argparse
 import importlib
 import sys
 
-from benchmarks.command_line import add_evaluation, add_loading, add_pooling, add_search
+from benchmarks.command_line import (
+    add_evaluation,
+    add_loading,
+    add_masks,
+    add_pooling,
+    add_search,
+)
 
 COMMANDS = {
     "evaluation": add_evaluation,
     "loading": add_loading,
+    "masks": add_masks,
     "pooling": add_pooling,
     "search": add_search,
 }

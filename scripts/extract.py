@@ -39,10 +39,10 @@ if __name__ == "__main__":
     parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
 
 # isort: split
+from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import write_feature_file
 from magnifier_plugin.evaluation.index_file import require_faiss, write_index
-from magnifier_plugin.masks.matching import list_images
 from magnifier_plugin.retrieval.network import load_network
 from magnifier_plugin.retrieval.photos import extract
 

@@ -58,9 +58,9 @@ if __name__ == "__main__":
 
 # isort: split
 from magnifier_plugin.builders import build_reranking
+from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import SUFFIX, ImageFeatures, read_feature_file
-from magnifier_plugin.masks.matching import list_images
 from magnifier_plugin.retrieval.network import COMPARISON_KEYS, TrainedNetwork, load_network
 from magnifier_plugin.retrieval.photos import extract
 from magnifier_plugin.retrieval.search import (

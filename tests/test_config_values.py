@@ -10,6 +10,7 @@ from magnifier_plugin.config import ConfigError, load_config
 from magnifier_plugin.config_systems import VARIANTS
 from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import CHECKS
+from magnifier_plugin.data.options import SAME_CAMERA
 from magnifier_plugin.engine.stages import SCHEDULERS
 from magnifier_plugin.evaluation.distances import METRICS
 from magnifier_plugin.evaluation.rerank import FORMS
@@ -46,6 +47,7 @@ REFUSED = [
     ("train.lr", math.nan, "a number above 0"),
     ("train.lr", math.inf, "a number above 0"),
     ("train.lr", True, "a number above 0"),
+    ("test.same_camera", "never", "one of drop, keep"),
     ("data.height", 0, f"{WHOLE} 1"),
     ("data.height", "tall", f"{WHOLE} 1"),
     ("data.width", -1, f"{WHOLE} 1"),
@@ -175,6 +177,7 @@ def test_what_a_variant_sets_is_known_and_differs_from_the_default():
         ("train.optim", torchreid.optim.optimizer.AVAI_OPTIMS),
         ("test.dist_metric", METRICS),
         ("test.rerank_form", FORMS),
+        ("test.same_camera", SAME_CAMERA),
         ("magnifier.backbone", BACKBONES),
         ("magnifier.fusion", FUSIONS),
         ("magnifier.sampling", SAMPLINGS),

@@ -40,6 +40,7 @@ PACKAGES = (
     ("retrieval",),
     ("recipe",),
     ("registry",),
+    ("user_modules",),
     ("__init__",),
     ("__main__",),
 )

@@ -50,6 +50,9 @@ class TestParsing:
             ("-s a --root=./data test.eval_freq -1", ["a"], ["test.eval_freq", "-1"]),
             ("--transforms random_flip pad_crop -s a", ["a"], []),
             ("-s a -a magnifiernet data.root ./x", ["a"], ["data.root", "./x"]),
+            ("-s a shop=b.csv c train.lr 1", ["a", "shop=b.csv", "c"], ["train.lr", "1"]),
+            ("-s shop=../b.csv train.lr=0 1", ["shop=../b.csv"], ["train.lr=0", "1"]),
+            ("-s ./b.csv train.lr 1", ["./b.csv"], ["train.lr", "1"]),
         ],
     )
     def test_a_word_with_a_dot_ends_the_list(self, line, sources, pairs):

@@ -325,6 +325,13 @@ BUILT = [
         {"second"},
     ),
     Row("masks.label_set", "lip", maps("label_set"), "lip"),
+    Row("test.same_camera", "keep", option("same_camera"), "keep"),
+    Row(
+        "test.same_camera",
+        "keep",
+        lambda b: len({r[2] for loader in loaders(b)[1:] for r in loader.dataset.data}),
+        16,
+    ),
     Row("masks.max_missing", 0.7, maps("max_missing"), 0.7),
     Row(
         *("dsa.textures", "csa"),

@@ -22,6 +22,15 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--passes", type=int, default=5, help="the quickest counts")
 
 
+def add_masks(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py masks`."""
+    add = parser.add_argument
+    add("--height", type=int, default=256, help="of an image, pixels (default: %(default)s)")
+    add("--width", type=int, default=128, help="of an image, pixels (default: %(default)s)")
+    add("--identities", type=int, default=64, help="one image in each of 4 cameras")
+    add("--seed", type=int, default=1, help="of the people")
+
+
 def add_pooling(parser: argparse.ArgumentParser) -> None:
     """The options of `benchmark.py pooling`."""
     parser.add_argument("--device", default="cpu")
