@@ -2,14 +2,15 @@
 
 import functools
 import warnings
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from magnifier_plugin.models.backbone import Backbone
 from magnifier_plugin.models.branches import (
+    Branch,
     BranchOutput,
     GlobalBranch,
     SemanticAdversarialBranch,
@@ -153,6 +154,23 @@ class MagnifierNet(nn.Module):
             )
         logits: Tensor = self.mask_module.head(self.backbone(images)[1])
         return logits.argmax(dim=1)
+
+    def branch_features(self, images: Tensor) -> dict[str, Tensor]:
+        """The feature map that each branch pools.
+
+        Args:
+            images: float [B, 3, H, W], normalised.
+        Returns:
+            Branch → float [B, C, H/16, W/16]; of G layer4's 2C channels.
+        """
+        layer3, layer4 = self.backbone(images)
+        branches = cast(Mapping[str, Branch], self.branches)
+        return {name: branch.feature_map(layer3, layer4) for name, branch in branches.items()}
+
+    def embedding_sizes(self) -> dict[str, int]:
+        """Branch → width of its part of the embedding, in order."""
+        branches = cast(Mapping[str, Branch], self.branches)
+        return {name: branch.embedding_size for name, branch in branches.items()}
 
     def imagenet_modules(self) -> Backbone:
         """What starts from ImageNet weights, under torchvision's names, to load them into."""
