@@ -11,9 +11,9 @@ with warnings.catch_warnings():
     import torchreid  # noqa: F401
 
 from magnifier_plugin.models.build import build_model
-from magnifier_plugin.registry import register
+from magnifier_plugin.registry import register, register_dataset
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "register"]
+__all__ = ["build_model", "register", "register_dataset"]
 
 register()

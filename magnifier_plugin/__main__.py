@@ -3,10 +3,9 @@
     python -m magnifier_plugin PATH_TO_SCRIPT ARGS…
 
 torchreid's own scripts say `from torchreid.utils import …`, which the package on PyPI cannot
-answer: there the modules are called `torchreid.reid.…`. They get their other names here, at all
-levels; fewer, and Python would load a second copy with an empty registry. They also read their own
-checkpoints with `torch.load`, which since torch 2.6 refuses the numpy scalar in them: here numpy's
-scalars, and nothing else, are added to what it accepts.
+answer: there the modules are called `torchreid.reid.…`. They get their other names here. The
+scripts also read their own checkpoints with `torch.load`, which since torch 2.6 refuses the numpy
+scalar in them: here numpy's scalars, and nothing else, are added to what it accepts.
 """
 
 import runpy
@@ -17,15 +16,7 @@ import torch
 
 import magnifier_plugin
 from magnifier_plugin.engine.checkpoint import numpy_scalars
-
-DEEP = "torchreid.reid."
-
-
-def alias_modules() -> None:
-    """Let `torchreid.X` name every loaded `torchreid.reid.X`."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith(DEEP):
-            sys.modules.setdefault(name.replace(DEEP, "torchreid.", 1), module)
+from magnifier_plugin.user_modules import alias_modules
 
 
 def main(argv: list[str]) -> None:

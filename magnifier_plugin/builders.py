@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.evaluation.evaluator import Reranking
 from magnifier_plugin.losses.classification import LOSSES, ClassificationCriterion
 from magnifier_plugin.losses.terms import Criterion
 from magnifier_plugin.synthetic.options import SyntheticOptions
@@ -63,6 +64,7 @@ def build_datamanager(cfg: CfgNode, system: System | None) -> AnnotatedDataManag
         masks_dir=cfg.masks.dir or None,
         max_missing=cfg.masks.max_missing,
         label_set=cfg.masks.label_set,
+        same_camera=cfg.test.same_camera,
         seed=cfg.train.seed,
         inputs=() if cfg.test.evaluate else training,
         test_inputs=test,
@@ -91,6 +93,16 @@ def build_criterion(cfg: CfgNode, system: System | None) -> Criterion:
     return system.criterion(**system.criterion_options(cfg))
 
 
+def build_reranking(cfg: CfgNode) -> Reranking:
+    """The configuration's settings of re-ranking."""
+    return Reranking(
+        k1=cfg.test.rerank_k1,
+        k2=cfg.test.rerank_k2,
+        lambda_value=cfg.test.rerank_lambda,
+        form=cfg.test.rerank_form,
+    )
+
+
 def build_stages(cfg: CfgNode) -> list[Stage]:
     """The configuration's stages."""
     return [
@@ -104,6 +116,7 @@ def build_stages(cfg: CfgNode) -> list[Stage]:
             warmup_factor=train["warmup_factor"],
             loss_weights=train["loss_weights"],
             optimizer=train["optimizer"],
+            fused=cfg.train.fused,
             optimizer_options={
                 **{
                     key: train[key]

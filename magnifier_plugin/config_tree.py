@@ -1,40 +1,25 @@
 """The configuration's tree: torchreid's keys and this package's, each with an explanation.
 
-Values are checked by the table in `config_values.py`; stages are resolved in `config_stages.py`.
+The systems' own sections are in `config_systems.py`. Values are checked by the table in
+`config_values.py`; stages are resolved in `config_stages.py`.
 """
-
-from typing import Any
 
 from yacs.config import CfgNode as Node
 
-# What `magnifier.variant` sets where neither a file nor the command line says otherwise. The
-# authors' choices that depend on the data set (epochs, steps, weight of the Semantic Diversity
-# loss) are in configs/*_authors.yaml.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "authors": {
-        "magnifier.stem_relu": False,
-        "magnifier.mask_rescaling": "nearest-corner",
-        "magnifier.fusion": "lstm",
-        "magnifier.sab_triplet": False,
-        "magnifier.share_weighted": True,
-        "magnifier.sd_floor": True,
-        "magnifier.authors_bias": True,
-        "magnifier.deconvolution_init": "normal",
-        "test.rerank_form": "paper",
-    },
-}
+from magnifier_plugin.config_systems import add_systems
 
 
 def default_config() -> Node:
     """The whole tree with its default values: torchreid's where it knows the key."""
     cfg = Node()
     cfg.use_gpu = True  # take a GPU if there is one
-    cfg.amp = "auto"  # bf16 mixed precision: on, off, auto = where the device computes in bf16
-    cfg.channels_last = "auto"  # memory format of images and features: on, off, auto = as amp
-    for add in (_model, _data, _train, _optimizers, _stages, _loss, _test):
+    # Mixed precision: off, bf16 (or on), auto = bf16 where the device computes in it; fp16 with a
+    # gradient scaler for GPUs that do not.
+    cfg.amp = "auto"
+    cfg.channels_last = "auto"  # memory format of images and features: on, off, auto as amp
+    for add in (_model, _data, _train, _step, _optimizers, _stages, _loss, _test):
         add(cfg)
-    for add in (_magnifier, _dsa, _synthetic, _report):
+    for add in (add_systems, _synthetic, _report):
         add(cfg)
     return cfg
 
@@ -53,7 +38,8 @@ def _data(cfg: Node) -> None:
     cfg.data = Node()
     cfg.data.type = "image"  # the only one: there are no video data sets with label maps
     cfg.data.root = "reid-data"  # folder of all data sets, --root
-    cfg.data.sources = ["market1501"]  # train on these, -s
+    # Train on these, -s; also shop=PATH, a CSV or a folder of one's own under a name (ours).
+    cfg.data.sources = ["market1501"]
     cfg.data.targets = ["market1501"]  # test on these, -t
     cfg.data.workers = 4  # processes that read images, for each loader
     cfg.data.split_id = 0  # which split, for data sets with several
@@ -108,6 +94,18 @@ def _train(cfg: Node) -> None:
     cfg.train.checkpoint_freq = 1  # epochs between two checkpoints of a running training (ours)
 
 
+def _step(cfg: Node) -> None:
+    # All of these are ours.
+    cfg.train.compile = False  # torch.compile the network; the first steps take minutes
+    cfg.train.fused = "auto"  # one kernel for all weights (adam, amsgrad, sgd): on, off, auto = GPU
+    cfg.train.clip_grad = 0.0  # largest norm of all gradients together; 0: no clipping
+    # Batches of train.batch_size whose gradients are averaged for one step. Batch norm and
+    # batch-hard mining see each batch alone, so this is no larger batch for the triplet loss.
+    cfg.train.accumulate = 1
+    # Decay of the weights' moving average, such as 0.999, which is then tested and saved; 0: none.
+    cfg.train.ema = 0.0
+
+
 def _optimizers(cfg: Node) -> None:
     cfg.sgd = Node()
     cfg.sgd.momentum = 0.9
@@ -146,6 +144,8 @@ def _loss(cfg: Node) -> None:
 def _test(cfg: Node) -> None:
     cfg.test = Node()
     cfg.test.batch_size = 100
+    # A query's gallery images of its identity and camera: drop, as torchreid does, or keep (ours).
+    cfg.test.same_camera = "drop"
     cfg.test.dist_metric = "euclidean"  # squared Euclidean as in torchreid, or cosine
     cfg.test.normalize_feature = False  # to length 1, so that Euclidean ranks as cosine
     cfg.test.ranks = [1, 5, 10, 20]  # of the CMC, to print
@@ -160,7 +160,7 @@ def _test(cfg: Node) -> None:
     # Distances that re-ranking takes: torchreid (fourth power of the Euclidean), or paper (Zhong et
     # al.: squared Euclidean) (ours).
     cfg.test.rerank_form = "torchreid"
-    # bf16 in the last test: on, off, auto as amp; tests during training follow amp (ours).
+    # Mixed precision in the last test, as amp; tests during training follow amp (ours).
     cfg.test.amp = "off"
     # CSV of per-image conditions (columns path and any others) to group the results by; "": the
     # data set's own, which the rendered one has (ours).
@@ -170,54 +170,6 @@ def _test(cfg: Node) -> None:
     cfg.test.cache = ""
     cfg.test.visrank = False  # save the ranking of each query as a picture (test.evaluate)
     cfg.test.visrank_topk = 10
-
-
-def _magnifier(cfg: Node) -> None:
-    cfg.masks = Node()
-    cfg.masks.dir = ""  # folder of the label maps and IUV; "": $MAGNIFIER_MASKS, else ./mask_labels
-    cfg.masks.label_set = "densepose"  # what they were made with: also lip, cihp, atr, pascal, …
-    cfg.masks.max_missing = 0.3  # share of training images that may lack a label map or IUV, 0..1
-
-    cfg.magnifier = Node()
-    # paper, or authors: their released code's choices (VARIANTS) where nothing else is said.
-    cfg.magnifier.variant = "paper"
-    cfg.magnifier.backbone = "resnet50"  # resnet18, resnet34, resnet50, resnet101
-    cfg.magnifier.stem_relu = True  # ReLU after the first batch norm (authors' code: none)
-    cfg.magnifier.branches = ["G", "M", "SAB", "SFB"]  # rows of the paper's Table 2
-    cfg.magnifier.sampling = "torso"  # SAB keeps regions of each torso half: torso; any: baseline
-    cfg.magnifier.keep = 4  # K̂, body regions that SAB keeps
-    # SFB: gru, lstm (authors' code); the ablation branch AB: concat, or concat-reduced (authors'
-    # code), whose region heads and L_SD act on the reduced regions.
-    cfg.magnifier.fusion = "gru"
-    # Region masks to the feature map: bilinear, nearest (cells' centres), or nearest-corner
-    # (cells' upper left corners, torch's plain nearest: authors' code).
-    cfg.magnifier.mask_rescaling = "bilinear"
-    # Start of M's transposed convolution: kaiming, or normal, N(0, 0.001) (authors' code).
-    cfg.magnifier.deconvolution_init = "kaiming"
-    cfg.magnifier.mask_weight = 2.0  # λ, weight of the mask loss
-    cfg.magnifier.class_balanced_mask = True  # mean over regions; False: over pixels
-    cfg.magnifier.region_weight = 0.0125  # weight of each region's cross entropy
-    cfg.magnifier.sab_triplet = True  # SAB has a triplet loss (authors' code: False)
-    cfg.magnifier.sd_floor = False  # Semantic Diversity loss clamped at 0 (authors' code)
-    cfg.magnifier.share_weighted = False  # losses × sigmoid(share of cells) (authors' code)
-    cfg.magnifier.authors_bias = False  # biases where the authors' code has them
-
-
-def _dsa(cfg: Node) -> None:
-    cfg.dsa = Node()
-    cfg.dsa.backbone = "resnet50"  # resnet18, resnet34, resnet50, resnet101
-    cfg.dsa.streams = ["MF", "DSAG"]  # MF alone: the baselines of Table 3
-    cfg.dsa.branches = ["global", "local"]  # one of them: Table 3's "Single"
-    cfg.dsa.fusion = "add"  # of the two streams: add, concat (Table 5)
-    # Embedding: f of the MF-Stream, or z, z_G, z_L of both streams, which test with textures too.
-    cfg.dsa.test_features = "f"
-    cfg.dsa.width = 1.0  # factor of the channels of the DSAG-Stream's conv1 to conv4
-    cfg.dsa.pretrained_head = False  # the global head starts from ImageNet's layer4 too
-    cfg.dsa.textures = "dsap"  # part images: dsap (aligned by U, V), csa (cropped boxes, Table 4)
-    cfg.dsa.texture_size = 32  # S, height and width of a part image in pixels, a multiple of 4
-    cfg.dsa.weight_f = 0.5  # weight of the identity losses on f_G and f_L
-    cfg.dsa.weight_z = 1.0  # weight of the identity losses on z_G and z_L
-    cfg.dsa.weight_t = 1.5  # weight of the triplet losses on z_G and z_L
 
 
 def _synthetic(cfg: Node) -> None:

@@ -2,10 +2,30 @@
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
-from magnifier_plugin.config_tree import VARIANTS
+from magnifier_plugin.config_checks import (
+    ABOVE_0,
+    AMP,
+    COUNT,
+    DECAY,
+    SEED,
+    SHARE,
+    SIZE,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    TRUTH,
+    WEIGHT,
+    Check,
+    list_of,
+    number,
+    one_of,
+    optional,
+    whole,
+)
+from magnifier_plugin.config_systems import VARIANTS
 from magnifier_plugin.regions import BODY_REGIONS
 
 
@@ -13,135 +33,15 @@ class ConfigError(ValueError):
     """A configuration that cannot be meant: what was expected, what was found, and where."""
 
 
-class Check(NamedTuple):
-    """What one key takes."""
-
-    read: Callable[[Any], Any]
-    """Returns the value in the key's type; raises TypeError, ValueError or OverflowError."""
-    expected: str
-    """What follows "expected" in an error, such as "a whole number of at least 1"."""
-    choices: tuple[str, ...] = ()
-    """The names to choose from; empty for numbers and free text."""
-
-
-def _require(fits: bool) -> None:
-    if not fits:
-        raise ValueError
-
-
-def whole(low: int, high: int | None = None, step: int = 1) -> Check:
-    """A whole number in low..high, a multiple of step; as text too, as in "40,70"."""
-
-    def read(value: Any) -> int:
-        value = int(value) if isinstance(value, str) else value
-        _require(type(value) is int and value >= low and value % step == 0)
-        _require(high is None or value <= high)
-        return value
-
-    kind = "a whole number" if step == 1 else f"a multiple of {step}"
-    return Check(read, f"{kind} {_range(low, high)}")
-
-
-def number(low: float, high: float | None = None, *, open_ends: str = "") -> Check:
-    """A finite number in low..high; as text too, since YAML reads 1e-3 as text.
-
-    Args:
-        low: the lowest value.
-        high: the highest one, None for any.
-        open_ends: "low" or "high": that limit itself is refused.
-    """
-
-    def read(value: Any) -> float:
-        _require(not isinstance(value, bool))
-        value = float(value)
-        _require(math.isfinite(value) and value >= low and (high is None or value <= high))
-        _require(value != {"low": low, "high": high}.get(open_ends))
-        return value
-
-    if open_ends == "low":
-        return Check(read, f"a number above {low}")
-    below = f"of at least {low} and below {high}" if open_ends == "high" else _range(low, high)
-    return Check(read, f"a number {below}")
-
-
-def _range(low: float, high: float | None) -> str:
-    return f"of at least {low}" if high is None else f"from {low} to {high}"
-
-
-def one_of(*choices: str) -> Check:
-    """One of several names."""
-
-    def read(value: Any) -> str:
-        _require(value in choices)
-        return value
-
-    return Check(read, f"one of {', '.join(choices)}", choices)
-
-
-def list_of(item: Check, length: int | None = None, least: int = 0) -> Check:
-    """A list, as text "a,b" too; a single value is a list of one.
-
-    Args:
-        item: what each entry is.
-        length: how many entries, None for any number.
-        least: the lowest number of entries.
-    """
-
-    def read(value: Any) -> list[Any]:
-        if isinstance(value, str):
-            value = [word.strip() for word in value.split(",") if word.strip()]
-        value = value if isinstance(value, (list, tuple)) else [value]
-        _require(len(value) == length or (length is None and len(value) >= least))
-        return [item.read(entry) for entry in value]
-
-    amount = f"{length} entries" if length else "at least one entry" if least else "entries"
-    return Check(read, f"a list of {amount}, each {item.expected}", item.choices)
-
-
-def optional(check: Check) -> Check:
-    """The same, or None."""
-
-    def read(value: Any) -> Any:
-        return None if value is None else check.read(value)
-
-    return Check(read, f"{check.expected}, or None", check.choices)
-
-
-def _truth(value: Any) -> bool:
-    value = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
-    _require(isinstance(value, bool))
-    return value
-
-
-def _switch(value: Any) -> str:
-    value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-    _require(value in SWITCHES)
-    return value
-
-
-def _text(value: Any) -> str:
-    _require(isinstance(value, str))
-    return value
-
-
-SWITCHES = ("on", "off", "auto")
-TRUTH = Check(_truth, "True or False")
-SWITCH = Check(_switch, f"one of {', '.join(SWITCHES)}", SWITCHES)
-TEXT = Check(_text, "text")
-TEXTS = list_of(TEXT)
-SHARE = number(0, 1)
-WEIGHT = number(0)
-ABOVE_0 = number(0, open_ends="low")
-DECAY = number(0, 1, open_ends="high")  # of a running mean
-COUNT = whole(0)
-SIZE = whole(1)
-SEED = whole(0, 2**32 - 1)  # numpy takes no other
-
 # Key → what it takes. Keys whose default is True, False or text and that are not here take any
 # such value. What needs other packages to check (data sets, transforms, samplers, models) is
 # checked there.
 CHECKS: dict[str, Check] = {
-    **dict.fromkeys(("amp", "channels_last", "test.amp"), SWITCH),
+    **dict.fromkeys(("amp", "test.amp"), AMP),
+    **dict.fromkeys(("channels_last", "train.fused"), SWITCH),
+    "train.clip_grad": WEIGHT,
+    "train.accumulate": SIZE,
+    "train.ema": DECAY,
     "data.type": one_of("image")._replace(expected="image; video data sets have no label maps"),
     **dict.fromkeys(("data.sources", "data.targets", "data.transforms"), TEXTS),
     **dict.fromkeys(("data.workers", "data.split_id"), COUNT),
@@ -180,6 +80,7 @@ CHECKS: dict[str, Check] = {
     "test.start_eval": COUNT,
     **dict.fromkeys(("test.rerank_k1", "test.rerank_k2", "test.visrank_topk"), SIZE),
     "test.rerank_lambda": SHARE,
+    "test.same_camera": one_of("drop", "keep"),
     "test.rerank_form": one_of("torchreid", "paper"),
     "masks.max_missing": SHARE,
     "magnifier.variant": one_of(*VARIANTS),

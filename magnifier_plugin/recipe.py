@@ -14,6 +14,7 @@ from magnifier_plugin.builders import (
     build_criterion,
     build_datamanager,
     build_network,
+    build_reranking,
     build_stages,
     find_system,
 )
@@ -22,9 +23,9 @@ from magnifier_plugin.engine.checkpoint import read_checkpoint
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.stages import check_stages
+from magnifier_plugin.engine.step import StepOptions
 from magnifier_plugin.engine.testing import TestOptions
 from magnifier_plugin.engine.weights import load_matching
-from magnifier_plugin.evaluation.evaluator import Reranking
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.systems import SYSTEMS, System
 from magnifier_plugin.visualize.curves import save_curves
@@ -101,24 +102,26 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
         use_gpu=cfg.use_gpu,
         amp=cfg.amp,
         channels_last=cfg.channels_last,
-        test_options=TestOptions(
-            amp=cfg.test.amp,
-            flip=cfg.test.flip,
-            cache=cfg.test.cache,
-            conditions=cfg.test.conditions,
-            reranking=Reranking(
-                k1=cfg.test.rerank_k1,
-                k2=cfg.test.rerank_k2,
-                lambda_value=cfg.test.rerank_lambda,
-                form=cfg.test.rerank_form,
-            ),
-            rerank_during_training=cfg.test.rerank_during_training,
-            rankings=cfg.report.rankings,
+        step_options=StepOptions(
+            **{name: cfg.train[name] for name in ("compile", "clip_grad", "accumulate", "ema")}
         ),
+        test_options=_test_options(cfg),
         record={"seed": cfg.train.seed, "configuration": cfg.dump()},
     )
     start_epoch = engine.resume(cfg.model.resume) if cfg.model.resume else cfg.train.start_epoch
     return lambda: _run(cfg, system, engine, start_epoch)
+
+
+def _test_options(cfg: CfgNode) -> TestOptions:
+    return TestOptions(
+        amp=cfg.test.amp,
+        flip=cfg.test.flip,
+        cache=cfg.test.cache,
+        conditions=cfg.test.conditions,
+        reranking=build_reranking(cfg),
+        rerank_during_training=cfg.test.rerank_during_training,
+        rankings=cfg.report.rankings,
+    )
 
 
 def _run(
@@ -159,6 +162,7 @@ def _run(
     if cfg.report.curves and engine.history:
         save_curves(engine.history, folder / "curves.png")
         paths.append(folder / "curves.png")
-    paths += system.pictures(engine, cfg, folder) if system else []
+    with engine.step.tested_weights():
+        paths += system.pictures(engine, cfg, folder) if system else []
     logger.info("%s", "\n".join(map(str, paths)))
     return engine

@@ -4,6 +4,7 @@ torchreid exists as its repository's package and as a repackage on PyPI whose mo
 deeper. Both have the same attributes of `torchreid`, and only these are used.
 """
 
+import os
 from collections.abc import Sequence
 from functools import cache, partial
 from types import ModuleType
@@ -14,7 +15,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from magnifier_plugin.catalogue.listed import own_source
 from magnifier_plugin.catalogue.names import MASKED_SUFFIX, registered_datasets
+from magnifier_plugin.catalogue.occluded import OCCLUDED_SETS
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
@@ -28,9 +31,10 @@ from magnifier_plugin.systems import SYSTEMS
 def register() -> None:
     """Add this package's names to torchreid's; a second call changes nothing.
 
-    Models, the data set `synthetic`, a data set `<name>_masked` for each image data set that
-    torchreid knows by now, and for each row of `systems.SYSTEMS` its engine in `torchreid.engine`
-    and its criterion in `torchreid.losses`; `torchreid.losses.SemanticDiversityLoss`.
+    Models, the data sets `synthetic` and `catalogue.occluded.OCCLUDED_SETS`, a data set
+    `<name>_masked` for each image data set that torchreid knows by now, and for each row of
+    `systems.SYSTEMS` its engine in `torchreid.engine` and its criterion in `torchreid.losses`;
+    `torchreid.losses.SemanticDiversityLoss`.
 
     Raises:
         RuntimeError: one of these names is taken by something else.
@@ -39,6 +43,8 @@ def register() -> None:
         _add(vars(torchreid.models)["__model_factory"], name, _Factory(build_model, name))
     datasets = registered_datasets()
     _add(datasets, "synthetic", Synthetic)
+    for occluded in OCCLUDED_SETS:
+        _add(datasets, occluded.name, occluded)
     for name in list(datasets):
         if not name.endswith(MASKED_SUFFIX):
             _add(datasets, name + MASKED_SUFFIX, _Factory(_open_masked, name))
@@ -46,6 +52,22 @@ def register() -> None:
         _put(torchreid.engine, system.engine, _engine_of(name))
         _put(torchreid.losses, system.criterion.__name__, system.criterion)
     _put(torchreid.losses, SemanticDiversityLoss.__name__, SemanticDiversityLoss)
+
+
+def register_dataset(name: str, path: str | os.PathLike[str]) -> None:
+    """Add a data set of one's own, and `<name>_masked`, to torchreid's; again changes nothing.
+
+    Args:
+        name: letters, digits, _ and -.
+        path: a CSV with the columns path, pid, camid and split, or a folder of train, query and
+            gallery, as `catalogue/README.md` describes them.
+    Raises:
+        FileNotFoundError: there is nothing at path.
+        ValueError: another name, or one that is taken. What is wrong with the list itself is raised
+            when the data set is opened.
+    """
+    own_source(name, path)
+    register()
 
 
 def _open_masked(name: str, *, mode: str = "train", **options: Any) -> AnnotatedDataset:

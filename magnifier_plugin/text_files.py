@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import yaml
 
@@ -28,7 +28,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         OSError: the file is missing or cannot be opened.
         ValueError: it is no JSON, is truncated, or is nested too deeply.
     """
-    return _parse(path, "JSON", json.loads)
+    return _parse(path, _read(path, "JSON"), "JSON", json.loads)
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
@@ -38,30 +38,58 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         OSError: the file is missing or cannot be opened.
         ValueError: it is no YAML, is nested too deeply, or has a tag or an alias.
     """
-    return _parse(path, "YAML", lambda text: yaml.load(text, _PlainLoader))
+    return parse_yaml(_read(path, "YAML"), path)
 
 
-def read_csv(path: str | os.PathLike[str]) -> Table:
-    """The content of a comma-separated file in UTF-8 with a header.
+def parse_yaml(text: str, name: str | os.PathLike[str]) -> Any:
+    """As `read_yaml`, of a text; errors call it by this name."""
+    return _parse(name, text, "YAML", lambda content: yaml.load(content, _PlainLoader))
 
+
+def read_csv(
+    path: str | os.PathLike[str],
+    *,
+    delimiters: str = ",",
+    errors: str = "strict",
+    ragged: bool = False,
+) -> Table:
+    """The content of a CSV file in UTF-8 with a header.
+
+    Args:
+        path: the file.
+        delimiters: characters that may separate columns; the one that the header has most of does.
+        errors: what is done with other bytes than UTF-8, as in `open`.
+        ragged: take lines with other columns than the header too.
     Raises:
         OSError: the file is missing or cannot be opened.
         ValueError: it is no such file, or a line has other columns than the header.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
+    with Path(path).open(newline="", encoding="utf-8-sig", errors=errors) as file:
+        reader = csv.reader(file, delimiter=_delimiter(path, file, delimiters))
         try:
             lines = [(reader.line_num, row) for row in reader if row] or [(1, [])]
         except (csv.Error, ValueError) as error:
             raise _other_content(path, "CSV", error, f" after line {reader.line_num}") from error
     header = tuple(name.strip() for name in lines[0][1])
     for number, row in lines[1:]:
-        if len(row) != len(header):
+        if len(row) != len(header) and not ragged:
             raise ValueError(
                 f"{path}, line {number}: expected {len(header)} fields as in the header, found "
                 f"{len(row)}"
             )
     return Table(header, lines[1:])
+
+
+def _delimiter(path: str | os.PathLike[str], file: TextIO, delimiters: str) -> str:
+    """The delimiter of a file that is read from its beginning again."""
+    if len(delimiters) == 1:
+        return delimiters
+    try:
+        header = file.readline()
+        file.seek(0)
+    except ValueError as error:
+        raise _other_content(path, "CSV", error) from error
+    return max(delimiters, key=header.count)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -76,9 +104,16 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _parse(path: str | os.PathLike[str], kind: str, parse: Callable[[str], Any]) -> Any:
+def _read(path: str | os.PathLike[str], kind: str) -> str:
     try:
-        return parse(Path(path).read_text(encoding="utf-8"))
+        return Path(path).read_text(encoding="utf-8")
+    except ValueError as error:
+        raise _other_content(path, kind, error) from error
+
+
+def _parse(path: str | os.PathLike[str], text: str, kind: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise _other_content(path, kind, error) from error
 

@@ -1,17 +1,25 @@
 """Checks a data set before it costs a training run.
 
     check_dataset.py -s market1501 --root reid-data
+    check_dataset.py -s shop=shop.csv
+    check_dataset.py -s shop=photos --split 0.5 --seed 1 --write-csv photos/shop.csv
 
 counts identities, cameras and images, and names the queries without a match, the identities that
-are trained and tested on, and the files that do not decode. Nothing is downloaded. Exit
-status: 0 no errors, 1 errors, 2 the data set cannot be opened.
+are trained and tested on, and the files that do not decode. Of a CSV or a folder of your own
+(NAME=PATH) it prints the first rows as understood and everything that is wrong with it.
+
+--split draws training identities from a folder with one folder for each identity, or from a CSV. Of
+each other identity the queries are one random image of each camera with two or more images (without
+cameras: one image); the rest is the gallery. Nothing is downloaded. Exit status: 0 no errors, 1
+errors, 2 the data set cannot be opened.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from arguments import path, whole_number
+from arguments import add_data_set, path, share, whole_number
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -20,61 +28,135 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("-s", "--source", required=True, help="the data set's name in torchreid")
-    add(
-        "--root",
-        type=path,
-        default="reid-data",
-        help="folder of all data sets (default: %(default)s)",
-    )
+    add_data_set(parser)
     add("--quick", action="store_true", help="check the lists only, open no image")
-    add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
+    add(
+        "--same-camera",
+        choices=["drop", "keep"],
+        default="drop",
+        help="gallery images of a query's camera (test.same_camera, default: %(default)s)",
+    )
+    add("--split", type=share, help="NAME=PATH: share of the identities to train on, 0..1")
+    add("--seed", type=whole_number(0), help="--split: of the draw (default: 1)")
+    add("--write-csv", type=path, help="NAME=PATH: write the list, if it has no errors")
     add("--workers", type=whole_number(1), help="processes (default: one for each core)")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if "=" not in args.source and (args.split is not None or args.write_csv):
+        parser.error("--split, --write-csv: expected -s NAME=PATH, a CSV or a folder of your own")
+    if args.seed is not None and args.split is None:
+        parser.error("--seed: only used with --split")
+    return args
 
 
 if __name__ == "__main__":
     parse(None)  # --help and wrong arguments end here: the imports below take seconds
 
 # isort: split
-from magnifier_plugin.catalogue.inspection import (
-    DatasetProblem,
-    Images,
-    Lists,
-    check_images,
-    check_lists,
-    many,
-)
+from magnifier_plugin.catalogue.csv_list import read_image_csv, write_image_csv
+from magnifier_plugin.catalogue.folder_list import read_identities
+from magnifier_plugin.catalogue.image_list import SPLITS, ImageList
+from magnifier_plugin.catalogue.inspection import Images, Lists, check_images, check_lists
 from magnifier_plugin.catalogue.layouts import require_dataset
-from magnifier_plugin.catalogue.opening import open_dataset
+from magnifier_plugin.catalogue.listed import own_source
+from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.catalogue.numbering import drop_cameras, number_images
+from magnifier_plugin.catalogue.opening import open_lists
+from magnifier_plugin.catalogue.problems import DatasetProblem, many
+from magnifier_plugin.catalogue.splitting import split_identities
+from magnifier_plugin.user_modules import import_user_module
 
 SHOWN = 20  # errors, and warnings, that are printed
+FIRST_ROWS = 2  # of each split
 MARKS = {True: "error  ", False: "warning"}
+Parts = tuple[Sequence[ImageRecord], Sequence[ImageRecord], Sequence[ImageRecord]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Checks as the arguments say; returns the exit status."""
     args = parse(arguments)
     try:
-        require_dataset(args.source, args.root)  # nothing is rendered here
-        dataset = open_dataset(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
-        lists = check_lists(dataset.train, dataset.query, dataset.gallery)
-        show_lists(f"{args.source} in {args.root}", lists)
-        problems = lists.problems
-        if not args.quick:
-            test = [*dataset.query, *dataset.gallery]
-            images = check_images(dataset.train, test, workers=args.workers)
-            show_sizes(images)
-            problems = problems + images.problems
-    except (ValueError, OSError, RuntimeError) as error:
+        for module in args.modules:
+            import_user_module(module)
+        return check_own(args) if "=" in args.source else check_registered(args)
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"check_dataset.py: {error}", file=sys.stderr)
         return 2
-    return show_problems(problems)
 
 
-def show_lists(title: str, lists: Lists) -> None:
+def check_registered(args: argparse.Namespace) -> int:
+    """Checks a data set that torchreid knows by name; returns the exit status."""
+    require_dataset(args.source, args.root)  # nothing is rendered here
+    dataset = open_lists(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
+    parts = dataset.train, dataset.query, dataset.gallery
+    compare_names = not getattr(dataset, "identities_compared", False)
+    print(f"{args.source} in {args.root}\n")
+    return show_problems(check_parts(args, parts, compare_names))
+
+
+def check_own(args: argparse.Namespace) -> int:
+    """Checks, and splits and writes, a CSV or a folder of one's own; returns the exit status."""
+    images = read_own(args)
+    print(f"{args.source}\n")
+    problems = images.problems
+    if images.images:
+        show_rows(images)
+        numbered = number_images(images)
+        parts = numbered.train, numbered.query, numbered.gallery
+        problems = problems + check_parts(args, parts, compare_names=False)
+    status = show_problems(list(dict.fromkeys(problems)))
+    if args.write_csv and status:
+        print(f"{args.write_csv} is not written: mend the errors first")
+    elif args.write_csv:
+        write_image_csv(args.write_csv, images)
+        print(f"{args.write_csv}: {many(len(images.images), 'image')}")
+    return status
+
+
+def read_own(args: argparse.Namespace) -> ImageList:
+    """The list of a CSV or a folder, with a new split if one was asked for."""
+    source = own_source(*args.source.split("=", 1))
+    if args.split is None:
+        return source.read()
+    if source.path.is_dir():
+        images = read_identities(source.path)
+    else:
+        images = read_image_csv(source.path, need_split=False)
+    return split_identities(images, args.split, 1 if args.seed is None else args.seed)
+
+
+def check_parts(
+    args: argparse.Namespace, parts: Parts, compare_names: bool
+) -> list[DatasetProblem]:
+    """Checks and prints the three lists and, unless --quick, every image."""
+    train, query, gallery = parts
+    if args.same_camera == "keep":
+        query, gallery = drop_cameras(query, gallery)
+    lists = check_lists(train, query, gallery, compare_names=compare_names)
+    show_lists(lists)
+    if args.quick:
+        return lists.problems
+    images = check_images(train, [*query, *gallery], workers=args.workers)
+    show_sizes(images)
+    return lists.problems + images.problems
+
+
+def show_rows(images: ImageList) -> None:
+    """Prints the first rows of each split as they were understood, as a Markdown table."""
+    folder = images.source if images.source.is_dir() else images.source.parent
+    names = ["path", "identity", "camera", "split", *images.conditions]
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for split in SPLITS:
+        for image in images.of_split(split)[:FIRST_ROWS]:
+            place = os.path.relpath(image.path, folder)
+            cells = [place, image.pid, image.camid or "its own", split, *image.conditions]
+            print(f"| {' | '.join(cells)} |")
+    for note in images.notes:
+        print(f"\n{note}")
+    print()
+
+
+def show_lists(lists: Lists) -> None:
     """Prints the counts as a Markdown table, and the queries without a match."""
-    print(f"{title}\n")
     print("| list | images | identities | cameras | images of an identity: min, median, max |")
     print("|---|---:|---:|---:|---:|")
     for subset in lists.subsets:

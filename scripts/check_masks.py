@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import path, share, whole_number
+from arguments import add_data_set, path, share, whole_number
 
 BODY_REGIONS = 7
 
@@ -25,13 +25,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("-s", "--source", required=True, help="the data set's name in torchreid")
-    add(
-        "--root",
-        type=path,
-        default="reid-data",
-        help="folder of all data sets (default: %(default)s)",
-    )
+    add_data_set(parser)
     add(
         "--masks",
         type=path,
@@ -52,7 +46,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="fewer are a finding (default: %(default)s)",
     )
     add("--max-missing", type=share, default=0.3, help="share, 0..1 (default: %(default)s)")
-    add("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
     add(
         "--textures",
         type=whole_number(0),
@@ -69,7 +62,7 @@ if __name__ == "__main__":
 
 # isort: split
 from magnifier_plugin.catalogue.layouts import require_dataset
-from magnifier_plugin.catalogue.names import plain_name
+from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.files import write_png
 from magnifier_plugin.masks.checking import (
@@ -81,6 +74,7 @@ from magnifier_plugin.masks.checking import (
     mean_shares,
 )
 from magnifier_plugin.masks.paths import default_masks_dir, label_path
+from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.visualize.label_page import write_label_page
 from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
 
@@ -92,6 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Checks as the arguments say; returns the exit status."""
     args = parse(arguments)
     try:
+        for module in args.modules:
+            import_user_module(module)
         folder, labels = find_labels(args)
         findings = check_labels(labels, min_regions=args.min_regions, workers=args.workers)
         label_set, is_wrong = describe_label_set(folder, findings, args.label_set)
@@ -104,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
             workers=args.workers,
         )
         pages = [args.out, *draw_textures(findings, args.textures, args.out)]
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"check_masks.py: {error}", file=sys.stderr)
         return 2
     show(args.source, findings, label_set)
@@ -115,11 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
     """The data set's folder of label maps, and each training image → the place of its label map."""
-    require_dataset(args.source, args.root)  # nothing is rendered here
-    dataset = open_dataset(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
+    name = find_name(args.source)
+    require_dataset(name, args.root)  # nothing is rendered here
+    dataset = open_dataset(name, args.root, cuhk03_labeled=args.cuhk03_labeled)
     # The rendered pedestrians bring label maps of their own.
     masks_dir = getattr(dataset, "masks_dir", None) or args.masks or default_masks_dir()
-    name = getattr(dataset, "label_folder", plain_name(args.source))
+    name = getattr(dataset, "label_folder", name)
     folder = own_folder(dataset)
     labels = {
         image: label_path(image, folder, name, masks_dir) for image, *_ in sorted(dataset.train)

@@ -1,14 +1,16 @@
-"""Turns the output of DensePose or a human parser into label maps and IUV to train with.
+"""Turns what DensePose, a parser or a pose estimator writes into label maps and IUV to train with.
 
     convert_masks.py --source densepose-iuv  --iuv DIR
     convert_masks.py --source densepose-dump --dump FILE
     convert_masks.py --source densepose-json --json FILE --annotations FILE
-    convert_masks.py --source parsing        --parsing DIR --labels lip|cihp|atr|pascal|FILE.yaml
+    convert_masks.py --source parsing        --parsing DIR --labels lip|cihp|atr|pascal|sapiens|FILE
     convert_masks.py --source npy            --npy DIR
+    convert_masks.py --source keypoints      --keypoints FILE|DIR [--annotations FILE]
 
-each with `--images reid-data/market1501 --out mask_labels/market1501`: the data set's own folder
-or a folder within it, and a folder with the data set's name in torchreid. MagnifierNet learns from
-label maps, DSA-reID from IUV (`--keep-iuv`: both, `--iuv-only`: no label maps). Finished files are
+each with `-s market1501 --root reid-data`, or `-s shop=PATH` for a CSV or a folder of your own; or
+with `--images reid-data/market1501 --out mask_labels/market1501`: the data set's own folder or a
+folder within it, and a folder with the data set's name in torchreid. MagnifierNet learns from label
+maps, DSA-reID from IUV (`--keep-iuv`: both, `--iuv-only`: no label maps). Finished files are
 kept: after an interruption start it again. Exit status: 0 all annotations were read, 1 some could
 not be read, 2 nothing could be done.
 """
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from arguments import path, share, whole_number
+from arguments import add_data_set, path, share, whole_number
 
 # --source → the options it needs.
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -31,8 +33,10 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "densepose-json": ("json", "annotations"),
     "parsing": ("parsing", "labels"),
     "npy": ("npy",),
+    "keypoints": ("keypoints",),
 }
-MIN_SCORE = 0.5
+# --source → the default of --min-score.
+MIN_SCORES = {"densepose-dump": 0.5, "densepose-json": 0.5, "keypoints": 0.3}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -45,12 +49,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_path("--iuv", help="densepose-iuv: folder of NAME_IUV.png")
     add_path("--dump", help="densepose-dump: the file of `apply_net.py dump --output`")
     add_path("--json", help="densepose-json: COCO DensePose results")
-    add_path("--annotations", help="densepose-json: COCO annotations of the same images")
-    add_path("--parsing", help="parsing: folder of palette PNGs")
-    add("--labels", help="parsing: lip, cihp, atr, pascal, or a YAML file of your own")
+    add_path(
+        "--annotations",
+        help="densepose-json, and keypoints with numbered images: COCO annotations of the images",
+    )
+    add_path("--parsing", help="parsing: folder of palette PNGs, or of .npy of class ids")
+    add("--labels", help="parsing: lip, cihp, atr, pascal, sapiens, or a YAML file of your own")
     add_path("--npy", help="npy: folder of MagnifierNet's authors' NAME.npy")
-    add_path("--images", required=True, help="the data set's folder, or one within it")
-    add_path("--out", required=True, help="mask_labels/<data set's name in torchreid>")
+    add_path(
+        "--keypoints",
+        metavar="PATH",
+        help="keypoints: COCO results, or a folder of OpenPifPaf, OpenPose or Ultralytics",
+    )
+    add_data_set(parser, "--dataset", required=False)
+    add_path("--images", help="the data set's folder, or one within it (-s: all of its images)")
+    add_path("--out", help="folder of its label maps (-s: NAME in $MAGNIFIER_MASKS or mask_labels)")
     add(
         "--hands",
         default="lower arm",
@@ -60,8 +73,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--min-score",
         type=share,
-        default=MIN_SCORE,
-        help="dump, json: leave out detections below (default: %(default)s)",
+        help="dump, json: leave out detections below (default: 0.5); keypoints: leave out people "
+        "and points below (default: 0.3)",
     )
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument("--keep-iuv", action="store_true", help="write label maps and IUV")
@@ -69,9 +82,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="convert again what is finished")
     add("--workers", type=whole_number(1), help="processes (default: one for each core)")
     args = parser.parse_args(arguments)
+    if args.dataset is None and not (args.images and args.out):
+        parser.error("expected -s DATASET, or both --images and --out")
     missing = [name for name in NEEDED[args.source] if getattr(args, name) is None]
     if missing:
         parser.error(f"--source {args.source} needs --{' and --'.join(missing)}")
+    if args.min_score is None:
+        args.min_score = MIN_SCORES.get(args.source)
     return args
 
 
@@ -82,12 +99,18 @@ if __name__ == "__main__":
 from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.annotators.densepose_dump import DumpFile
 from magnifier_plugin.annotators.densepose_json import ResultsFile
+from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.annotators.source import Source
-from magnifier_plugin.files import write_atomically
+from magnifier_plugin.catalogue.layouts import require_dataset
+from magnifier_plugin.catalogue.listed import find_name
+from magnifier_plugin.catalogue.opening import open_lists, own_folder
+from magnifier_plugin.files import absolute_path, write_atomically
 from magnifier_plugin.masks.conversion import ConversionSummary, convert
 from magnifier_plugin.masks.matching import dataset_folder
+from magnifier_plugin.masks.paths import default_masks_dir
+from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.workers import cores
 
 # --source → the function that opens it.
@@ -97,6 +120,7 @@ SOURCES: Mapping[str, Callable[[argparse.Namespace], Source]] = {
     "densepose-json": lambda a: ResultsFile(a.json, a.annotations, a.hands, a.min_score),
     "parsing": lambda a: ParsingFolder(a.parsing, a.labels),
     "npy": lambda a: NpyFolder(a.npy),
+    "keypoints": lambda a: KeypointSource(a.keypoints, a.annotations, a.min_score),
 }
 # Names of files need not be Unicode.
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -110,11 +134,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         source = SOURCES[args.source](args)
+        dataset_dir, images = choose_images(args)
         start = time.perf_counter()
         summary = convert(
             source,
             args.images,
             args.out,
+            dataset_dir=dataset_dir,
+            images=images,
             keep_iuv=args.keep_iuv,
             iuv_only=args.iuv_only,
             overwrite=args.overwrite,
@@ -122,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         seconds = time.perf_counter() - start
         lists = write_lists(args, summary)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"convert_masks.py: {error}", file=sys.stderr)
         if getattr(error, "errno", None) in FULL:
             print("The disk is full. Free some space and start it again.", file=sys.stderr)
@@ -130,9 +157,28 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Finished files are kept; start it again to go on.", file=sys.stderr)
         return 130
-    show(args, summary, lists)
+    show(args, dataset_dir, summary, lists)
     print(f"{summary.converted / seconds:,.0f} images/s with {args.workers or cores()} processes")
     return 1 if summary.failures else 0
+
+
+def choose_images(args: argparse.Namespace) -> tuple[Path, list[Path] | None]:
+    """The data set's own folder and its images, which -s names; sets the paths that it implies.
+
+    Without -s the images are those below --images.
+    """
+    for module in args.modules:
+        import_user_module(module)
+    if args.dataset is None:
+        return dataset_folder(args.images, args.out.name), None
+    name = find_name(args.dataset)
+    require_dataset(name, args.root)  # nothing is rendered here
+    dataset = open_lists(name, args.root, cuhk03_labeled=args.cuhk03_labeled)
+    folder = own_folder(dataset)
+    args.images, args.out = args.images or folder, args.out or default_masks_dir() / name
+    records = [*dataset.train, *dataset.query, *dataset.gallery]
+    paths = sorted({absolute_path(record[0]) for record in records})
+    return folder, [path for path in paths if path.is_relative_to(args.images)]
 
 
 def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[str, Path]:
@@ -168,7 +214,12 @@ def inside(image: Path, images: Path) -> str:
     return str(image.relative_to(images))
 
 
-def show(args: argparse.Namespace, summary: ConversionSummary, lists: Mapping[str, Path]) -> None:
+def show(
+    args: argparse.Namespace,
+    dataset_dir: Path,
+    summary: ConversionSummary,
+    lists: Mapping[str, Path],
+) -> None:
     """Prints the summary."""
     counts = (
         (summary.converted, "converted"),
@@ -179,7 +230,7 @@ def show(args: argparse.Namespace, summary: ConversionSummary, lists: Mapping[st
         (len(summary.failures), f"failed ({lists['failed']})"),
     )
     written = "IUV" if args.iuv_only else "label maps and IUV" if args.keep_iuv else "label maps"
-    print(f"{args.out}: {written} of {dataset_folder(args.images, args.out.name)}")
+    print(f"{args.out}: {written} of {dataset_dir}")
     for number, what in counts:
         print(f"{number:>11,} {what}")
     folders = Counter(str(path.relative_to(args.images).parent) for path in summary.missing)

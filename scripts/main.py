@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from arguments import split_pairs
+from arguments import add_import, split_pairs
 
 LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 
@@ -27,13 +27,19 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--config-file", default="", help="YAML, such as configs/magnifier_demo.yaml"
     )
-    parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
+    parser.add_argument(
+        "-s",
+        "--sources",
+        nargs="+",
+        help="data sets to train on: torchreid's names, NAME=PATH for a CSV or folder of your own",
+    )
     parser.add_argument(
         "-t", "--targets", nargs="+", help="data sets to test on (default: sources)"
     )
     parser.add_argument("--transforms", nargs="+", help="augmentations")
     parser.add_argument("--root", help="folder of all data sets")
     parser.add_argument("-a", "--arch", help="model name, as torchreid.models.build_model takes it")
+    add_import(parser)
     parser.add_argument("--gpu-devices", default="", help="such as 0")
     parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
     flags, pairs = split_pairs(argv, lists=LISTS)
@@ -50,6 +56,7 @@ from yacs.config import CfgNode
 from magnifier_plugin.config import ConfigError, load_config, parse_pairs
 from magnifier_plugin.engine.log import logged_to
 from magnifier_plugin.recipe import prepare
+from magnifier_plugin.user_modules import import_user_module
 
 FLAG_KEYS = {
     "sources": "data.sources",
@@ -80,9 +87,11 @@ def main(argv: Sequence[str]) -> int:
     if "data.sources" in flags:  # torchreid's users test where they train unless they say otherwise
         flags.setdefault("data.targets", flags["data.sources"])
     try:
+        for module in arguments.modules:
+            import_user_module(module)
         cfg = load_config(arguments.config_file, flags, pairs)
         check(cfg)
-    except (ConfigError, FileNotFoundError) as error:
+    except (ConfigError, FileNotFoundError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     with logged_to(cfg.data.save_dir, "test" if cfg.test.evaluate else "train"):

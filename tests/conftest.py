@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,10 @@ from magnifier_plugin.regions import REGION_COLOURS
 
 # Networks of a few channels gain nothing by threads, and lose much where cores are shared.
 torch.set_num_threads(1)
+
+# Reasons for which a test may be skipped in CI too: no program or package would change them.
+MAY_SKIP = ("shared/data", "oneDNN", "CUDA", "this user may", "the file system takes")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 
@@ -86,3 +92,29 @@ def torchreids_manager(folder: MarketFolder, **options: Any) -> torchreid.data.I
         "use_gpu": False,
     }
     return torchreid.data.ImageDataManager(root=str(folder.root), **{**arguments, **options})
+
+
+def no_skips(report: Any) -> Any:
+    """Where everything is installed, a test that is skipped for want of something has failed."""
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr)
+        if not any(allowed in reason for allowed in MAY_SKIP):
+            report.outcome, report.longrepr = "failed", f"skipped although CI is set: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    return no_skips((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    return no_skips((yield))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The command of a browser that draws pages without a screen."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    return found or pytest.skip(f"expected one of {', '.join(BROWSERS)}, found none")

@@ -59,7 +59,9 @@ def test_one_camera_is_reported_as_the_reason():
 
 
 def test_an_empty_list_is_an_error():
-    assert texts(check_lists([], QUERY, GALLERY), True) == ["train: no images"]
+    assert texts(check_lists(TRAIN, [], []), True) == []  # for training only
+    assert texts(check_lists([], QUERY, GALLERY), True) == []  # for testing only
+    assert texts(check_lists([], [], []), True) == ["query: no images", "gallery: no images"]
     assert texts(check_lists(TRAIN, [], GALLERY), True) == ["query: no images"]
     assert texts(check_lists(TRAIN, QUERY, []), True) == ["gallery: no images"]
 

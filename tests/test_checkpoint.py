@@ -11,9 +11,12 @@ from tiny import tiny_model
 from torch import nn
 
 from magnifier_plugin.engine import checkpoint
+from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.state import TrainingState
+from magnifier_plugin.engine.step import TrainingStep
 from magnifier_plugin.engine.weights import load_matching, load_state
+from magnifier_plugin.losses.magnifier import MagnifierCriterion
 
 
 def names(folder):
@@ -78,7 +81,9 @@ class TestCheckpoint:
         del saved["backbone.conv1.weight"]
         with pytest.raises(ValueError, match="1 missing in the file"):
             load_matching(model, saved, "file")
-        state = TrainingState(model, ["sd"], [Stage(max_epoch=1)])
+        precision = Precision(torch.device("cpu"), amp="off", channels_last="off")
+        step = TrainingStep(model, MagnifierCriterion(), precision, ())
+        state = TrainingState(step, ["sd"], [Stage(max_epoch=1)])
         with pytest.raises(ValueError, match=r"to resume from; it lacks history, optimizer"):
             state.read(path)
 

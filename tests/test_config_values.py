@@ -7,8 +7,10 @@ import pytest
 import torchreid
 
 from magnifier_plugin.config import ConfigError, load_config
-from magnifier_plugin.config_tree import VARIANTS, default_config
+from magnifier_plugin.config_systems import VARIANTS
+from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import CHECKS
+from magnifier_plugin.data.options import SAME_CAMERA
 from magnifier_plugin.engine.stages import SCHEDULERS
 from magnifier_plugin.evaluation.distances import METRICS
 from magnifier_plugin.evaluation.rerank import FORMS
@@ -21,6 +23,12 @@ STAGE_CHECKS = {"stages.N.optimizer", "stages.N.loss_weights.NAME"}
 
 WHOLE = "a whole number of at least"
 REFUSED = [
+    ("amp", "fp8", "one of on, off, auto, bf16, fp16"),
+    ("train.fused", "yes", "one of on, off, auto"),
+    ("train.clip_grad", -1, "a number of at least 0"),
+    ("train.accumulate", 0, f"{WHOLE} 1"),
+    ("train.ema", 1, "of at least 0 and below 1"),
+    ("train.compile", "yes", "True or False"),
     ("train.checkpoint_freq", 0, f"{WHOLE} 1"),
     ("train.checkpoint_freq", "often", f"{WHOLE} 1"),
     ("train.print_freq", 0, f"{WHOLE} 1"),
@@ -39,6 +47,7 @@ REFUSED = [
     ("train.lr", math.nan, "a number above 0"),
     ("train.lr", math.inf, "a number above 0"),
     ("train.lr", True, "a number above 0"),
+    ("test.same_camera", "never", "one of drop, keep"),
     ("data.height", 0, f"{WHOLE} 1"),
     ("data.height", "tall", f"{WHOLE} 1"),
     ("data.width", -1, f"{WHOLE} 1"),
@@ -168,6 +177,7 @@ def test_what_a_variant_sets_is_known_and_differs_from_the_default():
         ("train.optim", torchreid.optim.optimizer.AVAI_OPTIMS),
         ("test.dist_metric", METRICS),
         ("test.rerank_form", FORMS),
+        ("test.same_camera", SAME_CAMERA),
         ("magnifier.backbone", BACKBONES),
         ("magnifier.fusion", FUSIONS),
         ("magnifier.sampling", SAMPLINGS),

@@ -18,6 +18,7 @@ from magnifier_plugin.annotators.densepose_dump import DumpFile
 from magnifier_plugin.annotators.densepose_json import ResultsFile
 from magnifier_plugin.annotators.label_set import load_label_set
 from magnifier_plugin.annotators.npy import read_npy
+from magnifier_plugin.catalogue.csv_list import read_image_csv
 from magnifier_plugin.config import load_config
 from magnifier_plugin.engine.checkpoint import read_checkpoint
 from magnifier_plugin.evaluation.cache import read_embeddings
@@ -89,6 +90,18 @@ def write_parameters(path):
     path.write_text(json.dumps({"renderer": VERSION, "options": asdict(RENDERED)}))
 
 
+def read_images(path):
+    errors = [problem.text for problem in read_image_csv(path).problems if problem.is_error]
+    if errors:
+        raise ValueError(f"{path}: {'; '.join(errors)}")
+
+
+def write_images(path):
+    for name in ("a.png", "ü.png"):
+        (path.parent / name).touch()
+    path.write_text("path,pid,camid,split\na.png,1,door,query\nü.png,1,2,gallery\n")
+
+
 def manifest(path):
     write_manifest(path.parent, Manifest("npy", "magnifiernet-authors", {"ids": "as they are"}))
 
@@ -117,6 +130,7 @@ FORMATS = {  # name of the file → what reads it, what writes it
         read_weights,
         saved(NETWORK["state_dict"], _use_new_zipfile_serialization=False),
     ),
+    "images.csv": (read_images, write_images),
     "conditions.csv": (
         lambda path: read_conditions(path, path.parent),
         lambda path: path.write_text("path,weather,twin\na.jpg,sun,\nb.jpg,rain,12\n"),

@@ -18,7 +18,9 @@ PACKAGES = (
     ("files",),
     ("text_files",),
     ("workers",),
+    ("config_systems",),
     ("config_tree",),
+    ("config_checks",),
     ("config_values",),
     ("config_stages",),
     ("config",),
@@ -35,8 +37,10 @@ PACKAGES = (
     ("export",),
     ("systems",),
     ("builders",),
+    ("retrieval",),
     ("recipe",),
     ("registry",),
+    ("user_modules",),
     ("__init__",),
     ("__main__",),
 )
@@ -83,9 +87,9 @@ import builtins, importlib, random, time
 import torch
 
 load, seconds = builtins.__import__, {}
-def timed(name, *rest):
+def timed(name, *rest, **named):
     start = time.process_time()
-    module = load(name, *rest)
+    module = load(name, *rest, **named)
     seconds[name] = max(seconds.get(name, 0), time.process_time() - start)
     return module
 

@@ -50,6 +50,9 @@ class TestParsing:
             ("-s a --root=./data test.eval_freq -1", ["a"], ["test.eval_freq", "-1"]),
             ("--transforms random_flip pad_crop -s a", ["a"], []),
             ("-s a -a magnifiernet data.root ./x", ["a"], ["data.root", "./x"]),
+            ("-s a shop=b.csv c train.lr 1", ["a", "shop=b.csv", "c"], ["train.lr", "1"]),
+            ("-s shop=../b.csv train.lr=0 1", ["shop=../b.csv"], ["train.lr=0", "1"]),
+            ("-s ./b.csv train.lr 1", ["./b.csv"], ["train.lr", "1"]),
         ],
     )
     def test_a_word_with_a_dot_ends_the_list(self, line, sources, pairs):
@@ -95,7 +98,7 @@ class TestMistakes:
                 "stages.2.staged_lr True stages.2.new_layers classifier",
                 ["train.new_layers, stage 2: magnifiernet has no layer classifier"],
             ),
-            ("test.amp bf16", ["test.amp", "on, off, auto"]),
+            ("test.amp fp8", ["test.amp", "on, off, auto"]),
         ],
     )
     def test_exit_with_one_clear_line(self, market_folder, tmp_path, capsys, line, messages):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from mask_inputs import Named, save_photo
 
-from magnifier_plugin.masks.matching import dataset_folder, list_images, match
+from magnifier_plugin.catalogue.images import list_images
+from magnifier_plugin.masks.matching import dataset_folder, match
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,10 @@ def optimizer(built):
     return type(built.engine.state.optimizer).__name__
 
 
+def step_option(name):
+    return lambda built: getattr(built.engine.step.options, name)
+
+
 def stage(name, number=2):
     return lambda built: getattr(built.engine.state.stages[number - 1], name)
 
@@ -128,6 +132,10 @@ def evaluator(name):
     return lambda ran: getattr(ran.evaluations[-1][0], name)
 
 
+def evaluation_amp(ran):
+    return evaluator("embed")(ran).keywords["precision"].amp
+
+
 def argument(name):
     return lambda ran: ran.evaluations[-1][1][name]
 
@@ -190,7 +198,8 @@ TEXTURES = f"{DSA} report.textures 1"
 
 BUILT = [
     Row("use_gpu", False, option("use_gpu"), False),
-    Row("amp", "on", lambda b: b.engine.precision.amp, True),
+    Row("amp", "on", lambda b: b.engine.precision.amp, torch.bfloat16),
+    Row("amp", "fp16", lambda b: b.engine.step.scaler.is_enabled(), True),
     Row(
         *("channels_last", "on"),
         lambda b: b.engine.precision.memory_format,
@@ -198,7 +207,7 @@ BUILT = [
     ),
     Row(
         *("model.load_weights", "{runs.checkpoint}"),
-        lambda b: float(b.engine.model.backbone.conv1.bias.mean()),
+        lambda b: float(b.engine.model.backbone.conv1.bias.detach().mean()),
         7.0,
     ),
     Row("model.resume", "{runs.resumable}", lambda b: b.start_epoch, 1, "train.max_epoch 2"),
@@ -278,7 +287,14 @@ BUILT = [
     ),
     Row("train.seed", 5, option("seed"), 5),
     Row("train.seed", 5, lambda b: b.engine.tester.record["seed"], 5),
-    Row("train.seed", 5, lambda b: float(b.engine.model.backbone.conv1.weight.sum()), OTHER),
+    Row(
+        "train.seed", 5, lambda b: float(b.engine.model.backbone.conv1.weight.detach().sum()), OTHER
+    ),
+    Row("train.compile", True, lambda b: type(b.engine.step.network).__name__, "OptimizedModule"),
+    Row("train.fused", "on", group("fused"), True),
+    Row("train.clip_grad", 0.5, step_option("clip_grad"), 0.5),
+    Row("train.accumulate", 2, step_option("accumulate"), 2),
+    Row("train.ema", 0.9, lambda b: getattr(b.engine.step.average, "decay", None), 0.9),
     Row("sgd.momentum", 0.5, group("momentum"), 0.5, "train.optim sgd"),
     Row("sgd.dampening", 0.5, group("dampening"), 0.5, "train.optim sgd"),
     Row("sgd.nesterov", True, group("nesterov"), True, "train.optim sgd"),
@@ -309,6 +325,13 @@ BUILT = [
         {"second"},
     ),
     Row("masks.label_set", "lip", maps("label_set"), "lip"),
+    Row("test.same_camera", "keep", option("same_camera"), "keep"),
+    Row(
+        "test.same_camera",
+        "keep",
+        lambda b: len({r[2] for loader in loaders(b)[1:] for r in loader.dataset.data}),
+        16,
+    ),
     Row("masks.max_missing", 0.7, maps("max_missing"), 0.7),
     Row(
         *("dsa.textures", "csa"),
@@ -364,7 +387,7 @@ RAN = [
     Row("test.rerank_k2", 4, reranking(1), 4, RERANK),
     Row("test.rerank_lambda", 0.9, reranking(2), 0.9, RERANK),
     Row("test.rerank_form", "paper", lambda r: r.reranked[-1][1]["form"], "paper", RERANK),
-    Row("test.amp", "on", lambda r: evaluator("embed")(r).keywords["precision"].amp, True, TEST),
+    Row("test.amp", "on", evaluation_amp, torch.bfloat16, TEST),
     Row(
         *("test.conditions", "{runs.folder}/conditions.csv"),
         *(lambda r: "weather" in (r.folder / "results.json").read_text(), True, TEST),

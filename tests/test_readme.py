@@ -16,7 +16,7 @@ from magnifier_plugin.systems import SYSTEMS
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "configs/README.md", "mask_labels/README.md")),
-    ROOT / "magnifier_plugin" / "evaluation" / "README.md",
+    *(ROOT / "magnifier_plugin" / name / "README.md" for name in ("evaluation", "catalogue")),
 ]
 README = PAGES[0].read_text(encoding="utf-8")
 
@@ -74,5 +74,6 @@ def test_scripts_and_their_flags_exist():
     for line in commands:
         (script,) = re.findall(r"scripts/\w+\.py", line)
         source = (ROOT / script).read_text(encoding="utf-8")
+        source += (ROOT / "scripts" / "arguments.py").read_text(encoding="utf-8")
         for flag in re.findall(r"\s(--[\w-]+)", line):
             assert flag in source, f"{script} {flag}"

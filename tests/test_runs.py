@@ -176,4 +176,4 @@ class TestPrecision:
     def test_off_is_the_default_and_other_words_are_refused(self, market_folder):
         assert TestOptions().amp == "off"
         with pytest.raises(ValueError, match=r"test\.amp: expected one of on, off, auto"):
-            make_engine(market_folder, test_options=TestOptions(amp="bf16"))
+            make_engine(market_folder, test_options=TestOptions(amp="fp8"))

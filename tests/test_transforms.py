@@ -134,10 +134,10 @@ def test_unknown_labels_are_resized_not_mixed() -> None:
     assert set(view.labels.unique().tolist()) == {7, UNKNOWN}
 
 
-def test_patch_comes_from_a_donor(tmp_path: Path) -> None:
-    donor = tmp_path / "donor.png"
-    Image.new("RGB", (20, 40), (255, 0, 0)).save(donor)
-    joint = rebuild(compose("random_patch", **PLAIN), donors=[str(donor)])
+def test_patch_comes_from_its_source(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (20, 40), (255, 0, 0)).save(photo)
+    joint = rebuild(compose("random_patch", **PLAIN), patch_sources=[str(photo)])
     joint.steps[1].p_upright = 1.0  # a rotated patch has black corners
     grey = Image.new("RGB", (WIDTH, HEIGHT), (9, 9, 9))
     labels = np.full((HEIGHT, WIDTH), 3, np.uint8)
@@ -229,5 +229,5 @@ def test_refusals() -> None:
         rebuild(lambda image: image)
     with pytest.raises(ValueError, match=r"Resize: expected a size \(height, width\), got 256"):
         rebuild(Compose([Resize(256)]))
-    with pytest.raises(ValueError, match="RandomPatch: expected donors"):
+    with pytest.raises(ValueError, match="RandomPatch: expected patch_sources"):
         rebuild(compose("random_patch"))

@@ -14,21 +14,12 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.catalogue.problems import DatasetProblem, many, name_examples
 from magnifier_plugin.files import read_image
 from magnifier_plugin.workers import on_all_cores
 
-_LISTED = 3  # examples that a problem names
 # Training identities are renumbered; the names of files as in Market-1501 have the old number.
 _IDENTITY_IN_NAME = re.compile(r"(-?\d+)_c\d")
-
-
-class DatasetProblem(NamedTuple):
-    """Something wrong with a data set."""
-
-    is_error: bool
-    """An error makes training or testing wrong or impossible, a warning does not."""
-    text: str
-    """What is wrong, with the first examples."""
 
 
 class Subset(NamedTuple):
@@ -69,23 +60,27 @@ def check_lists(
     train: Sequence[ImageRecord],
     query: Sequence[ImageRecord],
     gallery: Sequence[ImageRecord],
-    combined: bool = False,
+    *,
+    compare_names: bool = True,
 ) -> Lists:
     """Checks torchreid's three lists; opens no file.
 
+    A data set for training only has neither query nor gallery, one for testing only no training
+    images.
+
     Args:
         train, query, gallery: torchreid's.
-        combined: query and gallery images are trained on too, on purpose (combineall).
+        compare_names: look for identities that are trained and tested on, by the files' names.
     """
     parts = {"train": train, "query": query, "gallery": gallery}
     absent, same_camera = _without_match(query, gallery)
-    problems = [
-        DatasetProblem(True, f"{name}: no images") for name, part in parts.items() if not part
-    ]
-    problems += _training_problems(train)
+    problems = _training_problems(train)
+    if bool(query) != bool(gallery) or not any(parts.values()):
+        empty = [name for name in ("query", "gallery") if not parts[name]]
+        problems += [DatasetProblem(True, f"{name}: no images") for name in empty]
     if query and gallery:
         problems += _matching_problems(query, gallery, absent, same_camera)
-    if not combined:
+    if compare_names:
         problems += _overlap(train, [*query, *gallery])
     subsets = [_count(name, part) for name, part in parts.items()]
     return Lists(subsets, absent, same_camera, problems)
@@ -123,13 +118,6 @@ def check_images(
         if in_train.intersection(equal) and in_test.intersection(equal):
             problems.append(DatasetProblem(True, f"trained and tested on: {' = '.join(equal)}"))
     return Images(sizes, problems)
-
-
-def many(count: int, noun: str) -> str:
-    """`many(1, "identity")` is "1 identity", `many(2000, "identity")` "2,000 identities"."""
-    if count != 1:
-        noun = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
-    return f"{count:,} {noun}"
 
 
 class _DecodedFile(NamedTuple):
@@ -188,7 +176,9 @@ def _training_problems(train: Sequence[ImageRecord]) -> list[DatasetProblem]:
         problems.append(DatasetProblem(False, text))
     repeated = [path for path, count in Counter(r[0] for r in train).items() if count > 1]
     if repeated:
-        text = f"train: {many(len(repeated), 'image')} listed more than once{_examples(repeated)}"
+        text = (
+            f"train: {many(len(repeated), 'image')} listed more than once{name_examples(repeated)}"
+        )
         problems.append(DatasetProblem(False, text))
     return problems
 
@@ -206,13 +196,13 @@ def _matching_problems(
         (same_camera, "of an identity that the gallery has in the query's own camera only"),
     ):
         if records:
-            examples = _examples([f"{r[0]} (identity {r[1]}, camera {r[2]})" for r in records])
+            examples = name_examples([f"{r[0]} (identity {r[1]}, camera {r[2]})" for r in records])
             text = f"query: {many(len(records), 'image')} {why}, left out of all metrics{examples}"
             problems.append(DatasetProblem(none_left, text))
     if none_left:
         text = "query: no image has a match in the gallery, nothing can be measured"
         if len({record[2] for record in [*query, *gallery]}) == 1:
-            text += "; all images are of one camera, the metrics need two"
+            text += "; all images are of one camera, the metrics need two, or test.same_camera keep"
         problems.append(DatasetProblem(True, text))
     return problems
 
@@ -227,9 +217,4 @@ def _overlap(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[
     if not both:
         return []
     text = f"{many(len(both), 'identity')} trained and tested on, by the files' names"
-    return [DatasetProblem(True, f"{text}{_examples(both)}")]
-
-
-def _examples(examples: Sequence[str]) -> str:
-    more = ", …" if len(examples) > _LISTED else ""
-    return f": {', '.join(examples[:_LISTED])}{more}"
+    return [DatasetProblem(True, f"{text}{name_examples(both)}")]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnifier_plugin.catalogue.names import dataset_class, plain_name
+from magnifier_plugin.catalogue.names import dataset_class, plain_name, registered_datasets
 from magnifier_plugin.files import absolute_path
 
 # torchreid accepts Market-1501 with and without this folder.
@@ -66,6 +66,27 @@ LAYOUTS = {
         Layout("MSMT17_V1", ("train", "test", *_MSMT17_LISTS)),
         Layout("MSMT17_V2", ("mask_train_v2", "mask_test_v2", *_MSMT17_LISTS)),
     ),
+    "occluded_duke": (Layout("", _MARKET_FOLDERS),),
+    "occluded_reid": (Layout("", ("occluded_body_images", "whole_body_images")),),
+    "partial_reid": (Layout("", ("partial_body_images", "whole_body_images")),),
+    "partial_ilids": (Layout("", ("partial_body_images", "whole_body_images")),),
+    "p_dukemtmc": (
+        Layout(
+            "",
+            tuple(
+                f"{part}/{body}_body_images"
+                for part in ("train", "test")
+                for body in ("whole", "occluded")
+            ),
+        ),
+    ),
+}
+_WITHDRAWN = {
+    "dukemtmcreid": "Its authors withdrew it, there is no download.",
+    **dict.fromkeys(
+        ("occluded_duke", "p_dukemtmc"),
+        "It was made from DukeMTMC, which its authors withdrew: there is no download.",
+    ),
 }
 MARKET_NAMES = {
     "market1501": MarketNames(cameras=6, identities=1501),
@@ -109,16 +130,18 @@ def missing_data(name: str, path: str | os.PathLike[str], dataset_dir: Path) -> 
     message = f"{name}: looked for {path}, which does not exist. "
     if name in LAYOUTS:
         message += f"Expected in {dataset_dir}: {LAYOUTS[name][0]}. "
-    if name == "dukemtmcreid":
-        return FileNotFoundError(message + "Its authors withdrew it, there is no download.")
+    if name in _WITHDRAWN:
+        return FileNotFoundError(message + _WITHDRAWN[name])
     if name == "synthetic":
         return FileNotFoundError(
             f"{message}Render it with: python scripts/render_pedestrians.py --root "
             f"{dataset_dir.parents[1]}, or give the root at which it is (data.root)."
         )
+    source = "Nothing is downloaded"
+    if str(getattr(registered_datasets().get(name), "__module__", "")).startswith("torchreid."):
+        source += f": {WHERE_TO_GET} says where data sets come from"
     return FileNotFoundError(
-        message + f"Nothing is downloaded: {WHERE_TO_GET} says where data sets come from; "
-        "if it is elsewhere, give the folder above it as root (data.root)."
+        f"{message}{source}; if it is elsewhere, give the folder above it as root (data.root)."
     )
 
 

@@ -1,6 +1,7 @@
 """The data sets that torchreid knows, by name."""
 
 from difflib import get_close_matches
+from typing import Any
 
 import torchreid
 
@@ -11,8 +12,9 @@ ImageRecord = tuple[str, int, int, int]
 MASKED_SUFFIX = "_masked"
 
 
-def registered_datasets() -> dict[str, type]:
-    """torchreid's own table of image data sets, by name: what is written there is registered."""
+def registered_datasets() -> dict[str, Any]:
+    """torchreid's own table of image data sets: name → class, or what else opens the data set when
+    it is called; what is written there is registered."""
     return vars(torchreid.data.datasets)["__image_datasets"]
 
 
@@ -22,8 +24,8 @@ def plain_name(name: str) -> str:
     return plain if plain in registered_datasets() else name
 
 
-def dataset_class(name: str) -> type:
-    """The image data set class registered in torchreid under a name.
+def dataset_class(name: str) -> Any:
+    """The image data set class registered in torchreid under a name; see `registered_datasets`.
 
     Raises:
         ValueError: there is none; the message lists the names that there are.
@@ -34,4 +36,6 @@ def dataset_class(name: str) -> type:
     names = sorted({plain_name(other) for other in known})
     near = get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if "/" in name:
+        hint = f"; a CSV or a folder of your own needs a name for it: my_images={name}"
     raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(names)}{hint}")

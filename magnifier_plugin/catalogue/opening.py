@@ -1,6 +1,7 @@
 """Opening one of torchreid's data sets: nothing is downloaded, and errors say what is missing."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,13 @@ from typing import Any
 import torchreid
 
 from magnifier_plugin.catalogue.layouts import missing_data, require_folder
-from magnifier_plugin.catalogue.names import dataset_class, plain_name
+from magnifier_plugin.catalogue.listed import ANY, OwnSource, find_name
+from magnifier_plugin.catalogue.names import dataset_class
+from magnifier_plugin.catalogue.numbering import common_folder
+from magnifier_plugin.catalogue.occluded import OccludedSet
 from magnifier_plugin.files import absolute_path
+
+_NOT_FOUND = re.compile(r'"(.*)" is not found')  # what torchreid's check_before_run says
 
 
 def open_dataset(
@@ -18,7 +24,7 @@ def open_dataset(
     """A data set as torchreid reads it, checked first.
 
     Args:
-        name: its registered name, with or without `_masked`.
+        name: its registered name, with or without `_masked`, or `shop=PATH`.
         root: the folder of all data sets.
         verbose: print torchreid's summary.
         options: further keyword arguments of the data set's class.
@@ -27,7 +33,7 @@ def open_dataset(
         ValueError: the name is unknown, a list is empty, or torchreid cannot read the names of
             files or folders.
     """
-    name = plain_name(name)
+    name = find_name(name)
     cls: Any = dataset_class(name)
     folder = absolute_path(root)
     # Only the folders of torchreid's own classes are known before they are built.
@@ -42,14 +48,52 @@ def open_dataset(
             f"{name} in {root}: torchreid found no image for training, query or gallery"
         ) from None
     except RuntimeError as error:  # torchreid's check of the files that it needs
-        path = str(error).partition('"')[2].partition('" is not found')[0]
-        raise missing_data(name, path or folder, folder) from error
+        found = _NOT_FOUND.search(str(error))
+        if not found:
+            raise
+        raise missing_data(name, found[1], folder) from error
 
 
-def own_folder(dataset: torchreid.data.ImageDataset) -> Path:
-    """The data set's own folder, such as `reid-data/market1501`; its label maps mirror it."""
-    cls = type(dataset)
-    if isinstance(getattr(cls, "dataset_dir", None), str):
-        # The class's: CUHK02's constructor gives its instances a deeper one.
-        return absolute_path(Path(dataset.root) / cls.dataset_dir)
-    return absolute_path(dataset.dataset_dir)
+def open_lists(name: str, root: str | os.PathLike[str], **options: Any) -> Any:
+    """A data set for the images that it lists; other than in `open_dataset`, one list may be empty.
+
+    Args:
+        name, root, options: as in `open_dataset`.
+    Raises:
+        FileNotFoundError, ValueError: as `open_dataset`.
+    """
+    opener = dataset_class(find_name(name))
+    may_be_empty = isinstance(opener, OwnSource | OccludedSet)
+    return open_dataset(name, root, mode=ANY if may_be_empty else "train", **options)
+
+
+def own_folder(dataset: Any) -> Path:
+    """The folder that all images of a data set are in; its label maps mirror it.
+
+    It is the data set's own one, such as `reid-data/market1501`. A class of one's own may name
+    another one or none; then it is the deepest folder that all its images are in.
+    """
+    lists = (getattr(dataset, split, ()) for split in ("train", "query", "gallery"))
+    images = [record[0] for images in lists for record in images]
+    for folder in _named_folders(dataset):
+        if all(_is_inside(image, folder) for image in images):
+            return folder
+    return common_folder(map(absolute_path, images))
+
+
+def _is_inside(image: str, folder: Path) -> bool:
+    plain = image.startswith(f"{folder}{os.sep}") and os.pardir not in image
+    return plain or absolute_path(image).is_relative_to(folder)
+
+
+def _named_folders(dataset: Any) -> list[Path]:
+    """The folders that a data set calls its own."""
+    of_class = getattr(type(dataset), "dataset_dir", None)
+    of_object, root = vars(dataset).get("dataset_dir"), vars(dataset).get("root")
+    named = []
+    if isinstance(of_class, str) and isinstance(root, str):
+        # The class's first: CUHK02's constructor gives its instances a deeper one.
+        named.append(absolute_path(Path(root) / of_class))
+    if isinstance(of_object, str | os.PathLike):
+        named.append(absolute_path(of_object))
+    return named

@@ -15,7 +15,10 @@ import numpy as np
 from torch.utils.data import Dataset
 from torchvision import transforms as v1
 
-from magnifier_plugin.catalogue.names import ImageRecord, plain_name
+from magnifier_plugin.catalogue.image_list import ConditionFile
+from magnifier_plugin.catalogue.listed import find_name
+from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.catalogue.numbering import drop_cameras
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.checks import default_label_set, report_problems
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
@@ -42,6 +45,7 @@ class AnnotatedDataset(Dataset):
             set has its own, which `<masks_dir>/synthetic` replaces.
         max_missing: the highest share of a part's images without a file that an input needs, 0..1.
         label_set: what the label maps were made with; None for `checks.default_label_set()`.
+        same_camera: "drop" or "keep", as in `options.DataOptions`.
         inputs: batch keys of `inputs.INPUTS`; `set_inputs` changes them.
         input_options: keyword arguments for the functions that make them, by key.
         options: the data set's own keyword arguments and those of torchreid's Dataset.
@@ -61,27 +65,29 @@ class AnnotatedDataset(Dataset):
         masks_dir: str | Path | None = None,
         max_missing: float = 0.3,
         label_set: str | None = None,
+        same_camera: str = "drop",
         inputs: Sequence[str] = (),
         input_options: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> None:
         if options.pop("k_tfm", 1) != 1:
             raise ValueError("k_tfm: expected 1, an image and its maps have one view")
-        self.name = plain_name(name)
+        self.name = find_name(name)
         plain = open_dataset(self.name, root, mode=mode, **options)
         self.transform, self.mode, self.combineall = transform, mode, plain.combineall
-        self.query, self.gallery = plain.query, plain.gallery
+        self.query, self.gallery = tested = _tested_lists(plain, same_camera)
         self._train_only = plain._train_only
         self.input_options = dict(input_options or {})
         self.dataset_dir = own_folder(plain)
         self.conditions_file: Path | None = getattr(plain, "conditions_file", None)
+        self.own_conditions: ConditionFile | None = getattr(plain, "own_conditions", None)
         label_folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
-        label_set = label_set or default_label_set()
         places = (self.name, label_folder, self.dataset_dir, masks_dir)
-        annotations = Annotations(*places, max_missing, label_set)
+        annotations = Annotations(*places, max_missing, label_set or default_label_set())
         self._set_train(in_stable_order(plain.train))
         if mode == "query" and not plain._train_only:
-            report_problems(self.name, self.train, plain)
+            by_name = not (self.combineall or getattr(plain, "identities_compared", False))
+            report_problems(self.name, self.train, *tested, compare_names=by_name)
         self.data: list[ImageRecord] = getattr(self, mode)
         # The images of each data set in a sum, and where their maps are.
         self.parts = [(annotations, [record[0] for record in self.data])]
@@ -162,7 +168,7 @@ class AnnotatedDataset(Dataset):
         self.train = train
         pids, camids, dsetids = (len({record[i] for record in train}) for i in (1, 2, 3))
         self.num_train_pids, self.num_train_cams, self.num_datasets = pids, camids, dsetids
-        self._joint = rebuild(self.transform, donors=[record[0] for record in train])
+        self._joint = rebuild(self.transform, patch_sources=[record[0] for record in train])
 
     def _find(self, kind: str) -> Files:
         files: Files = {}
@@ -180,6 +186,11 @@ class AnnotatedDataset(Dataset):
             key: row.make(sample, **self.input_options.get(key, {}))
             for key, row in self.inputs.items()
         }
+
+
+def _tested_lists(plain: Any, same_camera: str) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    lists = plain.query, plain.gallery
+    return drop_cameras(*lists) if same_camera == "keep" else lists
 
 
 def _place_of_maps(plain: Any, name: str, masks_dir: str | Path | None) -> tuple[str, Path]:

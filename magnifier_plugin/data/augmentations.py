@@ -116,7 +116,7 @@ class RandomPatch(Step):
     maps keep what the patch hides, as with erasing.
 
     Args:
-        donors: paths of the images to cut from.
+        patch_sources: paths of the images to cut from.
         p: how often.
         area: lowest and highest share of the image that is covered.
         aspect: lowest height / width of the patch; the highest is its inverse.
@@ -128,7 +128,7 @@ class RandomPatch(Step):
 
     def __init__(
         self,
-        donors: Sequence[str],
+        patch_sources: Sequence[str],
         p: float = 0.5,
         area: tuple[float, float] = (0.01, 0.5),
         aspect: float = 0.1,
@@ -136,7 +136,7 @@ class RandomPatch(Step):
         p_unflipped: float = 0.5,
     ):
         super().__init__()
-        self.donors, self.p, self.area, self.aspect = donors, p, area, aspect
+        self.patch_sources, self.p, self.area, self.aspect = patch_sources, p, area, aspect
         self.p_upright, self.p_unflipped = p_upright, p_unflipped
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
@@ -147,12 +147,12 @@ class RandomPatch(Step):
         ):
             return {}
         h, w = box
-        donor = read_image(self.donors[randint(0, len(self.donors) - 1)])
+        photo = read_image(self.patch_sources[randint(0, len(self.patch_sources) - 1)])
         left, top = randint(0, width - w), randint(0, height - h)
-        # The box is cut at the donor's own resolution, then scaled as its whole image would be.
-        x, y = donor.width / width, donor.height / height
+        # The box is cut at the photo's own resolution, then scaled as its whole image would be.
+        x, y = photo.width / width, photo.height / height
         cut = (left * x, top * y, (left + w) * x, (top + h) * y)
-        patch = donor.resize((w, h), Image.Resampling.BILINEAR, box=cut)
+        patch = photo.resize((w, h), Image.Resampling.BILINEAR, box=cut)
         corner = randint(0, width - w), randint(0, height - h)
         if uniform(0, 1) > self.p_unflipped:
             patch = patch.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

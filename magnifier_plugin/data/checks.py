@@ -5,8 +5,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torchreid
-
 from magnifier_plugin.catalogue.inspection import check_lists
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.masks.checking import check_manifest, manifest_folder
@@ -40,19 +38,25 @@ def check_label_set(files: Iterable[Path | None], label_set: str) -> None:
 
 
 def report_problems(
-    name: str, train: Sequence[ImageRecord], dataset: torchreid.data.ImageDataset
+    name: str,
+    train: Sequence[ImageRecord],
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    *,
+    compare_names: bool,
 ) -> None:
     """Log what the inspection of a data set's lists finds.
 
     Args:
         name: the data set's, for the messages.
         train: its training images, with identities numbered from 0.
-        dataset: torchreid's, for the other lists.
+        query, gallery: its other images.
+        compare_names: as in `check_lists`.
     Raises:
         ValueError: no query has a match in the gallery.
     """
-    lists = check_lists(train, dataset.query, dataset.gallery, dataset.combineall)
-    if len(lists.absent) + len(lists.same_camera) == len(dataset.query):
+    lists = check_lists(train, query, gallery, compare_names=compare_names)
+    if len(lists.absent) + len(lists.same_camera) == len(query):
         raise ValueError(f"{name}: {'; '.join(problem.text for problem in lists.problems)}")
     for problem in lists.problems:
         logger.warning("%s: %s", name, problem.text)

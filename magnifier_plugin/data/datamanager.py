@@ -110,6 +110,7 @@ class AnnotatedDataManager(DataManager):
             masks_dir=given.masks_dir,
             max_missing=given.max_missing,
             label_set=given.label_set,
+            same_camera=given.same_camera,
             input_options=given.input_options,
             **given.of_datasets(),
             **given.dataset_options.get(name, {}),

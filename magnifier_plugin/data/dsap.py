@@ -52,7 +52,7 @@ def warp(image: Tensor, iuv: Tensor, size: int = SIZE, fill: Colour = FILL) -> T
         ValueError: image or iuv has another dtype or shape, their sizes differ, I is over 24,
             size is below 1, or fill is not three values that the image's dtype can hold.
     """
-    _check(image, iuv, size)
+    _check_inputs(image, iuv, size)
     filling = _filling(fill, image)
     part, u, v = iuv.flatten(1)
     pixel = part.nonzero().flatten()
@@ -85,7 +85,7 @@ def crop_parts(image: Tensor, iuv: Tensor, size: int = SIZE, fill: Colour = FILL
         TypeError: as `warp`.
         ValueError: as `warp`.
     """
-    _check(image, iuv, size)
+    _check_inputs(image, iuv, size)
     filling = _filling(fill, image)
     textures = filling.view(1, 3, 1, 1).repeat(NUM_PARTS, 1, size, size)
     visible, boxes = _boxes(iuv[0])
@@ -127,7 +127,7 @@ def _boxes(parts: Tensor) -> tuple[Tensor, list[list[int]]]:
     return visible, torch.stack(edges, dim=1).tolist()
 
 
-def _check(image: Tensor, iuv: Tensor, size: int) -> None:
+def _check_inputs(image: Tensor, iuv: Tensor, size: int) -> None:
     for name, value in (("image", image), ("iuv", iuv)):
         if not isinstance(value, Tensor):
             raise TypeError(

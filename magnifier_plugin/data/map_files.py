@@ -1,6 +1,7 @@
 """Which label maps and IUVs the images of one data set have."""
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,8 @@ import numpy as np
 
 from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.annotators.source import check_size
+from magnifier_plugin.catalogue.listed import OwnSource
+from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.data.checks import check_label_set
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.paths import iuv_path, label_path
@@ -81,7 +84,7 @@ class Annotations(NamedTuple):
         found = f"{missing} of {len(files)} {part} images have no {noun} in {folder}"
         command = (
             "python scripts/convert_masks.py --source densepose-iuv --iuv DIR "
-            f"--images {self.dataset_dir} --out {folder}{flag}"
+            f"{self._images_flag()} --out {shlex.quote(str(folder))}{flag}"
         )
         if missing > self.max_missing * len(files):
             raise FileNotFoundError(
@@ -99,3 +102,10 @@ class Annotations(NamedTuple):
         if kind == "labels":
             check_label_set(files.values(), self.label_set)
         return files
+
+    def _images_flag(self) -> str:
+        """What names the images in the converter's command line."""
+        source = registered_datasets().get(self.name)
+        if isinstance(source, OwnSource):
+            return f"-s {shlex.quote(f'{source.name}={source.path}')}"
+        return f"--images {shlex.quote(str(self.dataset_dir))}"

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from magnifier_plugin.catalogue.names import dataset_class, plain_name
+from magnifier_plugin.catalogue.listed import find_name
+from magnifier_plugin.catalogue.names import dataset_class
 from magnifier_plugin.data.transforms import checked_names
+
+SAME_CAMERA = ("drop", "keep")
 
 
 @dataclass(kw_only=True)
@@ -16,7 +19,7 @@ class DataOptions:
     Attributes:
         root: the folder of all data sets.
         sources: names of the data sets to train on, such as `market1501`; `market1501_masked` is
-            the same.
+            the same; `shop=PATH` is a CSV or a folder of one's own (`catalogue.listed`).
         targets: names of those to test on; None for the sources.
         height: of the images that the network sees, in pixels.
         width: likewise.
@@ -39,6 +42,8 @@ class DataOptions:
         masks_dir: the folder of all label maps; None for `masks.paths.default_masks_dir()`.
         max_missing: the highest share of images without a file that an input is made from, 0..1.
         label_set: what the label maps were made with, such as `densepose` or `lip`.
+        same_camera: "drop": a query's gallery images of its identity and camera do not count, as
+            in torchreid; "keep": they count, all but the query's own file.
         inputs: batch keys that training samples bring, of `inputs.INPUTS`; an engine changes them
             to what its model declares.
         test_inputs: the same for query and gallery.
@@ -76,6 +81,7 @@ class DataOptions:
     masks_dir: str | Path | None = None
     max_missing: float = 0.3
     label_set: str = "densepose"
+    same_camera: str = "drop"
     inputs: Sequence[str] = ()
     test_inputs: Sequence[str] = ()
     input_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -91,6 +97,10 @@ class DataOptions:
             raise ValueError("sources: expected the name of a data set to train on, got none")
         self.targets = _plain_names(self.targets) or self.sources
         self.transforms = checked_names(self.transforms)
+        if self.same_camera not in SAME_CAMERA:
+            raise ValueError(
+                f"same_camera: expected {' or '.join(SAME_CAMERA)}, got {self.same_camera!r}"
+            )
 
     def of_datasets(self) -> dict[str, Any]:
         """What torchreid's manager hands to the class of each data set."""
@@ -100,7 +110,7 @@ class DataOptions:
 
 def _plain_names(names: str | Sequence[str] | None) -> list[str]:
     given = [names] if isinstance(names, str) else list(names or ())
-    plain = [plain_name(name) for name in given]
+    plain = [find_name(word) for word in given]
     for name in plain:
         dataset_class(name)  # refuses an unknown one
     return plain

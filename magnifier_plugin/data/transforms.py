@@ -113,16 +113,17 @@ class JointTransform:
         return f"JointTransform({', '.join(map(repr, self.steps))})"
 
 
-def rebuild(transform: v1.Compose | None, donors: Sequence[str] = ()) -> JointTransform:
+def rebuild(transform: v1.Compose | None, patch_sources: Sequence[str] = ()) -> JointTransform:
     """The joint transform with the steps of an image transform.
 
     Args:
         transform: torchreid's (`datamanager.transform_tr`) or another Compose of the steps it
             knows; torchvision v2 transforms are taken as they are. None leaves images undecoded.
-        donors: paths of training images, from which RandomPatch cuts its patches.
+        patch_sources: paths of training images, from which RandomPatch cuts its patches.
     Raises:
         TypeError: transform is no Compose, or has a step of an unknown type.
-        ValueError: a RandomPatch without donors, or a Resize that does not give height and width.
+        ValueError: a RandomPatch without patch_sources, or a Resize that does not give height and
+            width.
     """
     if transform is None:
         return JointTransform(())
@@ -132,7 +133,7 @@ def rebuild(transform: v1.Compose | None, donors: Sequence[str] = ()) -> JointTr
             "a label map must go through the same steps as its image"
         )
     return JointTransform(
-        [_joint_step(step, donors) for step in _with_normalisation(transform.transforms)]
+        [_joint_step(step, patch_sources) for step in _with_normalisation(transform.transforms)]
     )
 
 
@@ -180,11 +181,13 @@ def _resize(step: v1.Resize) -> v2.Transform:
     return v2.Resize(step.size, interpolation=step.interpolation, antialias=step.antialias)
 
 
-def _random_patch(step: Any, donors: Sequence[str]) -> v2.Transform:
-    if not donors:
-        raise ValueError("RandomPatch: expected donors, the paths of images to cut patches from")
+def _random_patch(step: Any, patch_sources: Sequence[str]) -> v2.Transform:
+    if not patch_sources:
+        raise ValueError(
+            "RandomPatch: expected patch_sources, the paths of images to cut patches from"
+        )
     return augmentations.RandomPatch(
-        donors,
+        patch_sources,
         p=step.prob_happen,
         area=(step.patch_min_area, step.patch_max_area),
         aspect=step.patch_min_ratio,
@@ -204,7 +207,7 @@ def _with_normalisation(steps: Sequence[Any]) -> list[Any]:
     return merged
 
 
-def _joint_step(step: Any, donors: Sequence[str]) -> v2.Transform:
+def _joint_step(step: Any, patch_sources: Sequence[str]) -> v2.Transform:
     """The joint form of one step of torchreid's Compose."""
     if isinstance(step, v2.Transform):
         return step
@@ -220,7 +223,7 @@ def _joint_step(step: Any, donors: Sequence[str]) -> v2.Transform:
         theirs.Random2DTranslation: lambda: augmentations.Random2DTranslation(
             step.height, step.width, step.p, step.interpolation
         ),
-        theirs.RandomPatch: lambda: _random_patch(step, donors),
+        theirs.RandomPatch: lambda: _random_patch(step, patch_sources),
         theirs.RandomErasing: lambda: augmentations.RandomErasing(
             step.probability, area=(step.sl, step.sh), aspect=step.r1
         ),

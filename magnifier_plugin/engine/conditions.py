@@ -26,7 +26,8 @@ def read_target_conditions(datamanager: Any, file: str | Path) -> dict[str, Cond
     Args:
         datamanager: torchreid's or ours.
         file: CSV that counts for every target whose query images it has; other targets, and all
-            with "", take their data set's own, if there is one (`conditions_file`).
+            with "", take their data set's own, if there are some (`own_conditions`, or a file of
+            them, `conditions_file`).
     Returns:
         Target → conditions, for the targets that have some.
     Raises:
@@ -43,7 +44,9 @@ def read_target_conditions(datamanager: Any, file: str | Path) -> dict[str, Cond
                 found[name] = conditions_of(table, images)
                 continue
             uncovered.append((table, images))
-        if own := getattr(dataset, "conditions_file", None):
+        if listed := getattr(dataset, "own_conditions", None):
+            found[name] = conditions_of(listed, images)
+        elif own := getattr(dataset, "conditions_file", None):
             found[name] = conditions_of(read_conditions(own, own_folder(dataset)), images)
     if len(uncovered) == len(datamanager.test_loader):
         conditions_of(*uncovered[0])  # raises

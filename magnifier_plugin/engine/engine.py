@@ -20,7 +20,7 @@ from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.state import TrainingState, refuse_wrapped
-from magnifier_plugin.engine.step import TrainingStep
+from magnifier_plugin.engine.step import StepOptions, TrainingStep
 from magnifier_plugin.engine.testing import Tester, TestOptions
 from magnifier_plugin.losses.terms import Criterion
 
@@ -44,7 +44,8 @@ class StagedEngine(torchreid.engine.Engine):
         loss_weights: weights of loss terms with an optimizer of the caller.
         saving: see `SavingOptions`.
         use_gpu: use a GPU if there is one.
-        amp, channels_last: "on", "off" or "auto", see `Precision`.
+        amp, channels_last: names, see `Precision`.
+        step_options: see `StepOptions`.
         test_options: see `TestOptions`.
         record: written into checkpoints and `results.json`, such as configuration and seed.
     Raises:
@@ -69,6 +70,7 @@ class StagedEngine(torchreid.engine.Engine):
         use_gpu: bool = True,
         amp: str = "auto",
         channels_last: str = "auto",
+        step_options: StepOptions | None = None,
         test_options: TestOptions | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
@@ -78,13 +80,13 @@ class StagedEngine(torchreid.engine.Engine):
         self.precision = Precision(device, amp=amp, channels_last=channels_last)
         self.model = self.precision.place(model)
         self.saving = saving or SavingOptions()
-        self.state = TrainingState(
-            self.model, tuple(criterion.weights), stages, optimizer, scheduler, loss_weights
-        )
+        inputs = declared_keys(model, "training_inputs")
+        self.step = TrainingStep(self.model, criterion, self.precision, inputs, step_options)
+        names = tuple(criterion.weights)
+        self.state = TrainingState(self.step, names, stages, optimizer, scheduler, loss_weights)
         record, test_options = dict(record or {}), test_options or TestOptions()
         self.tester = Tester(datamanager, self.model, self.precision, test_options, record)
-        inputs = declared_keys(model, "training_inputs")
-        self.step = TrainingStep(self.model, criterion, self.precision, inputs)
+        self.batch_idx, self.num_batches = 0, 1  # torchreid's: the running batch of an epoch
         self.checkpoints = Checkpoints(Path("log") / "model", record)
         self._register()
 
@@ -138,7 +140,7 @@ class StagedEngine(torchreid.engine.Engine):
         Raises:
             ValueError: no number of epochs, more than the stages have, visrank while training, a
                 data set that does not make a declared input, or a new start with a used scheduler.
-            FloatingPointError: the loss is not finite any more.
+            FloatingPointError: the losses of ten batches in a row were not finite.
         """
         show_log()
         self.checkpoints.folder = Path(save_dir) / "model"
@@ -193,7 +195,8 @@ class StagedEngine(torchreid.engine.Engine):
             print_freq=print_freq,
             writer=self.writer,
         )
-        for batch in log:
+        self.num_batches = log.num_batches
+        for self.batch_idx, batch in enumerate(log):
             log.update(self.forward_backward(batch), self.get_current_lr())
         entry = {"epoch": self.epoch + 1, "stage": self.state.stage, "lr": self.get_current_lr()}
         self.history.append(entry | log.means())
@@ -201,7 +204,8 @@ class StagedEngine(torchreid.engine.Engine):
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """One step (torchreid's hook); returns the total, "loss", and every term and metric."""
-        return self.step(data, self.optimizer, self.state.loss_weights)
+        last = self.batch_idx + 1 == self.num_batches
+        return self.step(data, self.optimizer, self.state.loss_weights, last=last)
 
     def extract_features(self, input: Tensor) -> Tensor:
         """Images [B, 3, H, W] → raw embeddings float [B, D] (torchreid's hook)."""
@@ -218,7 +222,7 @@ class StagedEngine(torchreid.engine.Engine):
 
     def _test(self, **options: Any) -> float:
         # Loaders draw a seed; testing more or less often must not change what is trained.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), self.step.tested_weights():
             epoch = self.history[-1]["epoch"] if self.history else None
             self.tester.test(epoch=epoch, **options)
         if self.writer is not None:

@@ -2,7 +2,6 @@
 
 import datetime
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -123,22 +122,14 @@ class EpochLog:
         """Take a step's losses; report after every print_freq batches and the last.
 
         Args:
-            losses: scalars by name, "loss" their total.
+            losses: scalars by name, "loss" their total; none of a batch that was skipped.
             lr: learning rate of the step.
-        Raises:
-            FloatingPointError: a reported loss is not finite.
         """
-        self._losses.update(losses)
+        if losses:
+            self._losses.update(losses)
         if self._batch % self._print_freq and self._batch != self.num_batches:
             return
-        readings = self._losses.read()
-        self._report(readings, lr)
-        if not all(math.isfinite(last) for last, _ in readings.values()):
-            values = ", ".join(f"{name} {last}" for name, (last, _) in readings.items())
-            raise FloatingPointError(
-                f"epoch {self.epoch}, batch {self._batch}: expected finite losses, got {values}; "
-                "lower train.lr or set amp off; model.resume continues from the last checkpoint"
-            )
+        self._report(self._losses.read(), lr)
 
     def means(self) -> dict[str, float]:
         """The epoch's mean of each loss."""
@@ -154,7 +145,7 @@ class EpochLog:
                 lr=lr,
             )
         )
-        if self._bar is not None:
+        if self._bar is not None and readings:
             self._bar.set_postfix(loss=f"{readings['loss'][0]:.3f}")
         if self._writer is None:
             return

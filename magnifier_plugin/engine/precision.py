@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 SWITCH = ("on", "off", "auto")
+AMP = (*SWITCH, "bf16", "fp16")
 
 
 def computes_in_bf16(device: torch.device) -> bool:
@@ -35,36 +36,60 @@ def resolve_switch(value: str, device: torch.device, name: str) -> bool:
     return computes_in_bf16(device) if value == "auto" else value == "on"
 
 
+def resolve_amp(value: str, device: torch.device, name: str) -> torch.dtype | None:
+    """The type of mixed precision; None for float32.
+
+    Args:
+        value: one of `AMP`: "on" and "bf16" are bf16, "auto" is bf16 where the device computes in
+            it, "fp16" is for GPUs that do not.
+        device: that computes.
+        name: of the option, for the error.
+    Raises:
+        ValueError: value is none of them.
+    """
+    if value not in AMP:
+        raise ValueError(f"{name}: expected one of {', '.join(AMP)}, got {value!r}")
+    if value == "fp16":
+        return torch.float16
+    return torch.bfloat16 if value == "bf16" or resolve_switch(value, device, name) else None
+
+
 class Precision:
     """Where and how a model computes.
 
     Args:
         device: of the model and its batches.
-        amp: bf16 mixed precision: "on", "off", or "auto" where the device computes in bf16.
-        channels_last: likewise, the memory format.
+        amp: mixed precision, see `resolve_amp`.
+        channels_last: the memory format: "on", "off", or "auto" where the device computes in bf16.
     Raises:
-        ValueError: amp or channels_last is none of the three.
+        ValueError: amp or channels_last is none of its names.
     """
 
     def __init__(self, device: torch.device, *, amp: str, channels_last: str) -> None:
         self.device = device
-        self.amp = resolve_switch(amp, device, "amp")
+        self.amp = resolve_amp(amp, device, "amp")
+        """The type of mixed precision; None for float32."""
         last = resolve_switch(channels_last, device, "channels_last")
         self.memory_format = torch.channels_last if last else torch.contiguous_format
 
     def __str__(self) -> str:
         name = str(self.memory_format).removeprefix("torch.")
-        return f"{'bf16' if self.amp else 'float32'}, {name}"
+        precision = {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.amp]
+        return f"{precision}, {name}"
 
     def with_amp(self, amp: str) -> "Precision":
-        """The same device and memory format with another `amp`: "on", "off" or "auto"."""
+        """The same device and memory format with another `amp`, one of `AMP`."""
         other = copy.copy(self)
-        other.amp = resolve_switch(amp, self.device, "test.amp")
+        other.amp = resolve_amp(amp, self.device, "test.amp")
         return other
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the model runs."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
+        return torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None)
+
+    def gradient_scaler(self) -> torch.amp.GradScaler:
+        """Scales losses so that small gradients do not vanish in fp16; off in other precisions."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, in the memory format."""

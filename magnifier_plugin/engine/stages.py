@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 SCHEDULERS = ("single_step", "multi_step", "cosine")
 OPTIMIZERS = ("fresh", "keep")
+FUSED = ("on", "off", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class Stage:
         default_factory=lambda: {"optim": "adam", "weight_decay": 5e-4, "adam_beta2": 0.999}
     )
     """Arguments of torchreid's `build_optimizer`, such as optim and weight_decay."""
+    fused: str = "auto"
+    """Update all weights in one kernel: "on", "off", or "auto": on a GPU, if the optimiser can."""
 
     def __post_init__(self) -> None:
         if self.max_epoch < 1:
@@ -58,6 +61,8 @@ class Stage:
             )
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer: expected fresh or keep, got {self.optimizer!r}")
+        if self.fused not in FUSED:
+            raise ValueError(f"fused: expected one of {', '.join(FUSED)}, got {self.fused!r}")
         if self.lr_scheduler == "single_step" and not self.stepsize:
             raise ValueError("stepsize: single_step needs the number of epochs between two steps")
         for name, weight in self.loss_weights.items():
@@ -83,13 +88,33 @@ class Stage:
         Args:
             model: whose parameters are trained.
             epoch: of this stage that comes next, counted from 0.
+        Raises:
+            ValueError: `fused` is "on" and the optimiser has no such form.
         """
         optimizer = torchreid.optim.build_optimizer(model, lr=self.lr, **self.optimizer_options)
+        on_gpu = next(model.parameters()).is_cuda
+        if self.fused == "on" or (
+            self.fused == "auto" and on_gpu and "fused" in optimizer.defaults
+        ):
+            optimizer = _fused(optimizer)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         # A plain function: the state of any other callable would end up in the checkpoint.
         schedule = LambdaLR(optimizer, lambda epoch: self.lr_factor(epoch), last_epoch=epoch - 1)
         return optimizer, schedule
+
+
+def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The same optimiser, before its first step, in the form that updates all weights at once."""
+    if "fused" not in optimizer.defaults:
+        raise ValueError(
+            f"train.fused on: {type(optimizer).__name__} has no fused form; expected train.optim "
+            "adam, amsgrad or sgd, or train.fused off"
+        )
+    groups = [{**group, "fused": True} for group in optimizer.param_groups]
+    build: Any = type(optimizer)
+    fused: torch.optim.Optimizer = build(groups, lr=optimizer.defaults["lr"], fused=True)
+    return fused
 
 
 def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The state of a training: stage, optimiser, schedule, loss weights, random states."""
+"""The state of a training: stage, optimiser, schedule, loss weights, step, random states."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from magnifier_plugin.engine.checkpoint import (
     restore_random_states,
 )
 from magnifier_plugin.engine.stages import Stage, check_stages, find_stage, optimizer_stage
+from magnifier_plugin.engine.step import TrainingStep
 from magnifier_plugin.engine.weights import load_state
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class TrainingState:
     """The optimiser of a model through the stages of its training.
 
     Args:
-        model: whose parameters are trained.
+        step: trains the model; its averages and counters are part of the state.
         loss_names: the terms that the criterion knows.
         stages: of the training; None with an optimizer of the caller.
         optimizer: the caller's own, or None.
@@ -48,7 +49,7 @@ class TrainingState:
 
     def __init__(
         self,
-        model: nn.Module,
+        step: TrainingStep,
         loss_names: Sequence[str],
         stages: Sequence[Stage] | None,
         optimizer: Optimizer | None = None,
@@ -62,7 +63,7 @@ class TrainingState:
             )
         if stages is not None:
             check_stages(stages, loss_names)
-        self.model = model
+        self.step, self.model = step, step.model
         self.stages = tuple(stages or ())
         self.optimizer, self.scheduler = optimizer, scheduler
         self.loss_weights: Mapping[str, float] = dict(loss_weights or {})
@@ -111,6 +112,7 @@ class TrainingState:
             )
         self.history.clear()
         self.stage, self.rank1, self._resumed = 0, 0.0, None
+        self.step.reset()
         return True
 
     def enter(self, epoch: int) -> bool:
@@ -165,6 +167,7 @@ class TrainingState:
                 f"{', '.join(sorted(missing))}. model.load_weights takes the weights alone"
             )
         load_state(self.model, content["state_dict"], str(path))
+        self.step.restore(content, str(path))
         self.history, self.rank1 = list(content["history"]), content["rank1"]
         self._resumed = Saved(path, content["epoch"], content)
         return self._resumed
@@ -187,6 +190,7 @@ class TrainingState:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "stage": self.stage,
             "random": random_states(),
+            **self.step.content(),
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:

@@ -43,8 +43,8 @@ class TestOptions:
     __test__ = False  # no test class, although its name begins with Test
 
     amp: str = "off"
-    """bf16 mixed precision in the last test: "on", "off", or "auto" where the device computes in
-    bf16. Tests during training compute as the training does."""
+    """Mixed precision in the last test, one of `precision.AMP`. Tests during training compute as
+    the training does."""
     flip: bool = False
     """Average the embeddings of an image and its mirror image."""
     cache: str | Path = ""
@@ -78,7 +78,7 @@ class Tester:
         record: written into `results.json`, such as configuration and seed.
     Raises:
         FileNotFoundError: there is no file of conditions.
-        ValueError: options.amp is none of the three, or there are no conditions of a target's
+        ValueError: options.amp is none of `AMP`, or there are no conditions of a target's
             query images.
     """
 

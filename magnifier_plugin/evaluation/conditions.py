@@ -6,35 +6,22 @@ A CSV file has a column `path` and one for each condition of an image.
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from magnifier_plugin.catalogue.image_list import TWIN, ConditionFile
 from magnifier_plugin.evaluation.array_files import listed
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.text_files import read_csv
 
 PATH = "path"
-# The pid of the image's near-twin, empty for none. Queries are grouped by whether they have one.
-TWIN = "twin"
+# Queries are grouped by whether they have a near-twin.
 WITH_TWIN, WITHOUT_TWIN = "with", "without"
 EMPTY = "none"  # label of an empty cell
 _MAX_LABELS, _MAX_BINS = 8, 4  # numbers with more distinct values are cut into bins
 _WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # of a bin, times a power of ten
-
-
-@dataclass(frozen=True)
-class ConditionFile:
-    """What a file says of its images."""
-
-    file: Path
-    """The file, for messages."""
-    columns: tuple[str, ...]
-    """The conditions' names."""
-    rows: Mapping[Path, tuple[str, ...]]
-    """Absolute path of an image → its values, in the order of `columns`."""
 
 
 class Conditions(NamedTuple):

@@ -56,7 +56,7 @@ def rerank(
         ValueError: an argument is not as above, or a feature is NaN or infinite.
     """
     features = as_features(query_features, gallery_features)
-    _check(k1, k2, lambda_value, form, num_rows=sum(map(len, features)))
+    _check_settings(k1, k2, lambda_value, form, num_rows=sum(map(len, features)))
     num_bytes = _in_bytes(memory, features[0].device)
     with torch.autocast(features[0].device.type, enabled=False):
         query, gallery = (part.float() for part in rescale(*features))
@@ -91,7 +91,7 @@ def rerank_distances(
         ValueError: an argument is not as above, or a distance is NaN or infinite.
     """
     matrices = as_distances(q_g, q_q, g_g)
-    _check(k1, k2, lambda_value, form, num_rows=sum(matrices[0].shape))
+    _check_settings(k1, k2, lambda_value, form, num_rows=sum(matrices[0].shape))
     num_bytes = _in_bytes(memory, matrices[0].device)
     with torch.autocast(matrices[0].device.type, enabled=False):
         query_gallery, queries, gallery = rescale(*matrices)
@@ -116,7 +116,7 @@ def _rerank(source: Source, k1: int, k2: int, lambda_value: float, memory: int) 
     return result
 
 
-def _check(k1: int, k2: int, lambda_value: float, form: str, num_rows: int) -> None:
+def _check_settings(k1: int, k2: int, lambda_value: float, form: str, num_rows: int) -> None:
     if not 1 <= k1 < num_rows:
         raise ValueError(
             f"k1: expected 1..{num_rows - 1}, less than the {num_rows} images of query and "

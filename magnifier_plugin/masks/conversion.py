@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.annotators.source import Source, UnreadAnnotation
+from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.files import absolute_path, image_size
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
-from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, list_images, match
+from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, match
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS
 from magnifier_plugin.workers import on_all_cores
@@ -33,7 +34,7 @@ class ConversionSummary:
     already_there: int
     """Images whose files an earlier run wrote."""
     missing: tuple[Path, ...]
-    """Images without an annotation; normal, an annotator does not find every person."""
+    """Images without an annotation or a person in it; normal, not every person is found."""
     unmatched: tuple[str, ...]
     """Names of annotations without an image."""
     failures: Mapping[Path, str]
@@ -50,6 +51,7 @@ def convert(
     out_dir: str | os.PathLike[str],
     *,
     dataset_dir: str | os.PathLike[str] | None = None,
+    images: Sequence[Path] | None = None,
     keep_iuv: bool = False,
     iuv_only: bool = False,
     overwrite: bool = False,
@@ -63,6 +65,7 @@ def convert(
         images_dir: the data set's images, or a folder within them.
         out_dir: `<folder of all label maps>/<data set's name in torchreid>`.
         dataset_dir: the data set's own folder; None: found from images_dir (`dataset_folder`).
+        images: the data set's images, absolute; None: all below images_dir.
         keep_iuv: write the IUV next to each label map too; DSA-reID needs it.
         iuv_only: write the IUV there and no label maps; label maps of any label set may be there.
         overwrite: convert again what is finished.
@@ -84,7 +87,9 @@ def convert(
             "densepose-dump, densepose-json)"
         )
     out_dir = absolute_path(out_dir)
-    matches = match(source, list_images(images_dir, skip=[out_dir, *source.folders]))
+    if images is None:
+        images = list_images(images_dir, skip=[out_dir, *source.folders])
+    matches = match(source, images)
     dataset_dir = dataset_dir or dataset_folder(images_dir, out_dir.name)
     jobs = _jobs(matches, dataset_dir, out_dir, keep_iuv or iuv_only, not iuv_only)
     unfinished = [job for job in jobs if overwrite or not job.is_done()]
@@ -92,9 +97,9 @@ def convert(
         _ensure_manifest(out_dir, source, none_kept=len(unfinished) == len(jobs))
     totals = _run(unfinished, workers, progress)
     return ConversionSummary(
-        converted=len(unfinished) - len(totals.failures),
+        converted=len(unfinished) - len(totals.failures) - len(totals.missing),
         already_there=len(jobs) - len(unfinished),
-        missing=tuple(matches.missing),
+        missing=tuple(sorted([*matches.missing, *totals.missing])),
         unmatched=tuple(matches.unmatched),
         failures=totals.failures,
         ambiguous=totals.ambiguous,
@@ -122,6 +127,8 @@ class _Outcome(NamedTuple):
     image: Path
     counts: np.ndarray
     """int64 [NUM_REGIONS + 1]: pixels of each region, those of unknown region last."""
+    missing: bool = False
+    """Whether the annotator found nobody."""
     failure: str = ""
     """Why the annotation could not be read; "" if it could."""
     ambiguous: str = ""
@@ -131,6 +138,8 @@ class _Outcome(NamedTuple):
 class _Totals(NamedTuple):
     """The outcomes of all jobs."""
 
+    missing: list[Path]
+    """Images in which the annotator found nobody."""
     failures: dict[Path, str]
     """Image → why its annotation could not be read."""
     ambiguous: dict[Path, str]
@@ -139,6 +148,8 @@ class _Totals(NamedTuple):
     """int64 [NUM_REGIONS + 1], the sum of the outcomes'."""
 
     def add(self, outcome: _Outcome) -> None:
+        if outcome.missing:
+            self.missing.append(outcome.image)
         if outcome.failure:
             self.failures[outcome.image] = outcome.failure
         if outcome.ambiguous:
@@ -187,7 +198,7 @@ def _ensure_manifest(out_dir: Path, source: Source, none_kept: bool) -> None:
 
 
 def _run(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Totals:
-    totals = _Totals({}, {}, np.zeros(NUM_REGIONS + 1, dtype=np.int64))
+    totals = _Totals([], {}, {}, np.zeros(NUM_REGIONS + 1, dtype=np.int64))
     outcomes = on_all_cores(_convert_one, jobs, workers)
     hidden = None if progress and jobs else True
     for outcome in tqdm(outcomes, total=len(jobs), unit="image", disable=hidden):
@@ -196,10 +207,13 @@ def _run(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Totals:
 
 
 def _convert_one(job: _Job) -> _Outcome:
+    nothing = np.zeros(NUM_REGIONS + 1, dtype=np.int64)
     try:
         annotation = job.annotation.read(image_size(job.image))
     except (ValueError, OSError) as error:
-        return _Outcome(job.image, np.zeros(NUM_REGIONS + 1, dtype=np.int64), failure=str(error))
+        return _Outcome(job.image, nothing, failure=str(error))
+    if annotation is None:
+        return _Outcome(job.image, nothing, missing=True)
     # A file that cannot be written, on a full disk or without the right to, ends the conversion.
     if job.iuv:
         write_iuv(job.iuv, cast(np.ndarray, annotation.iuv))

@@ -100,9 +100,9 @@ class MatrixSource:
         As in torchreid: a row is a column of the matrix that the three form, squared, then rounded
         to float32, then divided by its largest.
         """
-        middle = self.num_queries
-        queries = slice(min(start, middle), min(stop, middle))
-        gallery = slice(max(start, middle) - middle, max(stop, middle) - middle)
+        count = self.num_queries
+        queries = slice(min(start, count), min(stop, count))
+        gallery = slice(max(start, count) - count, max(stop, count) - count)
         block = torch.cat(
             [
                 torch.cat([self.q_q[:, queries].T, self.q_g[queries]], dim=1),

@@ -1,0 +1,131 @@
+"""Lists of images from the names of folders and files."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from magnifier_plugin.catalogue.image_list import (
+    GALLERY,
+    QUERY,
+    SPLITS,
+    TRAIN,
+    Findings,
+    ImageList,
+    ListedImage,
+    checked_list,
+    plain_id,
+)
+from magnifier_plugin.catalogue.images import list_images
+from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
+from magnifier_plugin.catalogue.problems import DatasetProblem, many
+
+# Names of each split's folder.
+FOLDERS = {
+    TRAIN: ("train", "bounding_box_train"),
+    QUERY: ("query",),
+    GALLERY: ("gallery", "bounding_box_test"),
+}
+# As in Market-1501: 0002_c1s1_000451_03.jpg is identity 2 seen by camera 1.
+_MARKET_NAME = re.compile(r"(-?[0-9]+)_c([0-9]+)")
+# Anywhere in a name: _c3, c3s1, cam3.
+_CAMERA = re.compile(r"(?:^|[^a-z0-9])c(?:am)?([0-9]+)(?=s[0-9]+|[^a-z0-9]|$)", re.IGNORECASE)
+_NAMED = 5  # folders that an error names
+
+
+def read_folder(folder: Path) -> ImageList:
+    """Reads a folder of train, query and gallery; mistakes are collected in the list.
+
+    Each of them holds folders named by identity, with images at any depth, or images with
+    Market-1501's names. A camera in a file's name is `_c3`, `c3s1` or `cam3`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a folder of images, found no such folder")
+    inner = folder / OPTIONAL_FOLDER
+    top = inner if inner.is_dir() else folder
+    places = {
+        split: [top / name for name in names if (top / name).is_dir()]
+        for split, names in FOLDERS.items()
+    }
+    if not any(places.values()):
+        return ImageList(folder, [], problems=[_no_split(folder)])
+    problems = [
+        DatasetProblem(True, f"{split}: both {found[0].name} and {found[1].name} are there")
+        for split, found in places.items()
+        if len(found) > 1
+    ]
+    findings, images = Findings(), []
+    for split in SPLITS:
+        for place in places[split]:
+            images += _read_split(place, split, findings, problems)
+    return checked_list(folder, images, [*findings.problems("image"), *problems])
+
+
+def read_identities(folder: Path) -> ImageList:
+    """Reads a folder of identities, `<pid>/*`, that has no split yet.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no image in it, or it has a split already.
+    """
+    there = {name for names in FOLDERS.values() for name in names if (folder / name).is_dir()}
+    if there:
+        raise ValueError(
+            f"{folder}: has a split already, in {', '.join(sorted(there))}; expected one folder "
+            "for each identity"
+        )
+    findings = Findings()
+    images = _read_images(folder, list_images(folder), "", findings)
+    return checked_list(folder, images, findings.problems("image"), need_split=False)
+
+
+def _read_split(
+    place: Path, split: str, findings: Findings, problems: list[DatasetProblem]
+) -> list[ListedImage]:
+    try:
+        return _read_images(place, list_images(place), split, findings)
+    except ValueError:
+        problems.append(DatasetProblem(True, f"{place}: no image in it"))
+        return []
+
+
+def _read_images(
+    place: Path, paths: Sequence[Path], split: str, findings: Findings
+) -> list[ListedImage]:
+    images = []
+    for path in paths:
+        inside = path.relative_to(place).parts
+        if len(inside) > 1:
+            camera = _CAMERA.search(path.stem)
+            camid = plain_id(camera[1]) if camera else ""
+            images.append(ListedImage(path, plain_id(inside[0]), camid, split))
+        elif name := _MARKET_NAME.match(path.name):
+            images.append(ListedImage(path, plain_id(name[1]), plain_id(name[2]), split))
+        else:
+            findings.add(
+                "neither in a folder named by identity nor named as 0002_c1s1_000451_03.jpg", path
+            )
+    return images
+
+
+def _no_split(folder: Path) -> DatasetProblem:
+    """What is wrong with a folder without train, query and gallery."""
+    try:
+        found = many(len(list_images(folder)), "image")
+    except ValueError:
+        return DatasetProblem(True, "no image in it")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    more = ", …" if len(names) > _NAMED else ""
+    there = f" in folders {', '.join(names[:_NAMED])}{more}" if names else ""
+    return DatasetProblem(
+        True,
+        f"expected the folders train, query and gallery (or {', '.join(_market_folders())}), found "
+        f"{found}{there}. If these folders are identities, check_dataset.py --split 0.5 "
+        "--write-csv FILE makes a list with a split",
+    )
+
+
+def _market_folders() -> list[str]:
+    return [names[-1] for names in FOLDERS.values()]

@@ -1,0 +1,49 @@
+"""The image files below a folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from magnifier_plugin.annotators.densepose import PEOPLE_SUFFIX
+from magnifier_plugin.annotators.densepose import SUFFIX as IUV_SUFFIX
+from magnifier_plugin.files import absolute_path
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
+_ANNOTATION_ENDINGS = (IUV_SUFFIX, PEOPLE_SUFFIX)
+
+
+def list_images(
+    folder: str | os.PathLike[str], skip: Sequence[str | os.PathLike[str]] = ()
+) -> list[Path]:
+    """All image files at any depth below a folder, sorted.
+
+    Args:
+        folder: the folder.
+        skip: folders inside it that hold other files, such as the annotations.
+    Returns:
+        Absolute paths; hidden files and DensePose's own PNGs are left out.
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no image in it.
+    """
+    folder = absolute_path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder, expected the data set's images there")
+    skipped = {absolute_path(path) for path in skip}
+    images = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [f for f in folders if f[0] != "." and Path(where, f) not in skipped]
+        images += [Path(where, name) for name in names if _is_image(name)]
+    if not images:
+        raise ValueError(
+            f"{folder}: no image in it, expected files such as 0002_c1s1_000451_03.jpg"
+        )
+    return sorted(images)
+
+
+def _is_image(name: str) -> bool:
+    return (
+        not name.startswith(".")
+        and not name.endswith(_ANNOTATION_ENDINGS)
+        and PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+    )

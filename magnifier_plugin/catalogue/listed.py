@@ -1,0 +1,192 @@
+"""Data sets of one's own in torchreid: a CSV or a folder under a name."""
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torchreid
+
+from magnifier_plugin.catalogue.csv_list import read_image_csv
+from magnifier_plugin.catalogue.folder_list import read_folder
+from magnifier_plugin.catalogue.image_list import (
+    DISTRACTORS,
+    QUERY,
+    SPLITS,
+    TRAIN,
+    TWIN,
+    ConditionFile,
+    ImageList,
+    plain_id,
+)
+from magnifier_plugin.catalogue.names import MASKED_SUFFIX, plain_name, registered_datasets
+from magnifier_plugin.catalogue.numbering import common_folder, number_images
+from magnifier_plugin.files import absolute_path
+
+logger = logging.getLogger(__name__)
+
+ANY = "any"  # the mode of a data set that is not trained or tested on
+_NAME = re.compile(r"[\w-]+")
+ImageDataset: Any = torchreid.data.ImageDataset
+
+
+class ListedDataset(ImageDataset):
+    """A torchreid data set from a list of images; see `numbering.number_images` for its numbers.
+
+    Args:
+        name: the data set's, for messages.
+        images: the list, of any splits.
+        dataset_dir: the folder that all images are in; label maps mirror it.
+        mode, transform, k_tfm, combineall, verbose: as in torchreid's Dataset; mode ANY is for what
+            reads the lists alone.
+        others: what torchreid's managers hand to every data set; not used.
+    Raises:
+        ValueError: the list has errors, or no images for this mode.
+    """
+
+    identities_compared = True
+    """Identities of the splits were compared by name."""
+
+    def __init__(
+        self,
+        name: str,
+        images: ImageList,
+        dataset_dir: Path,
+        *,
+        mode: str = "train",
+        transform: Any = None,
+        k_tfm: int = 1,
+        combineall: bool = False,
+        verbose: bool = True,
+        **others: Any,
+    ) -> None:
+        images.require(name)
+        numbered = number_images(images)
+        lists = dict(zip(SPLITS, numbered, strict=False))
+        if mode in lists and not lists[mode]:
+            use = "trained on (-s)" if mode == TRAIN else "tested on (-t)"
+            raise ValueError(
+                f"{name}: {images.source} has no images of split {mode}, so it cannot be {use}"
+            )
+        for note in images.notes:
+            _log_once(f"{name}: {note}")
+        # torchreid's constructor looks at the first image of each list.
+        some = next(filter(None, lists.values()))
+        super().__init__(some, some, some, transform=transform, k_tfm=k_tfm, verbose=False)
+        self.mode, self.combineall = mode, combineall
+        self.dataset_dir = str(dataset_dir)
+        self.own_conditions = _conditions(images, numbered.test_pids)
+        self._junk_pids = _distractors(images, numbered.test_pids)
+        self.train, self.query, self.gallery = lists.values()
+        if combineall:
+            self.combine_all()
+        self.num_train_pids = self.get_num_pids(self.train)
+        self.num_train_cams = self.get_num_cams(self.train)
+        self.num_datasets = self.get_num_datasets(self.train)
+        self.data = [] if mode == ANY else getattr(self, mode)
+        if verbose:
+            self.show_summary()
+
+    def combine_all(self) -> None:
+        """Trains on query and gallery images too, their identities counted on."""
+        test = [r for r in [*self.query, *self.gallery] if r[1] not in self._junk_pids]
+        first = self.get_num_pids(self.train)
+        numbers = {pid: n for n, pid in enumerate(sorted({r[1] for r in test}), start=first)}
+        unique = {path: (path, numbers[pid], camid, ds) for path, pid, camid, ds in test}
+        self.train = [*self.train, *unique.values()]
+
+
+@dataclass(frozen=True)
+class OwnSource:
+    """A CSV or a folder; calling it opens the data set, as calling torchreid's classes does.
+
+    Raises:
+        FileNotFoundError: there is neither a file nor a folder.
+        ValueError: the name has other signs than letters, digits, _ and -.
+    """
+
+    name: str
+    path: Path
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name.endswith(MASKED_SUFFIX):
+            raise ValueError(
+                f"{self.name}={self.path}: expected a name of letters, digits, _ and - before the "
+                f"=, without {MASKED_SUFFIX} at its end, got {self.name!r}"
+            )
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f"{self.name}: expected a CSV or a folder at {self.path}, found nothing there"
+            )
+
+    def read(self) -> ImageList:
+        """The images as the CSV or the folder lists them, with what is wrong with them."""
+        return read_folder(self.path) if self.path.is_dir() else read_image_csv(self.path)
+
+    def folder(self, images: ImageList) -> Path:
+        """The folder that all images are in."""
+        if self.path.is_dir():
+            return self.path
+        return common_folder([self.path, *(image.path for image in images.images)])
+
+    def __call__(self, root: str = "", **options: Any) -> ListedDataset:
+        """Opens it; root is not used."""
+        images = self.read()
+        return ListedDataset(self.name, images, self.folder(images), **options)
+
+
+def own_source(name: str, path: str | os.PathLike[str]) -> OwnSource:
+    """Registers a CSV or a folder as one of torchreid's data sets; a second time changes nothing.
+
+    Raises:
+        FileNotFoundError, ValueError: as `OwnSource`, or the name is taken by another data set.
+    """
+    source = OwnSource(name, absolute_path(path))
+    taken = registered_datasets().setdefault(name, source)
+    if taken != source:
+        other = taken.path if isinstance(taken, OwnSource) else "a data set that torchreid knows"
+        raise ValueError(
+            f"{name}={path}: the name {name} is taken, by {other}; choose another name"
+        )
+    return source
+
+
+def find_name(word: str) -> str:
+    """The plain name of a data set, for a word such as `shop=PATH`, `market1501_masked`.
+
+    `shop=PATH` is registered first.
+
+    Raises:
+        FileNotFoundError, ValueError: as `own_source`.
+    """
+    name, equals, path = word.partition("=")
+    return own_source(name, path).name if equals else plain_name(word)
+
+
+def _conditions(images: ImageList, test_pids: dict[str, int]) -> ConditionFile | None:
+    """The conditions by image, near-twins by their number in the lists."""
+    if not images.conditions:
+        return None
+    rows = {}
+    for image in images.images:
+        cells = zip(images.conditions, image.conditions, strict=True)
+        rows[image.path] = tuple(
+            str(test_pids.get(plain_id(cell), cell)) if name == TWIN else cell
+            for name, cell in cells
+        )
+    return ConditionFile(images.source, images.conditions, rows)
+
+
+def _distractors(images: ImageList, test_pids: dict[str, int]) -> list[int]:
+    """The number of Market-1501's distractors, identity 0 of the gallery alone, if it has any."""
+    is_query = any(image.pid == DISTRACTORS for image in images.of_split(QUERY))
+    return [test_pids[DISTRACTORS]] if DISTRACTORS in test_pids and not is_query else []
+
+
+@cache
+def _log_once(text: str) -> None:
+    """A data set is opened for training, query and gallery, one after another."""
+    logger.info("%s", text)

@@ -1,0 +1,28 @@
+"""What is wrong with a data set, in words."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_LISTED = 3  # examples that a problem names
+
+
+class DatasetProblem(NamedTuple):
+    """Something wrong with a data set."""
+
+    is_error: bool
+    """An error makes training or testing wrong or impossible, a warning does not."""
+    text: str
+    """What is wrong, with the first examples."""
+
+
+def many(count: int, noun: str) -> str:
+    """`many(1, "identity")` is "1 identity", `many(2000, "identity")` "2,000 identities"."""
+    if count != 1:
+        noun = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count:,} {noun}"
+
+
+def name_examples(examples: Sequence[str]) -> str:
+    """The end of a problem's text: ": first, second, third, …"."""
+    more = ", …" if len(examples) > _LISTED else ""
+    return f": {', '.join(examples[:_LISTED])}{more}"

@@ -1,0 +1,64 @@
+"""A split of identities into training, query and gallery."""
+
+import dataclasses
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+from magnifier_plugin.catalogue.image_list import (
+    GALLERY,
+    QUERY,
+    TRAIN,
+    ImageList,
+    ListedImage,
+    checked_list,
+    id_order,
+)
+
+
+def split_identities(images: ImageList, share: float, seed: int) -> ImageList:
+    """Draws training identities; of each other one, chooses queries and leaves the rest to gallery.
+
+    Of a test identity the queries are one random image of each camera that has two or more, or one
+    image if no camera has; so a query's identity stays in the gallery. An identity that only one
+    camera has seen has no query. Without cameras one image of each identity is a query; an only
+    image goes to the gallery.
+
+    Args:
+        images: of all identities; their splits are ignored.
+        share: of the identities that are trained on, 0..1; between 0 and 1 at least one identity is
+            on each side.
+        seed: decides the draw, on every machine alike.
+    """
+    by_pid: defaultdict[str, list[ListedImage]] = defaultdict(list)
+    unique = {image.path: image for image in images.images}
+    for image in unique.values():
+        by_pid[image.pid].append(image)
+    draw = random.Random(seed)
+    pids = sorted(by_pid, key=id_order)
+    draw.shuffle(pids)
+    count = round(share * len(pids))
+    if 0 < share < 1 and len(pids) > 1:
+        count = min(max(count, 1), len(pids) - 1)
+    trained = set(pids[:count])
+    chosen = {image.path for pid in pids[count:] for image in _queries(by_pid[pid], draw)}
+    split = [
+        image._replace(
+            split=TRAIN if image.pid in trained else QUERY if image.path in chosen else GALLERY
+        )
+        for image in unique.values()
+    ]
+    checked = checked_list(images.source, split, images.problems, images.conditions)
+    return dataclasses.replace(checked, notes=images.notes)
+
+
+def _queries(images: Sequence[ListedImage], draw: random.Random) -> list[ListedImage]:
+    """The queries among the images of one identity."""
+    by_camera: defaultdict[str, list[ListedImage]] = defaultdict(list)
+    for image in sorted(images):
+        by_camera[image.camid].append(image)
+    unknown = "" in by_camera
+    if len(images) < 2 or (len(by_camera) == 1 and not unknown):
+        return []
+    several = [found for found in by_camera.values() if len(found) > 1]
+    return [draw.choice(found) for found in several or [list(images)]]

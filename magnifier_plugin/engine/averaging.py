@@ -1,0 +1,72 @@
+"""The moving average of a model's weights over the steps of its training."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights and running statistics.
+
+    After step n it is d × average + (1 − d) × weights, d = min(decay, (1 + n) / (10 + n)) as in
+    TensorFlow's `ExponentialMovingAverage`: short trainings do not keep their random start.
+
+    Args:
+        model: whose floating-point weights and buffers are averaged; others are the model's own.
+        decay: of the average, above 0 and below 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.steps = 0
+        """Steps that are in the average."""
+        self._average = [tensor.clone() for tensor in self._averaged().values()]
+
+    def restart(self) -> None:
+        """The average is the model's weights again."""
+        self.load(self.model.state_dict(), 0)
+
+    def load(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """Continue an average.
+
+        Args:
+            state: of `state_dict`.
+            steps: that are in it.
+        """
+        self.steps = steps
+        for average, name in zip(self._average, self._averaged(), strict=True):
+            average.copy_(state[name])
+
+    def update(self) -> None:
+        """Take the model's weights into the average."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        update: Any = get_ema_multi_avg_fn
+        update(decay)(self._average, list(self._averaged().values()), self.steps)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The model's state dict with the averages in it."""
+        averages = dict(zip(self._averaged(), self._average, strict=True))
+        return {**self.model.state_dict(), **averages}
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Inside the block the model has the averages; afterwards its own weights again."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _averaged(self) -> dict[str, Tensor]:
+        state = self.model.state_dict()
+        return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+
+    def _exchange(self) -> None:
+        for average, tensor in zip(self._average, self._averaged().values(), strict=True):
+            own = tensor.clone()
+            tensor.copy_(average)
+            average.copy_(own)

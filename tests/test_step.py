@@ -1,0 +1,301 @@
+"""A training's step: precision, clipping, accumulation, averages, losses that are not finite."""
+
+import logging
+
+import pytest
+import torch
+from engines import QUICK, make_engine, weights
+from torch import nn
+
+from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.engine.step import MOST_SKIPPED, StepOptions
+from magnifier_plugin.losses.terms import CriterionOutput, Term
+
+NAN = float("nan")
+
+
+def engine_with(folder, **options):
+    """An engine in its first stage, ready for a step, and two batches."""
+    stages = [Stage(max_epoch=9, optimizer_options={"optim": "sgd"}, lr=0.01)]
+    engine = make_engine(folder, stages, step_options=StepOptions(**options))
+    engine.state.begin(0)
+    engine.state.enter(0)
+    engine.set_model_mode("train")
+    engine.datamanager.train_loader.dataset.set_inputs(("mask",))
+    batches = list(engine.train_loader)
+    return engine, engine.state.optimizer, batches[:2]
+
+
+def gradients(engine, batch):
+    """Gradients of one batch, by the name of the weight."""
+    engine.model.zero_grad()
+    engine.step._losses(batch, {})["loss"].backward()
+    return {name: p.grad.clone() for name, p in engine.model.named_parameters()}
+
+
+def seeded(function, *arguments, **options):
+    torch.manual_seed(3)  # SAB draws regions
+    return function(*arguments, **options)
+
+
+class Bad:
+    """A criterion whose loss is not finite for the batches in `bad`, counted from 0."""
+
+    weights = {"cls": 1.0}  # noqa: RUF012
+
+    def __init__(self, bad=()):
+        self.bad, self.calls = set(bad), 0
+
+    def __call__(self, outputs, pids, targets, weights):
+        loss = outputs.branches["G"].feature.square().mean()
+        factor = NAN if self.calls in self.bad else 1.0
+        self.calls += 1
+        return CriterionOutput({"cls": Term(loss * factor, 1.0)}, {"acc": torch.zeros(())})
+
+
+class TestAccumulation:
+    def test_a_step_has_the_mean_gradient_of_its_batches(self, market_folder):
+        engine, optimizer, batches = engine_with(market_folder, accumulate=2)
+        before = weights(engine)
+        expected = [seeded(gradients, engine, batch) for batch in batches]
+        for number, batch in enumerate(batches):
+            engine.model.load_state_dict(before)
+            seeded(engine.step, batch, optimizer, {})
+            assert engine.step.accumulated == 1 - number
+        for name, parameter in engine.model.named_parameters():
+            mean = (expected[0][name] + expected[1][name]) / 2
+            torch.testing.assert_close(parameter.grad, mean)
+        changed = [n for n, p in engine.model.named_parameters() if not torch.equal(p, before[n])]
+        assert changed
+
+    def test_an_epochs_end_takes_the_batches_there_are(self, market_folder):
+        engine, optimizer, (batch, _) = engine_with(market_folder, accumulate=8)
+        start = weights(engine)
+        seeded(engine.step, batch, optimizer, {}, last=True)
+        assert engine.step.accumulated == 0
+        after = weights(engine)
+        engine, optimizer, _ = engine_with(market_folder)
+        engine.model.load_state_dict(start)
+        seeded(engine.step, batch, optimizer, {})
+        assert all(torch.equal(value, after[name]) for name, value in weights(engine).items())
+
+    def test_an_epoch_counts_its_batches(self, market_folder, tmp_path, monkeypatch):
+        engine = make_engine(market_folder, step_options=StepOptions(accumulate=2))
+        steps, epochs = [], []
+        optimise, train = engine.step._optimise, engine.train
+
+        def watched_optimise(optimizer):
+            steps.append((engine.epoch, engine.batch_idx))
+            optimise(optimizer)
+
+        def watched_train(*arguments):
+            train(*arguments)
+            epochs.append(engine.num_batches)
+
+        monkeypatch.setattr(engine.step, "_optimise", watched_optimise)
+        monkeypatch.setattr(engine, "train", watched_train)
+        engine.run(save_dir=tmp_path, max_epoch=2)
+        assert set(epochs) <= {2, 3}
+        ends = {2: [1], 3: [1, 2]}
+        assert steps == [(epoch, n) for epoch, count in enumerate(epochs) for n in ends[count]]
+
+
+class TestClipping:
+    def test_the_norm_of_all_gradients_is_bounded(self, market_folder):
+        engine, optimizer, (batch, _) = engine_with(market_folder, clip_grad=1e-3)
+        engine.step(batch, optimizer, {})
+        norm = torch.stack([p.grad.norm() for p in engine.model.parameters()]).norm()
+        assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+class TestAverage:
+    def test_formula(self, market_folder):
+        engine, optimizer, batches = engine_with(market_folder, ema=0.15)
+        name = "backbone.conv1.weight"
+        average = weights(engine)[name]
+        for step, batch in enumerate(batches, start=1):
+            engine.step(batch, optimizer, {})
+            decay = min(0.15, (1 + step) / (10 + step))
+            average = decay * average + (1 - decay) * weights(engine)[name]
+            torch.testing.assert_close(engine.step.average.state_dict()[name], average)
+        own = weights(engine)
+        with engine.step.tested_weights():
+            torch.testing.assert_close(weights(engine)[name], average)
+        assert all(torch.equal(value, own[key]) for key, value in weights(engine).items())
+
+    def test_averages_are_tested_and_saved(self, market_folder, tmp_path, monkeypatch):
+        engine = make_engine(market_folder, step_options=StepOptions(ema=0.9))
+        seen = []
+        test = engine.tester.test
+        monkeypatch.setattr(
+            engine.tester, "test", lambda **o: (seen.append(weights(engine)), test(**o))
+        )
+        engine.run(save_dir=tmp_path, max_epoch=1)
+        saved = torch.load(tmp_path / "model" / "model.pth.tar-1", weights_only=True)
+        own, average = weights(engine), engine.step.average.state_dict()
+        assert not torch.equal(own["backbone.conv1.weight"], average["backbone.conv1.weight"])
+        for name, value in average.items():
+            assert torch.equal(seen[-1][name], value), name
+            assert torch.equal(saved["state_dict"][name], value), name
+            assert torch.equal(saved["step"]["weights"][name], own[name]), name
+
+    def test_a_checkpoint_without_averages_starts_them(self, market_folder, tmp_path):
+        make_engine(market_folder).run(save_dir=tmp_path, max_epoch=1)
+        engine = make_engine(market_folder, step_options=StepOptions(ema=0.9))
+        engine.resume(tmp_path / "model" / "model.pth.tar-1")
+        average, own = engine.step.average.state_dict(), weights(engine)
+        assert all(torch.equal(value, own[name]) for name, value in average.items())
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # fp16 skips steps
+@pytest.mark.parametrize(
+    ("amp", "options"),
+    [
+        ("off", {"ema": 0.9, "accumulate": 2, "clip_grad": 0.5}),
+        ("fp16", {"ema": 0.9}),
+        ("off", {}),
+    ],
+)
+def test_resuming_is_exact(market_folder, tmp_path, amp, options):
+    def build():
+        return make_engine(market_folder, amp=amp, step_options=StepOptions(**options))
+
+    whole = build()
+    whole.run(save_dir=tmp_path / "whole")
+    build().run(save_dir=tmp_path / "parts", max_epoch=1)
+    resumed = build()
+    start = resumed.resume(tmp_path / "parts" / "model" / "model.pth.tar-1")
+    resumed.run(save_dir=tmp_path / "parts", start_epoch=start)
+    assert [e["loss"] for e in resumed.history] == [e["loss"] for e in whole.history]
+    first, second = (engine.state.content() for engine in (whole, resumed))
+    for name, value in first["state_dict"].items():
+        assert torch.equal(second["state_dict"][name], value), name
+    assert str(first["step"]) == str(second["step"])
+
+
+class TestFp16:
+    def test_the_scaler_skips_what_overflows(self, market_folder):
+        engine = make_engine(market_folder, amp="fp16")
+        engine.state.begin(0)
+        engine.state.enter(0)
+        engine.set_model_mode("train")
+        engine.train_loader.dataset.set_inputs(("mask",))
+        batch = next(iter(engine.train_loader))
+        before = weights(engine)
+        engine.step.scaler._init_scale = 2.0**126
+        assert engine.step(batch, engine.state.optimizer, {})["loss"].isfinite()
+        after = weights(engine)
+        names = [name for name, _ in engine.model.named_parameters()]
+        assert all(torch.equal(after[name], before[name]) for name in names)
+        assert engine.step.scaler.get_scale() == 2.0**125
+        assert engine.step.skipped == 0
+        engine.step.reset()
+        for _ in range(10):  # until the scale fits
+            engine.step(batch, engine.state.optimizer, {})
+        assert not torch.equal(weights(engine)["backbone.conv1.weight"], before[names[0]])
+
+    def test_other_precisions_scale_nothing(self, market_folder):
+        for amp in ("off", "bf16"):
+            assert not make_engine(market_folder, amp=amp).step.scaler.is_enabled()
+
+
+class TestNotFinite:
+    def test_the_step_is_skipped_and_counted(self, market_folder, tmp_path, caplog):
+        engine = make_engine(market_folder, [Stage(max_epoch=2, **QUICK)], criterion=Bad({1}))
+        states = []
+        forward = engine.forward_backward
+
+        def watched(batch):
+            losses = forward(batch)
+            states.append((bool(losses), weights(engine)))
+            return losses
+
+        engine.forward_backward = watched
+        with caplog.at_level(logging.INFO, "magnifier_plugin"):
+            engine.run(save_dir=tmp_path, print_freq=1)
+        assert [n for n, (trained, _) in enumerate(states) if not trained] == [1]
+        for name, value in states[1][1].items():
+            assert torch.equal(value, states[0][1][name]), name  # running statistics too
+        assert "its loss is not finite: loss nan, cls nan, acc 0; 1 in a row, 1 in" in caplog.text
+        assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 0)
+        assert all(entry["loss"] == entry["loss"] for entry in engine.history)
+
+    def test_ten_in_a_row_stop_the_run(self, market_folder, tmp_path):
+        stages = [Stage(max_epoch=9, **QUICK)]
+        bad = range(3, 99)
+        engine = make_engine(market_folder, stages, criterion=Bad(bad))
+        with pytest.raises(FloatingPointError, match=r"in 10 batches in a row; .*c1s1_.*\.jpg"):
+            engine.run(save_dir=tmp_path, print_freq=1)
+        assert MOST_SKIPPED == 10
+        assert engine.step.skipped == 10
+        saved = torch.load(engine.checkpoints.latest, weights_only=True)
+        assert 0 < saved["step"]["skipped_in_a_row"] < 10
+        assert all(value.isfinite().all() for value in saved["state_dict"].values())
+        resumed = make_engine(market_folder, stages, criterion=Bad(range(99)))
+        resumed.resume(engine.checkpoints.latest)
+        assert resumed.step.skipped_in_a_row == saved["step"]["skipped_in_a_row"]
+
+    def test_an_accumulated_batch_is_left_out(self, market_folder):
+        engine, optimizer, batches = engine_with(market_folder, accumulate=2)
+        start = weights(engine)
+        seeded(engine.step, batches[0], optimizer, {})
+        broken = {**batches[1], "img": batches[1]["img"] * NAN}
+        assert engine.step(broken, optimizer, {}) == {}
+        after = weights(engine)
+        engine, optimizer, _ = engine_with(market_folder)
+        engine.model.load_state_dict(start)
+        seeded(engine.step, batches[0], optimizer, {})
+        assert all(torch.equal(value, after[name]) for name, value in weights(engine).items())
+
+
+class TestFused:
+    def stage(self, fused, optim="adam", **options):
+        options = {"optim": optim, "weight_decay": 0.1, **options}
+        return Stage(max_epoch=1, lr=0.01, fused=fused, optimizer_options=options)
+
+    @pytest.mark.parametrize("optim", ["adam", "amsgrad", "sgd"])
+    def test_equal_to_the_plain_form(self, optim):
+        results = []
+        for fused in ("on", "off", "auto"):
+            torch.manual_seed(1)
+            model = nn.Linear(3, 2)
+            optimizer, schedule = self.stage(fused, optim).build_optimizer(model)
+            assert bool(optimizer.param_groups[0]["fused"]) == (fused == "on")
+            for step in range(3):
+                optimizer.zero_grad()
+                model(torch.ones(1, 3) * step).square().sum().backward()
+                optimizer.step()
+            schedule.step()
+            results.append(model.weight)
+        torch.testing.assert_close(results[0], results[1])
+        assert torch.equal(results[1], results[2])  # auto is for GPUs
+
+    def test_refused(self):
+        with pytest.raises(ValueError, match="train.fused on: RMSprop has no fused form"):
+            self.stage("on", "rmsprop").build_optimizer(nn.Linear(1, 1))
+        with pytest.raises(ValueError, match="fused: expected one of on, off, auto, got 'yes'"):
+            self.stage("yes")
+        assert self.stage("auto", "rmsprop").build_optimizer(nn.Linear(1, 1))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_has_the_same_losses(market_folder):
+    losses = []
+    for compiled in (False, True):
+        engine, optimizer, batches = engine_with(market_folder, compile=compiled)
+        torch.manual_seed(1)
+        losses.append([engine.step(batch, optimizer, {})["loss"].item() for batch in batches])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"clip_grad": -1}, "clip_grad: expected at least 0"),
+        ({"accumulate": 0}, "accumulate: expected at least one batch"),
+        ({"ema": 1.0}, "ema: expected a decay of at least 0 and below 1"),
+    ],
+)
+def test_mistakes(option, message):
+    with pytest.raises(ValueError, match=message):
+        StepOptions(**option)
