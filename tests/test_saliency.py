@@ -130,7 +130,7 @@ class TestSheets:
         maps = {name: [np.eye(4, 2, dtype=np.float32)] * 3 for name in ("G", "SAB")}
         sheet = saliency_sheet(photos, maps)
         step = 32 * 4 + 6  # enlarged four times, to about 224 pixels
-        assert sheet.size == (3 * step + 6, 22 + 3 * (64 * 4 + 6) + 6)
+        assert sheet.size == (3 * step + 6, 2 * 22 + 3 * (64 * 4 + 6))
         for row, shade in enumerate((50, 100, 150)):
             assert sheet.getpixel((6 + 64, 22 + row * 262 + 128)) == (shade,) * 3
 

@@ -186,12 +186,10 @@ class MagnifierNet(nn.Module):
         return self.mask_module
 
     def branch_features(self, images: Tensor) -> dict[str, Tensor]:
-        """The feature map that each branch pools.
+        """Branch → the feature map that it pools, float [B, C, H/16, W/16]; of G 2C channels.
 
         Args:
             images: float [B, 3, H, W], normalised.
-        Returns:
-            Branch → float [B, C, H/16, W/16]; of G layer4's 2C channels.
         """
         layer3, layer4 = self.backbone(images)
         branches = cast(Mapping[str, Branch], self.branches)

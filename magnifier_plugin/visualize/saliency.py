@@ -16,6 +16,7 @@ FEATURE_MAPS = "return_featuremaps"
 WHOLE = "all"
 """The name of the whole embedding next to those of the branches."""
 _GAP, _TITLE, _SIDE = 6, 22, 224
+_LEGEND = "blue: least, red: most of an image"
 
 
 def branch_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -151,7 +152,7 @@ def saliency_sheet(
     step = size[0] + _GAP
     sheet = Image.new(
         "RGB",
-        ((1 + len(columns)) * step + _GAP, _TITLE + len(photos) * (size[1] + _GAP) + _GAP),
+        ((1 + len(columns)) * step + _GAP, 2 * _TITLE + len(photos) * (size[1] + _GAP)),
         "white",
     )
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
@@ -162,6 +163,7 @@ def saliency_sheet(
         for place, pixels in enumerate(painted):
             tile = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
             sheet.paste(tile, (_GAP + place * step, _TITLE + row * (size[1] + _GAP)))
+    pen.text((_GAP, sheet.height - _TITLE + 2), _LEGEND, fill="black", font=font)
     return sheet
 
 
