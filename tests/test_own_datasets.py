@@ -160,12 +160,13 @@ class TestRegistered:
                 AnnotatedDataset(f"plain={make_images(tmp_path, names)}", mode=mode)
         assert caplog.text.count("plain: no cameras, each image counts as its own camera") == 1
 
-    def test_same_names_of_files_are_no_overlap(self, tmp_path):
+    def test_same_names_of_files_are_no_overlap(self, tmp_path, caplog):
         """`0001_c1` in each identity's folder is a picture's number, not an identity."""
         names = [name.replace("img", "0001") for name in split_names()]
         dataset = open_dataset(f"mine={make_images(tmp_path, names)}", "")
         assert check_lists(dataset.train, dataset.query, dataset.gallery).problems
         AnnotatedDataset("mine", mode="query")
+        assert "trained and tested on" not in caplog.text
         assert check_dataset(["-s", f"mine={tmp_path}"]) == 0
 
 
