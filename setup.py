@@ -26,6 +26,8 @@ TORCHREID = [
     "six>=1.16",
     "tensorboard>=2.17",
 ]
+# scripts/extract.py --faiss
+FAISS = ["faiss-cpu>=1.9"]
 
 setup(
     name="magnifier_plugin",
@@ -38,5 +40,15 @@ setup(
     packages=find_packages(include=["magnifier_plugin", "magnifier_plugin.*"]),
     package_data={"magnifier_plugin": ["**/*.yaml", "**/*.html", "py.typed"]},
     install_requires=OWN + TORCHREID,
-    extras_require={"test": ["pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=2.4"]},
+    extras_require={
+        "faiss": FAISS,
+        "test": [
+            *FAISS,
+            "mypy>=2.4",
+            "pytest>=8.2",
+            "pytest-xdist>=3.6",
+            "ruff>=0.8",
+            "websocket-client>=1.8",
+        ],
+    },
 )

@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.evaluation.evaluator import Reranking
 from magnifier_plugin.losses.classification import LOSSES, ClassificationCriterion
 from magnifier_plugin.losses.terms import Criterion
 from magnifier_plugin.synthetic.options import SyntheticOptions
@@ -90,6 +91,16 @@ def build_criterion(cfg: CfgNode, system: System | None) -> Criterion:
             loss=cfg.loss.name, **identity_options(cfg), **triplet_weights(cfg)
         )
     return system.criterion(**system.criterion_options(cfg))
+
+
+def build_reranking(cfg: CfgNode) -> Reranking:
+    """The configuration's settings of re-ranking."""
+    return Reranking(
+        k1=cfg.test.rerank_k1,
+        k2=cfg.test.rerank_k2,
+        lambda_value=cfg.test.rerank_lambda,
+        form=cfg.test.rerank_form,
+    )
 
 
 def build_stages(cfg: CfgNode) -> list[Stage]:

@@ -25,7 +25,7 @@ from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import ConfigError, did_you_mean, read_value
 from magnifier_plugin.text_files import read_yaml
 
-__all__ = ("ConfigError", "load_config", "parse_pairs", "stage_settings")
+__all__ = ("ConfigError", "flatten", "load_config", "parse_pairs", "stage_settings")
 
 COMMAND_LINE = "command line"
 EXTENDS = "extends"
@@ -35,11 +35,12 @@ def load_config(
     file: str | Path | None = None,
     flags: Mapping[str, Any] | None = None,
     pairs: Sequence[str] = (),
+    recorded: Mapping[str, Any] | None = None,
 ) -> Node:
     """The configuration of a run.
 
-    Later ones win: the defaults, what `magnifier.variant` sets, the file that is extended, the
-    file, the flags, the pairs.
+    Later ones win: the defaults, what `magnifier.variant` sets, what is recorded, the file that is
+    extended, the file, the flags, the pairs.
 
     Args:
         file: YAML, or None for the defaults. `extends: FILE` in it names another one, relative to
@@ -47,6 +48,7 @@ def load_config(
         flags: values by key ("data.root") that the command line's flags stand for.
         pairs: KEY VALUE KEY VALUE …, as typed; "stages.2.lr" is the second stage's learning rate,
             and one stage more than there are adds it.
+        recorded: values by key that a checkpoint recorded.
     Returns:
         The frozen tree; each of `stages` has `max_epoch`, `loss_weights` and `optimizer`,
         `train.max_epoch` is their sum, and `train.scale` is applied.
@@ -61,6 +63,9 @@ def load_config(
     typed = {**(flags or {}), **parse_pairs(pairs)}
     given = {key: value for _, values in (*layers, ("", typed)) for key, value in values.items()}
     _set_variant(cfg, given.get("magnifier.variant"))
+    for key, value in (recorded or {}).items():
+        if "magnifier.variant" not in given or key not in _of_variants():
+            _set(cfg, key, value, "recorded configuration")
     listed = False
     for origin, values in layers:
         for key, value in values.items():
@@ -90,7 +95,7 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
     """
     if len(pairs) % 2:
         raise ConfigError(f"expected KEY VALUE pairs after the flags, got {' '.join(pairs)}")
-    defaults = dict(_flatten(default_config()))
+    defaults = dict(flatten(default_config()))
     typed: dict[str, Any] = {}
     for key, word in zip(pairs[::2], pairs[1::2], strict=True):
         try:
@@ -107,7 +112,7 @@ def _read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dic
     """A file and those it extends, the base first: (path, values by key) of each."""
     content = _read_yaml(path)
     if EXTENDS not in content:
-        return [(str(path), dict(_flatten(content)))]
+        return [(str(path), dict(flatten(content)))]
     base = content.pop(EXTENDS)
     if not isinstance(base, str) or not base:
         raise ConfigError(
@@ -124,7 +129,7 @@ def _read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dic
             f"{_chain((*above, path), base_path)}: {EXTENDS}: files extend each other in a circle; "
             f"remove {EXTENDS} from one of them"
         )
-    return [*_read_files(base_path, (*above, path)), (str(path), dict(_flatten(content)))]
+    return [*_read_files(base_path, (*above, path)), (str(path), dict(flatten(content)))]
 
 
 def _chain(above: Sequence[Path], path: Path) -> str:
@@ -145,10 +150,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a tree of mappings, each with its key, such as "data.root"."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -158,6 +164,11 @@ def _set_variant(cfg: Node, variant: Any) -> None:
     if isinstance(variant, str):
         for key, value in VARIANTS.get(variant, {}).items():
             _set(cfg, key, value, f"magnifier.variant {variant}")
+
+
+def _of_variants() -> set[str]:
+    """The keys that a variant decides."""
+    return {key for values in VARIANTS.values() for key in values}
 
 
 def _set(cfg: Node, key: str, value: Any, origin: str) -> None:
@@ -185,7 +196,7 @@ def _set(cfg: Node, key: str, value: Any, origin: str) -> None:
 def _refuse_key(cfg: Node, key: str, origin: str) -> None:
     if key in ("magnifier.gamma", "magnifier.sd_stage"):
         raise ConfigError(f"{origin}: {key}: {GAMMA}")
-    known = [known for known, _ in _flatten(cfg) if known != "stages"]
+    known = [known for known, _ in flatten(cfg) if known != "stages"]
     known += [f"stages.2.{name}" for name in (*STAGE_KEYS, "loss_weights", "optimizer")]
     raise ConfigError(f"{origin}: unknown configuration key {key}{did_you_mean(key, known)}")
 

@@ -14,6 +14,7 @@ from magnifier_plugin.builders import (
     build_criterion,
     build_datamanager,
     build_network,
+    build_reranking,
     build_stages,
     find_system,
 )
@@ -25,7 +26,6 @@ from magnifier_plugin.engine.stages import check_stages
 from magnifier_plugin.engine.step import StepOptions
 from magnifier_plugin.engine.testing import TestOptions
 from magnifier_plugin.engine.weights import load_matching
-from magnifier_plugin.evaluation.evaluator import Reranking
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.systems import SYSTEMS, System
 from magnifier_plugin.visualize.curves import save_curves
@@ -118,12 +118,7 @@ def _test_options(cfg: CfgNode) -> TestOptions:
         flip=cfg.test.flip,
         cache=cfg.test.cache,
         conditions=cfg.test.conditions,
-        reranking=Reranking(
-            k1=cfg.test.rerank_k1,
-            k2=cfg.test.rerank_k2,
-            lambda_value=cfg.test.rerank_lambda,
-            form=cfg.test.rerank_form,
-        ),
+        reranking=build_reranking(cfg),
         rerank_during_training=cfg.test.rerank_during_training,
         rankings=cfg.report.rankings,
     )

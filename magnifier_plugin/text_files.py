@@ -28,7 +28,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         OSError: the file is missing or cannot be opened.
         ValueError: it is no JSON, is truncated, or is nested too deeply.
     """
-    return _parse(path, "JSON", json.loads)
+    return _parse(path, _read(path, "JSON"), "JSON", json.loads)
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
@@ -38,7 +38,12 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         OSError: the file is missing or cannot be opened.
         ValueError: it is no YAML, is nested too deeply, or has a tag or an alias.
     """
-    return _parse(path, "YAML", lambda text: yaml.load(text, _PlainLoader))
+    return parse_yaml(_read(path, "YAML"), path)
+
+
+def parse_yaml(text: str, name: str | os.PathLike[str]) -> Any:
+    """As `read_yaml`, of a text; errors call it by this name."""
+    return _parse(name, text, "YAML", lambda content: yaml.load(content, _PlainLoader))
 
 
 def read_csv(
@@ -99,9 +104,16 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _parse(path: str | os.PathLike[str], kind: str, parse: Callable[[str], Any]) -> Any:
+def _read(path: str | os.PathLike[str], kind: str) -> str:
     try:
-        return parse(Path(path).read_text(encoding="utf-8"))
+        return Path(path).read_text(encoding="utf-8")
+    except ValueError as error:
+        raise _other_content(path, kind, error) from error
+
+
+def _parse(path: str | os.PathLike[str], text: str, kind: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise _other_content(path, kind, error) from error
 

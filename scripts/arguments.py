@@ -1,13 +1,18 @@
-"""Types of command-line arguments; a wrong value ends with argparse's message and status 2.
+"""What the scripts' command lines share: types of arguments, KEY VALUE pairs, networks, output.
+
+A wrong value ends with argparse's message and status 2.
 
 Nothing of the package is imported: a script parses its arguments before it imports the package,
 which takes seconds.
 """
 
 import argparse
+import io
 import os
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 WORDS = ("use_gpu", "amp", "channels_last")  # keys of the configuration that have no dot
 
@@ -80,6 +85,63 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which network to load, for a command line that ends in KEY VALUE."""
+    add = parser.add_argument
+    add("--weights", type=path, required=True, metavar="FILE", help="a checkpoint")
+    add(
+        "--config-file",
+        type=path,
+        metavar="FILE",
+        help="YAML whose values replace those that the checkpoint records",
+    )
+    add("-a", "--arch", metavar="NAME", help="model, for a checkpoint of torchreid's")
+    add("--flip", action="store_true", help="average an image's and its mirror image's features")
+    add("--batch-size", type=whole_number(1), metavar="N", help="images (default: 100)")
+    add("--workers", type=whole_number(0), metavar="N", help="processes that read (default: 4)")
+    add("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
+
+
+def network_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The configuration's values, by key, of the flags of `add_network`."""
+    given = {
+        "model.name": args.arch,
+        "test.flip": args.flip or None,
+        "test.batch_size": args.batch_size,
+        "data.workers": args.workers,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def parse_with_pairs(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str],
+    *,
+    lists: Collection[str] = (),
+    positional: int = 0,
+) -> argparse.Namespace:
+    """Parse a command line that ends in KEY VALUE pairs, which become `pairs`.
+
+    Args:
+        parser: with an argument `pairs` of any number of words.
+        argv, lists, positional: as of `split_pairs`; lists also has flags that take no word.
+    """
+    flags, pairs = split_pairs(argv, lists=lists, positional=positional)
+    args = parser.parse_args(flags)
+    args.pairs = [*args.pairs, *pairs]
+    for word in args.pairs[::2]:
+        if word.startswith("-"):
+            parser.error(f"{word}: expected flags before the KEY VALUE pairs")
+    return args
+
+
+def print_any_name() -> None:
+    """Print file names that are not Unicode with escapes, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def split_pairs(

@@ -1,8 +1,10 @@
-"""Measures this package against the installed torchreid and prints Markdown.
+"""Measures this package against the installed torchreid, or faiss, and prints Markdown.
 
     benchmark.py evaluation --size market
     benchmark.py loading
+    benchmark.py masks
     benchmark.py pooling
+    benchmark.py search
 
 Each side runs in a process of its own, one after the other; other programs disturb the figures.
 """
@@ -11,9 +13,21 @@ import argparse
 import importlib
 import sys
 
-from benchmarks.command_line import add_evaluation, add_loading, add_pooling
+from benchmarks.command_line import (
+    add_evaluation,
+    add_loading,
+    add_masks,
+    add_pooling,
+    add_search,
+)
 
-COMMANDS = {"evaluation": add_evaluation, "loading": add_loading, "pooling": add_pooling}
+COMMANDS = {
+    "evaluation": add_evaluation,
+    "loading": add_loading,
+    "masks": add_masks,
+    "pooling": add_pooling,
+    "search": add_search,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,10 +1,11 @@
-"""Turns the output of DensePose or a human parser into label maps and IUV to train with.
+"""Turns what DensePose, a parser or a pose estimator writes into label maps and IUV to train with.
 
     convert_masks.py --source densepose-iuv  --iuv DIR
     convert_masks.py --source densepose-dump --dump FILE
     convert_masks.py --source densepose-json --json FILE --annotations FILE
-    convert_masks.py --source parsing        --parsing DIR --labels lip|cihp|atr|pascal|FILE.yaml
+    convert_masks.py --source parsing        --parsing DIR --labels lip|cihp|atr|pascal|sapiens|FILE
     convert_masks.py --source npy            --npy DIR
+    convert_masks.py --source keypoints      --keypoints FILE|DIR [--annotations FILE]
 
 each with `-s market1501 --root reid-data`, or `-s shop=PATH` for a CSV or a folder of your own; or
 with `--images reid-data/market1501 --out mask_labels/market1501`: the data set's own folder or a
@@ -32,8 +33,10 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "densepose-json": ("json", "annotations"),
     "parsing": ("parsing", "labels"),
     "npy": ("npy",),
+    "keypoints": ("keypoints",),
 }
-MIN_SCORE = 0.5
+# --source → the default of --min-score.
+MIN_SCORES = {"densepose-dump": 0.5, "densepose-json": 0.5, "keypoints": 0.3}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -46,10 +49,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_path("--iuv", help="densepose-iuv: folder of NAME_IUV.png")
     add_path("--dump", help="densepose-dump: the file of `apply_net.py dump --output`")
     add_path("--json", help="densepose-json: COCO DensePose results")
-    add_path("--annotations", help="densepose-json: COCO annotations of the same images")
-    add_path("--parsing", help="parsing: folder of palette PNGs")
-    add("--labels", help="parsing: lip, cihp, atr, pascal, or a YAML file of your own")
+    add_path(
+        "--annotations",
+        help="densepose-json, and keypoints with numbered images: COCO annotations of the images",
+    )
+    add_path("--parsing", help="parsing: folder of palette PNGs, or of .npy of class ids")
+    add("--labels", help="parsing: lip, cihp, atr, pascal, sapiens, or a YAML file of your own")
     add_path("--npy", help="npy: folder of MagnifierNet's authors' NAME.npy")
+    add_path(
+        "--keypoints",
+        metavar="PATH",
+        help="keypoints: COCO results, or a folder of OpenPifPaf, OpenPose or Ultralytics",
+    )
     add_data_set(parser, "--dataset", required=False)
     add_path("--images", help="the data set's folder, or one within it (-s: all of its images)")
     add_path("--out", help="folder of its label maps (-s: NAME in $MAGNIFIER_MASKS or mask_labels)")
@@ -62,8 +73,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--min-score",
         type=share,
-        default=MIN_SCORE,
-        help="dump, json: leave out detections below (default: %(default)s)",
+        help="dump, json: leave out detections below (default: 0.5); keypoints: leave out people "
+        "and points below (default: 0.3)",
     )
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument("--keep-iuv", action="store_true", help="write label maps and IUV")
@@ -76,6 +87,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     missing = [name for name in NEEDED[args.source] if getattr(args, name) is None]
     if missing:
         parser.error(f"--source {args.source} needs --{' and --'.join(missing)}")
+    if args.min_score is None:
+        args.min_score = MIN_SCORES.get(args.source)
     return args
 
 
@@ -86,6 +99,7 @@ if __name__ == "__main__":
 from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.annotators.densepose_dump import DumpFile
 from magnifier_plugin.annotators.densepose_json import ResultsFile
+from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.annotators.source import Source
@@ -106,6 +120,7 @@ SOURCES: Mapping[str, Callable[[argparse.Namespace], Source]] = {
     "densepose-json": lambda a: ResultsFile(a.json, a.annotations, a.hands, a.min_score),
     "parsing": lambda a: ParsingFolder(a.parsing, a.labels),
     "npy": lambda a: NpyFolder(a.npy),
+    "keypoints": lambda a: KeypointSource(a.keypoints, a.annotations, a.min_score),
 }
 # Names of files need not be Unicode.
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}

@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 from mask_inputs import PROJECT, script
 
-from magnifier_plugin.annotators.detections import MIN_SCORE
+from magnifier_plugin.annotators import detections, keypoints
 from magnifier_plugin.evaluation.distances import METRICS
 from magnifier_plugin.evaluation.rerank import FORMS
 from magnifier_plugin.files import absolute_path
@@ -75,7 +75,11 @@ def test_what_the_scripts_repeat_is_what_the_package_says():
     assert script("rerank").FORMS == FORMS
     assert len(BODY_REGIONS) == script("check_masks").BODY_REGIONS
     converter = script("convert_masks")
-    assert converter.MIN_SCORE == MIN_SCORE
+    assert converter.MIN_SCORES == {
+        "densepose-dump": detections.MIN_SCORE,
+        "densepose-json": detections.MIN_SCORE,
+        "keypoints": keypoints.MIN_SCORE,
+    }
     assert set(converter.NEEDED) == set(converter.SOURCES)
     defaults = {
         name: default for name, (default, _) in script("render_pedestrians").OPTIONS.items()

@@ -37,6 +37,7 @@ PACKAGES = (
     ("export",),
     ("systems",),
     ("builders",),
+    ("retrieval",),
     ("recipe",),
     ("registry",),
     ("user_modules",),

@@ -196,6 +196,26 @@ class TestMagnifierNet:
         with pytest.raises(ValueError, match="has none"):
             build(branches=["G"]).predict_regions(images)
 
+    def test_described_regions_are_those_that_the_embedding_is_made_of(self):
+        model, (images, _) = build().eval(), batch()
+        with torch.no_grad():
+            labels, features = model.describe_regions(images)
+            assert torch.equal(labels, model.predict_regions(images))
+            layer3, layer4 = model.backbone(images)
+            masks = model.mask_module(layer4, None)[1]
+            maps = model.branches["SFB"].bottleneck(layer3)
+            pooled = (maps[:, None] * masks[:, :, None]).amax(dim=(3, 4))  # Eq. 1 as it is written
+            torch.testing.assert_close(features, pooled)
+            fusion = model.branches["SFB"]
+            embedding = fusion.head(fusion.fusion(features)[0])[0]
+            torch.testing.assert_close(model(images)[:, -256:], embedding)
+        for image, regions in zip(labels, features, strict=True):
+            for region in set(range(8)) - set(image.unique().tolist()):
+                assert not regions[region].any()
+        assert build(branches=["G", "M"]).eval().describe_regions(images).features is None
+        with pytest.raises(ValueError, match="predicted by M, and this network has none"):
+            build(branches=["G"]).describe_regions(images)
+
     @pytest.mark.parametrize(
         ("dtype", "tolerance"),
         [(torch.float64, 1e-4), (torch.float16, 0.01), (torch.bfloat16, 0.05)],

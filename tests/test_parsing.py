@@ -35,8 +35,9 @@ def save_palette(path, classes):
 
 
 def test_shipped_label_sets_have_the_classes_that_their_parsers_write():
-    assert label_set_names() == ("atr", "cihp", "lip", "pascal")
-    for name, classes in (("lip", 20), ("cihp", 20), ("atr", 18), ("pascal", 7)):
+    assert label_set_names() == ("atr", "cihp", "lip", "pascal", "sapiens")
+    known = (("lip", 20), ("cihp", 20), ("atr", 18), ("pascal", 7), ("sapiens", 28))
+    for name, classes in known:
         label_set = load_label_set(name)
         assert label_set.name == name
         assert sorted(label_set.classes) == list(range(classes))
@@ -72,6 +73,11 @@ def test_own_label_set_works_by_its_path(tmp_path):
         ("name: a\nclasses: {300: {name: b, region: head}}", r"class id 300, expected 0\.\.254"),
         ("name: a\nclasses: {0: {name: b, limb: arm}}", r"limbs of classes \{'arm'\}, limbs given"),
         ("name: a\ntrunk: [c]\nclasses: {0: {name: b, region: head}}", "no class is called 'c'"),
+        (
+            "name: a\nclasses: {0: {name: b, limb: l}}\nlimbs: {l: {upper: upper leg, "
+            "lower: lower leg, extent: [c]}}",
+            "extent: no class is called 'c'",
+        ),
     ],
 )
 def test_wrong_label_sets_are_reported(tmp_path, text, message):
@@ -82,7 +88,7 @@ def test_wrong_label_sets_are_reported(tmp_path, text, message):
 
 def test_unknown_label_set_names_the_known():
     with pytest.raises(
-        ValueError, match="label set 'lipp', expected one of atr, cihp, lip, pascal"
+        ValueError, match="label set 'lipp', expected one of atr, cihp, lip, pascal, sap"
     ):
         load_label_set("lipp")
     with pytest.raises(FileNotFoundError):
@@ -206,7 +212,7 @@ def test_parsing_of_another_size_is_refused(tmp_path):
     (item,) = ParsingFolder(tmp_path, "pascal")
     with pytest.raises(ValueError, match="8 × 8 .*image is 32 × 16"):
         item.read((32, 16))
-    with pytest.raises(ValueError, match=r"no \*\.png in it"):
+    with pytest.raises(ValueError, match=r"no \*\.png or \*\.npy in it"):
         ParsingFolder(save_photo(tmp_path / "b" / "c.jpg").parent, "pascal")
 
 
@@ -216,6 +222,87 @@ def test_hidden_files_are_no_annotations(tmp_path):
     for name in (".a.7-0.part.png", "._a.png"):
         (tmp_path / name).write_bytes(b"")
     assert [item.path.name for item in ParsingFolder(tmp_path, "pascal")] == ["a.png"]
+
+
+# Sapiens
+
+
+def sapiens_person(trousers: bool) -> np.ndarray:
+    """Class ids of a person with long sleeves, in trousers or in shorts above bare legs."""
+    classes = np.zeros((64, 32), dtype=np.int64)
+    classes[2:10, 12:20] = 3  # hair
+    classes[6:10, 14:18] = 2  # face and neck
+    classes[10:30, 8:24] = 22  # upper clothing, sleeves and all
+    classes[28:32, 6:8] = 14  # right hand
+    classes[30:58, 11:21] = 12  # lower clothing
+    if not trousers:
+        classes[40:44, 11:21] = 20  # right upper leg
+        classes[44:58, 11:21] = 16  # right lower leg
+    classes[58:62, 11:21] = 17  # right shoe
+    classes[20:24, 26:30] = 1  # apparel: a bag
+    return classes
+
+
+def test_sapiens_trousers_are_split_and_shorts_are_not(tmp_path):
+    label_set = load_label_set("sapiens")
+    for trousers, border in ((True, 44), (False, 44)):
+        labels = to_regions(sapiens_person(trousers).astype(np.uint8), label_set)
+        assert (labels[30:border, 11:21] == UPPER_LEG).all()
+        assert (labels[border:58, 11:21] == LOWER_LEG).all()
+        assert (labels[10:28, 8:24] == CHEST).all()
+        assert (labels[58:62, 11:21] == FOOT).all() and (labels[28:32, 6:8] == LOWER_ARM).all()
+        assert (labels[2:10, 12:20] == HEAD).all() and (labels[20:24, 26:30] == UNKNOWN).all()
+    # Short trousers alone, as where the picture ends at the knee, have halves.
+    short = sapiens_person(True)
+    short[44:] = 0
+    labels = to_regions(short.astype(np.uint8), label_set)
+    assert set(labels[30:44, 11:21].ravel()) == {UPPER_LEG, LOWER_LEG}
+
+
+@pytest.mark.parametrize("kind", ["_seg.npy", ".npy", ".png"])
+def test_sapiens_files(tmp_path, kind):
+    """The demo's ids, with its foreground map and its picture next to them; a wrapper's PNG."""
+    classes, found = sapiens_person(True), tmp_path / "found"
+    found.mkdir()
+    if kind == ".png":
+        save_palette(found / "a.png", classes)
+    else:
+        np.save(found / f"a{kind}", classes)
+        save_photo(found / "a.png", 64, 32)
+    if kind != ".npy":
+        np.save(found / "a.npy", classes > 0)
+    np.save(found / "logits.npy", np.zeros((28, 64, 32), np.float32))
+    save_photo(tmp_path / "data" / "a.jpg", 64, 32)
+    out = tmp_path / "masks" / "data"
+    command = ["--source", "parsing", "--parsing", found, "--labels", "sapiens"]
+    command += ["--images", tmp_path / "data", "--out", out]
+    assert script("convert_masks").main([str(word) for word in command]) == 0
+    expected = to_regions(classes.astype(np.uint8), load_label_set("sapiens"))
+    assert np.array_equal(read_labels(out / "a.png"), expected)
+    assert read_manifest(out).label_set == "sapiens"
+
+
+def test_arrays_without_ids_are_no_parsing(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((8, 8), dtype=bool))
+    np.save(tmp_path / "b.npy", np.zeros((28, 8, 8), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"2 \*\.npy in it, none a 2-D array of whole numbers"):
+        ParsingFolder(tmp_path, "sapiens")
+
+
+def test_wrong_arrays_of_class_ids_are_named(tmp_path):
+    for content, message in ((28, "id 28, but label set sapiens has 0..27"), (-1, "id -1")):
+        np.save(tmp_path / "a.npy", np.full((8, 8), content))
+        (item,) = ParsingFolder(tmp_path, "sapiens")
+        with pytest.raises(ValueError, match=rf"a\.npy: {message}"):
+            item.read((8, 8))
+    (tmp_path / "a.npy").write_bytes(b"damaged")
+    (item,) = ParsingFolder(tmp_path, "sapiens")
+    with pytest.raises(ValueError, match=r"a\.npy: damaged or truncated"):
+        item.read((8, 8))
+    np.save(tmp_path / "a.npy", np.zeros((4, 8), np.uint8))
+    (item,) = ParsingFolder(tmp_path, "sapiens")
+    with pytest.raises(ValueError, match="4 × 8 .*image is 8 × 8"):
+        item.read((8, 8))
 
 
 # MagnifierNet's authors' arrays

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from magnifier_plugin.annotators.coco import read_images, read_results, refuse_unknown_images
 from magnifier_plugin.annotators.densepose import label_set_definition, label_set_name
 from magnifier_plugin.annotators.detections import MIN_SCORE, DetectedPeople, Detection, PngChart
-from magnifier_plugin.text_files import one_line, read_json
+from magnifier_plugin.text_files import one_line
 
 
 class ResultsFile:
@@ -44,18 +45,14 @@ class ResultsFile:
         self.path, self.hands = Path(path), hands
         self.label_set = label_set_name(hands)
         self.definition = label_set_definition(hands)
-        self._names = _file_names(Path(annotations))
+        images = read_images(Path(annotations))
+        self._names = {key: image["file_name"] for key, image in images.items()}
         self._people = defaultdict(list)
-        for number, result in enumerate(_results(self.path)):
+        for number, result in enumerate(read_results(self.path, "DensePose")):
             image, person = self._detection(number, result)
             if person.score >= min_score:
                 self._people[image].append(person)
-        unknown = [image for image in self._people if image not in self._names]
-        if unknown:
-            raise ValueError(
-                f"{annotations}: has no image with id {unknown[0]!r}, which {path} has; "
-                "expected the annotations of the same images"
-            )
+        refuse_unknown_images(Path(annotations), self.path, self._names, self._people)
 
     def __iter__(self) -> Iterator[DetectedPeople]:
         for image, people in self._people.items():
@@ -75,27 +72,3 @@ class ResultsFile:
                 f"({type(error).__name__}: {one_line(error)}), expected image_id, score, "
                 "bbox [x, y, w, h], uv_shape and uv_data"
             ) from error
-
-
-def _results(path: Path) -> list[Any]:
-    content = read_json(path)
-    if not isinstance(content, list):
-        hint = ""
-        if isinstance(content, dict) and "images" in content:
-            hint = "; these are COCO annotations, they belong to --annotations"
-        raise ValueError(
-            f"{path}: holds a {type(content).__name__}, expected the flat list of DensePose "
-            f"results{hint}"
-        )
-    return content
-
-
-def _file_names(path: Path) -> dict[Any, str]:
-    content = read_json(path)
-    try:
-        return {image["id"]: str(image["file_name"]) for image in content["images"]}
-    except (LookupError, TypeError) as error:
-        raise ValueError(
-            f"{path}: no COCO annotations, expected a JSON object with images[].id and "
-            f"images[].file_name ({type(error).__name__}: {one_line(error)})"
-        ) from error

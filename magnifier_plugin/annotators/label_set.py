@@ -9,6 +9,8 @@ classes:
   3: {name: smoke, region: unknown}        # counts in no loss
 limbs:                                     # classes without a middle, split there
   arm: {upper: upper arm, lower: lower arm, stubby: lower arm}
+  legs: {upper: upper leg, lower: lower leg, extent: [shin]}   # shin has a region of its own, and
+                                           # counts for the limb's middle
 """
 
 import json
@@ -41,6 +43,8 @@ class Limb:
     """The region of the other half."""
     stubby: int | None = None
     """The region of pieces too short to have halves; None: one limb, always split."""
+    extent: tuple[int, ...] = ()
+    """Ids of classes that count for the limb's middle and keep a region of their own."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def load_label_set(name: str | os.PathLike[str]) -> LabelSet:
     """A label set by its name, or from a YAML file of one's own.
 
     Args:
-        name: `lip`, `cihp`, `atr`, `pascal`, or the path of a file that ends in `.yaml`.
+        name: `lip`, `cihp`, `atr`, `pascal`, `sapiens`, or the path of a file that ends in `.yaml`.
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: there is no such name, or the file is no label set.
@@ -124,9 +128,9 @@ def _parse(content: Mapping[str, Any]) -> LabelSet:
             for i, entry in content["classes"].items()
             if i not in limb_of
         },
-        trunk=tuple(_class_id(classes, name) for name in content.get("trunk", [])),
+        trunk=tuple(_class_id(classes, name, "trunk") for name in content.get("trunk", [])),
         limbs=tuple(
-            _limb([i for i in classes if limb_of.get(i) == name], limb)
+            _limb([i for i in classes if limb_of.get(i) == name], limb, classes)
             for name, limb in limbs.items()
         ),
         # As it comes back from a JSON file, where keys are strings.
@@ -134,16 +138,17 @@ def _parse(content: Mapping[str, Any]) -> LabelSet:
     )
 
 
-def _limb(classes: list[int], limb: Mapping[str, str]) -> Limb:
-    _refuse_unknown_keys(limb, {"upper", "lower", "stubby"}, "in a limb")
+def _limb(own: list[int], limb: Mapping[str, Any], classes: Mapping[int, str]) -> Limb:
+    _refuse_unknown_keys(limb, {"upper", "lower", "stubby", "extent"}, "in a limb")
     stubby = _region(limb["stubby"]) if "stubby" in limb else None
-    return Limb(tuple(classes), _region(limb["upper"]), _region(limb["lower"]), stubby)
+    extent = tuple(_class_id(classes, name, "extent") for name in limb.get("extent", []))
+    return Limb(tuple(own), _region(limb["upper"]), _region(limb["lower"]), stubby, extent)
 
 
-def _class_id(classes: Mapping[int, str], name: str) -> int:
+def _class_id(classes: Mapping[int, str], name: str, where: str) -> int:
     ids = [class_id for class_id, known in classes.items() if known == name]
     if not ids:
-        raise ValueError(f"trunk: no class is called {name!r}")
+        raise ValueError(f"{where}: no class is called {name!r}")
     return ids[0]
 
 

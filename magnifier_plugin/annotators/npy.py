@@ -30,33 +30,64 @@ def read_npy(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
         uint8 [H, W], 0..7 or 255 (unknown).
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, holds Python objects ("refused"), is not 2-D, of another size,
-            not of whole numbers, or holds other ids.
+        ValueError: as `read_ids`, or it holds other ids.
     """
+    ids = read_ids(path, f"region ids 0..{NUM_REGIONS - 1}", size)
+    wrong = ~(np.isin(ids, range(NUM_REGIONS)) | (ids == UNKNOWN))
+    if wrong.any():
+        raise ValueError(
+            f"{path}: id {ids[wrong][0]}, expected 0..{NUM_REGIONS - 1} or {UNKNOWN} (unknown)"
+        )
+    return ids.astype(np.uint8)
+
+
+def read_ids(
+    path: str | os.PathLike[str], what: str, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The ids in a `.npy` file.
+
+    Args:
+        path: the file.
+        what: which ids are expected, for the message.
+        size: height and width of the image, checked before the ids are read; None for any.
+    Returns:
+        [H, W] of numbers, mapped from the file.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, holds Python objects ("refused"), is not 2-D, of another size,
+            or not of numbers.
+    """
+    ids = _map_array(path)
+    if ids.ndim != 2 or ids.dtype.kind not in "uif":
+        raise ValueError(f"{path}: {ids.dtype} {list(ids.shape)}, expected a 2-D array of {what}")
+    if not 0 < ids.size <= MAX_PIXELS:
+        raise ValueError(f"{path}: refused, {ids.shape[0]} × {ids.shape[1]} pixels")
+    if size is not None:
+        check_size(path, ids.shape, size)
+    return ids
+
+
+def holds_ids(path: str | os.PathLike[str]) -> bool:
+    """Whether a `.npy` file holds a 2-D array of whole numbers: no truth values, no logits.
+
+    Raises:
+        ValueError: it is damaged, or holds Python objects ("refused").
+    """
+    array = _map_array(path)
+    return array.ndim == 2 and array.dtype.kind in "ui"
+
+
+def _map_array(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         # Mapped: a header that claims more than the file has fails before memory is allocated.
-        ids = np.lib.format.open_memmap(path, mode="r")
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise
     # The header is a Python literal: numpy raises whatever its parser does for a damaged one.
     except Exception as error:
         reason = "refused, it" if "object" in str(error) else "damaged or truncated,"
         raise ValueError(f"{path}: {reason} holds no plain array ({one_line(error)})") from error
-    if ids.ndim != 2 or ids.dtype.kind not in "uif":
-        raise ValueError(
-            f"{path}: {ids.dtype} {list(ids.shape)}, expected a 2-D array of region ids "
-            f"0..{NUM_REGIONS - 1}"
-        )
-    if not 0 < ids.size <= MAX_PIXELS:
-        raise ValueError(f"{path}: refused, {ids.shape[0]} × {ids.shape[1]} pixels")
-    if size is not None:
-        check_size(path, ids.shape, size)
-    wrong = ~(np.isin(ids, range(NUM_REGIONS)) | (ids == UNKNOWN))
-    if wrong.any():
-        raise ValueError(
-            f"{path}: id {ids[wrong][0]}, expected 0..{NUM_REGIONS - 1} or {UNKNOWN} (unknown)"
-        )
-    return np.array(ids, dtype=np.uint8)
+    return array
 
 
 @dataclass(frozen=True)

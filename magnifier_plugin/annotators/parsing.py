@@ -1,7 +1,8 @@
-"""Human parsing: palette PNGs whose ids mean what the parser's label set says.
+"""Human parsing: palette PNGs or arrays whose ids mean what the parser's label set says.
 
-The label set is not in the file, so it is named (`lip`, `cihp`, `atr`, `pascal`: the YAML files in
-`label_sets/`) or given as a YAML file of one's own, and every file's ids are checked against it.
+The label set is not in the file, so it is named (`lip`, `cihp`, `atr`, `pascal`, `sapiens`: the
+YAML files in `label_sets/`) or given as a YAML file of one's own, and every file's ids are checked
+against it.
 """
 
 import os
@@ -13,17 +14,21 @@ import numpy as np
 
 from magnifier_plugin.annotators.label_set import LabelSet, load_label_set
 from magnifier_plugin.annotators.limbs import split_limb
+from magnifier_plugin.annotators.npy import SUFFIX as ARRAY_SUFFIX
+from magnifier_plugin.annotators.npy import holds_ids, read_ids
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
 from magnifier_plugin.files import read_png
 
 SUFFIX = ".png"
+# Sapiens's demo writes the ids to NAME_seg.npy, and to NAME.npy which of them are not 0.
+_IDS = "_seg"
 
 
 def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarray:
-    """The class ids of one parsing PNG.
+    """The class ids of one parsing PNG or array.
 
     Args:
-        path: a palette or greyscale PNG whose bytes are class ids.
+        path: a palette or greyscale PNG whose bytes are class ids, or a `.npy` file of class ids.
         label_set: what the ids mean.
     Returns:
         uint8 [H, W], ids of label_set's classes alone.
@@ -31,16 +36,13 @@ def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarra
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, its palette was lost, or it has ids that label_set lacks.
     """
-    image = read_png(path)
-    if image.mode not in ("P", "L"):
-        raise ValueError(
-            f"{path}: image mode {image.mode}, expected a palette PNG (P) whose bytes are class "
-            "ids; colours are not ids, keep the parser's own PNG as it is"
-        )
-    classes = np.array(image)
+    if str(path).endswith(ARRAY_SUFFIX):
+        classes, mode = read_ids(path, f"class ids of label set {label_set.name}"), ""
+    else:
+        classes, mode = _read_png(path)
     found = np.unique(classes)
-    unknown = [int(i) for i in found if int(i) not in label_set.classes]
-    if unknown and image.mode == "L" and _VOC_GREYS.issuperset(found.tolist()):
+    unknown = [i for i in found.tolist() if i not in label_set.classes]
+    if unknown and mode == "L" and _VOC_GREYS.issuperset(found.tolist()):
         raise ValueError(
             f"{path}: id {unknown[0]}: these are the greys of the parser's palette, it was lost "
             "by convert('L') or cv2; keep the parser's own PNG as it is"
@@ -49,9 +51,20 @@ def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarra
         raise ValueError(
             f"{path}: id {unknown[0]}, but label set {label_set.name} has "
             f"{min(label_set.classes)}..{max(label_set.classes)}; is it another label set "
-            "(--labels)? LIP and CIHP have 20 classes, ATR has 18, Pascal 7"
+            "(--labels)? LIP and CIHP have 20 classes, ATR has 18, Pascal 7, Sapiens 28"
         )
-    return classes
+    return classes.astype(np.uint8)
+
+
+def _read_png(path: str | os.PathLike[str]) -> tuple[np.ndarray, str]:
+    """The bytes of a palette or greyscale PNG, and its mode."""
+    image = read_png(path)
+    if image.mode not in ("P", "L"):
+        raise ValueError(
+            f"{path}: image mode {image.mode}, expected a palette PNG (P) whose bytes are class "
+            "ids; colours are not ids, keep the parser's own PNG as it is"
+        )
+    return np.array(image), image.mode
 
 
 def to_regions(classes: np.ndarray, label_set: LabelSet) -> np.ndarray:
@@ -67,14 +80,15 @@ def to_regions(classes: np.ndarray, label_set: LabelSet) -> np.ndarray:
     trunk = np.isin(classes, label_set.trunk)
     for limb in label_set.limbs:
         mask = np.isin(classes, limb.classes)
-        halves = split_limb(mask, trunk, limb.upper, limb.lower, limb.stubby)
+        whole = mask | np.isin(classes, limb.extent)
+        halves = split_limb(whole, trunk, limb.upper, limb.lower, limb.stubby)
         labels[mask] = halves[mask]
     return labels
 
 
 @dataclass(frozen=True)
 class ParsingFile:
-    """One parsing PNG, not yet read."""
+    """One parsing PNG or array, not yet read."""
 
     path: Path
     label_set: LabelSet
@@ -82,7 +96,9 @@ class ParsingFile:
 
     @property
     def name(self) -> str:
-        return str(self.path)
+        if self.path.suffix != ARRAY_SUFFIX:
+            return str(self.path)
+        return str(self.path).removesuffix(ARRAY_SUFFIX).removesuffix(_IDS)
 
     def read(self, size: tuple[int, int]) -> Annotation:
         classes = read_parsing(self.path, self.label_set)
@@ -91,14 +107,17 @@ class ParsingFile:
 
 
 class ParsingFolder:
-    """A folder of parsing PNGs, at any depth below it.
+    """A folder of parsing PNGs or arrays, at any depth below it.
+
+    Where there are arrays of class ids the PNGs are the parser's pictures of them; other arrays
+    (foreground, logits) are left out.
 
     Args:
         folder: the folder.
         labels: the label set's name, or the path of a YAML file of one's own.
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: the folder holds no PNG, the label set is unknown or its file is wrong.
+        ValueError: the folder holds no such file, the label set is unknown or its file is wrong.
     """
 
     name = "parsing"
@@ -109,10 +128,30 @@ class ParsingFolder:
         self.folders = (Path(folder),)
         self.label_set = self._labels.name
         self.definition = self._labels.definition
-        self._paths = annotation_files(folder, SUFFIX)
+        self._paths = _class_files(folder)
 
     def __iter__(self) -> Iterator[ParsingFile]:
         return (ParsingFile(path, self._labels) for path in self._paths)
+
+
+def _class_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The arrays of class ids in a folder, damaged ones among them, or else the PNGs."""
+    paths = annotation_files(folder, SUFFIX, ARRAY_SUFFIX)
+    arrays = [path for path in paths if path.suffix == ARRAY_SUFFIX]
+    found = list(filter(_may_hold_ids, arrays)) or [p for p in paths if p.suffix == SUFFIX]
+    if not found:
+        raise ValueError(
+            f"{folder}: {len(arrays)} *{ARRAY_SUFFIX} in it, none a 2-D array of whole numbers; "
+            "expected the parser's class ids, no foreground or logits"
+        )
+    return found
+
+
+def _may_hold_ids(path: Path) -> bool:
+    try:
+        return holds_ids(path)
+    except ValueError:  # damaged: reading it says so
+        return True
 
 
 def _voc_greys(classes: int) -> frozenset[int]:
@@ -129,4 +168,4 @@ def _voc_greys(classes: int) -> frozenset[int]:
     return frozenset(greys)
 
 
-_VOC_GREYS = _voc_greys(20)
+_VOC_GREYS = _voc_greys(28)

@@ -33,9 +33,11 @@ class UnreadAnnotation(Protocol):
     def name(self) -> str:
         """The annotator's name of the image: a file name, with or without folders or suffix."""
 
-    def read(self, size: tuple[int, int]) -> Annotation:
+    def read(self, size: tuple[int, int]) -> Annotation | None:
         """Reads it for an image of this height and width.
 
+        Returns:
+            None if the annotator found nobody in the image.
         Raises:
             ValueError: the annotation is damaged, of another size, or holds unknown ids.
         """
@@ -76,18 +78,19 @@ def check_size(path: object, found: tuple[int, int], expected: tuple[int, int]) 
         )
 
 
-def annotation_files(folder: str | os.PathLike[str], suffix: str) -> list[Path]:
-    """An annotator's files at any depth below a folder.
+def annotation_files(folder: str | os.PathLike[str], *suffixes: str) -> list[Path]:
+    """An annotator's files at any depth below a folder, sorted.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds no file that ends in suffix.
+        ValueError: it holds no file that ends in one of the suffixes.
     """
-    folder = absolute_path(folder)
+    folder, kinds = absolute_path(folder), " or ".join(f"*{suffix}" for suffix in suffixes)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder, expected one of *{suffix}")
+        raise FileNotFoundError(f"{folder}: no such folder, expected one of {kinds}")
     # Hidden files are another process's unfinished ones, or macOS's copies of metadata.
-    paths = sorted(path for path in folder.rglob(f"*{suffix}") if path.name[0] != ".")
-    if not paths:
-        raise ValueError(f"{folder}: no *{suffix} in it; did the annotator write elsewhere?")
-    return paths
+    paths = {path for suffix in suffixes for path in folder.rglob(f"*{suffix}")}
+    found = sorted(path for path in paths if path.name[0] != ".")
+    if not found:
+        raise ValueError(f"{folder}: no {kinds} in it; did the annotator write elsewhere?")
+    return found

@@ -80,6 +80,7 @@ class AnnotatedDataset(Dataset):
         self.input_options = dict(input_options or {})
         self.dataset_dir = own_folder(plain)
         self.conditions_file: Path | None = getattr(plain, "conditions_file", None)
+        self.keypoints_file: Path | None = getattr(plain, "keypoints_file", None)
         self.own_conditions: ConditionFile | None = getattr(plain, "own_conditions", None)
         label_folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
         places = (self.name, label_folder, self.dataset_dir, masks_dir)

@@ -22,7 +22,7 @@ def as_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tup
         raise ValueError(
             f"query features are on {query.device}, gallery features on {gallery.device}"
         )
-    query, gallery = _as_finite("query features", query), _as_finite("gallery features", gallery)
+    query, gallery = as_finite("query features", query), as_finite("gallery features", gallery)
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"query features have {query.shape[1]} dimensions, gallery features "
@@ -41,7 +41,7 @@ def as_distances(
             or a value is NaN or infinite.
     """
     q_g, q_q, g_g = (
-        _as_finite(name, matrix, keep_float64=True)
+        as_finite(name, matrix, keep_float64=True)
         for name, matrix in (("q_g", q_g), ("q_q", q_q), ("g_g", g_g))
     )
     num_queries, num_gallery = q_g.shape
@@ -53,7 +53,19 @@ def as_distances(
     return q_g, q_q, g_g
 
 
-def _as_finite(name: str, values: Tensor | np.ndarray, keep_float64: bool = False) -> Tensor:
+def as_finite(
+    name: str, values: Tensor | np.ndarray, *, keep_float64: bool = False, first_row: int = 0
+) -> Tensor:
+    """One matrix as a tensor, float64 only where it was given and is to be kept.
+
+    Args:
+        name: of the matrix in errors.
+        values: floating point [N, D].
+        keep_float64: else it becomes float32.
+        first_row: number of the first row in errors, where this is a part of a matrix.
+    Raises:
+        ValueError: as `as_features`.
+    """
     values = given = torch.as_tensor(values)
     if values.ndim != 2 or not values.is_floating_point() or values.layout != torch.strided:
         raise ValueError(
@@ -73,6 +85,6 @@ def _as_finite(name: str, values: Tensor | np.ndarray, keep_float64: bool = Fals
         found = "values beyond float32 (3.4e38)" if beyond else "NaN or infinity"
         raise ValueError(
             f"{name}: {found} in {len(bad)} of {len(values)} rows: "
-            f"{', '.join(map(str, bad[:_MAX_ROWS_NAMED]))}{more}"
+            f"{', '.join(str(first_row + row) for row in bad[:_MAX_ROWS_NAMED])}{more}"
         )
     return values

@@ -18,6 +18,7 @@ from magnifier_plugin.evaluation.array_files import (
 from magnifier_plugin.text_files import read_csv
 
 ID_SUFFIXES = (".csv", ".npz")
+FEATURES = "features"  # the array of scripts/extract.py's files, among others
 # Accepted names of a CSV column or an array, in any case; the first that exists is taken.
 _PID = ("pid", "pids", "id", "ids", "label", "labels")
 _CAMID = ("camid", "camids", "cam", "cams", "camera", "cameras")
@@ -41,7 +42,8 @@ def load_features(source: str | os.PathLike[str]) -> Tensor:
     """Features from a `.npy`, `.npz`, `.pt` or `.pth` file; no code in the file is run.
 
     Args:
-        source: FILE, or FILE:KEY for one of several arrays in an npz or in a saved dict.
+        source: FILE, or FILE:KEY for one of several arrays in an npz or in a saved dict; without
+            KEY its only array, or the one called `features`.
     Returns:
         The array, on the CPU; its shape and values are checked by `checks.as_features`.
     Raises:
@@ -53,8 +55,8 @@ def load_features(source: str | os.PathLike[str]) -> Tensor:
     _require(path, NUMPY_SUFFIXES + TORCH_SUFFIXES)
     content = read_arrays(path)
     if isinstance(content, Mapping):
-        if key is None and len(content) == 1:
-            key = next(iter(content))
+        if key is None:
+            key = next(iter(content)) if len(content) == 1 else FEATURES
         if key not in content:
             raise ValueError(
                 f"{path}: expected one of its arrays as {path}:KEY; it has {listed(content)}"

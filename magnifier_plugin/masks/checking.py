@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from magnifier_plugin.annotators.densepose import label_set_definition, label_set_name, read_iuv
+from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.annotators.label_set import label_set_names, load_label_set
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.files import image_size
@@ -136,8 +137,9 @@ def _find_label_set(label_set: str) -> tuple[str, Mapping[str, Any] | None]:
     for hands in ("lower arm", "background"):
         if label_set == label_set_name(hands):
             return label_set, label_set_definition(hands)
-    if label_set == NpyFolder.label_set:
-        return label_set, NpyFolder.definition
+    for source in (NpyFolder, KeypointSource):
+        if label_set == source.label_set:
+            return label_set, source.definition
     if label_set in label_set_names() or Path(label_set).suffix in (".yaml", ".yml"):
         known = load_label_set(label_set)
         return known.name, known.definition

@@ -34,7 +34,7 @@ class ConversionSummary:
     already_there: int
     """Images whose files an earlier run wrote."""
     missing: tuple[Path, ...]
-    """Images without an annotation; normal, an annotator does not find every person."""
+    """Images without an annotation or a person in it; normal, not every person is found."""
     unmatched: tuple[str, ...]
     """Names of annotations without an image."""
     failures: Mapping[Path, str]
@@ -97,9 +97,9 @@ def convert(
         _ensure_manifest(out_dir, source, none_kept=len(unfinished) == len(jobs))
     totals = _run(unfinished, workers, progress)
     return ConversionSummary(
-        converted=len(unfinished) - len(totals.failures),
+        converted=len(unfinished) - len(totals.failures) - len(totals.missing),
         already_there=len(jobs) - len(unfinished),
-        missing=tuple(matches.missing),
+        missing=tuple(sorted([*matches.missing, *totals.missing])),
         unmatched=tuple(matches.unmatched),
         failures=totals.failures,
         ambiguous=totals.ambiguous,
@@ -127,6 +127,8 @@ class _Outcome(NamedTuple):
     image: Path
     counts: np.ndarray
     """int64 [NUM_REGIONS + 1]: pixels of each region, those of unknown region last."""
+    missing: bool = False
+    """Whether the annotator found nobody."""
     failure: str = ""
     """Why the annotation could not be read; "" if it could."""
     ambiguous: str = ""
@@ -136,6 +138,8 @@ class _Outcome(NamedTuple):
 class _Totals(NamedTuple):
     """The outcomes of all jobs."""
 
+    missing: list[Path]
+    """Images in which the annotator found nobody."""
     failures: dict[Path, str]
     """Image → why its annotation could not be read."""
     ambiguous: dict[Path, str]
@@ -144,6 +148,8 @@ class _Totals(NamedTuple):
     """int64 [NUM_REGIONS + 1], the sum of the outcomes'."""
 
     def add(self, outcome: _Outcome) -> None:
+        if outcome.missing:
+            self.missing.append(outcome.image)
         if outcome.failure:
             self.failures[outcome.image] = outcome.failure
         if outcome.ambiguous:
@@ -192,7 +198,7 @@ def _ensure_manifest(out_dir: Path, source: Source, none_kept: bool) -> None:
 
 
 def _run(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Totals:
-    totals = _Totals({}, {}, np.zeros(NUM_REGIONS + 1, dtype=np.int64))
+    totals = _Totals([], {}, {}, np.zeros(NUM_REGIONS + 1, dtype=np.int64))
     outcomes = on_all_cores(_convert_one, jobs, workers)
     hidden = None if progress and jobs else True
     for outcome in tqdm(outcomes, total=len(jobs), unit="image", disable=hidden):
@@ -201,10 +207,13 @@ def _run(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Totals:
 
 
 def _convert_one(job: _Job) -> _Outcome:
+    nothing = np.zeros(NUM_REGIONS + 1, dtype=np.int64)
     try:
         annotation = job.annotation.read(image_size(job.image))
     except (ValueError, OSError) as error:
-        return _Outcome(job.image, np.zeros(NUM_REGIONS + 1, dtype=np.int64), failure=str(error))
+        return _Outcome(job.image, nothing, failure=str(error))
+    if annotation is None:
+        return _Outcome(job.image, nothing, missing=True)
     # A file that cannot be written, on a full disk or without the right to, ends the conversion.
     if job.iuv:
         write_iuv(job.iuv, cast(np.ndarray, annotation.iuv))

@@ -193,10 +193,18 @@ class SemanticFusionBranch(nn.Module):
         )
         self.embedding_size = channels
 
+    def pool(self, layer3: Tensor, masks: Tensor) -> Tensor:
+        """The pooled regions p(x_k) of Eq. 1, float [B, 8, C]; zeros for an absent region.
+
+        Args:
+            layer3: float [B, C, h, w].
+            masks: [B, 8, h, w] in [0, 1].
+        """
+        return region_max_pool(self.bottleneck(layer3), masks)
+
     def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor) -> BranchOutput:
         """Args: layer3: float [B, C, h, w]. layer4: not used. masks: [B, 8, h, w] in [0, 1]."""
-        pooled = region_max_pool(self.bottleneck(layer3), masks)
-        fused, regions = self.fusion(pooled)
+        fused, regions = self.fusion(self.pool(layer3, masks))
         feature = at_least_float32(fused)
         output = BranchOutput(feature, *self.head(feature))
         if not self.training:

@@ -3,7 +3,7 @@
 import functools
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,16 @@ class MagnifierOutput(NamedTuple):
     """One entry for each of "G", "SAB", "SFB" that the network has, in that order."""
     mask_logits: Tensor | None
     """float [B, 8, 2h, 2w], region logits; None without M."""
+
+
+class RegionDescription(NamedTuple):
+    """The regions of an image as the network sees them without a label map."""
+
+    labels: Tensor
+    """int64 [B, H/8, W/8], the region ids that M predicts."""
+    features: Tensor | None
+    """float32 [B, 8, C], SFB's pooled regions p(x_k) (Eq. 1) in id order, zeros for a region that
+    is absent; None without SFB."""
 
 
 class MagnifierNet(nn.Module):
@@ -147,12 +157,32 @@ class MagnifierNet(nn.Module):
         Raises:
             ValueError: the network has no M.
         """
+        logits: Tensor = self._require_mask_module().head(self.backbone(images)[1])
+        return logits.argmax(dim=1)
+
+    def describe_regions(self, images: Tensor) -> RegionDescription:
+        """The predicted regions and their features, for comparing two images region by region.
+
+        Args:
+            images: float [B, 3, H, W], normalised; the network is in evaluation.
+        Raises:
+            ValueError: the network has no M.
+        """
+        mask_module = self._require_mask_module()
+        layer3, layer4 = self.backbone(images)
+        logits, masks = mask_module(layer4, None)
+        features = None
+        if "SFB" in self.branches:
+            fusion = cast(SemanticFusionBranch, self.branches["SFB"])
+            features = fusion.pool(layer3, masks).float()
+        return RegionDescription(logits.argmax(dim=1), features)
+
+    def _require_mask_module(self) -> MaskModule:
         if not isinstance(self.mask_module, MaskModule):
             raise ValueError(
                 "magnifier.branches: regions are predicted by M, and this network has none"
             )
-        logits: Tensor = self.mask_module.head(self.backbone(images)[1])
-        return logits.argmax(dim=1)
+        return self.mask_module
 
     def imagenet_modules(self) -> Backbone:
         """What starts from ImageNet weights, under torchvision's names, to load them into."""

@@ -9,6 +9,7 @@ from magnifier_plugin.files import absolute_path
 from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.synthetic.conditions import CONDITIONS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
+from magnifier_plugin.synthetic.keypoints import KEYPOINTS
 from magnifier_plugin.synthetic.options import SyntheticOptions
 
 Market1501: Any = registered_datasets()["market1501"]
@@ -41,6 +42,9 @@ class Synthetic(Market1501):
         conditions = folder / CONDITIONS
         self.conditions_file = conditions if conditions.is_file() else None
         """CSV of per-image conditions; None where an earlier version rendered, without them."""
+        keypoints = folder / KEYPOINTS
+        self.keypoints_file = keypoints if keypoints.is_file() else None
+        """Exact key points as COCO results; None where an earlier version rendered, without."""
         self.label_folder = MARKET.parts[0]
         """Its folder in `masks_dir`."""
         _convert(folder, self.masks_dir / self.label_folder)

@@ -4,6 +4,7 @@
     <root>/synthetic/densepose/<name>_IUV.png     as DensePose writes it: R = V, G = U, B = I
     <root>/synthetic/parameters.json              options, cameras, identities, images
     <root>/synthetic/conditions.csv               per-image conditions, see conditions.py
+    <root>/synthetic/keypoints.json               exact key points, see keypoints.py
 
 torchreid's own `-s market1501 --root <root>/synthetic` reads the same images.
 """
@@ -19,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -30,6 +32,7 @@ from magnifier_plugin.synthetic.conditions import (
     measure_visibility,
     write_conditions,
 )
+from magnifier_plugin.synthetic.keypoints import KEYPOINTS, project, write_keypoints
 from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.synthetic.plan import (
     GALLERY,
@@ -199,10 +202,12 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
     # Small batches keep all cores busy to the end: an image takes some 20 ms.
     batch = max(1, min(16, count // (4 * workers)))
     images = on_all_cores(_write_image, tasks, workers, batch)
-    seen = list(tqdm(images, total=count, desc="rendering pedestrians", unit="image", disable=None))
+    done = tqdm(images, total=count, desc="rendering pedestrians", unit="image", disable=None)
+    seen, points = zip(*done, strict=True)
     people = (plan.identities[shot.pid - 1] for shot in plan.shots)
-    places = (Path(MARKET.name, shot.folder, shot.name).as_posix() for shot in plan.shots)
+    places = [Path(MARKET.name, shot.folder, shot.name).as_posix() for shot in plan.shots]
     write_conditions(target / CONDITIONS, zip(places, plan.shots, people, seen, strict=True))
+    write_keypoints(target / KEYPOINTS, zip(places, points, strict=True))
     parameters = _json_by_lines({"renderer": VERSION, **plan.to_dict()})
     (target / PARAMETERS).write_text(parameters, encoding="utf-8")
 
@@ -218,8 +223,8 @@ def _json_by_lines(parameters: dict) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def _write_image(task: _Task) -> Visibility:
-    """Renders one image, writes its JPEG and its IUV; returns how much of the person it shows."""
+def _write_image(task: _Task) -> tuple[Visibility, np.ndarray]:
+    """Renders one image and writes JPEG and IUV; returns how much it shows and its key points."""
     shot = task.shot
     photo, iuv = render(shot.scene, task.wardrobe, task.camera, task.size)
     photo_file = task.target / MARKET / shot.folder / shot.name
@@ -227,4 +232,5 @@ def _write_image(task: _Task) -> Visibility:
     # Level 1 compresses these smooth maps as well as level 6, in a third of the time.
     iuv_file = task.target / DENSEPOSE / f"{shot.name.partition('.')[0]}_IUV.png"
     Image.fromarray(iuv[..., ::-1].copy()).save(iuv_file, compress_level=1)
-    return measure_visibility(shot.scene, task.wardrobe, task.camera, iuv)
+    person = shot.scene, task.wardrobe, task.camera, iuv
+    return measure_visibility(*person), project(*person)

@@ -1,32 +1,26 @@
 """One HTML file with the pictures of a data set's label maps, the worst first.
 
-The file is complete, with its thumbnails: it needs no network and no other file. Its address holds
-the chosen view, `#kind=odd&sort=name&text=0002`, so that a view can be shared.
+Its address holds the chosen view, `#kind=odd&sort=name&text=0002`, so that a view can be shared.
 """
 
-import base64
-import io
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import read_iuv, to_regions
-from magnifier_plugin.files import read_image, write_atomically
+from magnifier_plugin.files import read_image
 from magnifier_plugin.masks.checking import KINDS, Finding, mean_shares
 from magnifier_plugin.masks.label_maps import UNKNOWN_COLOUR, read_labels
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS
+from magnifier_plugin.visualize.html_page import data_url, shrunk, write_page
 from magnifier_plugin.visualize.regions import overlay
 from magnifier_plugin.workers import on_all_cores
 
-# `{{title}}`, `{{facts}}` and `{{data}}` are replaced.
-TEMPLATE = Path(__file__).parent / "pages" / "label_maps.html"
+TEMPLATE = "label_maps.html"
 # Pixels of a thumbnail's photo, so that it takes some ten thousand bytes.
 HEIGHT, MAX_WIDTH = 192, 384
 _GAP = 2
@@ -55,17 +49,7 @@ def write_label_page(
     root = os.path.commonpath([f.image.parent for f in findings]) if findings else ""
     data = {**_items(shown, root, workers), **_overview(findings)}
     facts = {**facts, "images": root, "shown": f"{len(shown):,} of {len(findings):,}, the worst"}
-    # "<" is escaped, so that no file name can end the script.
-    script = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    page = (
-        TEMPLATE.read_text(encoding="utf-8")
-        .replace("{{title}}", escape(title))
-        .replace("{{facts}}", rows)
-    )
-    with write_atomically(path) as part:
-        # Names of folders need not be Unicode.
-        part.write_text(page.replace("{{data}}", script), encoding="utf-8", errors="replace")
+    write_page(path, TEMPLATE, title=title, facts=facts, data=data)
 
 
 def _items(shown: Sequence[Finding], root: str, workers: int | None) -> dict[str, Any]:
@@ -103,15 +87,12 @@ def thumbnail(finding: Finding) -> str:
         photo = read_image(finding.image)
     except OSError:
         photo = Image.new("RGB", (HEIGHT // 2, HEIGHT), "grey")
-    scale = min(HEIGHT / photo.height, MAX_WIDTH / photo.width)
-    width, height = (max(1, round(side * scale)) for side in photo.size)
-    photo = photo.resize((width, height), Image.Resampling.BILINEAR)
+    photo = shrunk(photo, HEIGHT, MAX_WIDTH)
+    width, height = photo.size
     both = Image.new("RGB", (2 * width + _GAP, height), "white")
     both.paste(photo, (0, 0))
     both.paste(_under_regions(photo, finding), (width + _GAP, 0))
-    content = io.BytesIO()
-    both.save(content, format="JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return data_url(both, "jpeg", quality=80)
 
 
 def _under_regions(photo: Image.Image, finding: Finding) -> Image.Image:

@@ -22,7 +22,28 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--passes", type=int, default=5, help="the quickest counts")
 
 
+def add_masks(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py masks`."""
+    add = parser.add_argument
+    add("--height", type=int, default=256, help="of an image, pixels (default: %(default)s)")
+    add("--width", type=int, default=128, help="of an image, pixels (default: %(default)s)")
+    add("--identities", type=int, default=64, help="one image in each of 4 cameras")
+    add("--seed", type=int, default=1, help="of the people")
+
+
 def add_pooling(parser: argparse.ArgumentParser) -> None:
     """The options of `benchmark.py pooling`."""
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5, help="the quickest counts")
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py search`."""
+    add = parser.add_argument
+    add("--gallery", type=int, default=100_000, help="images (default: %(default)s)")
+    add("--queries", type=int, default=100, help="images (default: %(default)s)")
+    add("--dim", type=int, default=4096, help="dimensions (default: %(default)s)")
+    add("--topk", type=int, default=20, help="neighbours of a query (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
+    add("--threads", type=int, help="of both sides (default: as they choose)")
+    add("--folder", help="for the file, 1.5 GiB by default (default: the system's)")

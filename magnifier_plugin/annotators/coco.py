@@ -1,0 +1,58 @@
+"""Files in COCO's formats: results, a flat JSON list, and annotations, which name the images."""
+
+from pathlib import Path
+from typing import Any
+
+from magnifier_plugin.text_files import one_line, read_json
+
+
+def read_results(path: Path, what: str) -> list[Any]:
+    """The flat list of a results file.
+
+    Args:
+        path: the file.
+        what: whose results are expected, for the message.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON or no list.
+    """
+    content = read_json(path)
+    if not isinstance(content, list):
+        hint = ""
+        if isinstance(content, dict) and "images" in content:
+            hint = "; these are COCO annotations, they belong to --annotations"
+        raise ValueError(
+            f"{path}: holds a {type(content).__name__}, expected the flat list of {what} "
+            f"results{hint}"
+        )
+    return content
+
+
+def read_images(path: Path) -> dict[Any, dict[str, Any]]:
+    """The images of COCO annotations by their id; each has at least `file_name`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no COCO annotations.
+    """
+    content = read_json(path)
+    try:
+        return {
+            image["id"]: {**image, "file_name": str(image["file_name"])}
+            for image in content["images"]
+        }
+    except (LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path}: no COCO annotations, expected a JSON object with images[].id and "
+            f"images[].file_name ({type(error).__name__}: {one_line(error)})"
+        ) from error
+
+
+def refuse_unknown_images(annotations: Path, results: Path, known: Any, used: Any) -> None:
+    """Raises ValueError unless all images of a results file are in the annotations."""
+    unknown = [image for image in used if image not in known]
+    if unknown:
+        raise ValueError(
+            f"{annotations}: has no image with id {unknown[0]!r}, which {results} has; "
+            "expected the annotations of the same images"
+        )

@@ -1,0 +1,219 @@
+"""Key points of pose estimators → label maps.
+
+An estimator finds joints; `body_drawing` draws the body round them. What is drawn is rougher than
+DensePose's parts or a parser's classes, but estimators run everywhere.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from magnifier_plugin.annotators.body_drawing import draw_body
+from magnifier_plugin.annotators.body_shape import definition
+from magnifier_plugin.annotators.coco import read_images, read_results, refuse_unknown_images
+from magnifier_plugin.annotators.joints import JOINTS
+from magnifier_plugin.annotators.keypoint_files import FORMATS, Person, from_coco
+from magnifier_plugin.annotators.people import choose_person, extent
+from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
+from magnifier_plugin.files import absolute_path
+from magnifier_plugin.regions import NUM_REGIONS
+
+# Points that an estimator is less sure of are guesses, mostly of what is hidden.
+MIN_SCORE = 0.3
+# Estimators place a joint that the picture's edge cuts off a little outside, in shares of the
+# larger side; what is farther is of another image size.
+OUTSIDE = 0.25
+
+
+@dataclass(frozen=True)
+class PosedPeople:
+    """All people of COCO results in one image."""
+
+    name: str
+    """The image's name."""
+    people: tuple[Person, ...]
+    """At least one."""
+    min_score: float
+    """Points and people below are left out."""
+    size: tuple[int, int] | None = None
+    """Height and width that the COCO annotations give the image; None if they do not."""
+
+    def read(self, size: tuple[int, int]) -> Annotation | None:
+        if self.size is not None:
+            check_size(f"{self.name} in the COCO annotations", self.size, size)
+        return annotate(self.people, size, self.min_score)
+
+
+@dataclass(frozen=True)
+class PeopleFile:
+    """The file of one image, not yet read."""
+
+    path: Path
+    suffix: str
+    """A key of `keypoint_files.FORMATS`."""
+    min_score: float
+    """Points and people below are left out."""
+
+    @property
+    def name(self) -> str:
+        return str(self.path).removesuffix(self.suffix)
+
+    def read(self, size: tuple[int, int]) -> Annotation | None:
+        kind = FORMATS[self.suffix]
+        people = kind.read(self.path, size)
+        try:
+            return annotate(people, size, self.min_score, kind.expected)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+
+class KeypointSource:
+    """A pose estimator's output.
+
+    Args:
+        path: a JSON file of COCO results, or a folder with a file for each image, of OpenPifPaf,
+            OpenPose or Ultralytics; the files' names show which.
+        annotations: the COCO annotations that name the images of COCO results; None if
+            `image_id` is the file's name, as AlphaPose writes it.
+        min_score: points and people below are left out; people only where the files rate them.
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: it is none of these formats, or the annotations are missing or not needed.
+    """
+
+    name = "keypoints"
+    has_iuv = False
+    label_set = "keypoints"
+    folders: tuple[Path, ...] = ()
+    """None: OpenPifPaf writes its files next to the images."""
+    definition: ClassVar[Mapping[str, Any]] = definition()
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        annotations: str | os.PathLike[str] | None = None,
+        min_score: float = MIN_SCORE,
+    ):
+        self.path, self.min_score = absolute_path(path), min_score
+        self._annotations: Sequence[PosedPeople | PeopleFile]
+        if not self.path.is_dir():
+            images = None if annotations is None else absolute_path(annotations)
+            self._annotations = list(self._results(images))
+        elif annotations is not None:
+            raise ValueError(
+                f"{annotations}: not needed, files of a folder are named as their images; COCO "
+                "results are one file"
+            )
+        else:
+            suffix, paths = _files_of_one_format(self.path)
+            self._annotations = [PeopleFile(path, suffix, min_score) for path in paths]
+
+    def __iter__(self) -> Iterator[PosedPeople | PeopleFile]:
+        return iter(self._annotations)
+
+    def _results(self, annotations: Path | None) -> Iterator[PosedPeople]:
+        people: dict[int | str, list[Person]] = defaultdict(list)
+        for number, result in enumerate(read_results(self.path, "key point")):
+            try:
+                person, image = from_coco(result), result.get("image_id")
+                if not isinstance(image, str if annotations is None else int | str):
+                    hint = "" if annotations else "; --annotations FILE names numbered images"
+                    raise ValueError(f"image_id {image!r}, expected a file's name{hint}")
+            except ValueError as error:
+                raise ValueError(f"{self.path}: result {number}: {error}") from error
+            people[image].append(person)
+        images: dict[Any, dict[str, Any]] = {name: {"file_name": name} for name in people}
+        if annotations is not None:
+            images = read_images(annotations)
+            refuse_unknown_images(annotations, self.path, images, people)
+        for key, found in people.items():
+            name, size = images[key]["file_name"], _size(images[key])
+            yield PosedPeople(name, tuple(found), self.min_score, size)
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of an image in COCO annotations, None if they are not there."""
+    height, width = image.get("height"), image.get("width")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def annotate(
+    people: Sequence[Person],
+    size: tuple[int, int],
+    min_score: float = MIN_SCORE,
+    expected: str = "pixels",
+) -> Annotation | None:
+    """The label map of the person whom a picture is about.
+
+    Args:
+        people: all that were found in it, in pixels.
+        size: its height and width.
+        min_score: points and people below are left out.
+        expected: what the file's coordinates should be, for the message.
+    Returns:
+        None if nobody is left whose size can be measured.
+    Raises:
+        ValueError: points are far outside the picture, or all within one pixel.
+    """
+    maps, scores = [], []
+    for person in people:
+        if person.score is not None and person.score < min_score:
+            continue
+        points = _reliable(person.points, min_score)
+        _check_places(points, size, expected)
+        labels = draw_body(points, size)
+        if labels is not None:
+            found = points[points[:, 2] > 0, 2]
+            maps.append(labels)
+            scores.append(float(found.mean()) if person.score is None else person.score)
+    if not maps:
+        return None
+    extents = [extent((labels > 0) & (labels < NUM_REGIONS)) for labels in maps]
+    best, ambiguity = choose_person(extents, scores)
+    return Annotation(maps[best], ambiguity=ambiguity)
+
+
+def _reliable(points: np.ndarray, min_score: float) -> np.ndarray:
+    """The points with confidence 0 where it is below the limit or the point is at (0, 0)."""
+    points = points.copy()
+    # Some tools write (0, 0) for a point that they did not find, but keep its confidence.
+    points[(points[:, 2] < min_score) | ~points[:, :2].any(axis=1), 2] = 0
+    return points
+
+
+def _check_places(points: np.ndarray, size: tuple[int, int], expected: str) -> None:
+    found = np.flatnonzero(points[:, 2] > 0)
+    places = points[found, :2]
+    if len(found) > 1 and expected == "pixels" and np.abs(places).max() <= 1:
+        raise ValueError(
+            "all coordinates are between -1 and 1, expected pixels; were they divided by the "
+            "image's size (OpenPose: --keypoint_scale 0)?"
+        )
+    margin = OUTSIDE * max(size)
+    outside = np.maximum(-places, places - size[::-1]).max(axis=1, initial=0) > margin
+    if outside.any():
+        joint = found[outside][0]
+        x, y = points[joint, :2]
+        raise ValueError(
+            f"{JOINTS[joint]} at ({x:.0f}, {y:.0f}) is far outside an image of {size[0]} × "
+            f"{size[1]} (height × width), expected {expected}; annotate the data set's own "
+            "images, not resized ones"
+        )
+
+
+def _files_of_one_format(folder: Path) -> tuple[str, list[Path]]:
+    """The suffix of a folder's files, a key of FORMATS, and the files."""
+    paths = annotation_files(folder, *FORMATS)
+    found = [suffix for suffix in FORMATS if any(path.name.endswith(suffix) for path in paths)]
+    if len(found) > 1:
+        kinds = ", ".join(f"*{suffix} ({FORMATS[suffix].title})" for suffix in found)
+        raise ValueError(
+            f"{folder}: files of several pose estimators, {kinds}; expected those of one, give "
+            "each its own folder"
+        )
+    return found[0], paths

@@ -1,0 +1,1 @@
+"""Trained networks on images of any folder: features, search, regions of hits."""

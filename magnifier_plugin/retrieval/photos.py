@@ -1,0 +1,143 @@
+"""One pass of a network over image files: their embeddings, or their regions."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from magnifier_plugin.data.image_files import file_loader
+from magnifier_plugin.evaluation.feature_file import ImageFeatures
+from magnifier_plugin.retrieval.network import TrainedNetwork
+
+logger = logging.getLogger(__name__)
+
+
+class Embedded(NamedTuple):
+    """The embeddings of image files."""
+
+    features: np.ndarray
+    """float32 [n, D], raw, of the files that decode, in their order."""
+    rows: np.ndarray
+    """int64 [n], their places in the list of files."""
+    unreadable: dict[Path, str]
+    """The other files, and what is wrong with each."""
+
+
+class Regions(NamedTuple):
+    """The regions of M image files; a file that does not decode is all background."""
+
+    labels: np.ndarray
+    """uint8 [M, h, w], predicted region ids."""
+    features: Tensor | None
+    """float32 [M, 8, C], pooled regions p(x_k) of norm 1, zeros where a region is absent; None
+    where the network pools none."""
+
+
+def embed_files(network: TrainedNetwork, paths: Sequence[Path], description: str = "") -> Embedded:
+    """Embeds image files.
+
+    Args:
+        network: whose configuration gives the size of a batch and the number of workers.
+        paths: of the files, at least one.
+        description: of the progress bar, which is shown on a terminal only.
+    Raises:
+        ValueError: none of the files decodes; the first is named.
+    """
+    unreadable: dict[Path, str] = {}
+    features, decoded = np.empty((0, 0), np.float32), np.zeros(len(paths), dtype=bool)
+    for rows, images in _batches(network, paths, unreadable, description):
+        embeddings = network.embed(images).cpu().numpy()
+        if not features.size:
+            features = np.empty((len(paths), embeddings.shape[1]), np.float32)
+        features[rows], decoded[rows] = embeddings, True
+    if not decoded.any():
+        raise ValueError(
+            f"none of {len(paths)} images can be read, such as {next(iter(unreadable.values()))}"
+        )
+    kept = decoded.nonzero()[0]
+    return Embedded(features if len(kept) == len(paths) else features[kept], kept, unreadable)
+
+
+def extract(
+    network: TrainedNetwork, paths: Sequence[Path], folder: Path, description: str = "Images"
+) -> ImageFeatures:
+    """The features of image files; those that do not decode are logged as warnings and left out.
+
+    Args:
+        network, paths, description: as of `embed_files`.
+        folder: that the names in the result start from.
+    Raises:
+        ValueError: none of the files decodes.
+    """
+    features, rows, unreadable = embed_files(network, paths, description)
+    for message in unreadable.values():
+        logger.warning("Left out: %s", message)
+    names = [paths[row].relative_to(folder).as_posix() for row in rows]
+    return ImageFeatures(features, names, folder, network.identity())
+
+
+def describe_files(
+    network: TrainedNetwork, paths: Sequence[Path], description: str = ""
+) -> Regions | None:
+    """Predicts the regions of image files and pools them; None without a mask module M.
+
+    Args:
+        network, paths, description: as of `embed_files`.
+    """
+    if not network.has_regions:
+        return None
+    labels: np.ndarray | None = None
+    features: Tensor | None = None
+    for rows, images in _batches(network, paths, {}, description):
+        found = network.describe_regions(images)
+        if labels is None:
+            labels = np.zeros((len(paths), *found.labels.shape[1:]), np.uint8)
+            if found.features is not None:
+                features = torch.zeros(len(paths), *found.features.shape[1:])
+        labels[rows] = found.labels.cpu().numpy()
+        if features is not None and found.features is not None:
+            features[torch.from_numpy(rows)] = F.normalize(found.features, dim=2).cpu()
+    return None if labels is None else Regions(labels, features)
+
+
+def cosines(regions: Regions, one: int, others: np.ndarray) -> np.ndarray | None:
+    """The cosine of p(x_k) between an image and others, region by region.
+
+    Args:
+        one, others: places in `regions`; others int64 [n].
+    Returns:
+        float32 [n, 8] in [0, 1], NaN where a region is absent from one of the two images; None
+        where the network pools no regions.
+    """
+    if regions.features is None:
+        return None
+    pair = regions.features[one], regions.features[torch.from_numpy(others)]
+    absent = (pair[0] == 0).all(dim=-1) | (pair[1] == 0).all(dim=-1)
+    products = (pair[0] * pair[1]).sum(dim=-1).clamp_(-1, 1)
+    return products.masked_fill_(absent, torch.nan).numpy()
+
+
+def _batches(
+    network: TrainedNetwork, paths: Sequence[Path], unreadable: dict[Path, str], description: str
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Places int64 [B] and images float [B, 3, H, W] of the files that decode, batch by batch."""
+    loader = file_loader(
+        paths,
+        network.transform,
+        batch_size=network.cfg.test.batch_size,
+        workers=network.cfg.data.workers,
+        pin_memory=network.precision.device.type == "cuda",
+    )
+    with tqdm(total=len(paths), desc=description, unit="image", disable=None, leave=False) as bar:
+        for batch in loader:
+            for row, message in batch["errors"].items():
+                unreadable[paths[row]] = message
+            if len(batch["row"]):
+                yield batch["row"].numpy(), batch["img"]
+            bar.update(len(batch["row"]) + len(batch["errors"]))

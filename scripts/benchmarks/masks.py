@@ -1,0 +1,114 @@
+"""Label maps made from key points against the exact ones of rendered people whom nothing hides.
+
+The key points are the renderer's exact ones, and the same moved at random: COCO measured how far
+its annotators differ at each joint, in square roots of the person's area (the sigmas of its metric,
+OKS; those of feet are COCO-WholeBody's). IoU is of all images' pixels together; an unknown pixel of
+a map counts as wrong. COCO's points have no feet, whose places stay unknown, so the mean leaves the
+feet out.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.measuring import machine
+from magnifier_plugin.annotators.coco import read_results
+from magnifier_plugin.annotators.densepose import SUFFIX, read_iuv, to_regions
+from magnifier_plugin.annotators.joints import COCO
+from magnifier_plugin.annotators.keypoint_files import Person, from_coco
+from magnifier_plugin.annotators.keypoints import annotate
+from magnifier_plugin.regions import BODY_REGIONS, NUM_REGIONS, REGIONS
+from magnifier_plugin.synthetic.folder import DENSEPOSE, ensure_rendered
+from magnifier_plugin.synthetic.keypoints import KEYPOINTS
+from magnifier_plugin.synthetic.options import SyntheticOptions
+
+FOOT = REGIONS.index("foot")
+# Of the joints in the order of JOINTS.
+_FACE = (0.026, 0.025, 0.025, 0.035, 0.035)
+_LIMBS = (0.079, 0.072, 0.062, 0.107, 0.087, 0.089)
+_FEET = (0.068, 0.066, 0.066)
+SIGMAS = np.array([*_FACE, *np.repeat(_LIMBS, 2), *_FEET, *_FEET])
+WITHOUT_FEET = [region for region in BODY_REGIONS if region != FOOT]
+
+
+class Case(NamedTuple):
+    """A row of the table."""
+
+    title: str
+    feet: bool
+    """Whether there are key points of the feet."""
+    error: float = 0.0
+    """Mean distance that points are moved by, in those of COCO's annotators."""
+
+
+CASES = (
+    Case("COCO, 17 points", feet=False),
+    Case("moved by half of what COCO's annotators differ by", feet=False, error=0.5),
+    Case("moved by all of it", feet=False, error=1.0),
+    Case("OpenPose, 25 points", feet=True),
+    Case("moved by half of it", feet=True, error=0.5),
+)
+
+
+def run(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        options = SyntheticOptions(
+            identities=args.identities,
+            images=1,
+            twins=0.0,
+            occlusion=0.0,
+            height=args.height,
+            width=args.width,
+            seed=args.seed,
+        )
+        people = list(read_people(ensure_rendered(root, options)))
+    names = [REGIONS[region] for region in BODY_REGIONS]
+    print(f"{len(people)} images, {args.height} × {args.width}\n")
+    print(f"| key points | {' | '.join(names)} | mean without feet | images/s on one core |")
+    print("|---|" + "---:|" * (len(names) + 2))
+    for case in CASES:
+        ious, rate = measure(people, case)
+        cells = [f"{ious[r]:.2f}" if r != FOOT or case.feet else "none" for r in BODY_REGIONS]
+        mean = f"{ious[WITHOUT_FEET].mean():.2f}"
+        print(f"| {case.title} | {' | '.join(cells)} | {mean} | {rate:,.0f} |")
+    print(f"\n{machine('cpu')}")
+
+
+def read_people(folder: Path) -> Iterator[tuple[Person, np.ndarray]]:
+    """Key points and exact label map of each image."""
+    for result in read_results(folder / KEYPOINTS, "key point"):
+        iuv = read_iuv(folder / DENSEPOSE / f"{Path(result['image_id']).stem}{SUFFIX}")
+        yield from_coco(result), to_regions(iuv)
+
+
+def measure(people: list[tuple[Person, np.ndarray]], case: Case) -> tuple[np.ndarray, float]:
+    """IoU of each region, float [8], and images/s of a process, its own seconds."""
+    rng = np.random.default_rng(0)
+    confusion, seconds = np.zeros((NUM_REGIONS, NUM_REGIONS + 1)), 0.0
+    for person, exact in people:
+        moved = move(person, case, int(np.count_nonzero(exact)), rng)
+        start = time.process_time()
+        annotation = annotate([moved], exact.shape)
+        seconds += time.process_time() - start
+        found = np.full_like(exact, NUM_REGIONS) if annotation is None else annotation.labels
+        pairs = exact * np.intp(NUM_REGIONS + 1) + np.minimum(found, NUM_REGIONS)
+        confusion += np.bincount(pairs.ravel(), minlength=confusion.size).reshape(confusion.shape)
+    both = np.diag(confusion)
+    either = confusion.sum(axis=1) + confusion[:, :NUM_REGIONS].sum(axis=0) - both
+    return both / either, len(people) / seconds
+
+
+def move(person: Person, case: Case, area: int, rng: np.random.Generator) -> Person:
+    """The key points of a person who covers so many pixels, as the case has them."""
+    points = person.points.copy()
+    if not case.feet:
+        points[len(COCO) :] = 0
+    # A sigma is the root mean square of the distance, in x and y together.
+    scale = case.error * np.sqrt(area / 2) * SIGMAS[:, None]
+    points[:, :2] += rng.normal(size=(len(points), 2)) * scale
+    return Person(points, person.score)

@@ -1,0 +1,130 @@
+"""Exact search in a mapped file of embeddings, next to faiss-cpu's flat index, in one run.
+
+Both sides search the same random embeddings of norm 1, each in a process of its own: all queries
+together, then one query alone. faiss holds its index in memory, so it reads the file first.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.evaluation import compared, markdown
+from benchmarks.measuring import Run, in_own_process, machine
+from magnifier_plugin.evaluation.index_file import require_faiss
+from magnifier_plugin.evaluation.nearest import nearest
+
+READING, ALL, ONE = "reading the file", "all queries", "one query"
+GALLERY, QUERY = "gallery.npy", "query.npy"
+_ROWS = 1_000  # written at a time
+
+
+class Cost(NamedTuple):
+    """Of one step."""
+
+    seconds: float
+    """By the clock."""
+    cpu: float
+    """Of all threads, in user and system mode."""
+
+
+class Found(NamedTuple):
+    """Cost and result of one side."""
+
+    costs: dict[str, Cost]
+    """Of each step."""
+    indices: np.ndarray
+    """int64 [Q, topk]."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures both sides and prints the table."""
+    require_faiss()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        write_embeddings(Path(folder), args)
+        ours = in_own_process(search_ours, folder, args)
+        theirs = in_own_process(search_faiss, folder, args)
+    print(
+        f"{args.queries:,} queries, {args.gallery:,} gallery images, {args.dim:,} dimensions, "
+        f"{args.topk} neighbours; {machine('cpu')}\n"
+    )
+    print(markdown(("", "faiss-cpu, flat", "magnifier_plugin", "ratio"), table_of(ours, theirs)))
+    same = (ours.result.indices == theirs.result.indices).mean()
+    print(f"\nThe same neighbours in the same order: {same:.2%}; float32 swaps some")
+
+
+def table_of(ours: Run, theirs: Run) -> list[tuple[str, ...]]:
+    """Rows of the table: quantity, faiss's value, this package's, ratio."""
+    own, other = ours.result.costs, theirs.result.costs
+    rows: list[tuple[str, ...]] = [(READING, f"{other[READING].seconds:.2f} s", "0 s", "")]
+    for step in (ALL, ONE):
+        rows.append((step, *compared(own[step].seconds, other[step].seconds, "{:.2f} s")))
+        rows.append(
+            (f"{step}, time of all cores", *compared(own[step].cpu, other[step].cpu, "{:.2f} s"))
+        )
+    rows.append(("peak memory", *compared(ours.peak, theirs.peak, "{:.2f} GiB")))
+    return rows
+
+
+def write_embeddings(folder: Path, args: argparse.Namespace) -> None:
+    """Writes the gallery and the queries, random rows of norm 1."""
+    rng = np.random.default_rng(args.seed)
+    for name, count in ((GALLERY, args.gallery), (QUERY, args.queries)):
+        file = np.lib.format.open_memmap(folder / name, "w+", np.float32, (count, args.dim))
+        for start in range(0, count, _ROWS):
+            size = min(_ROWS, count - start), args.dim
+            block = rng.standard_normal(size, dtype=np.float32)
+            file[start : start + _ROWS] = block / np.linalg.norm(block, axis=1, keepdims=True)
+        file.flush()
+
+
+def search_ours(folder: str, args: argparse.Namespace) -> Found:
+    """The search in the mapped file."""
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    gallery = np.load(Path(folder, GALLERY), mmap_mode="r")
+    query = np.load(Path(folder, QUERY))
+    nearest(query[:1], gallery[:_ROWS], 1)  # what is loaded on first use
+    costs = {}
+    start = _clock()
+    indices = nearest(query, gallery, args.topk).indices.numpy()
+    costs[ALL] = _since(start)
+    start = _clock()
+    nearest(query[:1], gallery, args.topk)
+    costs[ONE] = _since(start)
+    return Found(costs, indices)
+
+
+def search_faiss(folder: str, args: argparse.Namespace) -> Found:
+    """The search in faiss's flat index."""
+    import faiss
+
+    if args.threads:
+        faiss.omp_set_num_threads(args.threads)
+    query = np.load(Path(folder, QUERY))
+    costs = {}
+    start = _clock()
+    index = faiss.IndexFlatL2(args.dim)
+    gallery = np.load(Path(folder, GALLERY), mmap_mode="r")
+    for first in range(0, len(gallery), _ROWS):
+        index.add(np.array(gallery[first : first + _ROWS]))
+    costs[READING] = _since(start)
+    start = _clock()
+    _, indices = index.search(query, args.topk)
+    costs[ALL] = _since(start)
+    start = _clock()
+    index.search(query[:1], args.topk)
+    costs[ONE] = _since(start)
+    return Found(costs, indices)
+
+
+def _clock() -> Cost:
+    return Cost(time.perf_counter(), time.process_time())
+
+
+def _since(start: Cost) -> Cost:
+    return Cost(*(now - before for now, before in zip(_clock(), start, strict=True)))

@@ -1,0 +1,81 @@
+"""Features of the images of a folder, at any depth, with a trained network.
+
+    extract.py photos --weights log/model/model-best.pth.tar --out features.npz
+
+The network, the images' size and their normalisation are those that the checkpoint records; a file
+of torchreid's records nothing and needs -a NAME (and data.height, data.width). features.npz has the
+arrays features (float32 [images, dimensions], raw), name, and pid and camid if the names are like
+0002_c1s1_000451_03.jpg: scripts/rerank.py and scripts/search.py read it. Images that do not decode
+are named and left out. Exit status: 0 done, 2 the input cannot be used.
+"""
+
+import argparse
+import sys
+
+from arguments import add_network, network_flags, parse_with_pairs, path, print_any_name
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line, KEY VALUE pairs in `pairs`; a wrong one ends the script with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="of images, given first")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE.npz", help="the features")
+    parser.add_argument(
+        "--faiss",
+        type=path,
+        metavar="FILE",
+        help="write a flat faiss index too, rows in order",
+    )
+    add_network(parser)
+    args = parse_with_pairs(parser, argv, lists=("--flip",), positional=1)
+    if args.out.suffix != ".npz":
+        parser.error(f"--out: expected a .npz file to write, got {args.out}")
+    return args
+
+
+if __name__ == "__main__":
+    parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
+from magnifier_plugin.catalogue.images import list_images
+from magnifier_plugin.engine.log import show_log
+from magnifier_plugin.evaluation.feature_file import write_feature_file
+from magnifier_plugin.evaluation.index_file import require_faiss, write_index
+from magnifier_plugin.retrieval.network import load_network
+from magnifier_plugin.retrieval.photos import extract
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Extracts as the arguments say; returns the exit status."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    print_any_name()
+    show_log()
+    try:
+        if args.faiss:
+            require_faiss()  # before the work, not after it
+        paths = list_images(args.folder)
+        network = load_network(
+            args.weights,
+            file=args.config_file or "",
+            flags=network_flags(args),
+            pairs=args.pairs,
+            also=("test.normalize_feature", "test.dist_metric") if args.faiss else (),
+        )
+        images = extract(network, paths, args.folder)
+        write_feature_file(args.out, images)
+        count, width = images.features.shape
+        left_out = len(paths) - count
+        print(f"{count:,} images, {left_out:,} left out, {width:,} dimensions: {args.out}")
+        if args.faiss:
+            write_index(args.faiss, images.features, normalise=network.normalises)
+            print(f"Index: {args.faiss}")
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"extract.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

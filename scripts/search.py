@@ -1,0 +1,144 @@
+"""Ranks a gallery of images for each query, and writes one HTML page to look through the hits.
+
+    search.py --weights model-best.pth.tar --gallery photos --query lost.jpg --out page.html
+
+The gallery is a folder of images, or features.npz, which scripts/extract.py makes of one. The page
+needs no network and no other file: pick a query, filter its hits by folder, camera or name, mark
+some, save the marks as CSV. Of MagnifierNet it shows for each hit how alike every body region is,
+and the predicted regions over the pictures. Exit status: 0 done, 2 the input cannot be used.
+"""
+
+import argparse
+import sys
+
+from arguments import (
+    add_network,
+    network_flags,
+    parse_with_pairs,
+    path,
+    print_any_name,
+    whole_number,
+)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line, KEY VALUE pairs in `pairs`; a wrong one ends the script with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--gallery", type=path, required=True, metavar="FOLDER|FILE.npz", help="what is searched")
+    add("--query", type=path, required=True, metavar="IMAGE|FOLDER", help="what is looked for")
+    add("--out", type=path, required=True, metavar="FILE.html", help="the page")
+    add("--images", type=path, metavar="FOLDER", help="of FILE.npz, if it was moved")
+    add("--rerank", action="store_true", help="k-reciprocal re-ranking (test.rerank_*)")
+    add(
+        "--topk",
+        type=whole_number(1),
+        default=20,
+        help="hits shown at once, with their regions (default: %(default)s)",
+    )
+    add(
+        "--depth",
+        type=whole_number(1),
+        default=200,
+        help="hits of each query on the page, for its filters (default: %(default)s)",
+    )
+    add_network(parser)
+    args = parse_with_pairs(parser, argv, lists=("--flip", "--rerank"))
+    if args.out.suffix not in (".html", ".htm") or args.out.is_dir():
+        parser.error(f"--out: expected a .html file to write, got {args.out}")
+    if args.images and args.gallery.suffix != ".npz":
+        parser.error("--images: has no effect, the gallery is a folder")
+    return args
+
+
+if __name__ == "__main__":
+    parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
+from magnifier_plugin.builders import build_reranking
+from magnifier_plugin.catalogue.images import list_images
+from magnifier_plugin.engine.log import show_log
+from magnifier_plugin.evaluation.feature_file import SUFFIX, ImageFeatures, read_feature_file
+from magnifier_plugin.retrieval.network import COMPARISON_KEYS, TrainedNetwork, load_network
+from magnifier_plugin.retrieval.photos import extract
+from magnifier_plugin.retrieval.search import (
+    Comparison,
+    page_of,
+    require_images,
+    require_same_network,
+    same_files,
+    search,
+)
+from magnifier_plugin.visualize.search_page import write_search_page
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Searches as the arguments say; returns the exit status."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    print_any_name()
+    show_log()
+    try:
+        run(args)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"search.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reads both sides, ranks, writes the page."""
+    query_paths = [args.query] if args.query.is_file() else list_images(args.query)
+    query_folder = args.query.parent if args.query.is_file() else args.query
+    network = load_network(
+        args.weights,
+        file=args.config_file or "",
+        flags=network_flags(args),
+        pairs=args.pairs,
+        also=COMPARISON_KEYS,
+    )
+    gallery = read_gallery(args, network)
+    queries = extract(network, query_paths, query_folder, "Queries")
+    test = network.cfg.test
+    comparison = Comparison(
+        test.dist_metric,
+        test.normalize_feature,
+        build_reranking(network.cfg) if args.rerank else None,
+    )
+    own = same_files(queries.paths, gallery.paths)
+    hits = search(queries.features, gallery.features, max(args.depth, args.topk), comparison, own)
+    images, pages = page_of(network, queries, gallery, hits, args.topk)
+    write_search_page(
+        args.out,
+        images,
+        pages,
+        title=f"{args.query.name} in {gallery.folder.name}",
+        facts={
+            "queries": f"{len(queries.names):,} of {args.query}",
+            "gallery": f"{len(gallery.names):,} images of {gallery.folder}",
+            "network": f"{network.cfg.model.name}, {args.weights}",
+            "ranked by": str(comparison),
+        },
+        metric=str(comparison),
+        topk=args.topk,
+        gallery=len(gallery.names),
+        workers=network.cfg.data.workers or 1,
+    )
+    print(f"{len(queries.names):,} queries, {len(gallery.names):,} gallery images")
+    print(f"Page: {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
+
+
+def read_gallery(args: argparse.Namespace, network: TrainedNetwork) -> ImageFeatures:
+    """The gallery's features, from their file or from the images."""
+    if args.gallery.suffix != SUFFIX:
+        return extract(network, list_images(args.gallery), args.gallery, "Gallery")
+    gallery = read_feature_file(args.gallery)
+    require_same_network(network, gallery, str(args.gallery))
+    gallery = gallery._replace(folder=args.images or gallery.folder)
+    require_images(gallery.paths, str(args.gallery))
+    return gallery
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The file that extract.py writes, and rerank.py and search.py read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from magnifier_plugin.evaluation.feature_file import (
+    ImageFeatures,
+    read_feature_file,
+    write_feature_file,
+)
+from magnifier_plugin.evaluation.features import load_features, load_ids
+
+# A lone surrogate is how Python holds a byte of a file's name that is no UTF-8.
+NAMES = ["a/Jürgen.jpg", "quote'\"<b>.jpg", "\udce4.jpg"]
+IDENTITY = {"model": "m", "weights": "1a", "size": [32, 16]}
+
+
+def images(names=NAMES):
+    features = np.random.default_rng(0).normal(size=(len(names), 4)).astype(np.float32)
+    return ImageFeatures(features, list(names), Path("/photos"), IDENTITY)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "made" / "features.npz"
+    write_feature_file(path, images())
+    found = read_feature_file(path)
+    np.testing.assert_array_equal(found.features, images().features)
+    assert found[1:] == (NAMES, Path("/photos"), IDENTITY)
+    assert found.paths[0] == Path("/photos/a/Jürgen.jpg")
+    assert [file.name for file in path.parent.iterdir()] == ["features.npz"]
+
+
+def test_other_tools_read_features_and_ids(tmp_path):
+    path = tmp_path / "features.npz"
+    write_feature_file(path, images(["x/0002_c1s1_000451_03.jpg", "-1_c6s2_000001_00.jpg"]))
+    np.testing.assert_array_equal(load_features(path), images(["a", "b"]).features)
+    ids = load_ids(path)
+    assert (ids.pids.tolist(), ids.camids.tolist()) == ([2, -1], [1, 6])
+    assert ids.names.tolist() == ["x/0002_c1s1_000451_03.jpg", "-1_c6s2_000001_00.jpg"]
+    write_feature_file(path, images(["0002_c1s1_000451_03.jpg", "holiday.jpg"]))
+    with pytest.raises(ValueError, match="expected pid, found only features, name, about"):
+        load_ids(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": None}, "with the arrays features, name and about; found features, about"),
+        ({"name": np.array(["a.jpg"])}, r"expected features \[N, D\] and names \[N\]"),
+        ({"name": np.arange(3)}, r"expected features \[N, D\] and names \[N\]"),
+        ({"features": np.zeros(3)}, r"expected features \[N, D\]"),
+        ({"features": np.array(["a"] * 3)}, "expected an array of numbers"),
+        ({"about": np.array("[]")}, "about as scripts/extract.py writes it; extract it again"),
+        ({"about": np.array("{")}, "about as scripts/extract.py writes it"),
+        ({"about": np.array('{"folder": "/", "identity": 1}')}, "about as scripts/extract.py"),
+        ({"name": np.array(["a", "b/../../x", "c"])}, "refused, the image's name 'b/../../x'"),
+        ({"name": np.array(["a", "/etc/x", "c"])}, "refused, the image's name '/etc/x'"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, changes, message):
+    path = tmp_path / "features.npz"
+    write_feature_file(path, images(["a.jpg", "b.jpg", "c.jpg"]))
+    arrays = {**np.load(path), **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(ValueError, match=message):
+        read_feature_file(path)
+
+
+def test_damaged_and_missing_files(tmp_path):
+    path = tmp_path / "features.npz"
+    with pytest.raises(FileNotFoundError, match=r"expected a file of scripts/extract\.py"):
+        read_feature_file(path)
+    path.write_bytes(b"PK")
+    with pytest.raises(ValueError, match="found a damaged file"):
+        read_feature_file(path)
+    np.savez(path, name=np.array([{}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="expected a file|damaged file or a pickle"):
+        read_feature_file(path)
