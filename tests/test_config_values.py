@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torchreid
 
+from magnifier_plugin.catalogue.numbering import SAME_CAMERA
 from magnifier_plugin.config import ConfigError, load_config
 from magnifier_plugin.config_systems import VARIANTS
 from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import CHECKS
-from magnifier_plugin.data.options import SAME_CAMERA
 from magnifier_plugin.engine.stages import SCHEDULERS
 from magnifier_plugin.evaluation.distances import METRICS
 from magnifier_plugin.evaluation.rerank import FORMS

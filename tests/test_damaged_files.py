@@ -29,7 +29,7 @@ from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
 from magnifier_plugin.models.backbone import read_weights
 from magnifier_plugin.synthetic.folder import ensure_rendered
-from magnifier_plugin.synthetic.plan import SyntheticOptions
+from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.synthetic.renderer import VERSION
 
 sys.path.append(str(PROJECT / "scripts"))

@@ -511,6 +511,23 @@ class TestNetwork:
                 embedding = model.eval()(last, textures)
             assert all(z.dtype == torch.float32 for z in (*output.z.values(), embedding))
 
+    @pytest.mark.parametrize(
+        ("dtype", "tolerance"),
+        [(torch.float64, 1e-4), (torch.float16, 0.01), (torch.bfloat16, 0.05)],
+    )
+    @pytest.mark.parametrize("fusion", ["add", "concat"])
+    def test_converted_models_embed_alike_and_train(self, dtype, tolerance, fusion):
+        torch.manual_seed(0)
+        images, textures = batch()
+        model = build(test_features="z", fusion=fusion).eval()
+        with torch.no_grad():
+            expected = model(images, textures)
+            embedding = model.to(dtype)(images.to(dtype), textures.to(dtype))
+        assert float((embedding - expected).norm() / expected.norm()) < tolerance
+        output = model.train()(images.to(dtype), textures.to(dtype))
+        for logits in (*output.f_logits.values(), *output.z_logits.values()):
+            assert logits.dtype == dtype and logits.isfinite().all()
+
 
 class TestInputs:
     @pytest.mark.parametrize(

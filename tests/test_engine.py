@@ -144,6 +144,12 @@ class TestTraining:
         assert "| market1501 | trained, re-ranked |" in table
         assert "of the way to 100 %" in table
 
+    def test_results_table_of_a_perfect_start(self, trained):
+        engine, _, _ = trained
+        before = {"market1501": {**engine.results["market1501"], "mAP": 1.0}}
+        table = results_table(engine.results, before)
+        assert "mAP from 100.0% (untrained)" in table and "of the way" not in table
+
 
 class TestResuming:
     @pytest.fixture(scope="class")

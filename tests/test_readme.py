@@ -14,10 +14,7 @@ from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.systems import SYSTEMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "configs/README.md", "mask_labels/README.md")),
-    *(ROOT / "magnifier_plugin" / name / "README.md" for name in ("evaluation", "catalogue")),
-]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("[!.]*/**/*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
 
 

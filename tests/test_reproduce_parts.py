@@ -15,11 +15,13 @@ from PIL import Image
 from test_reproduce_rows import plan
 
 from magnifier_plugin.annotators.densepose import label_set_definition
+from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.config import ConfigError
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.masks.degradation import dilate, erode, scaled_radius
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
+from magnifier_plugin.masks.paths import label_path
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "magnifier_demo.yaml"
@@ -226,7 +228,20 @@ def test_people_of_each_seed_and_their_maps_are_made_before_a_row_starts(tmp_pat
         assert found["options"]["seed"] == seed
         folder = tmp_path / "out" / "maps" / f"seed-{seed}"
         labels = {n: len(list((folder / n).rglob("*[0-9].png"))) for n in maps.VARIANTS}
-        assert list(labels.values()) == [16, 16, 11, 5, 0]
+        assert list(labels.values()) == [16, 16, 11, 5, 0, 16]
+        drawn = AnnotatedDataset(
+            "synthetic",
+            tmp_path / f"data/seed-{seed}",
+            inputs=("mask",),
+            masks_dir=folder / "keypoints",
+            label_set="keypoints",
+        )
+        agreement = [
+            (read_labels(path) == read_labels(label_path(image, *own))).mean()
+            for own in [(drawn.dataset_dir, "market1501", drawn.dataset_dir.parent / "mask_labels")]
+            for image, path in drawn.files["labels"].items()
+        ]
+        assert len(agreement) == 16 and 0.6 < np.mean(agreement) < 0.99
         dataset = AnnotatedDataset(
             "synthetic",
             tmp_path / f"data/seed-{seed}",
@@ -235,6 +250,53 @@ def test_people_of_each_seed_and_their_maps_are_made_before_a_row_starts(tmp_pat
             max_missing=1,
         )
         assert sum(path is None for path in dataset.files["labels"].values()) == 5
+
+
+def test_rendered_people_without_key_points_are_to_be_rendered_again(tmp_path):
+    pairs = (*TINY, "data.root", str(tmp_path / "data"))
+    _, runs = plan("masks", "magnifier_demo", *pairs, seeds=(1,))
+    settings = Settings(
+        table=TABLES["masks"], config_file=DEMO, seeds=(1,), out=tmp_path / "out", pairs=pairs
+    )
+    preparation.prepare_data(settings, runs)
+    (tmp_path / "data/seed-1/synthetic/keypoints.json").unlink()
+    with pytest.raises(ConfigError, match=r"synthetic: has no key points, .*remove .*synthetic to"):
+        preparation.prepare_data(settings, runs)
+
+
+class TestTheRowFromKeyPoints:
+    def settings(self, out, table="masks", config="magnifier_market"):
+        file = ROOT / "configs" / f"{config}.yaml"
+        return Settings(table=TABLES[table], config_file=file, seeds=(1,), out=out)
+
+    def test_needs_a_data_set_that_brings_them(self, tmp_path):
+        left, note = preparation.leave_out_rows(self.settings(tmp_path))
+        assert [row.name for row in left.table.rows] == [
+            row.name for row in TABLES["masks"].rows if row.name != "keypoints"
+        ]
+        place = tmp_path / "maps" / "all-seeds" / "keypoints" / "market1501"
+        assert f"-s market1501 --root reid-data --out {place}, and start" in note
+
+    @pytest.mark.parametrize(
+        ("table", "config"), [("masks", "magnifier_demo"), ("table2", "magnifier_market")]
+    )
+    def test_other_rows_stay(self, tmp_path, table, config):
+        settings = self.settings(tmp_path, table, config)
+        assert preparation.leave_out_rows(settings) == (settings, "")
+
+    def test_takes_label_maps_that_the_user_made(self, market, tmp_path):
+        place = tmp_path / "maps" / "all-seeds" / "keypoints"
+        write_manifest(
+            place / "market1501",
+            Manifest("keypoints", "keypoints", KeypointSource.definition),
+        )
+        settings = self.settings(tmp_path)
+        assert preparation.leave_out_rows(settings) == (settings, "")
+        folder = market()
+        dataset = AnnotatedDataset("market1501", folder.root, masks_dir=folder.masks_dir)
+        before = sorted(place.rglob("*"))
+        maps.make_maps(dataset, place, "keypoints")
+        assert sorted(place.rglob("*")) == before
 
 
 def test_data_that_are_not_there_end_it_before_a_row_starts(tmp_path):

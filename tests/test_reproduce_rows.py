@@ -114,7 +114,9 @@ class TestTables:
         for name, run in runs.items():
             assert run.cfg.masks.dir == (f"/out/maps/all-seeds/{name}" if run.row.maps else "")
             assert run.cfg.masks.max_missing == (1.0 if "missing" in name else 0.3)
-        assert [run.row.title for run in runs.values()][3:] == [
+            drawn = name == "keypoints"
+            assert run.cfg.masks.label_set == ("keypoints" if drawn else "densepose")
+        assert [run.row.title for run in runs.values()][3:6] == [
             *(f"{share} % missing" for share in (30, 70, 100))
         ]
 

@@ -86,7 +86,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted reader meets garbage with whatever comes up
+    except Exception as error:  # which one the reader raises depends on the damage
         reason = (str(error) or type(error).__name__).split("\n\n")[0].splitlines()[0]
         raise ValueError(
             f"{path}: expected a checkpoint of tensors and plain values, which torch.load reads "
@@ -105,7 +105,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def numpy_scalars() -> list[Any]:
-    """What torch's restricted reader must know to read a checkpoint with numpy scalars."""
+    """Names that torch's restricted reader must allow to read a checkpoint with numpy scalars."""
     rebuild = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]

@@ -118,7 +118,7 @@ def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
-    """The stage that an epoch belongs to; epochs count on through the stages.
+    """The stage of an epoch; epochs are numbered through all stages.
 
     Args:
         stages: of the training.
@@ -151,7 +151,7 @@ def check_stages(stages: Sequence[Stage], loss_names: Sequence[str]) -> None:
 
     Args:
         stages: of the training.
-        loss_names: the terms that the criterion knows.
+        loss_names: the criterion's terms.
     Raises:
         ValueError: there is no stage, a weight is of an unknown term, or there is no optimiser to
             keep.

@@ -38,7 +38,7 @@ class TrainingState:
 
     Args:
         step: trains the model; its averages and counters are part of the state.
-        loss_names: the terms that the criterion knows.
+        loss_names: the criterion's terms.
         stages: of the training; None with an optimizer of the caller.
         optimizer: the caller's own, or None.
         scheduler: of that optimizer.

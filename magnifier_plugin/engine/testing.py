@@ -104,7 +104,7 @@ class Tester:
         """Pictures that the last test drew."""
 
     def declare_inputs(self) -> None:
-        """Tell the query and gallery sets which inputs the model takes besides the image.
+        """Declare to the query and gallery sets the inputs that the model takes besides the image.
 
         Raises:
             ValueError: a data set does not make one of them.

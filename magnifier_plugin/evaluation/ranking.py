@@ -69,7 +69,7 @@ def evaluate_ranking(
         g_pids: identity of each gallery image [G].
         q_camids: camera of each query [Q], integers or strings.
         g_camids: camera of each gallery image [G].
-        max_rank: length of the CMC; a smaller gallery carries the last value on.
+        max_rank: length of the CMC; beyond a smaller gallery it keeps its last value.
     Raises:
         ValueError: shapes disagree, query or gallery is empty, a distance is NaN, max_rank < 1, or
             no query has a match.
@@ -91,12 +91,12 @@ def evaluate_cuhk03(
     """The metric of CUHK03's classic split: single gallery shot (Li et al., CVPR 2014).
 
     For each query one image of each gallery identity is drawn, and the CMC is that of the drawn
-    images, averaged over `repeats` draws. As in torchreid, mAP (and mINP) see the whole gallery.
+    images, averaged over `repeats` draws. As in torchreid, mAP (and mINP) are of the whole gallery.
 
     Args:
         distmat, q_pids, g_pids, q_camids, g_camids, max_rank: as in `evaluate_ranking`.
         repeats: draws for each query, at least 1.
-        seed: alone decides the draws; numpy's and torch's global generators are left alone.
+        seed: of the draws; numpy's and torch's global generators are not used.
     Raises:
         ValueError: as `evaluate_ranking`, or repeats < 1.
     """
@@ -143,7 +143,9 @@ def _as_codes(named_ids: dict[str, tuple[Array, int]]) -> list[np.ndarray]:
     for name, (values, expected) in named_ids.items():
         values = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         if values.shape != (expected,):
-            raise ValueError(f"{name}: distmat asks for [{expected}], got {list(values.shape)}")
+            raise ValueError(
+                f"{name}: expected [{expected}], as distmat has, got {list(values.shape)}"
+            )
         ids.append(values)
     codes = np.unique(np.concatenate(ids), return_inverse=True)[1]
     return np.split(codes, [len(ids[0])])

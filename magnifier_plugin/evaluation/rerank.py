@@ -13,7 +13,11 @@ from torch import Tensor
 from magnifier_plugin.evaluation.checks import as_distances, as_features
 from magnifier_plugin.evaluation.kreciprocal.encoding import encode, expand_locally
 from magnifier_plugin.evaluation.kreciprocal.jaccard import InvertedIndex
-from magnifier_plugin.evaluation.kreciprocal.sources import FeatureSource, MatrixSource, Source
+from magnifier_plugin.evaluation.kreciprocal.row_distances import (
+    FeatureDistances,
+    MatrixDistances,
+    RowDistances,
+)
 from magnifier_plugin.evaluation.scaling import rescale
 
 Array = np.ndarray | Tensor
@@ -60,8 +64,8 @@ def rerank(
     num_bytes = _in_bytes(memory, features[0].device)
     with torch.autocast(features[0].device.type, enabled=False):
         query, gallery = (part.float() for part in rescale(*features))
-        source = FeatureSource(query, gallery, form, num_bytes)
-        result = _rerank(source, k1, k2, lambda_value, num_bytes)
+        distances = FeatureDistances(query, gallery, form, num_bytes)
+        result = _rerank(distances, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(query_features, np.ndarray) else result
 
 
@@ -95,8 +99,8 @@ def rerank_distances(
     num_bytes = _in_bytes(memory, matrices[0].device)
     with torch.autocast(matrices[0].device.type, enabled=False):
         query_gallery, queries, gallery = rescale(*matrices)
-        source = MatrixSource(query_gallery, queries, gallery, form, num_bytes)
-        result = _rerank(source, k1, k2, lambda_value, num_bytes)
+        distances = MatrixDistances(query_gallery, queries, gallery, form, num_bytes)
+        result = _rerank(distances, k1, k2, lambda_value, num_bytes)
     return result.numpy() if isinstance(q_g, np.ndarray) else result
 
 
@@ -105,12 +109,12 @@ def fit_neighbours(num_images: int, k1: int = 20, k2: int = 6) -> tuple[int, int
     return min(k1, num_images - 1), min(k2, num_images)
 
 
-def _rerank(source: Source, k1: int, k2: int, lambda_value: float, memory: int) -> Tensor:
-    nearest = source.nearest(max(k1 + 1, k2))
-    encoding = encode(nearest, source.between, k1, memory)
+def _rerank(distances: RowDistances, k1: int, k2: int, lambda_value: float, memory: int) -> Tensor:
+    nearest = distances.nearest(max(k1 + 1, k2))
+    encoding = encode(nearest, distances.between, k1, memory)
     encoding = expand_locally(encoding, nearest, k2)
-    index = InvertedIndex(encoding, source.num_queries)
-    result = source.to_gallery().mul_(lambda_value)
+    index = InvertedIndex(encoding, distances.num_queries)
+    result = distances.to_gallery().mul_(lambda_value)
     for queries in index.blocks(memory):
         result[queries].add_(index.distances(queries), alpha=1 - lambda_value)
     return result

@@ -53,6 +53,10 @@ class GlobalBranch(nn.Module):
         feature = mean_in_float32(layer4, (2, 3))
         return BranchOutput(feature, *self.head(feature))
 
+    def feature_map(self, layer3: Tensor, layer4: Tensor) -> Tensor:
+        """What is pooled, float [B, 2C, h, w]."""
+        return layer4
+
 
 class SemanticAdversarialBranch(nn.Module):
     """SAB: identify people from a few regions, drawn for each batch (section 3.2, Eq. 2).
@@ -98,6 +102,11 @@ class SemanticAdversarialBranch(nn.Module):
         feature = at_least_float32(self.reduction(features.amax(dim=(2, 3))))
         embedding, logits = self.head(feature)
         return BranchOutput(feature, embedding, logits, share)
+
+    def feature_map(self, layer3: Tensor, layer4: Tensor) -> Tensor:
+        """What is pooled, before regions are zeroed, float [B, C, h, w]."""
+        features: Tensor = self.bottleneck(layer3)
+        return features
 
 
 class RecurrentFusion(nn.Module):
@@ -213,3 +222,11 @@ class SemanticFusionBranch(nn.Module):
         logits = torch.stack([head(region).logits for head, region in pairs], dim=1)
         share = mean_in_float32(masks, (0, 2, 3))
         return output._replace(share=share, regions=regions, region_logits=logits)
+
+    def feature_map(self, layer3: Tensor, layer4: Tensor) -> Tensor:
+        """What is pooled region by region, float [B, C, h, w]."""
+        features: Tensor = self.bottleneck(layer3)
+        return features
+
+
+Branch = GlobalBranch | SemanticAdversarialBranch | SemanticFusionBranch

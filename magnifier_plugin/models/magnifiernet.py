@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from magnifier_plugin.models.backbone import Backbone
 from magnifier_plugin.models.branches import (
+    Branch,
     BranchOutput,
     GlobalBranch,
     SemanticAdversarialBranch,
@@ -183,6 +184,21 @@ class MagnifierNet(nn.Module):
                 "magnifier.branches: regions are predicted by M, and this network has none"
             )
         return self.mask_module
+
+    def branch_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Branch → the feature map that it pools, float [B, C, H/16, W/16]; of G 2C channels.
+
+        Args:
+            images: float [B, 3, H, W], normalised.
+        """
+        layer3, layer4 = self.backbone(images)
+        branches = cast(Mapping[str, Branch], self.branches)
+        return {name: branch.feature_map(layer3, layer4) for name, branch in branches.items()}
+
+    def embedding_sizes(self) -> dict[str, int]:
+        """Branch → width of its part of the embedding, in order."""
+        branches = cast(Mapping[str, Branch], self.branches)
+        return {name: branch.embedding_size for name, branch in branches.items()}
 
     def imagenet_modules(self) -> Backbone:
         """What starts from ImageNet weights, under torchvision's names, to load them into."""

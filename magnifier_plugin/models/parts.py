@@ -158,6 +158,8 @@ class PartLinear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Args: features: float [B, P·in]. Returns: float [B, P·out]."""
+        # In the layer's own precision, since a model converted by `.half()` still pools in float32.
+        features = features.to(self.weight.dtype)
         parts = torch.unflatten(features, 1, (len(self.weight), -1))
         outputs = torch.einsum("bpi,poi->bpo", parts, self.weight)
         return (outputs if self.bias is None else outputs + self.bias).flatten(1)

@@ -51,12 +51,17 @@ class TrainedNetwork:
     """Where and how it computes."""
 
     @functools.cached_property
-    def transform(self) -> JointTransform:
+    def compose(self) -> v1.Compose:
         """What a test image goes through, as in the data manager."""
         data = self.cfg.data
         size = data.height, data.width
         normalise = v1.Normalize(data.norm_mean, data.norm_std)
-        return rebuild(v1.Compose([v1.Resize(size), v1.ToTensor(), normalise]))
+        return v1.Compose([v1.Resize(size), v1.ToTensor(), normalise])
+
+    @functools.cached_property
+    def transform(self) -> JointTransform:
+        """`compose` for an image and its maps together."""
+        return rebuild(self.compose)
 
     def embed(self, images: Tensor) -> Tensor:
         """Images float [B, 3, H, W] → raw embeddings float32 [B, D], with `test.flip` the mean with

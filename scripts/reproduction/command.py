@@ -11,7 +11,7 @@ from reproduction.code import training_code
 from reproduction.figures import PAPERS, save_figure
 from reproduction.markdown import ONE_SEED, write_table
 from reproduction.plan import Run, Settings, make_runs
-from reproduction.preparation import prepare_data
+from reproduction.preparation import leave_out_rows, prepare_data
 from reproduction.processes import hold, visible_gpus
 from reproduction.progress import Progress
 from reproduction.record import Record, is_finished, open_records
@@ -35,6 +35,9 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
     """
     jobs = jobs or max(1, len(gpus))
     names = visible_gpus(gpus)
+    settings, note = leave_out_rows(settings)
+    if note:
+        print(note, flush=True)
     runs = make_runs(settings)
     lock = hold(settings.out)
     try:

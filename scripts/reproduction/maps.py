@@ -1,4 +1,4 @@
-"""Label maps and IUV that rows train with: eroded, dilated, or some of them missing.
+"""Label maps and IUV that rows train with: eroded, dilated, some missing, or from key points.
 
 Made once, from the maps of the training images, into `<folder>/<variant>/<data set>/…`, where
 `masks.dir <folder>/<variant>` finds them, of the rendered data set too.
@@ -8,18 +8,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.config import ConfigError
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.evaluation.cache import files_fingerprint
 from magnifier_plugin.files import write_atomically
 from magnifier_plugin.masks.checking import manifest_folder
+from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.masks.degradation import dilate, erode, scaled_radius
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.manifest import MANIFEST
@@ -39,14 +41,18 @@ class Variant:
     """Label map and radius → label map; None leaves them. IUV are left out then."""
     missing: float = 0.0
     """Share of the training images that lose label map and IUV, 0..1."""
+    drawn: bool = False
+    """Whether the data set's key points give the label maps, and its own maps nothing."""
 
 
+KEYPOINTS = "keypoints"
 VARIANTS = {
     "eroded": Variant(erode),
     "dilated": Variant(dilate),
     "missing-30": Variant(missing=0.3),
     "missing-70": Variant(missing=0.7),
     "missing-100": Variant(missing=1.0),
+    KEYPOINTS: Variant(drawn=True),
 }
 
 
@@ -66,11 +72,16 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
         folder: of the variant.
         name: of `VARIANTS`.
     Raises:
-        ConfigError: the folder's maps were made from others.
+        ConfigError: the folder's maps were made from others, or the key points are missing.
+        ValueError: key points cannot be read.
         OSError: it cannot be written.
     """
-    tasks, folders = _tasks(dataset, folder, VARIANTS[name])
-    fingerprint = files_fingerprint(task.source for task in tasks)
+    drawn = VARIANTS[name].drawn
+    if drawn and has_drawn_maps(folder, [annotations.name for annotations, _ in dataset.parts]):
+        return
+    tasks, folders = ([], []) if drawn else _tasks(dataset, folder, VARIANTS[name])
+    sources = [_keypoints_file(dataset)] if drawn else [task.source for task in tasks]
+    fingerprint = files_fingerprint(sources)
     made = folder / MADE
     if made.is_file():
         if read_json(made)["fingerprint"] != fingerprint:
@@ -79,6 +90,8 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
                 "results of both would be mixed; choose another --out"
             )
         return
+    if drawn:
+        _draw(dataset, folder)
     for _ in on_all_cores(_write, tasks):
         pass
     for own, maps in folders:
@@ -87,6 +100,36 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
             shutil.copyfile(own / MANIFEST, maps / MANIFEST)
     with write_atomically(made) as part:
         part.write_text(json.dumps({"variant": name, "fingerprint": fingerprint}) + "\n")
+
+
+def has_drawn_maps(folder: Path, names: Iterable[str]) -> bool:
+    """Whether a user put label maps of key points into the variant's folder, for all data sets."""
+    given = all((folder / name / MANIFEST).is_file() for name in names)
+    return given and not (folder / MADE).is_file()
+
+
+def _keypoints_file(dataset: AnnotatedDataset) -> Path:
+    if dataset.keypoints_file is None:
+        raise ConfigError(
+            f"{dataset.name}: has no key points, an earlier version rendered it; remove "
+            f"{dataset.dataset_dir.parent} to render it again"
+        )
+    return dataset.keypoints_file
+
+
+def _draw(dataset: AnnotatedDataset, folder: Path) -> None:
+    """Label maps from the data set's key points, of its training images."""
+    source = KeypointSource(_keypoints_file(dataset))
+    for annotations, images in dataset.parts:
+        summary = convert(
+            source,
+            annotations.dataset_dir,
+            folder / annotations.name,
+            dataset_dir=annotations.dataset_dir,
+            images=[Path(image) for image in images],
+        )
+        for image, reason in summary.failures.items():
+            raise ValueError(f"{image}: {reason}")
 
 
 def _tasks(

@@ -3,13 +3,15 @@
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
+from magnifier_plugin.config import load_config
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.conditions import read_target_conditions
 from magnifier_plugin.recipe import build_datamanager, find_system
-from reproduction.maps import make_maps
+from reproduction.maps import KEYPOINTS, has_drawn_maps, make_maps
 from reproduction.plan import Run, Settings, is_rendered, maps_folder
 
 
@@ -31,6 +33,30 @@ def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
         for name in dict.fromkeys(run.row.maps for run in rows if run.row.maps):
             folder = maps_folder(settings.out, run.cfg, seed) / name
             make_maps(cast(AnnotatedDataset, manager.train_loader.dataset), folder, name)
+
+
+def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
+    """The settings without the row from key points where a data set brings none.
+
+    Returns:
+        The settings, and what to print; "" if all rows stay.
+    Raises:
+        FileNotFoundError: there is no such configuration file.
+        ConfigError: it is wrong.
+    """
+    rows = tuple(row for row in settings.table.rows if row.maps != KEYPOINTS)
+    cfg = load_config(settings.config_file, {}, settings.pairs)
+    folder = maps_folder(settings.out, cfg, settings.seeds[0]) / KEYPOINTS
+    is_possible = is_rendered(cfg) or has_drawn_maps(folder, cfg.data.sources)
+    if len(rows) == len(settings.table.rows) or is_possible:
+        return settings, ""
+    name = cfg.data.sources[0]
+    note = (
+        f"left out: the row from key points, since {name} brings none; run your estimator, then "
+        f"scripts/convert_masks.py --source keypoints --keypoints FILE -s {name} "
+        f"--root {cfg.data.root} --out {folder / name}, and start this again"
+    )
+    return replace(settings, table=replace(settings.table, rows=rows)), note
 
 
 def _count_inputs(run: Run) -> int:

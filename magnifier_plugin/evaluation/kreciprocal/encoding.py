@@ -32,7 +32,7 @@ def encode(indices: Tensor, between: Between, k1: int, memory: int) -> Tensor:
 
     Args:
         indices: int64 [N, K], K > k1, each row's nearest rows in order, itself included.
-        between: distances of pairs, as `Source.between`.
+        between: distances of pairs, as `RowDistances.between`.
         k1: at least 1.
         memory: bytes to work in.
     Returns:

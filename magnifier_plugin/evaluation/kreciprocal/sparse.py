@@ -10,7 +10,7 @@ from torch import Tensor
 
 @contextmanager
 def without_sparse_warnings() -> Iterator[None]:
-    """Silences that sparse CSR is in beta, and unchecked even where the call says so.
+    """Suppresses torch's warnings that sparse CSR is in beta and is not validated.
 
     torch's own sparse.mm emits them too.
     """

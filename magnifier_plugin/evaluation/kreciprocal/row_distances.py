@@ -1,6 +1,6 @@
 """The normalised distances that re-ranking uses, from features or from whole matrices.
 
-Both sources number the rows 0..N-1, queries first, and divide each row by its largest distance.
+Both number the rows 0..N-1, queries first, and divide each row by its largest distance.
 """
 
 from typing import Protocol
@@ -15,7 +15,7 @@ from magnifier_plugin.evaluation.kreciprocal.search import SquaredDistances, sea
 _TINY = torch.finfo(torch.float32).tiny
 
 
-class Source(Protocol):
+class RowDistances(Protocol):
     """Distances of Q queries and G gallery images among each other, N rows in all."""
 
     num_queries: int
@@ -34,7 +34,7 @@ class Source(Protocol):
         """From queries to gallery, float32 [Q, G], for the caller to overwrite; after `nearest`."""
 
 
-class FeatureSource:
+class FeatureDistances:
     """Distances of features [Q, D] and [G, D], computed on demand."""
 
     def __init__(self, query: Tensor, gallery: Tensor, form: str, memory: int) -> None:
@@ -59,7 +59,7 @@ class FeatureSource:
         return distances.square_() if self.form == "torchreid" else distances
 
 
-class MatrixSource:
+class MatrixDistances:
     """Distances that are given, whole: [Q, G], [Q, Q] and [G, G]."""
 
     def __init__(self, q_g: Tensor, q_q: Tensor, g_g: Tensor, form: str, memory: int) -> None:

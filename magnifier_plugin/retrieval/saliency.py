@@ -1,0 +1,248 @@
+"""What a trained network looks at on a data set's query images, in numbers and in pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.data.annotated import AnnotatedDataset
+from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.matches import find_first_hits
+from magnifier_plugin.files import read_image
+from magnifier_plugin.models.pooling import rescale_labels
+from magnifier_plugin.regions import NUM_REGIONS, REGIONS, UNKNOWN
+from magnifier_plugin.retrieval.network import TrainedNetwork
+from magnifier_plugin.retrieval.photos import embed_files
+from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, stack
+from magnifier_plugin.visualize.saliency import (
+    branch_maps,
+    embedding_parts,
+    influence_table,
+    region_heat,
+    region_influence,
+    saliency_sheet,
+)
+
+_BATCH = 32  # images; blanking embeds each of them 8 times
+_PAIR_GAP = 24  # pixels between two queries
+
+
+class Saliency(NamedTuple):
+    """What a network looks at on N images."""
+
+    activations: dict[str, np.ndarray]
+    """Branch → float32 [N, h, w] in 0..1, see `branch_maps`."""
+    labels: np.ndarray
+    """uint8 [N, H, W], the regions: of label maps, else as predicted, else 255."""
+    influence: dict[str, np.ndarray]
+    """Branch → float32 [N, 8], see `region_influence`."""
+    cosine: np.ndarray
+    """float32 [N], mean cosine of the pairs of p(x_k) whose regions an image shows (Eq. 3, over
+    present regions); NaN without SFB, and with fewer than two regions."""
+    overlap: np.ndarray
+    """float64 [8], intersection over union of the predicted regions and the label maps' on the
+    prediction's grid [H/8, W/8]; NaN without M, without label maps, and for absent regions."""
+
+
+def look_at(network: TrainedNetwork, dataset: AnnotatedDataset, chosen: Sequence[int]) -> Saliency:
+    """What a network looks at on some images of a data set.
+
+    Args:
+        network: whose size the data set's transform gives.
+        dataset: with the input "mask"; an image without a label map takes predicted regions.
+        chosen: places of the images.
+    """
+    parts: list[Saliency] = []
+    counts = np.zeros((2, NUM_REGIONS))
+    for start in range(0, len(chosen), _BATCH):
+        items = [dataset[place] for place in chosen[start : start + _BATCH]]
+        images = network.precision.images(torch.stack([item["img"] for item in items]))
+        labels = torch.stack([item["mask"] for item in items]).to(images.device)
+        parts.append(_look_at_batch(network, images, labels, counts))
+    with np.errstate(invalid="ignore"):
+        overlap = counts[0] / counts[1]
+    names = parts[0].activations
+    return Saliency(
+        {name: np.concatenate([part.activations[name] for part in parts]) for name in names},
+        np.concatenate([part.labels for part in parts]),
+        {
+            name: np.concatenate([part.influence[name] for part in parts])
+            for name in parts[0].influence
+        },
+        np.concatenate([part.cosine for part in parts]),
+        overlap,
+    )
+
+
+def _look_at_batch(
+    network: TrainedNetwork, images: Tensor, labels: Tensor, counts: np.ndarray
+) -> Saliency:
+    """One batch; adds the cells of intersection and union to `counts` float64 [2, 8]."""
+    cosine = torch.full((len(images),), torch.nan)
+    if network.has_regions:
+        found = network.describe_regions(images)
+        _count_cells(found.labels, labels, counts)
+        if found.features is not None:
+            cosine = _mean_cosine(found.features)
+        size = images.shape[-2:]
+        predicted = F.interpolate(found.labels[:, None].float(), size, mode="nearest-exact")
+        unlabelled = (labels == UNKNOWN).flatten(1).all(dim=1)
+        labels = torch.where(unlabelled[:, None, None], predicted[:, 0].to(labels.dtype), labels)
+    with torch.inference_mode(), network.precision.autocast():
+        activations = branch_maps(network.model, images)
+    width = network.embed(images[:1]).shape[1]
+    influence = region_influence(
+        network.embed, images, labels, embedding_parts(network.model, width)
+    )
+    return Saliency(
+        {name: values.cpu().numpy() for name, values in activations.items()},
+        labels.cpu().numpy(),
+        {name: values.cpu().numpy() for name, values in influence.items()},
+        cosine.cpu().numpy(),
+        counts[0],
+    )
+
+
+def _count_cells(predicted: Tensor, labels: Tensor, counts: np.ndarray) -> None:
+    true = rescale_labels(labels, predicted.shape[-2:])
+    known = true != UNKNOWN
+    for region in range(NUM_REGIONS):
+        one, other = (predicted == region) & known, true == region
+        counts[0, region] += int((one & other).sum())
+        counts[1, region] += int((one | other).sum())
+
+
+def _mean_cosine(features: Tensor) -> Tensor:
+    """float32 [B]: mean cosine of the pairs i < j of regions [B, 8, C] that are present."""
+    present = (features != 0).any(dim=2).float()
+    units = F.normalize(features, dim=2)
+    # The pairs' sum is half of what the sum of all products has beyond the diagonal.
+    total = units.sum(dim=1).square().sum(dim=1) - present.sum(dim=1)
+    number = present.sum(dim=1)
+    return total / (number * (number - 1))
+
+
+def activation_sheet(
+    photos: Sequence[np.ndarray], found: Saliency, places: Sequence[int]
+) -> Image.Image:
+    """MagnifierNet's Fig. 2: images, and where each branch is active.
+
+    Args:
+        photos: uint8 [H, W, 3] each.
+        found: of `look_at`.
+        places: of the photos in `found`.
+    """
+    return saliency_sheet(photos, {n: [v[i] for i in places] for n, v in found.activations.items()})
+
+
+def influence_sheet(
+    photos: Sequence[np.ndarray], found: Saliency, places: Sequence[int]
+) -> Image.Image:
+    """Images, their regions painted with how far the embedding moves without each of them.
+
+    Args:
+        photos, found, places: as of `activation_sheet`.
+    """
+    columns = {
+        name: [region_heat(found.labels[i], values[i]) for i in places]
+        for name, values in found.influence.items()
+    }
+    return saliency_sheet(photos, columns)
+
+
+def describe(found: Saliency) -> str:
+    """The numbers of `found` as Markdown."""
+    lines = [
+        f"# What the network looks at, on {len(found.labels)} images",
+        "",
+        "1 − cosine between the embeddings with and without a region, mean over the images that "
+        "show it:",
+        "",
+        influence_table(found.influence),
+        "",
+    ]
+    if np.isfinite(found.cosine).any():
+        mean = np.nanmean(found.cosine)
+        lines += [
+            f"Mean cosine of the pairs of regions p(x_k) that an image shows: {mean:.3f}.",
+            "",
+        ]
+    if np.isfinite(found.overlap).any():
+        shares = [
+            f"{name} {value:.2f}"
+            for name, value in zip(REGIONS, found.overlap, strict=True)
+            if np.isfinite(value)
+        ]
+        mean = np.nanmean(found.overlap)
+        lines += [
+            f"Predicted regions and label maps, IoU: mean {mean:.3f} ({', '.join(shares)}).",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def read_photos(
+    dataset: AnnotatedDataset, chosen: Sequence[int], size: tuple[int, int]
+) -> list[np.ndarray]:
+    """Images of a data set as uint8 [H, W, 3], of one size (height, width)."""
+    return [
+        np.asarray(read_image(dataset.data[place][0]).resize(size[::-1], Image.Resampling.BICUBIC))
+        for place in chosen
+    ]
+
+
+class Comparison(NamedTuple):
+    """Two networks on the Q queries of a data set."""
+
+    first: np.ndarray
+    """bool [Q], whether the first hit of the first network is right."""
+    second: np.ndarray
+    """bool [Q], of the second network."""
+    sheet: Image.Image | None
+    """MagnifierNet's Fig. 3: queries that the first gets right and the second wrong, the first's
+    ranking above the second's; None if there is none."""
+
+
+def compare(
+    networks: tuple[TrainedNetwork, TrainedNetwork],
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    *,
+    rows: int,
+    topk: int,
+) -> Comparison:
+    """Which queries one network gets right and another wrong.
+
+    Args:
+        networks: the first, which should be right, and the second.
+        query, gallery: torchreid's lists.
+        rows: queries on the sheet, at most.
+        topk: gallery images of a ranking.
+    """
+    columns = [[np.array([r[i] for r in part]) for part in (query, gallery)] for i in (1, 2)]
+    (q_pids, g_pids), (q_camids, g_camids) = columns
+    distances, right = [], []
+    for network in networks:
+        features = [
+            torch.from_numpy(embed_files(network, [Path(r[0]) for r in part]).features)
+            for part in (query, gallery)
+        ]
+        if network.normalises:
+            features = [F.normalize(part, dim=1) for part in features]
+        distmat = distance_matrix(features[0], features[1])
+        hits = find_first_hits(distmat, q_pids, g_pids, q_camids, g_camids)
+        distances.append(distmat.numpy())
+        right.append((hits >= 0) & (g_pids[hits] == q_pids))
+    chosen = np.flatnonzero(right[0] & ~right[1])[:rows]
+    pairs = []
+    for q in chosen:
+        ranked = (first_gallery_images(d[q], query[q], gallery, topk) for d in distances)
+        both = [draw_ranking(query[q], [gallery[i] for i in found]) for found in ranked]
+        pairs.append(stack(both, gap=2))
+    return Comparison(right[0], right[1], stack(pairs, gap=_PAIR_GAP) if pairs else None)

@@ -1,0 +1,128 @@
+"""Shows what a trained network looks at, on the query images of a data set.
+
+    saliency.py -s market1501 --root reid-data --weights model-best.pth.tar --out looks
+    saliency.py -s market1501 --root reid-data --weights all.pth.tar --against g.pth.tar --out looks
+
+Writes into the folder --out:
+    activations.png  each image and where every branch is active (MagnifierNet, Fig. 2)
+    influence.png    each image, its body regions painted with how far the embedding moves when one
+                     of them is blanked
+    saliency.md      the mean of that for every branch and region; the cosine of the regions' pooled
+                     features (Eq. 3); how well the predicted regions overlap with the label maps
+    comparison.png   with --against: queries that the first network gets right and the other wrong
+                     (Fig. 3), and how many there are
+Exit status: 0 done, 2 the input cannot be used.
+"""
+
+import argparse
+import sys
+
+from arguments import add_network, network_flags, parse_with_pairs, path, whole_number
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line, KEY VALUE pairs in `pairs`; a wrong one ends the script with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("-s", "--source", required=True, metavar="NAME", help="data set whose queries are shown")
+    add("--root", type=path, required=True, help="folder of all data sets")
+    add("--out", type=path, required=True, metavar="FOLDER", help="of the pictures and numbers")
+    add("--against", type=path, metavar="FILE", help="checkpoint of a network to compare with")
+    add("--masks-dir", type=path, metavar="FOLDER", help="of all label maps (masks.dir)")
+    add("--images", type=whole_number(1), default=6, help="rows of a picture (default: 6)")
+    add("--numbers", type=whole_number(1), default=200, help="images measured (default: 200)")
+    add("--topk", type=whole_number(1), default=5, help="hits of a ranking (default: 5)")
+    add_network(parser)
+    return parse_with_pairs(parser, argv, lists=("--flip",))
+
+
+if __name__ == "__main__":
+    parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
+import magnifier_plugin  # noqa: F401  registers data sets and models
+from magnifier_plugin.data.annotated import AnnotatedDataset
+from magnifier_plugin.engine.log import show_log
+from magnifier_plugin.files import write_atomically, write_png
+from magnifier_plugin.retrieval.network import TrainedNetwork, load_network
+from magnifier_plugin.retrieval.saliency import (
+    activation_sheet,
+    compare,
+    describe,
+    influence_sheet,
+    look_at,
+    read_photos,
+)
+from magnifier_plugin.visualize.textures import spread_evenly
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draws and measures as the arguments say; returns the exit status."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    show_log()
+    try:
+        network = load_network(
+            args.weights, file=args.config_file or "", flags=network_flags(args), pairs=args.pairs
+        )
+        dataset = open_queries(args, network)
+        look(args, network, dataset)
+        if args.against:
+            show_differences(args, network, dataset)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"saliency.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def open_queries(args: argparse.Namespace, network: TrainedNetwork) -> AnnotatedDataset:
+    """The query images, with label maps where there are any."""
+    return AnnotatedDataset(
+        args.source,
+        args.root,
+        transform=network.compose,
+        mode="query",
+        masks_dir=args.masks_dir,
+        max_missing=1.0,
+        inputs=("mask",),
+    )
+
+
+def look(args: argparse.Namespace, network: TrainedNetwork, dataset: AnnotatedDataset) -> None:
+    """Writes what the network looks at."""
+    measured = spread_evenly(range(len(dataset)), max(args.images, args.numbers))
+    found = look_at(network, dataset, measured)
+    places = spread_evenly(range(len(measured)), args.images)
+    size = network.cfg.data.height, network.cfg.data.width
+    photos = read_photos(dataset, [measured[place] for place in places], size)
+    write_png(args.out / "activations.png", activation_sheet(photos, found, places))
+    write_png(args.out / "influence.png", influence_sheet(photos, found, places))
+    text = describe(found)
+    with write_atomically(args.out / "saliency.md") as part:
+        part.write_text(text, encoding="utf-8")
+    print(text)
+    print("\n".join(str(args.out / n) for n in ("activations.png", "influence.png", "saliency.md")))
+
+
+def show_differences(
+    args: argparse.Namespace, network: TrainedNetwork, dataset: AnnotatedDataset
+) -> None:
+    """Writes the queries that the network gets right and the other one wrong."""
+    other = load_network(args.against, flags=network_flags(args))
+    found = compare(
+        (network, other), dataset.query, dataset.gallery, rows=args.images, topk=args.topk
+    )
+    one, two = found.first, found.second
+    print(
+        f"First hit right: {one.sum()} of {len(one)} queries with {args.weights}, {two.sum()} with "
+        f"{args.against}; only with the first {(one & ~two).sum()}, only with the second "
+        f"{(two & ~one).sum()}"
+    )
+    if found.sheet is not None:
+        write_png(args.out / "comparison.png", found.sheet)
+        print(args.out / "comparison.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

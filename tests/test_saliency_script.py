@@ -1,0 +1,163 @@
+"""scripts/saliency.py: pictures and numbers of a data set's queries, and two networks compared."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from mask_inputs import script
+from PIL import Image
+from test_retrieval import NORM, save_checkpoint, tiny_backbone  # noqa: F401
+
+from magnifier_plugin.data.annotated import AnnotatedDataset
+from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.files import read_image
+from magnifier_plugin.masks.label_maps import read_labels
+from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
+from magnifier_plugin.retrieval.network import load_network
+from magnifier_plugin.retrieval.saliency import compare, describe, look_at
+
+saliency = script("saliency")
+HERE = ["use_gpu", "False", "test.amp", "off"]
+
+
+@pytest.fixture
+def run(market_folder, tmp_path):
+    def call(*more, pairs=(), weights=None):
+        path = weights or save_checkpoint(tmp_path / "w.pth.tar", *NORM, *pairs)
+        options = ["-s", "market1501", "--root", market_folder.root, "--weights", path]
+        options += ["--masks-dir", market_folder.masks_dir, "--out", tmp_path / "out", *more]
+        return saliency.main([*map(str, options), *HERE])
+
+    return call
+
+
+def queries(market_folder, network, **options):
+    return AnnotatedDataset(
+        "market1501",
+        market_folder.root,
+        transform=network.compose,
+        mode="query",
+        masks_dir=market_folder.masks_dir,
+        max_missing=1.0,
+        inputs=("mask",),
+        **options,
+    )
+
+
+def test_pictures_and_numbers(run, tmp_path, capsys):
+    assert run("--images", 2, "--numbers", 3) == 0
+    printed = capsys.readouterr().out
+    text = (tmp_path / "out" / "saliency.md").read_text()
+    assert text in printed and "on 3 images" in text
+    for name in ("activations.png", "influence.png"):
+        with Image.open(tmp_path / "out" / name) as sheet:
+            assert sheet.size == (5 * (112 + 6) + 6, 2 * 22 + 2 * (224 + 6))
+        assert str(tmp_path / "out" / name) in printed
+    assert len(re.findall(r"^\| (G|SAB|SFB|all) \|", text, re.M)) == 4
+    assert not (tmp_path / "out" / "comparison.png").exists()
+
+
+def test_one_branch_has_no_regions(run, tmp_path):
+    assert run(pairs=("magnifier.branches", "G")) == 0
+    text = (tmp_path / "out" / "saliency.md").read_text()
+    assert "IoU" not in text and "cosine of the pairs" not in text and "| all |" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("-s", "nowhere"), "nowhere"),
+        (("--against", "none.pth.tar"), "none.pth.tar: expected a checkpoint, found no such file"),
+        (("--root", "empty"), "empty/market1501, which does not exist"),
+    ],
+)
+def test_bad_input(run, more, message, capsys):
+    assert run(*more) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+class TestLook:
+    @pytest.fixture
+    def network(self, tmp_path):
+        return load_network(save_checkpoint(tmp_path / "w.pth.tar", *NORM), pairs=HERE)
+
+    def test_overlap_and_regions_are_of_the_label_maps(self, network, market_folder):
+        dataset = queries(market_folder, network)
+        chosen = list(range(len(dataset)))
+        found = look_at(network, dataset, chosen)
+        items = [dataset[place] for place in chosen]
+        labels = torch.stack([item["mask"] for item in items])
+        with_maps = [i for i in chosen if (labels[i] != UNKNOWN).any()]
+        assert (found.labels[with_maps] == labels[with_maps].numpy()).all()
+        with torch.no_grad():
+            predicted = network.model.predict_regions(torch.stack([item["img"] for item in items]))
+        small = torch.nn.functional.interpolate(
+            labels[:, None].float(), predicted.shape[-2:], mode="nearest-exact"
+        )[:, 0]
+        for region in range(NUM_REGIONS):
+            known = small != UNKNOWN
+            one, two = (predicted == region) & known, small == region
+            union = (one | two).sum()
+            expected = float((one & two).sum() / union) if union else np.nan
+            assert found.overlap[region] == pytest.approx(expected, nan_ok=True)
+
+    def test_an_image_without_a_label_map_takes_predicted_regions(
+        self, network, market_folder, monkeypatch
+    ):
+        dataset = queries(market_folder, network)
+        dataset.files = {"labels": dict.fromkeys(dataset.files["labels"])}
+        found = look_at(network, dataset, [0])
+        assert np.isnan(found.overlap).all()
+        with torch.no_grad():
+            predicted = network.model.predict_regions(dataset[0]["img"][None])[0]
+        assert set(np.unique(found.labels)) == set(predicted.unique().tolist())
+
+    def test_cosine_is_the_mean_over_pairs_of_present_regions(self, network, market_folder):
+        dataset = queries(market_folder, network)
+        with torch.no_grad():
+            features = network.describe_regions(dataset[0]["img"][None]).features[0]
+        present = [x / x.norm() for x in features if x.any()]
+        pairs = [float(a @ b) for i, a in enumerate(present) for b in present[i + 1 :]]
+        found = look_at(network, dataset, [0])
+        expected = np.mean(pairs) if pairs else np.nan
+        assert found.cosine[0] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+    def test_batches_do_not_change_the_numbers(self, network, market_folder, monkeypatch):
+        dataset = queries(market_folder, network)
+        chosen = list(range(len(dataset)))
+        whole = look_at(network, dataset, chosen)
+        monkeypatch.setattr("magnifier_plugin.retrieval.saliency._BATCH", 1)
+        single = look_at(network, dataset, chosen)
+        np.testing.assert_allclose(single.overlap, whole.overlap, equal_nan=True)
+        for name, values in whole.influence.items():
+            np.testing.assert_allclose(single.influence[name], values, atol=1e-5)
+        assert describe(single) == describe(whole)
+
+
+def test_queries_that_only_the_first_network_gets_right(market_folder, tmp_path, run, capsys):
+    paths = [save_checkpoint(tmp_path / f"{s}.pth.tar", *NORM, seed=s) for s in (0, 1)]
+    networks = tuple(load_network(path, pairs=HERE) for path in paths)
+    dataset = queries(market_folder, networks[0])
+    found = compare(networks, dataset.query, dataset.gallery, rows=1, topk=2)
+    for network, right in zip(networks, found[:2], strict=True):
+        sides = [
+            network.embed(torch.stack([network.transform(read_image(r[0])).image for r in part]))
+            for part in (dataset.query, dataset.gallery)
+        ]
+        distmat = distance_matrix(*sides).numpy()
+        for q, (_, pid, camid, _) in enumerate(dataset.query):
+            kept = [g for g, r in enumerate(dataset.gallery) if r[1:3] != (pid, camid)]
+            hit = min(kept, key=lambda g, q=q: distmat[q, g])
+            assert right[q] == (dataset.gallery[hit][1] == pid)
+    assert (found.sheet is None) == (not (found.first & ~found.second).any())
+    assert run("--against", paths[1], weights=paths[0]) == 0
+    only = (found.first & ~found.second).sum()
+    assert f"only with the first {only}, only with the second" in capsys.readouterr().out
+    assert (tmp_path / "out" / "comparison.png").exists() == bool(only)
+
+
+def test_label_maps_are_read(market_folder):
+    """The fixture has label maps of query images, or the tests above would compare nothing."""
+    maps = list((market_folder.masks_dir / "market1501").rglob("query/*.png"))
+    assert maps and read_labels(maps[0]).max() > 0
