@@ -97,7 +97,8 @@ def _read_images(
             camid = plain_id(camera) if camera else ""
             images.append(ListedImage(path, plain_id(inside[0]), camid, split))
         elif ids := market_ids(path.name):
-            images.append(ListedImage(path, *map(plain_id, ids), split))
+            pid, camid = map(plain_id, ids)
+            images.append(ListedImage(path, pid, camid, split))
         else:
             findings.add(
                 "neither in a folder named by identity nor named as 0002_c1s1_000451_03.jpg", path
