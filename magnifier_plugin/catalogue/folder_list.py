@@ -64,7 +64,7 @@ def read_folder(folder: Path) -> ImageList:
 
 
 def read_identities(folder: Path) -> ImageList:
-    """Reads a folder of identities, `<pid>/*`, that has no split yet.
+    """Reads a folder of identities, `<pid>/*`, or of Market-1501's names, that has no split yet.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -74,7 +74,7 @@ def read_identities(folder: Path) -> ImageList:
     if there:
         raise ValueError(
             f"{folder}: has a split already, in {', '.join(sorted(there))}; expected one folder "
-            "for each identity"
+            "for each identity, or names such as 0002_c1s1_000451_03.jpg"
         )
     findings = Findings()
     images = _read_images(folder, list_images(folder), "", findings)
@@ -122,8 +122,8 @@ def _no_split(folder: Path) -> DatasetProblem:
     return DatasetProblem(
         True,
         f"expected the folders train, query and gallery (or {', '.join(_market_folders())}), found "
-        f"{found}{there}. If these folders are identities, check_dataset.py --split 0.5 "
-        "--write-csv FILE makes a list with a split",
+        f"{found}{there}. Where folders are identities, or names are as 0002_c1s1_000451_03.jpg, "
+        "check_dataset.py --split 0.5 --write-csv FILE makes a list with a split",
     )
 
 
