@@ -42,6 +42,7 @@ setup(
     install_requires=OWN + TORCHREID,
     extras_require={
         "faiss": FAISS,
+        "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
         "test": [
             *FAISS,
             "mypy>=2.4",
