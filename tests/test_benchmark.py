@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from mask_inputs import PROJECT, script
+from PIL import Image
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 from benchmarks import evaluation
@@ -44,6 +45,21 @@ def test_torchreid_is_left_out_where_it_does_not_fit(capsys, monkeypatch):
 def test_bad_size(size, capsys):
     assert benchmark.main(["evaluation", "--size", size]) == 2
     assert f"at least 60 images, got {size!r}" in capsys.readouterr().err
+
+
+def test_masks_prints_a_table_and_draws_people(tmp_path, capsys):
+    picture = tmp_path / "people.png"
+    size = ["--identities", "4", "--height", "64", "--width", "32"]
+    assert benchmark.main(["masks", *size, "--seed", "2", "--picture", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "16 images, 64 × 32"
+    rows = [line.split("|")[1:-1] for line in lines[4:9]]
+    assert [row[7].strip() == "none" for row in rows] == [True, True, True, False, False]
+    assert all(len(row) == 10 and 0.4 < float(row[8]) < 0.95 for row in rows)
+    with Image.open(picture) as image:
+        assert image.size == (6 * 32, 2 * 64)
+    assert benchmark.main(["masks", *size[:3], "5000"]) == 2
+    assert "height: expected 64..4096" in capsys.readouterr().err
 
 
 @pytest.mark.slow
