@@ -11,6 +11,7 @@ OWN = [
     "torch>=2.6",
     "torchvision>=0.21",
     "torchreid>=0.2.5",
+    "filelock>=3.16",
     "gdown>=5.2",
     "scipy>=1.13",
     "numpy>=1.26",
