@@ -11,6 +11,7 @@ OWN = [
     "torch>=2.6",
     "torchvision>=0.21",
     "torchreid>=0.2.5",
+    "filelock>=3.16",
     "gdown>=5.2",
     "scipy>=1.13",
     "numpy>=1.26",
@@ -44,6 +45,7 @@ setup(
     install_requires=OWN + TORCHREID,
     extras_require={
         "faiss": FAISS,
+        "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
         "test": [
             *FAISS,
             "mypy>=2.4",
