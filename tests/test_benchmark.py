@@ -1,10 +1,12 @@
 """scripts/benchmark.py runs and compares; the times themselves are not tested."""
 
 import os
+import re
 import sys
 
 import pytest
 from mask_inputs import PROJECT, script
+from PIL import Image
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 from benchmarks import evaluation
@@ -43,3 +45,35 @@ def test_torchreid_is_left_out_where_it_does_not_fit(capsys, monkeypatch):
 def test_bad_size(size, capsys):
     assert benchmark.main(["evaluation", "--size", size]) == 2
     assert f"at least 60 images, got {size!r}" in capsys.readouterr().err
+
+
+def test_masks_prints_a_table_and_draws_people(tmp_path, capsys):
+    picture = tmp_path / "people.png"
+    size = ["--identities", "4", "--height", "64", "--width", "32"]
+    assert benchmark.main(["masks", *size, "--seed", "2", "--picture", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "16 images, 64 × 32"
+    rows = [line.split("|")[1:-1] for line in lines[4:9]]
+    assert [row[7].strip() == "none" for row in rows] == [True, True, True, False, False]
+    assert all(len(row) == 10 and 0.4 < float(row[8]) < 0.95 for row in rows)
+    with Image.open(picture) as image:
+        assert image.size == (6 * 32, 2 * 64)
+    assert benchmark.main(["masks", *size[:3], "5000"]) == 2
+    assert "height: expected 64..4096" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_search_finds_what_faiss_finds(capsys, tmp_path):
+    sizes = "--gallery 3000 --queries 5 --dim 16 --topk 3 --threads 1".split()
+    assert benchmark.main(["search", *sizes, "--folder", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "5 queries, 3,000 gallery images, 16 dimensions, 3 neighbours; 1 threads" in shown
+    assert re.search(r"\| one query \| [\d.]+ s \| [\d.]+ s \| [\d.]+ × \|", shown)
+    share = float(re.search(r"in the same order: ([\d.]+)%", shown)[1])
+    assert share > 90 and not list(tmp_path.iterdir())
+
+
+def test_search_needs_faiss(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert benchmark.main(["search"]) == 2
+    assert "pip install faiss-cpu" in capsys.readouterr().err
