@@ -1,6 +1,7 @@
 """scripts/benchmark.py runs and compares; the times themselves are not tested."""
 
 import os
+import re
 import sys
 
 import pytest
@@ -132,3 +133,20 @@ class TestModels:
         assert header.endswith("| torch, images/s | onnxruntime, images/s | ratio |")
         torchs, onnx, ratio = row.removesuffix(" × |").split("|")[7:]
         assert float(ratio) == pytest.approx(float(onnx) / float(torchs), rel=0.1)
+
+
+@pytest.mark.slow
+def test_search_finds_what_faiss_finds(capsys, tmp_path):
+    sizes = "--gallery 3000 --queries 5 --dim 16 --topk 3 --threads 1".split()
+    assert benchmark.main(["search", *sizes, "--folder", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "5 queries, 3,000 gallery images, 16 dimensions, 3 neighbours; 1 threads" in shown
+    assert re.search(r"\| one query \| [\d.]+ s \| [\d.]+ s \| [\d.]+ × \|", shown)
+    share = float(re.search(r"in the same order: ([\d.]+)%", shown)[1])
+    assert share > 90 and not list(tmp_path.iterdir())
+
+
+def test_search_needs_faiss(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert benchmark.main(["search"]) == 2
+    assert "pip install faiss-cpu" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The options of MagnifierNet as a whole: what they may be, and which go together."""
 
+import functools
+import warnings
 from collections.abc import Sequence
 
 BRANCHES = ("G", "M", "SAB", "SFB")
@@ -25,3 +27,14 @@ def check_options(loss: str, branches: Sequence[str]) -> None:
                 f"magnifier.branches: {branch} pools body regions, and at inference only the mask "
                 "module M predicts them; add M"
             )
+
+
+@functools.cache
+def warn_no_masks_are_learnt() -> None:
+    """Warn once that torchreid's engines do not train the segmentation head."""
+    warnings.warn(
+        "MagnifierNet is trained without its mask loss: torchreid's own engines know no masks, so "
+        "SAB and SFB pool with the prediction of an untrained segmentation head. Use "
+        "torchreid.engine.ImageMagnifierEngine (or this project's scripts/main.py) to learn them.",
+        stacklevel=2,
+    )

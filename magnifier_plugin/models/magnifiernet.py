@@ -1,7 +1,5 @@
 """MagnifierNet (Lan et al., "MagnifierNet: Towards Semantic Adversary and Fusion", BMVC 2020)."""
 
-import functools
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -16,7 +14,11 @@ from magnifier_plugin.models.branches import (
     SemanticAdversarialBranch,
     SemanticFusionBranch,
 )
-from magnifier_plugin.models.magnifier_options import BRANCHES, check_options
+from magnifier_plugin.models.magnifier_options import (
+    BRANCHES,
+    check_options,
+    warn_no_masks_are_learnt,
+)
 from magnifier_plugin.models.mask_module import MaskModule, NoMaskModule
 
 
@@ -240,14 +242,3 @@ class MagnifierNet(nn.Module):
         if self.loss == "softmax":
             return logits
         return logits, [branch.feature for branch in output.branches.values()]
-
-
-@functools.cache
-def warn_no_masks_are_learnt() -> None:
-    """Warn once that torchreid's engines do not train the segmentation head."""
-    warnings.warn(
-        "MagnifierNet is trained without its mask loss: torchreid's own engines know no masks, so "
-        "SAB and SFB pool with the prediction of an untrained segmentation head. Use "
-        "torchreid.engine.ImageMagnifierEngine (or this project's scripts/main.py) to learn them.",
-        stacklevel=2,
-    )
