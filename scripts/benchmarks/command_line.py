@@ -36,6 +36,7 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=128, help="of an image, pixels (default: %(default)s)")
     add("--identities", type=int, default=64, help="one image in each of 4 cameras")
     add("--seed", type=int, default=1, help="of the people")
+    add("--picture", metavar="FILE.png", help="draw exact maps, and those from COCO's points below")
 
 
 def add_pooling(parser: argparse.ArgumentParser) -> None:
