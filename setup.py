@@ -9,6 +9,7 @@ OWN = [
     "torch>=2.11",
     "torchvision>=0.26",
     "torchreid>=0.2.5",
+    "filelock>=3.16",
     "gdown>=5.2",
     "scipy>=1.13",
     "numpy>=1.26",
