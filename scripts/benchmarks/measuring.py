@@ -80,7 +80,9 @@ def machine(device: str) -> str:
     if torch.device(device).type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{torch.get_num_threads()} threads on {cores()} cores of {_processor()}"
+        threads = torch.get_num_threads()
+        plural = "s" if threads > 1 else ""
+        name = f"{threads} thread{plural} on {cores()} cores of {_processor()}"
     return f"{name}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
