@@ -7,8 +7,7 @@ from torch import nn
 
 from magnifier_plugin import build_model
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
-from magnifier_plugin.models.magnifier_options import LOSSES
-from magnifier_plugin.models.magnifier_options import warn_no_masks_are_learnt
+from magnifier_plugin.models.magnifier_options import LOSSES, warn_no_masks_are_learnt
 from magnifier_plugin.models.magnifiernet import MagnifierNet
 
 CLASSES = 5
