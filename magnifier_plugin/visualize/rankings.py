@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.catalogue.numbering import common_folder
-from magnifier_plugin.files import read_image
+from magnifier_plugin.files import read_image, write_png
 
 # Distinct for colour-blind readers too; the sign in the caption says the same.
 MATCH, MISS, QUERY = (0, 158, 115), (213, 94, 0), (60, 60, 60)
@@ -107,6 +107,24 @@ def ranking_sheet(
         ranked = [gallery[i] for i in chosen]
         rows.append(draw_ranking(query[q], ranked, has_cameras=has_cameras))
     return stack(rows)
+
+
+def save_ranking_sheet(
+    distmat: np.ndarray,
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    path: Path,
+    count: int,
+    topk: int = 10,
+) -> Path:
+    """Saves `ranking_sheet` as PNG; returns its path.
+
+    Args:
+        distmat, query, gallery, count, topk: as `ranking_sheet`.
+        path: of the picture.
+    """
+    write_png(path, ranking_sheet(distmat, query, gallery, count, topk))
+    return path
 
 
 def _has_cameras(gallery: Sequence[ImageRecord]) -> bool:

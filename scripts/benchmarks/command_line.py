@@ -2,6 +2,13 @@
 
 import argparse
 
+from arguments import whole_number
+
+MODELS = (
+    *("magnifiernet", "dsa_reid", "resnet50"),
+    *("magnifiernet_resnet18", "dsa_reid_resnet18"),
+)
+
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """The options of `benchmark.py evaluation`."""
@@ -48,3 +55,35 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
     add("--threads", type=int, help="of both sides (default: as they choose)")
     add("--folder", help="for the file, 1.5 GiB by default (default: the system's)")
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py models`."""
+    add = parser.add_argument
+    add("--models", nargs="+", default=list(MODELS), help="names of torchreid (%(default)s)")
+    add(
+        "--sizes",
+        nargs="+",
+        type=image_size,
+        default=[(256, 128), (384, 192)],
+        metavar="HxW",
+        help="pixels (default: 256x128 384x192)",
+    )
+    add("--facts", action="store_true", help="count only, measure no speed")
+    add("--batch", type=whole_number(1), default=8, help="images (default: %(default)s)")
+    add("--gpu-batch", type=whole_number(1), default=64, help="on a GPU (default: %(default)s)")
+    add("--rounds", type=whole_number(1), default=5, help="the quickest counts (%(default)s)")
+    add("--threads", type=whole_number(1), help="of the CPU (default: one for each core)")
+    add(
+        "--cpu-time",
+        action="store_true",
+        help="one thread, and its CPU time instead of the clock's: for a machine that is busy",
+    )
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Height and width, such as 256x128."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 256x128, got {text!r}")
+    return int(height), int(width)
