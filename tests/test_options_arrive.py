@@ -297,6 +297,11 @@ BUILT = [
     Row(
         "train.seed", 5, lambda b: float(b.engine.model.backbone.conv1.weight.detach().sum()), OTHER
     ),
+    Row(
+        *("ddp.sync_bn", True),
+        lambda b: type(b.engine.model.branches["G"].head.neck).__name__,
+        "AllReduceBatchNorm",
+    ),
     Row("train.compile", True, network_kind, "OptimizedModule"),
     Row("train.fused", "on", group("fused"), True),
     Row("train.clip_grad", 0.5, step_option("clip_grad"), 0.5),
