@@ -5,6 +5,7 @@
     benchmark.py masks
     benchmark.py pooling
     benchmark.py search
+    benchmark.py training
 
 Each side runs in a process of its own, one after the other; other programs disturb the figures.
 """
@@ -19,6 +20,7 @@ from benchmarks.command_line import (
     add_masks,
     add_pooling,
     add_search,
+    add_training,
 )
 
 COMMANDS = {
@@ -27,6 +29,7 @@ COMMANDS = {
     "masks": add_masks,
     "pooling": add_pooling,
     "search": add_search,
+    "training": add_training,
 }
 
 

@@ -47,3 +47,19 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the features (default: %(default)s)")
     add("--threads", type=int, help="of both sides (default: as they choose)")
     add("--folder", help="for the file, 1.5 GiB by default (default: the system's)")
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py training`."""
+    add = parser.add_argument
+    add("--models", nargs="*", default=["magnifiernet", "dsa_reid"], help="besides resnet50")
+    add("--height", type=int, default=384, help="of an image, pixels (default: %(default)s)")
+    add("--width", type=int, default=192, help="of an image, pixels (default: %(default)s)")
+    add("--batch", type=int, default=8, help="images, a multiple of 4 (default: %(default)s)")
+    add("--amp", nargs="+", default=["auto"], help="on, off, auto, bf16, fp16: a table for each")
+    add("--channels-last", nargs="+", default=["auto"], help="on, off, auto: a table for each")
+    add("--compile", action="store_true", help="by torch.compile")
+    add("--rounds", type=int, default=10, help="the median counts (default: %(default)s)")
+    add("--threads", type=int, help="of the CPU (default: as torch chooses)")
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--no-memory", action="store_true", help="leave out peak memory, which takes longer")
