@@ -4,11 +4,14 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# What the package itself imports.
+# What the package itself imports. torch 2.6 and Python 3.10 are the oldest that the tests pass on:
+# torch 2.4 lacks `safe_globals`, torchvision 0.19 `make_params` and `query_size`. PyPI's torch has
+# kernels for a V100 (compute capability 7.0) up to 2.10.
 OWN = [
-    "torch>=2.11",
-    "torchvision>=0.26",
+    "torch>=2.6",
+    "torchvision>=0.21",
     "torchreid>=0.2.5",
+    "filelock>=3.16",
     "gdown>=5.2",
     "scipy>=1.13",
     "numpy>=1.26",
@@ -36,12 +39,13 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.11",
+    python_requires=">=3.10",
     packages=find_packages(include=["magnifier_plugin", "magnifier_plugin.*"]),
     package_data={"magnifier_plugin": ["**/*.yaml", "**/*.html", "py.typed"]},
     install_requires=OWN + TORCHREID,
     extras_require={
         "faiss": FAISS,
+        "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
         "test": [
             *FAISS,
             "mypy>=2.4",

@@ -23,12 +23,16 @@ from magnifier_plugin.config_stages import (
 from magnifier_plugin.config_systems import VARIANTS
 from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import ConfigError, did_you_mean, read_value
-from magnifier_plugin.text_files import read_yaml
+from magnifier_plugin.text_files import parse_yaml, read_yaml
 
-__all__ = ("ConfigError", "flatten", "load_config", "parse_pairs", "stage_settings")
+__all__ = (
+    *("ConfigError", "changed_values", "flatten", "load_config", "parse_pairs"),
+    "stage_settings",
+)
 
 COMMAND_LINE = "command line"
 EXTENDS = "extends"
+SAVED = "the saved configuration"
 
 
 def load_config(
@@ -106,6 +110,31 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         typed[key] = word if takes_text and is_number else value
     return typed
+
+
+def changed_values(before: str, cfg: Node) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ between a saved configuration and another one.
+
+    Args:
+        before: what `cfg.dump()` wrote, in a checkpoint or in `results.json`.
+        cfg: the other one.
+    Returns:
+        Key → (value before, value in cfg); None for a key that one of them does not have.
+    Raises:
+        ConfigError: `before` is no configuration.
+    """
+    try:
+        old, new = (_by_key(parse_yaml(text, SAVED)) for text in (before, cfg.dump()))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{SAVED}: {error}") from error
+    keys = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def _by_key(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by key, those of stages as stages.N.KEY."""
+    stages = {str(number): stage for number, stage in enumerate(tree.get("stages", ()), start=1)}
+    return dict(flatten({**tree, "stages": stages}))
 
 
 def _read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:

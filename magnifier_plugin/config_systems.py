@@ -32,7 +32,7 @@ def add_systems(cfg: Node) -> None:
 def _masks(cfg: Node) -> None:
     cfg.masks = Node()
     cfg.masks.dir = ""  # folder of the label maps and IUV; "": $MAGNIFIER_MASKS, else ./mask_labels
-    cfg.masks.label_set = "densepose"  # what they were made with: also lip, cihp, atr, pascal, …
+    cfg.masks.label_set = "densepose"  # what they were made with: also lip, sapiens, keypoints, …
     cfg.masks.max_missing = 0.3  # share of training images that may lack a label map or IUV, 0..1
 
 

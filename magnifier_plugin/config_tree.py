@@ -29,7 +29,9 @@ def _model(cfg: Node) -> None:
     cfg.model.name = "magnifiernet"  # also -a/--arch; dsa_reid, or any model that torchreid knows
     cfg.model.pretrained = True  # start from ImageNet weights
     cfg.model.load_weights = ""  # a checkpoint to take the weights of, and nothing else
-    cfg.model.resume = ""  # a checkpoint to go on from, in whichever stage it was saved
+    # A checkpoint to go on from, in whichever stage it was saved; auto: the last saved one of
+    # data.save_dir that is intact, or the beginning if there is none.
+    cfg.model.resume = ""
     # A file of ImageNet weights, or none. "": $MAGNIFIER_BACKBONE_WEIGHTS, else a download.
     cfg.model.backbone_weights = ""
 
@@ -92,6 +94,11 @@ def _train(cfg: Node) -> None:
     cfg.train.warmup_epoch = 0  # epochs of linear warm-up (ours)
     cfg.train.warmup_factor = 0.01  # the learning rate's factor in the first epoch (ours)
     cfg.train.checkpoint_freq = 1  # epochs between two checkpoints of a running training (ours)
+    # At an epoch's end one is saved too if the last one is so many minutes old; 0: never (ours).
+    cfg.train.checkpoint_minutes = 10.0
+    cfg.train.keep_freq = 0  # epochs between two that are never removed; 0: last and best only
+    # Algorithms that give the same bits each time, where torch has them; slower on a GPU (ours).
+    cfg.train.deterministic = False
 
 
 def _step(cfg: Node) -> None:

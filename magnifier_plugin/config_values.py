@@ -63,6 +63,8 @@ CHECKS: dict[str, Check] = {
     "train.stepsize": list_of(SIZE),
     "train.gamma": ABOVE_0,
     **dict.fromkeys(("train.print_freq", "train.checkpoint_freq"), SIZE),
+    "train.checkpoint_minutes": WEIGHT,
+    "train.keep_freq": COUNT,
     "train.seed": SEED,
     "train.warmup_factor": SHARE,
     "sgd.momentum": WEIGHT,

@@ -1,7 +1,7 @@
 """From a configuration to a run: checks, engine, training or test, report."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,22 @@ from magnifier_plugin.builders import (
     find_system,
 )
 from magnifier_plugin.config import ConfigError, stage_settings
+from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.checkpoint import read_checkpoint
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.epoch_loop import SavingOptions
+from magnifier_plugin.engine.provenance import (
+    data_fingerprint,
+    describe_process,
+    set_deterministic,
+    write_facts,
+)
 from magnifier_plugin.engine.stages import check_stages
 from magnifier_plugin.engine.step import StepOptions
-from magnifier_plugin.engine.testing import TestOptions
+from magnifier_plugin.engine.testing import RESULTS, TestOptions, read_results
 from magnifier_plugin.engine.weights import load_matching
 from magnifier_plugin.evaluation.tables import results_table
+from magnifier_plugin.resuming import find_checkpoint, report_changes
 from magnifier_plugin.systems import SYSTEMS, System
 from magnifier_plugin.visualize.curves import save_curves
 
@@ -84,6 +92,7 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
     """
     system = find_system(cfg)
     check_options(cfg, system, typed)
+    set_deterministic(cfg.train.deterministic)
     torchreid.utils.set_random_seed(cfg.train.seed)
     datamanager = build_datamanager(cfg, system)
     model = build_network(cfg, system, datamanager.num_train_pids)
@@ -93,12 +102,32 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
         logger.info("%s: %s", path, loaded)
     elif cfg.test.evaluate and not cfg.model.resume:
         logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
-    engine = StagedEngine(
+    facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
+    engine = _build_engine(cfg, system, datamanager, model, facts)
+    start_epoch = cfg.train.start_epoch
+    if checkpoint := find_checkpoint(cfg.model.resume, cfg.data.save_dir):
+        start_epoch = engine.resume(checkpoint)
+        report_changes(engine.checkpoints.origin_record, cfg, facts)
+    return lambda: _run(cfg, system, engine, start_epoch)
+
+
+def _build_engine(
+    cfg: CfgNode,
+    system: System | None,
+    datamanager: AnnotatedDataManager,
+    model: nn.Module,
+    facts: Mapping[str, Any],
+) -> StagedEngine:
+    return StagedEngine(
         datamanager,
         model,
         criterion=build_criterion(cfg, system),
         stages=build_stages(cfg),
-        saving=SavingOptions(freq=cfg.train.checkpoint_freq),
+        saving=SavingOptions(
+            freq=cfg.train.checkpoint_freq,
+            minutes=cfg.train.checkpoint_minutes,
+            keep_freq=cfg.train.keep_freq,
+        ),
         use_gpu=cfg.use_gpu,
         amp=cfg.amp,
         channels_last=cfg.channels_last,
@@ -106,10 +135,8 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
             **{name: cfg.train[name] for name in ("compile", "clip_grad", "accumulate", "ema")}
         ),
         test_options=_test_options(cfg),
-        record={"seed": cfg.train.seed, "configuration": cfg.dump()},
+        record={"seed": cfg.train.seed, "configuration": cfg.dump(), **facts},
     )
-    start_epoch = engine.resume(cfg.model.resume) if cfg.model.resume else cfg.train.start_epoch
-    return lambda: _run(cfg, system, engine, start_epoch)
 
 
 def _test_options(cfg: CfgNode) -> TestOptions:
@@ -135,12 +162,10 @@ def _run(
         "ranks": cfg.test.ranks,
         "use_metric_cuhk03": cfg.cuhk03.use_metric_cuhk03,
     }
+    write_facts(folder, _facts(cfg, engine))
     untrained = None
-    if cfg.report.untrained and not cfg.test.evaluate and not start_epoch:
-        logger.info("=> Test before training")
-        engine.test(last=False, save_dir=folder / "untrained", **testing)
-        untrained = engine.results
-        torchreid.utils.set_random_seed(cfg.train.seed)
+    if cfg.report.untrained and not cfg.test.evaluate:
+        untrained = _test_untrained(cfg, engine, start_epoch, testing)
     engine.run(
         save_dir=folder,
         max_epoch=cfg.train.max_epoch,
@@ -158,11 +183,50 @@ def _run(
     )
     row = "trained" if engine.history else "tested"
     logger.info("\n%s\n", results_table(engine.results, untrained, row))
-    paths = [folder / "results.json", *engine.tester.pictures]
-    if cfg.report.curves and engine.history:
-        save_curves(engine.history, folder / "curves.png")
-        paths.append(folder / "curves.png")
-    with engine.step.tested_weights():
-        paths += system.pictures(engine, cfg, folder) if system else []
-    logger.info("%s", "\n".join(map(str, paths)))
+    _report(cfg, system, engine)
     return engine
+
+
+def _test_untrained(
+    cfg: CfgNode, engine: StagedEngine, start_epoch: int, testing: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The numbers before training; those of the run that this one continues, if it has some."""
+    folder = Path(cfg.data.save_dir) / "untrained"
+    if start_epoch or engine.state.is_resumed:
+        return read_results(folder)
+    logger.info("=> Test before training")
+    engine.test(last=False, save_dir=folder, **testing)
+    torchreid.utils.set_random_seed(cfg.train.seed)
+    return engine.results
+
+
+def _facts(cfg: CfgNode, engine: StagedEngine) -> dict[str, Any]:
+    """What `run-<time>.json` says."""
+    return {
+        **describe_process(),
+        "run": engine.checkpoints.run,
+        "resumed": cfg.model.resume,
+        "precision": str(engine.precision),
+        "precision_of_the_last_test": str(engine.tester.precision),
+        **engine.tester.record,
+    }
+
+
+def _report(cfg: CfgNode, system: System | None, engine: StagedEngine) -> None:
+    """Draw the pictures that are asked for; one that cannot be written stops no other."""
+    folder = Path(cfg.data.save_dir)
+    paths = [folder / RESULTS, *engine.tester.pictures.drawn]
+
+    def draw_curves() -> list[Path]:
+        if not cfg.report.curves or not engine.history:
+            return []
+        save_curves(engine.history, folder / "curves.png")
+        return [folder / "curves.png"]
+
+    for draw in (draw_curves, lambda: system.pictures(engine, cfg, folder) if system else []):
+        try:
+            with engine.step.tested_weights():
+                paths += draw()
+        except OSError as error:
+            logger.error("Not drawn: %s", error)
+    logger.info("%s", "\n".join(map(str, paths)))

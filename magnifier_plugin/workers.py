@@ -73,6 +73,17 @@ def on_all_cores(
         executor.shutdown(cancel_futures=True)
 
 
+def leave_ctrl_c_to_parent(worker: int = 0) -> None:
+    """Keep a data loader's worker alive when a terminal sends Ctrl-C to all processes.
+
+    The training then finishes its step and ends its workers itself.
+
+    Args:
+        worker: number of the worker, which torch passes to `worker_init_fn`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _do_batch(function: Callable[[Task], Result], batch: Sequence[Task]) -> list[Result]:
     return [function(task) for task in batch]
 
@@ -83,7 +94,7 @@ def _prepare_worker() -> None:
     A terminal sends Ctrl-C to every process; the parent ends its workers. A worker whose parent is
     killed would wait for work for ever, and a forked one would keep the parent's file locks.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_ctrl_c_to_parent()
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -3,11 +3,13 @@
     benchmark.py evaluation --size market
     benchmark.py loading
     benchmark.py masks
+    benchmark.py models
     benchmark.py pooling
     benchmark.py search
     benchmark.py training
 
-Each side runs in a process of its own, one after the other; other programs disturb the figures.
+The sides run one after the other, except in `models` each in a process of its own; other programs
+disturb the figures.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from benchmarks.command_line import (
     add_evaluation,
     add_loading,
     add_masks,
+    add_models,
     add_pooling,
     add_search,
     add_training,
@@ -27,6 +30,7 @@ COMMANDS = {
     "evaluation": add_evaluation,
     "loading": add_loading,
     "masks": add_masks,
+    "models": add_models,
     "pooling": add_pooling,
     "search": add_search,
     "training": add_training,

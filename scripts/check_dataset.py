@@ -8,10 +8,10 @@ counts identities, cameras and images, and names the queries without a match, th
 are trained and tested on, and the files that do not decode. Of a CSV or a folder of your own
 (NAME=PATH) it prints the first rows as understood and everything that is wrong with it.
 
---split draws training identities from a folder with one folder for each identity, or from a CSV. Of
-each other identity the queries are one random image of each camera with two or more images (without
-cameras: one image); the rest is the gallery. Nothing is downloaded. Exit status: 0 no errors, 1
-errors, 2 the data set cannot be opened.
+--split draws training identities from a folder with one folder for each identity, or with names
+such as 0002_c1s1_000451_03.jpg, or from a CSV. Of each other identity the queries are one random
+image of each camera with two or more images (without cameras: one image); the rest is the gallery.
+Nothing is downloaded. Exit status: 0 no errors, 1 errors, 2 the data set cannot be opened.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def check_registered(args: argparse.Namespace) -> int:
 def check_own(args: argparse.Namespace) -> int:
     """Checks, and splits and writes, a CSV or a folder of one's own; returns the exit status."""
     images = read_own(args)
-    print(f"{args.source}\n")
+    print(args.source)
     problems = images.problems
     if images.images:
         show_rows(images)
@@ -144,7 +144,7 @@ def show_rows(images: ImageList) -> None:
     """Prints the first rows of each split as they were understood, as a Markdown table."""
     folder = images.source if images.source.is_dir() else images.source.parent
     names = ["path", "identity", "camera", "split", *images.conditions]
-    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for split in SPLITS:
         for image in images.of_split(split)[:FIRST_ROWS]:
             place = os.path.relpath(image.path, folder)

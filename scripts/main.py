@@ -12,7 +12,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from arguments import add_import, split_pairs
 
@@ -54,7 +55,9 @@ if __name__ == "__main__":
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import ConfigError, load_config, parse_pairs
+from magnifier_plugin.engine.folder_lock import FolderInUse
 from magnifier_plugin.engine.log import logged_to
+from magnifier_plugin.failures import describe_failure
 from magnifier_plugin.recipe import prepare
 from magnifier_plugin.user_modules import import_user_module
 
@@ -94,15 +97,40 @@ def main(argv: Sequence[str]) -> int:
     except (ConfigError, FileNotFoundError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    with logged_to(cfg.data.save_dir, "test" if cfg.test.evaluate else "train"):
-        print(f"Show configuration\n{cfg}\n")
-        try:
-            run = prepare(cfg, typed={*flags, *parse_pairs(pairs)})
-        except (ValueError, FileNotFoundError, KeyError) as error:
-            print(f"error: {error.args[0] if error.args else error}", file=sys.stderr)
-            return 2
-        run()
+    return train_or_test(cfg, typed={*flags, *parse_pairs(pairs)})
+
+
+def train_or_test(cfg: CfgNode, typed: Collection[str]) -> int:
+    """Run a configuration, with a log; returns the exit status. SIGTERM ends it with 143."""
+    begun = False
+    try:
+        with logged_to(cfg.data.save_dir, "test" if cfg.test.evaluate else "train") as log:
+            print(f"Show configuration\n{cfg}\n")
+            try:
+                run = prepare(cfg, typed=typed)
+            except KeyError as error:  # torchreid's way to refuse a name
+                raise ValueError(error.args[0]) from error
+            begun = True
+            run()
+    except KeyboardInterrupt:
+        print(f"stopped{how_to_continue(cfg)}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not (reason := describe_failure(error)):
+            raise
+        if begun and not isinstance(error, FolderInUse):
+            reason += f"{how_to_continue(cfg)}\nThe traceback is in {log}"
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
     return 0
+
+
+def how_to_continue(cfg: CfgNode) -> str:
+    """The next step after a training that did not reach its end."""
+    folder = Path(cfg.data.save_dir) / "model"
+    if cfg.test.evaluate or not any(folder.glob("model*.pth.tar*")):
+        return ""
+    return f"; the same command with model.resume auto continues from the last one in {folder}"
 
 
 def check(cfg: CfgNode) -> None:

@@ -21,8 +21,7 @@ def make_manager(folder, **options):
         batch_size_train=4,
         num_instances=2,
         train_sampler="RandomIdentitySampler",
-        workers=0,
-        **options,
+        **{"workers": 0, **options},
     )
 
 
@@ -33,8 +32,9 @@ def make_engine(folder, stages=None, **options):
     names = set(TestOptions.__dataclass_fields__) - {"amp"}  # the engine's own amp
     test_options = TestOptions(**{key: options.pop(key) for key in names & set(options)})
     engine = torchreid.engine.ImageMagnifierEngine
+    manager = make_manager(folder, workers=options.pop("workers", 0))
     options = {"stages": stages, "amp": "off", "test_options": test_options, **options}
-    return engine(make_manager(folder), model, **options)
+    return engine(manager, model, **options)
 
 
 def two_stages(**second):

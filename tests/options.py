@@ -23,7 +23,7 @@ from magnifier_plugin import builders, recipe, systems
 from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.config import load_config
-from magnifier_plugin.engine.checkpoint import Checkpoints
+from magnifier_plugin.engine.rotation import Checkpoints
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.evaluation import evaluator
 from magnifier_plugin.masks.paths import iuv_path, label_path
@@ -70,6 +70,8 @@ class Built(NamedTuple):
     start_epoch: int
     opened: dict
     """Name of the data set → keyword arguments of each opening."""
+    deterministic: bool
+    """Whether torch was told to choose deterministic algorithms."""
 
 
 class Ran(NamedTuple):
@@ -151,7 +153,10 @@ class Runs:
             opened = self._patch(patch)
             patch.setattr(recipe, "_run", lambda cfg, system, engine, start: (engine, start))
             cfg = self.load(line)
-            return Built(cfg, *recipe.prepare(cfg)(), opened)
+            built = recipe.prepare(cfg)()
+            deterministic = torch.are_deterministic_algorithms_enabled()
+            recipe.set_deterministic(False)
+            return Built(cfg, *built, opened, deterministic)
 
     def ran(self, line: str) -> Ran:
         log, evaluations, reranked, saved, trained = [], [], [], [], []

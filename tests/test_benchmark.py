@@ -5,10 +5,14 @@ import re
 import sys
 
 import pytest
+import torch
+import torchreid
 from mask_inputs import PROJECT, script
+from PIL import Image
+from torch import nn
 
 sys.path.insert(0, str(PROJECT / "scripts"))
-from benchmarks import evaluation
+from benchmarks import evaluation, models
 
 benchmark = script("benchmark")
 
@@ -48,7 +52,7 @@ def test_bad_size(size, capsys):
 
 @pytest.mark.slow
 def test_training_compares_networks_with_plain_resnet(capsys):
-    words = "training --height 64 --width 32 --batch 4 --rounds 1 --amp off bf16 --threads 1"
+    words = "training --size 64x32 --batch 4 --rounds 1 --amp off bf16 --threads 1"
     models = "--models magnifiernet dsa_reid_resnet18"
     assert benchmark.main([*words.split(), *models.split()]) == 0
     text = capsys.readouterr().out
@@ -74,6 +78,124 @@ def test_training_compares_networks_with_plain_resnet(capsys):
 )
 def test_training_that_cannot_be_measured(words, message, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    line = f"training --height 32 --width 16 --batch 4 --rounds 1 --no-memory {words}"
+    line = f"training --size 32x16 --batch 4 --rounds 1 --no-memory {words}"
     assert benchmark.main(line.split()) == 2
     assert message in capsys.readouterr().err
+
+
+def test_masks_prints_a_table_and_draws_people(tmp_path, capsys):
+    picture = tmp_path / "people.png"
+    size = ["--identities", "4", "--height", "64", "--width", "32"]
+    assert benchmark.main(["masks", *size, "--seed", "2", "--picture", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "16 images, 64 × 32"
+    rows = [line.split("|")[1:-1] for line in lines[4:9]]
+    assert [row[7].strip() == "none" for row in rows] == [True, True, True, False, False]
+    assert all(len(row) == 10 and 0.4 < float(row[8]) < 0.95 for row in rows)
+    with Image.open(picture) as image:
+        assert image.size == (6 * 32, 2 * 64)
+    assert benchmark.main(["masks", *size[:3], "5000"]) == 2
+    assert "height: expected 64..4096" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_search_finds_what_faiss_finds(capsys, tmp_path):
+    sizes = "--gallery 3000 --queries 5 --dim 16 --topk 3 --threads 1".split()
+    assert benchmark.main(["search", *sizes, "--folder", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "5 queries, 3,000 gallery images, 16 dimensions, 3 neighbours; 1 threads" in shown
+    assert re.search(r"\| one query \| [\d.]+ s \| [\d.]+ s \| [\d.]+ × \|", shown)
+    share = float(re.search(r"in the same order: ([\d.]+)%", shown)[1])
+    assert share > 90 and not list(tmp_path.iterdir())
+
+
+def test_search_needs_faiss(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert benchmark.main(["search"]) == 2
+    assert "pip install faiss-cpu" in capsys.readouterr().err
+
+
+class Recurrent(nn.Module):
+    """Two steps of a GRU of width 6 on the image's first pixels, and a layer that is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRU(6, 6, batch_first=True)
+        self.classifier = nn.Linear(6, 100)
+
+    def forward(self, images):
+        outputs, _ = self.cell(images[:, 0, :2, :6])
+        self.classifier(outputs[:, -1])
+        return outputs[:, -1]
+
+
+class TestModels:
+    def test_counts_of_a_recurrent_network(self):
+        facts = models.count(Recurrent(), (8, 8))
+        assert facts == models.Facts(
+            training=2 * (3 * 6 * 6 + 3 * 6) + 700,
+            inference=2 * (3 * 6 * 6 + 3 * 6),
+            multiply_adds=2 * 2 * 3 * 6 * 6,
+            embedding=6,
+        )
+
+    def test_counts_agree_with_torchreids(self):
+        network = models.build("resnet18")
+        _, theirs = torchreid.utils.compute_model_complexity(network, (1, 3, 64, 32))
+        facts = models.count(network, (64, 32))
+        assert facts.multiply_adds == theirs
+        assert facts.training - facts.inference == sum(
+            p.numel() for p in network.classifier.parameters()
+        )
+
+    def test_what_only_training_needs_does_not_count(self):
+        network = models.build("dsa_reid_resnet18")
+        facts = models.count(network, (64, 32))
+        used = (*network.backbone.parameters(), *network.head.parameters())
+        assert facts.inference == sum(p.numel() for p in used)
+        assert facts.training == sum(p.numel() for p in network.parameters())
+        assert facts.embedding == 1024
+
+    def test_unknown_name(self, capsys):
+        assert benchmark.main(["models", "--models", "resnet19", "--facts"]) == 2
+        assert "--models: unknown 'resnet19', expected some of resnet18" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("size", ["256", "256x", "0x128", "ax128", "256x128x3"])
+    def test_bad_image_size(self, size, capsys):
+        with pytest.raises(SystemExit, match="2"):
+            benchmark.main(["models", "--sizes", size])
+        assert f"expected HEIGHTxWIDTH, such as 256x128, got {size!r}" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("flags", "columns"),
+        [("--facts", 6), ("--rounds 1 --batch 2 --threads 1", 7), ("--rounds 1 --cpu-time", 7)],
+    )
+    def test_table(self, flags, columns, monkeypatch, capsys):
+        monkeypatch.setattr(models, "has_onnx", lambda: False)
+        threads = torch.get_num_threads()
+        line = f"models --models resnet18 --sizes 64x32 96x48 {flags}"
+        assert benchmark.main(line.split()) == 0
+        torch.set_num_threads(threads)
+        header, _, *rows = capsys.readouterr().out.splitlines()
+        assert header.count("|") == columns + 1
+        assert rows[0].startswith("| resnet18 | 64 × 32 | 11.2 | 11.6 | 0.07 | 512 |")
+        assert rows[1].startswith("| resnet18 | 96 × 48 | ")
+        speed = [float(cell) for cell in rows[0].split("|")[7:-1]]
+        assert all(value > 0 for value in speed)
+        assert any("CPU time" in row for row in rows) == ("--cpu-time" in flags)
+
+    def test_without_onnxruntime(self, monkeypatch, capsys):
+        monkeypatch.setattr("magnifier_plugin.export.PACKAGES", ("no_such_package",))
+        assert not models.has_onnx()
+        assert "onnxruntime is left out: export: expected" in capsys.readouterr().err
+
+    @pytest.mark.onnx
+    def test_onnxruntime_next_to_torch(self, capsys):
+        threads = torch.get_num_threads()
+        line = "models --models resnet18 --sizes 64x32 --rounds 1 --batch 2 --cpu-time"
+        assert benchmark.main(line.split()) == 0
+        torch.set_num_threads(threads)
+        header, _, row, *_ = capsys.readouterr().out.splitlines()
+        assert header.endswith("| torch, images/s | onnxruntime, images/s | ratio |")
+        torchs, onnx, ratio = row.removesuffix(" × |").split("|")[7:]
+        assert float(ratio) == pytest.approx(float(onnx) / float(torchs), rel=0.1)

@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from mask_inputs import PROJECT
+from mask_inputs import PROJECT, SAMPLES, needs_samples
 from poses import SIZE, mirrored, person, without
 
 from magnifier_plugin.annotators.body_drawing import draw_body
 from magnifier_plugin.annotators.capsules import Canvas
+from magnifier_plugin.annotators.densepose import read_iuv, to_regions
 from magnifier_plugin.annotators.joints import FEET, JOINTS
 from magnifier_plugin.regions import BODY_REGIONS, REGIONS, UNKNOWN
 from magnifier_plugin.synthetic.folder import ensure_rendered
@@ -228,6 +229,41 @@ def test_everything_at_one_point_is_no_person():
 
 
 # How good it is
+
+# Points on three of DensePose's crops, placed by hand: x and y in COCO's order, () for hidden ones.
+CROPS = {
+    "walker": (
+        *((57.6, 31.5), (61.7, 28), (54, 28), (69, 29), (44, 29), (84, 58.5), (30, 61)),
+        *((87, 90), (21.6, 90), (84, 128), (18, 124), (67, 122), (36, 124)),
+        *((66, 180), (38, 180), (63, 245), (43, 245)),
+    ),
+    "cap": (
+        *((118, 41), (120, 34), (115, 35), (), (101, 36.5), (103.6, 61), (77, 58)),
+        *((116, 97), (82, 95), (), (100, 127.5), (52.5, 131), (30.6, 134)),
+        *((50, 202), (28, 204), (47.7, 267.6), (28, 267.6)),
+    ),
+    "rider": (
+        *((), (), (), (64.7, 25), (94.5, 25), (46.5, 54.5), (108, 54.5)),
+        *((28, 87), (115.5, 85), (23, 100), (), (55.6, 116), (101, 116)),
+        *((30, 145), (108, 145), (28, 196), (104.6, 198)),
+    ),
+}
+
+
+@needs_samples
+@pytest.mark.parametrize("name", CROPS)
+def test_drawings_overlap_with_densepose_on_photographs(name):
+    """DensePose itself is off by some pixels there, and shows pieces of neighbours."""
+    iuv = read_iuv(SAMPLES / "densepose" / "crops" / f"{name}_IUV.png")
+    points = np.zeros((len(JOINTS), 3))
+    for row, place in enumerate(CROPS[name]):
+        points[row] = (*place, 1) if place else 0
+    exact, drawn = to_regions(iuv), draw_body(points, iuv.shape[:2])
+    ious = [
+        ((exact == r) & (drawn == r)).sum() / ((exact == r) | (drawn == r)).sum()
+        for r in masks.WITHOUT_FEET
+    ]
+    assert min(ious) > 0.3 and np.mean(ious) > 0.5
 
 
 def test_drawings_overlap_with_the_exact_label_maps(tmp_path):

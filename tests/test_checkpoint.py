@@ -12,6 +12,8 @@ from torch import nn
 
 from magnifier_plugin.engine import checkpoint
 from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.engine.random_states import random_states, restore_random_states
+from magnifier_plugin.engine.rotation import Checkpoints
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.state import TrainingState
 from magnifier_plugin.engine.step import TrainingStep
@@ -26,7 +28,7 @@ def names(folder):
 class TestCheckpoint:
     def save(self, tmp_path, model, **extra):
         content = {"state_dict": model.state_dict(), "epoch": 1, **extra}
-        return checkpoint.Checkpoints(tmp_path, {"seed": 1}).save(content)
+        return Checkpoints(tmp_path, {"seed": 1}).save(content)
 
     def test_torchreids_own_is_read(self, tmp_path):
         path = tmp_path / "model.pth.tar-1"
@@ -96,12 +98,12 @@ class TestCheckpoint:
 
         monkeypatch.setattr(torch, "save", fail)
         with pytest.raises(OSError, match="disk full"):
-            checkpoint.Checkpoints(tmp_path, {}).save({"epoch": 1})
+            Checkpoints(tmp_path, {}).save({"epoch": 1})
         assert path.read_bytes() == old
         assert names(tmp_path) == [path.name]
 
     def test_random_states_come_back(self):
-        states = checkpoint.random_states()
+        states = random_states()
         drawn = (random.random(), np.random.rand(), torch.rand(1))
-        checkpoint.restore_random_states(states)
+        restore_random_states(states)
         assert drawn == (random.random(), np.random.rand(), torch.rand(1))

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torchreid
 
+from magnifier_plugin.catalogue.numbering import SAME_CAMERA
 from magnifier_plugin.config import ConfigError, load_config
 from magnifier_plugin.config_systems import VARIANTS
 from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import CHECKS
-from magnifier_plugin.data.options import SAME_CAMERA
 from magnifier_plugin.engine.stages import SCHEDULERS
 from magnifier_plugin.evaluation.distances import METRICS
 from magnifier_plugin.evaluation.rerank import FORMS
@@ -31,6 +31,9 @@ REFUSED = [
     ("train.compile", "yes", "True or False"),
     ("train.checkpoint_freq", 0, f"{WHOLE} 1"),
     ("train.checkpoint_freq", "often", f"{WHOLE} 1"),
+    ("train.checkpoint_minutes", -1, "a number of at least 0"),
+    ("train.keep_freq", -1, f"{WHOLE} 0"),
+    ("train.deterministic", "yes", "True or False"),
     ("train.print_freq", 0, f"{WHOLE} 1"),
     ("train.print_freq", "x", f"{WHOLE} 1"),
     ("train.print_freq", 2.5, f"{WHOLE} 1"),

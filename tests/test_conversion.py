@@ -52,6 +52,34 @@ def test_what_is_finished_is_not_done_again(tmp_path):
     assert done[0].stat().st_mtime_ns > times[0]
 
 
+def test_files_of_0_bytes_are_not_finished(tmp_path):
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    convert(IuvFolder(iuv), market, out, keep_iuv=True, progress=False)
+    labels, iuvs = sorted(out.rglob("*01.png")), sorted(out.rglob("*01_IUV.png"))
+    emptied = labels[0], (iuvs or sorted(out.rglob("*IUV*.png")))[1]
+    for path in emptied:
+        path.write_bytes(b"")
+    again = convert(IuvFolder(iuv), market, out, keep_iuv=True, progress=False)
+    assert (again.converted, again.already_there) == (2, 1)
+    assert all(path.stat().st_size for path in emptied)
+
+
+def test_a_finished_folder_is_only_read(tmp_path, monkeypatch):
+    """A read-only data root, such as a shared one, serves as it is."""
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    convert(IuvFolder(iuv), market, out, keep_iuv=True, progress=False)
+
+    def refuse(path):
+        raise OSError(30, f"Read-only file system: {path}")
+
+    for module in ("files", "masks.manifest"):
+        monkeypatch.setattr(f"magnifier_plugin.{module}.write_atomically", refuse)
+    again = convert(IuvFolder(iuv), market, out, keep_iuv=True, progress=False)
+    assert (again.converted, again.already_there) == (0, 3)
+
+
 def test_two_label_sets_are_not_mixed_in_one_folder(tmp_path):
     market, iuv = make_market(tmp_path, NAMES)
     out = tmp_path / "masks" / "market1501"

@@ -15,9 +15,10 @@ from engines import QUICK, make_engine, make_manager, names, weights
 from tiny import TinyBackbone, tiny_model
 from torch import nn
 
-from magnifier_plugin.engine.epoch_log import LossMeter, log_line
+from magnifier_plugin.engine.epoch_log import log_line
 from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.log import logged_to
+from magnifier_plugin.engine.position import LossMeter
 from magnifier_plugin.engine.precision import resolve_switch
 from magnifier_plugin.engine.stages import Stage, find_stage
 from magnifier_plugin.evaluation.evaluator import Evaluator

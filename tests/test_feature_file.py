@@ -39,9 +39,10 @@ def test_other_tools_read_features_and_ids(tmp_path):
     ids = load_ids(path)
     assert (ids.pids.tolist(), ids.camids.tolist()) == ([2, -1], [1, 6])
     assert ids.names.tolist() == ["x/0002_c1s1_000451_03.jpg", "-1_c6s2_000001_00.jpg"]
-    write_feature_file(path, images(["0002_c1s1_000451_03.jpg", "holiday.jpg"]))
-    with pytest.raises(ValueError, match="expected pid, found only features, name, about"):
-        load_ids(path)
+    for other in ("holiday.jpg", f"{10**30}_c1.jpg"):
+        write_feature_file(path, images(["0002_c1s1_000451_03.jpg", other]))
+        with pytest.raises(ValueError, match="expected pid, found only features, name, about"):
+            load_ids(path)
 
 
 @pytest.mark.parametrize(

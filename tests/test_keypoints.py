@@ -18,7 +18,14 @@ from poses import (
 )
 
 from magnifier_plugin.annotators.body_drawing import draw_body
-from magnifier_plugin.annotators.joints import FEET, JOINTS
+from magnifier_plugin.annotators.joints import (
+    COCO,
+    FEET,
+    JOINTS,
+    OPENPOSE_18,
+    OPENPOSE_25,
+    arrange,
+)
 from magnifier_plugin.annotators.keypoint_files import Person
 from magnifier_plugin.annotators.keypoints import KeypointSource, annotate
 from magnifier_plugin.masks.checking import check_manifest
@@ -58,6 +65,32 @@ def read(path, annotations=None, size=SIZE, **options):
 
 
 # Formats
+
+# Each estimator's own documentation: numbers of points, in JOINTS' order.
+# fmt: off
+NUMBERS = {
+    OPENPOSE_25: [0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11,
+                  19, 20, 21, 22, 23, 24],
+    OPENPOSE_18: [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10],
+    COCO: list(range(17)),
+    FEET: [None] * 17 + list(range(6)),
+}
+COCOS_NAMES = (
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow "
+    "right_elbow left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle "
+    "right_ankle left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"
+)
+# fmt: on
+
+
+@pytest.mark.parametrize("order", NUMBERS, ids=["OpenPose 25", "OpenPose 18", "COCO", "feet"])
+def test_every_number_is_its_joint(order):
+    assert [name.replace(" ", "_") for name in JOINTS] == COCOS_NAMES.split()
+    points = np.arange(3.0 * len(order)).reshape(-1, 3) + 1
+    arranged = arrange(points, order)
+    for row, number in enumerate(NUMBERS[order]):
+        assert arranged[row].tolist() == ([0, 0, 0] if number is None else points[number].tolist())
+    assert not arranged[len(NUMBERS[order]) :].any()
 
 
 @pytest.mark.parametrize("name", FORMATS)

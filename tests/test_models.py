@@ -7,7 +7,8 @@ from torch import nn
 
 from magnifier_plugin import build_model
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
-from magnifier_plugin.models.magnifiernet import LOSSES, MagnifierNet, warn_no_masks_are_learnt
+from magnifier_plugin.models.magnifier_options import LOSSES, warn_no_masks_are_learnt
+from magnifier_plugin.models.magnifiernet import MagnifierNet
 
 CLASSES = 5
 SIZE = (64, 32)

@@ -62,6 +62,12 @@ def test_equal_distances_are_in_order_of_their_rows():
     np.testing.assert_array_equal(found.indices, np.argsort(true, 1, kind="stable")[:, :30])
 
 
+def test_the_same_vector_is_at_no_negative_distance():
+    _, gallery = problem(100)
+    distances = nearest(gallery, gallery, 1).distances
+    assert (distances >= 0).all() and (distances < 1).all()
+
+
 def test_no_more_than_there_are():
     query, gallery = problem()
     assert nearest(query, gallery[:3], 10).indices.shape == (12, 3)

@@ -285,6 +285,9 @@ BUILT = [
         [0.005, 0.0075, 1e-3, 1e-3],
         f"{STEPS} train.warmup_epoch 2",
     ),
+    Row("train.checkpoint_minutes", 0.5, lambda b: b.engine.saving.minutes, 0.5),
+    Row("train.keep_freq", 2, lambda b: b.engine.checkpoints.keep_freq, 2),
+    Row("train.deterministic", True, lambda b: b.deterministic, True),
     Row("train.seed", 5, option("seed"), 5),
     Row("train.seed", 5, lambda b: b.engine.tester.record["seed"], 5),
     Row(

@@ -18,11 +18,13 @@ from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.catalogue.inspection import check_lists
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.names import registered_datasets
+from magnifier_plugin.catalogue.numbering import drop_cameras
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.paths import label_path
+from magnifier_plugin.visualize.rankings import ranking_sheet, save_rankings
 
 __all__ = ["registry"]  # a fixture
 pytestmark = pytest.mark.usefixtures("registry")
@@ -158,12 +160,13 @@ class TestRegistered:
                 AnnotatedDataset(f"plain={make_images(tmp_path, names)}", mode=mode)
         assert caplog.text.count("plain: no cameras, each image counts as its own camera") == 1
 
-    def test_same_names_of_files_are_no_overlap(self, tmp_path):
+    def test_same_names_of_files_are_no_overlap(self, tmp_path, caplog):
         """`0001_c1` in each identity's folder is a picture's number, not an identity."""
         names = [name.replace("img", "0001") for name in split_names()]
         dataset = open_dataset(f"mine={make_images(tmp_path, names)}", "")
         assert check_lists(dataset.train, dataset.query, dataset.gallery).problems
         AnnotatedDataset("mine", mode="query")
+        assert "trained and tested on" not in caplog.text
         assert check_dataset(["-s", f"mine={tmp_path}"]) == 0
 
 
@@ -310,6 +313,24 @@ class TestScripts:
         shown = capsys.readouterr().out
         assert "error   no image in it" in shown and "| train |" not in shown
         assert check_dataset(["-s", f"gone={tmp_path}/gone"]) == 2
+
+    def test_figures_of_queries_with_the_same_file_names(self, shop, tmp_path):
+        """In a folder for each identity the files may have the same names."""
+        lists = open_dataset(f"shop={shop}", "", mode="query")
+        distances = np.random.default_rng(0).random((8, 8))
+        save_rankings(distances, lists.query, lists.gallery, tmp_path, topk=2)
+        names = sorted(path.stem for path in tmp_path.glob("*.jpg"))
+        assert len(names) == 8 and names[0].startswith("carla_it's <1>")
+
+    def test_a_figure_states_no_camera_where_there_is_none(self, shop):
+        lists = open_dataset(f"shop={shop}", "", mode="query")
+        query, gallery = drop_cameras(lists.query, lists.gallery)
+        distances = np.random.default_rng(0).random((8, 8))
+        with_cameras, without = (
+            np.asarray(ranking_sheet(distances, *parts, count=1, topk=2))[:20, :80]
+            for parts in ((lists.query, lists.gallery), (query, gallery))
+        )
+        assert (with_cameras < 128).sum() > (without < 128).sum() > 0
 
     @pytest.mark.parametrize(
         ("line", "message"),

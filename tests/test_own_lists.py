@@ -201,7 +201,7 @@ class TestFolder:
     def test_another_layout_is_described(self, tmp_path):
         make_images(tmp_path / "photos", [f"{letter}/1.png" for letter in "abcdef"])
         (text,) = errors(read_folder(tmp_path / "photos"))
-        assert "found 6 images in folders a, b, c, d, e, …. If these folders are ident" in text
+        assert "found 6 images in folders a, b, c, d, e, …. Where folders are identities" in text
         assert "--split 0.5 --write-csv FILE" in text
         (tmp_path / "empty").mkdir()
         assert errors(read_folder(tmp_path / "empty")) == ["no image in it"]
@@ -289,6 +289,7 @@ class TestSplit:
         images = read_identities(make_images(tmp_path, [f"p/{name}.png" for name in names]))
         split = split_identities(images, 0, seed=3)
         assert len(split.of_split("query")) == queries
+        assert ("1 test identity without a query" in str(split.notes)) == (queries == 0)
         lists = number_images(split)
         for _, pid, camid, _ in lists.query:
             assert any(r[1] == pid and r[2] != camid for r in lists.gallery)
@@ -301,6 +302,12 @@ class TestSplit:
     def test_a_folder_with_a_split(self, tmp_path):
         with pytest.raises(ValueError, match="has a split already, in gallery, query, train"):
             read_identities(make_images(tmp_path, split_names()))
+
+    def test_one_folder_with_market_names(self, tmp_path):
+        names = [f"{pid:04d}_c{camera}s1_000451_0{camera}.png" for pid in (3, 4) for camera in "12"]
+        found = split_identities(read_identities(make_images(tmp_path, names)), 0.5, seed=1)
+        assert found.problems == [] and len(found.of_split("train")) == 2
+        assert {image.pid for image in found.images} == {"3", "4"}
 
     def test_images_outside_the_folders_are_named(self, tmp_path):
         found = read_identities(make_images(tmp_path, ["a/1.png", "stray.png"]))

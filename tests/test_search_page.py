@@ -146,10 +146,13 @@ def test_regions_are_drawn_over_both_pictures(browser):
     browser.click("#regions")
     assert browser.js(visible) == ["block 192"] * 4
     same_place = """[...document.querySelectorAll('.photo')].every(photo => {
-        const box = image => JSON.stringify(image.getBoundingClientRect());
+        const box = image => JSON.stringify([image.getBoundingClientRect(),
+            image.naturalWidth, image.naturalHeight]);
         return box(photo.children[0]) === box(photo.children[1]);
     })"""
     assert browser.js(same_place)
+    fit = "[...document.querySelectorAll('.photo img')].map(i => getComputedStyle(i).objectFit)"
+    assert set(browser.js(fit)) == {"contain"}
     browser.press("r")
     assert browser.js(visible) == ["none 192"] * 4
 

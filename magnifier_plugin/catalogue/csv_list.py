@@ -1,6 +1,7 @@
 """Lists of images as CSV: `path,pid,camid,split`, and any other columns as conditions."""
 
 import csv
+import itertools
 import os
 import unicodedata
 from pathlib import Path
@@ -126,9 +127,8 @@ class _RowReader:
 
     def _find(self, cell: str) -> Path | None:
         """The image's file; a name with umlauts may be composed in two ways."""
-        spellings = (cell, cell.strip())
         forms = (unicodedata.normalize(form, cell.strip()) for form in ("NFC", "NFD"))
-        for text in dict.fromkeys((*spellings, *forms)):
+        for text in itertools.chain((cell, cell.strip()), forms):
             path = absolute_path(self.folder / text)
             if os.path.isfile(path):  # noqa: PTH113  Path's raises for a name that is too long
                 return path

@@ -1,6 +1,5 @@
 """Lists of images from the names of folders and files."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from magnifier_plugin.catalogue.image_list import (
     checked_list,
     plain_id,
 )
-from magnifier_plugin.catalogue.images import list_images
+from magnifier_plugin.catalogue.images import camera_of, list_images, market_ids
 from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
 from magnifier_plugin.catalogue.problems import DatasetProblem, many
 
@@ -25,10 +24,6 @@ FOLDERS = {
     QUERY: ("query",),
     GALLERY: ("gallery", "bounding_box_test"),
 }
-# As in Market-1501: 0002_c1s1_000451_03.jpg is identity 2 seen by camera 1.
-_MARKET_NAME = re.compile(r"(-?[0-9]+)_c([0-9]+)")
-# Anywhere in a name: _c3, c3s1, cam3.
-_CAMERA = re.compile(r"(?:^|[^a-z0-9])c(?:am)?([0-9]+)(?=s[0-9]+|[^a-z0-9]|$)", re.IGNORECASE)
 _NAMED = 5  # folders that an error names
 
 
@@ -64,7 +59,7 @@ def read_folder(folder: Path) -> ImageList:
 
 
 def read_identities(folder: Path) -> ImageList:
-    """Reads a folder of identities, `<pid>/*`, that has no split yet.
+    """Reads a folder of identities, `<pid>/*`, or of Market-1501's names, that has no split yet.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -74,7 +69,7 @@ def read_identities(folder: Path) -> ImageList:
     if there:
         raise ValueError(
             f"{folder}: has a split already, in {', '.join(sorted(there))}; expected one folder "
-            "for each identity"
+            "for each identity, or names such as 0002_c1s1_000451_03.jpg"
         )
     findings = Findings()
     images = _read_images(folder, list_images(folder), "", findings)
@@ -98,11 +93,12 @@ def _read_images(
     for path in paths:
         inside = path.relative_to(place).parts
         if len(inside) > 1:
-            camera = _CAMERA.search(path.stem)
-            camid = plain_id(camera[1]) if camera else ""
+            camera = camera_of(path.name)
+            camid = plain_id(camera) if camera else ""
             images.append(ListedImage(path, plain_id(inside[0]), camid, split))
-        elif name := _MARKET_NAME.match(path.name):
-            images.append(ListedImage(path, plain_id(name[1]), plain_id(name[2]), split))
+        elif ids := market_ids(path.name):
+            pid, camid = map(plain_id, ids)
+            images.append(ListedImage(path, pid, camid, split))
         else:
             findings.add(
                 "neither in a folder named by identity nor named as 0002_c1s1_000451_03.jpg", path
@@ -122,8 +118,8 @@ def _no_split(folder: Path) -> DatasetProblem:
     return DatasetProblem(
         True,
         f"expected the folders train, query and gallery (or {', '.join(_market_folders())}), found "
-        f"{found}{there}. If these folders are identities, check_dataset.py --split 0.5 "
-        "--write-csv FILE makes a list with a split",
+        f"{found}{there}. Where folders are identities, or names are as 0002_c1s1_000451_03.jpg, "
+        "check_dataset.py --split 0.5 --write-csv FILE makes a list with a split",
     )
 
 

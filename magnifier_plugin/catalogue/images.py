@@ -1,6 +1,7 @@
-"""The image files below a folder."""
+"""The image files below a folder, and what their names say."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -10,6 +11,22 @@ from magnifier_plugin.files import absolute_path
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 _ANNOTATION_ENDINGS = (IUV_SUFFIX, PEOPLE_SUFFIX)
+# As in Market-1501: 0002_c1s1_000451_03.jpg is identity 2 seen by camera 1.
+_MARKET_NAME = re.compile(r"(-?[0-9]+)_c([0-9]+)")
+# Anywhere in a name: _c3, c3s1, cam3.
+_CAMERA = re.compile(r"(?:^|[^a-z0-9])c(?:am)?([0-9]+)(?=s[0-9]+|[^a-z0-9]|$)", re.IGNORECASE)
+
+
+def market_ids(name: str) -> tuple[str, str] | None:
+    """Identity and camera of a file name that begins as Market-1501's; None of another."""
+    found = _MARKET_NAME.match(name)
+    return (found[1], found[2]) if found else None
+
+
+def camera_of(name: str) -> str:
+    """The camera in a file name, anywhere as `_c3`, `c3s1` or `cam3`; "" for none."""
+    found = _CAMERA.search(PurePath(name).stem)
+    return found[1] if found else ""
 
 
 def list_images(

@@ -14,6 +14,7 @@ from magnifier_plugin.catalogue.image_list import (
 )
 from magnifier_plugin.catalogue.names import ImageRecord
 
+SAME_CAMERA = ("drop", "keep")  # what is done with gallery images of a query's camera
 _LARGEST = 2**31  # identities stay below it, so that every integer type holds them
 
 

@@ -14,6 +14,7 @@ from magnifier_plugin.catalogue.image_list import (
     checked_list,
     id_order,
 )
+from magnifier_plugin.catalogue.problems import many
 
 
 def split_identities(images: ImageList, share: float, seed: int) -> ImageList:
@@ -41,7 +42,8 @@ def split_identities(images: ImageList, share: float, seed: int) -> ImageList:
     if 0 < share < 1 and len(pids) > 1:
         count = min(max(count, 1), len(pids) - 1)
     trained = set(pids[:count])
-    chosen = {image.path for pid in pids[count:] for image in _queries(by_pid[pid], draw)}
+    queries = {pid: _queries(by_pid[pid], draw) for pid in pids[count:]}
+    chosen = {image.path for found in queries.values() for image in found}
     split = [
         image._replace(
             split=TRAIN if image.pid in trained else QUERY if image.path in chosen else GALLERY
@@ -49,7 +51,11 @@ def split_identities(images: ImageList, share: float, seed: int) -> ImageList:
         for image in unique.values()
     ]
     checked = checked_list(images.source, split, images.problems, images.conditions)
-    return dataclasses.replace(checked, notes=images.notes)
+    notes = list(images.notes)
+    if without := sum(not found for found in queries.values()):
+        noun = many(without, "test identity")
+        notes.append(f"{noun} without a query: no second image, or none in another camera")
+    return dataclasses.replace(checked, notes=notes)
 
 
 def _queries(images: Sequence[ListedImage], draw: random.Random) -> list[ListedImage]:

@@ -18,7 +18,7 @@ from torchvision import transforms as v1
 from magnifier_plugin.catalogue.image_list import ConditionFile
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.names import ImageRecord
-from magnifier_plugin.catalogue.numbering import drop_cameras
+from magnifier_plugin.catalogue.numbering import SAME_CAMERA, drop_cameras
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.checks import default_label_set, report_problems
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
@@ -190,6 +190,8 @@ class AnnotatedDataset(Dataset):
 
 
 def _tested_lists(plain: Any, same_camera: str) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    if same_camera not in SAME_CAMERA:
+        raise ValueError(f"same_camera: expected {' or '.join(SAME_CAMERA)}, got {same_camera!r}")
     lists = plain.query, plain.gallery
     return drop_cameras(*lists) if same_camera == "keep" else lists
 

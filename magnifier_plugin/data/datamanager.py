@@ -14,6 +14,7 @@ from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.data.samplers import SeededSampler, build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
+from magnifier_plugin.workers import leave_ctrl_c_to_parent
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,13 @@ class AnnotatedDataManager(DataManager):
         self._build_training()
         self._build_testing()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose which epoch's batches the training loader gives next, counted from 0."""
-        cast(SeededSampler, self.train_loader.sampler).set_epoch(epoch)
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose which epoch's batches the training loader gives next, and from which one on.
+
+        Args:
+            epoch, first_batch: counted from 0.
+        """
+        cast(SeededSampler, self.train_loader.sampler).set_epoch(epoch, first_batch)
 
     def _build_training(self) -> None:
         given = self.options
@@ -136,6 +141,7 @@ class AnnotatedDataManager(DataManager):
             num_workers=given.workers,
             pin_memory=self.use_gpu,
             drop_last=True,
+            worker_init_fn=leave_ctrl_c_to_parent,
             persistent_workers=given.persistent_workers and given.workers > 0,
             # A loader draws a seed for its workers, once or each epoch; not from the training's.
             generator=torch.Generator(),
@@ -146,5 +152,6 @@ class AnnotatedDataManager(DataManager):
             dataset,
             batch_size=self.options.batch_size_test,
             num_workers=self.options.workers,
+            worker_init_fn=leave_ctrl_c_to_parent,
             pin_memory=self.use_gpu,
         )

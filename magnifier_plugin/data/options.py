@@ -9,8 +9,6 @@ from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.names import dataset_class
 from magnifier_plugin.data.transforms import checked_names
 
-SAME_CAMERA = ("drop", "keep")
-
 
 @dataclass(kw_only=True)
 class DataOptions:
@@ -97,10 +95,6 @@ class DataOptions:
             raise ValueError("sources: expected the name of a data set to train on, got none")
         self.targets = _plain_names(self.targets) or self.sources
         self.transforms = checked_names(self.transforms)
-        if self.same_camera not in SAME_CAMERA:
-            raise ValueError(
-                f"same_camera: expected {' or '.join(SAME_CAMERA)}, got {self.same_camera!r}"
-            )
 
     def of_datasets(self) -> dict[str, Any]:
         """What torchreid's manager hands to the class of each data set."""

@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import chain
+from typing import Any
 
 import torchreid
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from magnifier_plugin.data.seeding import SampleKey, all_seeded, mixed_seed
 
@@ -52,21 +54,31 @@ class SeededSampler(Sampler[SampleKey]):
         self.base, self.seed, self.batch_size = base, seed, batch_size
         self.num_replicas, self.rank = num_replicas, rank
         self.epoch = 0
+        self._first_batch = 0
         self._begun = False
         self._drawn: tuple[int, list[SampleKey]] | None = None
 
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch's."""
-        self.epoch, self._begun = epoch, False
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """The next iteration is this epoch's, from a batch on, counted from 0.
+
+        The length stays that of a whole epoch.
+        """
+        self.epoch, self._first_batch, self._begun = epoch, first_batch, False
 
     def __iter__(self) -> Iterator[SampleKey]:
         if self._begun:
             self.epoch += 1
+            self._first_batch = 0
         self._begun = True
-        return iter(self._share())
+        return iter(self._share()[self._first_batch * self.batch_size // self.num_replicas :])
 
     def __len__(self) -> int:
         return len(self._share())
+
+    def order(self) -> str:
+        """A digest of all processes' images and draws of the epoch, and of the batch size."""
+        text = repr([self.batch_size, *self._keys()])
+        return blake2b(text.encode(), digest_size=8).hexdigest()
 
     def _share(self) -> list[SampleKey]:
         """This process's part of the epoch."""
@@ -87,6 +99,15 @@ class SeededSampler(Sampler[SampleKey]):
                 seen[index] += 1
             self._drawn = self.epoch, keys
         return self._drawn[1]
+
+
+def order_of_epoch(loader: DataLoader[Any]) -> str:
+    """A text that differs where a loader gives other batches in the epoch that was set.
+
+    Of a loader that draws them from global generators it is the number of batches.
+    """
+    sampler = loader.sampler
+    return sampler.order() if isinstance(sampler, SeededSampler) else f"{len(loader)} batches"
 
 
 def build_sampler(

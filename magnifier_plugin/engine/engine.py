@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 
 from magnifier_plugin.data.inputs import declare_inputs, declared_keys
-from magnifier_plugin.engine.checkpoint import Checkpoints
-from magnifier_plugin.engine.epoch_log import EpochLog, write_test
+from magnifier_plugin.engine.epoch_log import EpochLog
 from magnifier_plugin.engine.epoch_loop import EpochLoop, Results, SavingOptions
+from magnifier_plugin.engine.folder_lock import locked_folder
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.engine.rotation import Checkpoints
+from magnifier_plugin.engine.signals import StopSignals
 from magnifier_plugin.engine.stages import Stage
-from magnifier_plugin.engine.state import TrainingState, refuse_wrapped
+from magnifier_plugin.engine.state import TrainingState
 from magnifier_plugin.engine.step import StepOptions, TrainingStep
+from magnifier_plugin.engine.tensorboard import open_writer, write_test
 from magnifier_plugin.engine.testing import Tester, TestOptions
+from magnifier_plugin.engine.wrapping import refuse_wrapped
 from magnifier_plugin.losses.terms import Criterion
 
 logger = logging.getLogger(__name__)
@@ -87,7 +92,8 @@ class StagedEngine(torchreid.engine.Engine):
         record, test_options = dict(record or {}), test_options or TestOptions()
         self.tester = Tester(datamanager, self.model, self.precision, test_options, record)
         self.batch_idx, self.num_batches = 0, 1  # torchreid's: the running batch of an epoch
-        self.checkpoints = Checkpoints(Path("log") / "model", record)
+        self.checkpoints = Checkpoints(Path("log") / "model", record, self.saving.keep_freq)
+        self.signals = StopSignals()
         self._register()
 
     @property
@@ -110,8 +116,11 @@ class StagedEngine(torchreid.engine.Engine):
             ValueError: no checkpoint of this engine, this model and this number of identities.
         """
         path, epoch, content = self.state.read(path)
-        self.checkpoints.resume_from(path, content["best_mAP"])
-        logger.info("=> Resumed from %s: epoch %d, stage %d", path, epoch, content["stage"])
+        self.checkpoints.resume_from(path, content)
+        logger.info(
+            "=> Resumed from %s: %d epochs and %d batches trained, stage %d, run %s",
+            *(path, epoch, content.get("batch", 0), content["stage"], content.get("run", "-")),
+        )
         return epoch
 
     def run(
@@ -141,65 +150,71 @@ class StagedEngine(torchreid.engine.Engine):
             ValueError: no number of epochs, more than the stages have, visrank while training, a
                 data set that does not make a declared input, or a new start with a used scheduler.
             FloatingPointError: the losses of ten batches in a row were not finite.
+            FolderInUse: another run writes into save_dir.
+            OSError: the last checkpoint or the results could not be written.
+            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; `resume` continues there.
         """
         show_log()
         self.checkpoints.folder = Path(save_dir) / "model"
         if not test_only:
             self.max_epoch = self.state.check_epochs(max_epoch)
-            if start_epoch >= self.max_epoch:
+            if start_epoch >= self.max_epoch and not self.state.test_due:
                 logger.info("All %d epochs are trained already; testing only", self.max_epoch)
                 test_only = True
-        if test_only:
-            self.test(save_dir=save_dir, **testing)
-            return
-        if testing.get("visrank"):
-            raise ValueError("visrank: expected test_only=True with it; it is not for training")
-        declare_inputs(self.train_loader.dataset, self.step.inputs)
-        self.tester.declare_inputs()
-        if self.writer is None or self.writer.log_dir != str(save_dir):
-            self.writer = SummaryWriter(log_dir=str(save_dir))
-        if self.state.begin(start_epoch):
-            self.checkpoints.best_mAP = -1.0
-        loop = EpochLoop(
-            *(self.state, self.checkpoints, self.saving),
-            max_epoch=self.max_epoch,
-            eval_freq=eval_freq,
-            start_eval=start_eval,
-        )
-
-        def train(epoch: int) -> None:
-            self.epoch = epoch
-            self.train(print_freq, fixbase_epoch, open_layers)
-
-        def test(last: bool) -> Results:
-            self._test(last=last, save_dir=save_dir, **testing)
-            return self.results
-
-        loop.run(start_epoch, train, test)
-        self.writer.close()
+        with locked_folder(save_dir):
+            if test_only:
+                self.test(save_dir=save_dir, **testing)
+                return
+            if testing.get("visrank"):
+                raise ValueError("visrank: expected test_only=True with it; it is not for training")
+            declare_inputs(self.train_loader.dataset, self.step.inputs)
+            self.tester.declare_inputs()
+            loop = EpochLoop(
+                *(self.state, self.checkpoints, self.saving, self.signals),
+                max_epoch=self.max_epoch,
+                eval_freq=eval_freq,
+                start_eval=start_eval,
+            )
+            loop.begin(start_epoch)
+            self._register()
+            step = start_epoch * len(self.train_loader) + self.state.position.batch
+            self.writer = open_writer(self.writer, save_dir, step)
+            train = partial(self.train, print_freq, fixbase_epoch, open_layers)
+            test = partial(self._test, save_dir=save_dir, **testing)
+            loop.run(train, test, lambda: self.tester.pictures.draw())
+            self.writer.close()
+            self.tester.raise_failure()
 
     def train(
         self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: Sequence[str] | None = None
     ) -> None:
-        """One epoch (torchreid's hook)."""
+        """One epoch, from the batch on that is not trained yet (torchreid's hook).
+
+        Signals are held when it ends, until the epoch is saved.
+        """
+        self.signals.hold()
+        self.epoch = self.state.epoch
         if self.state.enter(self.epoch):
             self._register()
         self.set_model_mode("train")
         self.two_stepped_transfer_learning(self.epoch, fixbase_epoch, open_layers)
-        if hasattr(self.datamanager, "set_epoch"):
-            self.datamanager.set_epoch(self.epoch)
+        position = self.state.position
         log = EpochLog(
-            self.train_loader,
+            position.batches(self.datamanager, self.epoch),
+            len(self.train_loader),
             epoch=self.epoch + 1,
             max_epoch=self.max_epoch,
             print_freq=print_freq,
             writer=self.writer,
+            position=position,
         )
         self.num_batches = log.num_batches
-        for self.batch_idx, batch in enumerate(log):
+        for self.batch_idx, batch in enumerate(log, start=position.batch):
+            self.signals.hold()
             log.update(self.forward_backward(batch), self.get_current_lr())
-        entry = {"epoch": self.epoch + 1, "stage": self.state.stage, "lr": self.get_current_lr()}
-        self.history.append(entry | log.means())
+            if not log.is_complete and not self.step.accumulated:
+                self.signals.release()
+        self.state.finish_epoch({"lr": self.get_current_lr(), **log.means()})
         self.update_lr()
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -212,22 +227,21 @@ class StagedEngine(torchreid.engine.Engine):
         return self.tester.embed({"img": input})
 
     def test(self, **options: Any) -> float:
-        """torchreid's `test`, with its arguments; returns rank-1 of the last target as torchreid's.
-
-        The numbers are in `results` and on disk.
-        """
+        """torchreid's `test`, with its arguments; returns rank-1 of the last target as it does."""
         show_log()
         self.tester.declare_inputs()
-        return self._test(**options)
+        results = self._test(**options)
+        self.tester.pictures.draw()
+        self.tester.raise_failure()
+        return float(list(results.values())[-1]["rank-1"])
 
-    def _test(self, **options: Any) -> float:
+    def _test(self, **options: Any) -> Results:
         # Loaders draw a seed; testing more or less often must not change what is trained.
         with torch.random.fork_rng(devices=[]), self.step.tested_weights():
-            epoch = self.history[-1]["epoch"] if self.history else None
-            self.tester.test(epoch=epoch, **options)
+            self.tester.test(epoch=self.state.epoch or None, **options)
         if self.writer is not None:
-            write_test(self.writer, self.results, self.epoch)
-        return float(list(self.results.values())[-1]["rank-1"])
+            write_test(self.writer, self.results, self.state.epoch - 1)
+        return self.results
 
     def _register(self) -> None:
         """Make the optimiser known to torchreid's hooks."""

@@ -3,8 +3,9 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,34 +42,61 @@ class Tee:
 
     def __init__(self, stream: TextIO, file: TextIO) -> None:
         self._stream, self._file = stream, file
+        self._failed = False
 
     def write(self, text: str) -> int:
-        self._file.write(text)
+        self._keep(lambda: self._file.write(text))
         return self._stream.write(text)
 
     def flush(self) -> None:
-        self._file.flush()
+        self._keep(self._file.flush)
         self._stream.flush()
+
+    def _keep(self, write: Callable[[], object]) -> None:
+        """Write to the file; a full disk ends no run, and each line is tried again."""
+        try:
+            write()
+        except OSError as error:
+            if not self._failed:
+                self._stream.write(f"{self._file.name}: not written, {error}\n")
+            self._failed = True
+        else:
+            self._failed = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 @contextmanager
+def _open_log(path: Path) -> Iterator[TextIO]:
+    file = path.open("a", encoding="utf-8", buffering=1)
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # what a full disk has not taken
+            file.close()
+
+
+@contextmanager
 def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
     """Write what is printed and logged into `<folder>/<name>.log-<time>` as well.
 
-    The file is named as torchreid names it.
+    The file is named as torchreid names it. An exception that ends the block is written into it,
+    with its traceback.
     """
     path = Path(folder) / f"{name}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"
     path.parent.mkdir(parents=True, exist_ok=True)
     screen, handler, level = sys.stdout, _StandardOutput(), PACKAGE.level
-    with path.open("a", encoding="utf-8", buffering=1) as file:
+    with _open_log(path) as file:
         sys.stdout = Tee(screen, file)
         PACKAGE.addHandler(handler)
         PACKAGE.setLevel(logging.INFO)
         try:
             yield path
+        except Exception:
+            with suppress(OSError):  # a full disk
+                file.write(traceback.format_exc())
+            raise
         finally:
             PACKAGE.setLevel(level)
             PACKAGE.removeHandler(handler)

@@ -5,19 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from magnifier_plugin.engine.checkpoint import (
-    random_states,
-    read_checkpoint,
-    restore_random_states,
-)
+from magnifier_plugin.engine.checkpoint import read_checkpoint
+from magnifier_plugin.engine.position import Position
+from magnifier_plugin.engine.random_states import random_states, restore_random_states
 from magnifier_plugin.engine.stages import Stage, check_stages, find_stage, optimizer_stage
 from magnifier_plugin.engine.step import TrainingStep
-from magnifier_plugin.engine.weights import load_state
+from magnifier_plugin.engine.weights import load_optimizer, load_state
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +67,20 @@ class TrainingState:
         """Number of the stage, from 1; 0 before the first, and with the caller's optimizer."""
         self.history: list[dict[str, Any]] = []
         """One entry per trained epoch: epoch, stage, lr, each loss term and metric, mAP."""
+        self.epoch = 0
+        """Number of trained epochs."""
+        self.position = Position()
+        """Of the epoch after them."""
+        self.test_due = False
+        """Whether the test after the last trained epoch is still to be done."""
         self.rank1 = 0.0
         """Of the last test, on the first target."""
         self._resumed: Saved | None = None
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether a checkpoint was read that the next run can continue."""
+        return self._resumed is not None
 
     def check_epochs(self, max_epoch: int | None) -> int:
         """The number of epochs to train, by default all of the stages.
@@ -92,7 +99,7 @@ class TrainingState:
         return max_epoch
 
     def begin(self, start_epoch: int) -> bool:
-        """A run begins: it continues after the last trained epoch, or starts the training anew.
+        """A run begins: it continues after the last trained batch, or starts the training anew.
 
         Args:
             start_epoch: the run's first epoch, counted from 0.
@@ -101,8 +108,11 @@ class TrainingState:
         Raises:
             ValueError: it starts anew with a scheduler of the caller that was stepped before.
         """
-        trained = self.history[-1]["epoch"] if self.history else 0
-        if trained and start_epoch == trained:
+        trained = self.epoch if self.history or self._resumed else 0
+        resumed, self._resumed = self._resumed, None
+        if start_epoch == trained and (self.history or resumed):
+            if resumed is not None:
+                self._restore(resumed.content)
             return False
         if trained and self.scheduler is not None and not self.stages:
             raise ValueError(
@@ -111,7 +121,8 @@ class TrainingState:
                 "larger max_epoch, or build a new optimizer, scheduler and engine"
             )
         self.history.clear()
-        self.stage, self.rank1, self._resumed = 0, 0.0, None
+        self.stage, self.rank1, self.epoch = 0, 0.0, start_epoch
+        self.position, self.test_due = Position(), False
         self.step.reset()
         return True
 
@@ -121,15 +132,16 @@ class TrainingState:
         Returns:
             Whether the optimiser is another one now.
         """
-        changed = False
-        if self.stages:
-            index, first = find_stage(self.stages, epoch)
-            if index + 1 != self.stage:
-                changed = self._enter_stage(index, first, epoch)
-        if self._resumed is not None:
-            self._restore(self._resumed.content)
-            self._resumed = None
-        return changed
+        if not self.stages:
+            return False
+        index, first = find_stage(self.stages, epoch)
+        return index + 1 != self.stage and self._enter_stage(index, first, epoch)
+
+    def finish_epoch(self, entry: Mapping[str, Any]) -> None:
+        """All batches of the running epoch are trained; `entry` is for the history."""
+        self.epoch += 1
+        self.history.append({"epoch": self.epoch, "stage": self.stage, **entry})
+        self.position = Position()
 
     def _enter_stage(self, index: int, first: int, epoch: int) -> bool:
         stage, owner = self.stages[index], optimizer_stage(self.stages, index)
@@ -151,7 +163,7 @@ class TrainingState:
         return not keeps
 
     def read(self, path: str | Path) -> Saved:
-        """Read a checkpoint to continue from; `enter` restores its optimiser and random states.
+        """Read a checkpoint to continue from; `begin` restores its optimiser and random states.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -169,6 +181,8 @@ class TrainingState:
         load_state(self.model, content["state_dict"], str(path))
         self.step.restore(content, str(path))
         self.history, self.rank1 = list(content["history"]), content["rank1"]
+        self.epoch, self.test_due = content["epoch"], content.get("test_due", False)
+        self.position = Position.load(content, next(self.model.parameters()).device)
         self._resumed = Saved(path, content["epoch"], content)
         return self._resumed
 
@@ -176,14 +190,16 @@ class TrainingState:
         """Note the numbers of a test after the last epoch; returns the first target's mAP."""
         first = next(iter(results.values()))
         mAP: float = first["mAP"]
-        self.history[-1]["mAP"], self.rank1 = mAP, first["rank-1"]
+        self.history[-1]["mAP"], self.rank1, self.test_due = mAP, first["rank-1"], False
         return mAP
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint needs to continue after the last epoch."""
+        """What a checkpoint needs to continue after the last trained batch."""
         return {
             "state_dict": self.model.state_dict(),
-            "epoch": self.history[-1]["epoch"],
+            "epoch": self.epoch,
+            **self.position.content(),
+            "test_due": self.test_due,
             "rank1": self.rank1,
             "history": self.history,
             "optimizer": self._optimizer().state_dict(),
@@ -194,17 +210,25 @@ class TrainingState:
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        if self._same_optimizer(saved):
+        """Continue with a checkpoint's optimiser, schedule and random states."""
+        if not self.stages:
             self._optimizer().load_state_dict(saved["optimizer"])
             if self.scheduler is not None and saved["scheduler"] is not None:
                 self.scheduler.load_state_dict(saved["scheduler"])
+            restore_random_states(saved["random"])
+            return
+        self.stage = 0
+        if self._fits(saved):
+            index = saved["stage"] - 1
+            self._enter_stage(index, self._first_epoch(index), saved["epoch"])
+            if not load_optimizer(self._optimizer(), saved["optimizer"]):
+                self.stage = 0
         restore_random_states(saved["random"])
 
-    def _same_optimizer(self, saved: Mapping[str, Any]) -> bool:
-        """Whether the optimiser of a checkpoint is the one to continue with."""
-        if not self.stages:
-            return True
-        index, _ = find_stage(self.stages, saved["epoch"] - 1)
+    def _fits(self, saved: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint was where the stages are now after as many epochs."""
+        # Inside an epoch the stage is that of the running one, at its end that of the last one.
+        index, _ = find_stage(self.stages, saved["epoch"] - (0 if saved.get("batch") else 1))
         owner = optimizer_stage(self.stages, index)
         expected = index + 1, saved["epoch"] - self._first_epoch(owner)
         found = saved["stage"], (saved["scheduler"] or {}).get("last_epoch")
@@ -215,8 +239,7 @@ class TrainingState:
                 "so the optimiser starts afresh",
                 *(saved["epoch"], *found, *expected),
             )
-            return False
-        return owner == optimizer_stage(self.stages, self.stage - 1)
+        return found == expected
 
     def _optimizer(self) -> Optimizer:
         """The optimiser of the stage that was entered."""
@@ -225,22 +248,3 @@ class TrainingState:
     def _first_epoch(self, index: int) -> int:
         """The first epoch of a stage, counted from 0."""
         return sum(stage.max_epoch for stage in self.stages[:index])
-
-
-def refuse_wrapped(model: nn.Module) -> None:
-    """Refuse a model inside DataParallel, DistributedDataParallel or torch.compile.
-
-    Its declared inputs, state-dict keys and methods would be hidden.
-
-    Raises:
-        ValueError: the model is wrapped; says what to pass.
-    """
-    if isinstance(model, (DataParallel, DistributedDataParallel)):
-        inner = "model.module"
-    elif hasattr(model, "_orig_mod"):
-        inner = "the model before torch.compile"
-    else:
-        return
-    raise ValueError(
-        f"model: expected the network itself, got it inside {type(model).__name__}; pass {inner}"
-    )

@@ -2,23 +2,20 @@
 
 import json
 import logging
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL
 import torch
-import torchreid
-import torchvision
 from torch import Tensor, nn
 
 from magnifier_plugin.data.inputs import declare_inputs, declared_keys, take_inputs
 from magnifier_plugin.engine.conditions import query_scores, read_target_conditions
+from magnifier_plugin.engine.pictures import Pictures
 from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.engine.provenance import versions
 from magnifier_plugin.evaluation.cache import files_fingerprint
 from magnifier_plugin.evaluation.conditions import (
     describe_conditions,
@@ -29,8 +26,6 @@ from magnifier_plugin.evaluation.evaluator import EvaluationResult, Evaluator, R
 from magnifier_plugin.evaluation.query_file import QUERIES, QueryScores, write_queries
 from magnifier_plugin.evaluation.summary import summarise
 from magnifier_plugin.files import write_atomically
-from magnifier_plugin.visualize.rankings import ranking_sheet, save_rankings
-from magnifier_plugin.visualize.regions import save_sheet
 
 RESULTS = "results.json"
 logger = logging.getLogger(__name__)
@@ -100,8 +95,9 @@ class Tester:
         "conditions" as `evaluation.conditions.metrics_by_condition` where they are known."""
         self.queries: dict[str, QueryScores] = {}
         """Results of each query of the last test, by target."""
-        self.pictures: list[Path] = []
-        """Pictures that the last test drew."""
+        self.pictures = Pictures()
+        """Of the last test; not drawn yet when it ends."""
+        self._failure: OSError | None = None
 
     def declare_inputs(self) -> None:
         """Declare to the query and gallery sets the inputs that the model takes besides the image.
@@ -139,6 +135,8 @@ class Tester:
         """Test every target; afterwards `results` and `results.json` have the numbers, and
         `queries` and `queries.csv` those of each query.
 
+        Pictures are only planned: the caller draws them when the numbers and the model are saved.
+
         Args:
             last: of a training, or the only test: it is kept in the cache and drawn.
             epoch: that the model was trained for, for `results.json`.
@@ -157,7 +155,7 @@ class Tester:
             model=self.model,
             rerank=options.reranking if reranks else None,
         )
-        self.results, self.queries, self.pictures = {}, {}, []
+        self.results, self.queries, self.pictures = {}, {}, Pictures()
         self.model.eval()
         for name, loaders in self.datamanager.test_loader.items():
             domain = "source" if name in self.datamanager.sources else "target"
@@ -175,9 +173,20 @@ class Tester:
             if result.reranked is not None:
                 self.results[name]["reranked"] = summarise(result.reranked, shown)
             self._group(name, result, dist_metric)
-            self._draw(name, result, folder, visrank, visrank_topk, last)
-        write_queries(folder / QUERIES, self.queries)
-        self._write_results(folder, epoch, precision)
+            lists = self.datamanager.fetch_test_loaders(name)
+            if visrank:
+                place = folder / f"visrank_{name}"
+                self.pictures.plan_rankings(result.distmat, lists, place, visrank_topk)
+            if last and options.rankings:
+                path = folder / f"rankings_{name}.png"
+                shape = options.rankings, visrank_topk
+                self.pictures.plan_sheet(result.distmat, lists, path, *shape)
+        self._write(folder, epoch, precision)
+
+    def raise_failure(self) -> None:
+        """Raise the OSError that kept the last test's numbers from being written, if one did."""
+        if self._failure is not None:
+            raise self._failure
 
     def _group(self, name: str, result: EvaluationResult, metric: str) -> None:
         """Keep the results of each query, and those of queries that share a condition."""
@@ -206,7 +215,8 @@ class Tester:
             parts += [str(dataset.input_options), files_fingerprint(files)]
         return "; ".join(parts)
 
-    def _write_results(self, folder: Path, epoch: int | None, precision: Precision) -> None:
+    def _write(self, folder: Path, epoch: int | None, precision: Precision) -> None:
+        """Write the numbers; after a failure the best model is to be saved first."""
         content = {
             "results": self.results,
             "epoch": epoch,
@@ -214,32 +224,26 @@ class Tester:
             "versions": versions(),
             **self.record,
         }
-        with write_atomically(folder / RESULTS) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-    def _draw(
-        self,
-        name: str,
-        result: EvaluationResult,
-        folder: Path,
-        visrank: bool,
-        topk: int,
-        last: bool,
-    ) -> None:
-        if not visrank and not (self.options.rankings and last):
-            return
-        distmat = result.distmat.cpu().numpy()
-        query, gallery = self.datamanager.fetch_test_loaders(name)
-        if visrank:
-            save_rankings(distmat, query, gallery, folder / f"visrank_{name}", topk)
-        if self.options.rankings and last:
-            path = folder / f"rankings_{name}.png"
-            sheet = ranking_sheet(distmat, query, gallery, self.options.rankings, topk)
-            save_sheet(sheet, path)
-            self.pictures.append(path)
+        self._failure = None
+        try:
+            with write_atomically(folder / RESULTS) as path:
+                path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            write_queries(folder / QUERIES, self.queries)
+        except OSError as error:
+            self._failure = error
+            logger.error(
+                "%s: not written (%s); the numbers are in this log", folder / RESULTS, error
+            )
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    modules = (torch, torchvision, torchreid, np, PIL)
-    return {"python": platform.python_version()} | {m.__name__: m.__version__ for m in modules}
+def read_results(folder: str | Path) -> dict[str, Any] | None:
+    """The numbers by target of a folder's `results.json`; None if there is none or it is damaged.
+
+    Args:
+        folder: that a test was written into.
+    """
+    try:
+        content = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))
+        return dict(content["results"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,9 +1,13 @@
-"""Loading state dicts whole, or as weights to start from, with errors that count and name keys."""
+"""Loading state dicts, whole or as weights to start from, and optimisers, with clear errors."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
 
 
 class Comparison(NamedTuple):
@@ -78,6 +82,38 @@ def load_matching(model: nn.Module, state: Mapping[str, Tensor], origin: str) ->
     loaded = {key: value for key, value in state.items() if key in own and key not in classifiers}
     model.load_state_dict(own | loaded)
     return Loaded(len(loaded), len(own) - len(loaded), len(unused))
+
+
+def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> bool:
+    """Load an optimiser's moments and step counts; its settings (lr, weight decay, …) stay.
+
+    Args:
+        optimizer: as it is configured now.
+        state: of an optimiser's `state_dict`.
+    Returns:
+        Whether it was loaded. Another kind of optimiser, or other parameter groups, are logged as
+        a warning.
+    """
+    if [*map(_kind, optimizer.param_groups)] != [*map(_kind, state["param_groups"])]:
+        logger.warning(
+            "The checkpoint's optimiser is of another kind, or has other groups of parameters "
+            "(train.optim, train.staged_lr, train.new_layers): the optimiser starts afresh"
+        )
+        return False
+    settings = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(dict(state))
+    for group, kept in zip(optimizer.param_groups, settings, strict=True):
+        group.update(kept)
+    return True
+
+
+def _kind(group: Mapping[str, Any]) -> tuple[object, ...]:
+    """What the state of a parameter group depends on: its size, and the moments that are kept."""
+    kind = {"betas", "alpha", "momentum"} & set(group)
+    return len(group["params"]), kind, bool(group.get("momentum")), bool(group.get("amsgrad"))
 
 
 def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Comparison:

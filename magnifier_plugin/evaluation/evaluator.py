@@ -172,7 +172,10 @@ class Evaluator:
             count, width = embeddings.features.shape
             logger.info("Done, obtained %d-by-%d matrix, %.4f s/batch", count, width, seconds)
             if path:
-                kept.write(path, embeddings)
+                try:
+                    kept.write(path, embeddings)
+                except OSError as error:
+                    logger.error("Features of %s set are not kept: %s", part, error)
         else:
             logger.info("Features of %s set from %s", part, path)
             embeddings = embeddings._replace(features=embeddings.features.to(_device(self.model)))

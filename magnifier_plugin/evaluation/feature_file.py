@@ -5,21 +5,19 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from magnifier_plugin.catalogue.images import market_ids
 from magnifier_plugin.evaluation.array_files import as_dense_tensor, listed, read_arrays
 from magnifier_plugin.evaluation.features import FEATURES
 from magnifier_plugin.files import write_atomically
 
 SUFFIX = ".npz"
 _ABOUT, _NAME = "about", "name"
-# Market-1501's file names: `0002_c1s1_000451_03.jpg` is identity 2 seen by camera 1.
-_MARKET_NAME = re.compile(r"(-?\d+)_c(\d+)")
 
 
 class ImageFeatures(NamedTuple):
@@ -57,11 +55,14 @@ def write_feature_file(path: str | os.PathLike[str], images: ImageFeatures) -> N
 
 
 def _ids(names: Sequence[str]) -> dict[str, np.ndarray]:
-    found = [_MARKET_NAME.match(name.rpartition("/")[2]) for name in names]
+    found = [market_ids(name.rpartition("/")[2]) for name in names]
     if not all(found):
         return {}
-    numbers = np.array([[int(match[1]), int(match[2])] for match in found if match])
-    return {"pid": numbers[:, 0], "camid": numbers[:, 1]}
+    try:
+        pids, camids = np.array(found, dtype=np.int64).T
+    except (OverflowError, ValueError):  # digits of more than 64 bits are no ids
+        return {}
+    return {"pid": pids, "camid": camids}
 
 
 def read_feature_file(path: str | os.PathLike[str]) -> ImageFeatures:

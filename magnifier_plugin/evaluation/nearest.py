@@ -77,7 +77,7 @@ def nearest(
         rows = slice(start, start + group)
         keys = _to_gallery(query[rows], gallery, normalise)
         indices[rows] = nearest_in_order(keys, count)
-        distances[rows] = keys.gather(1, indices[rows])
+        distances[rows] = keys.gather(1, indices[rows]).clamp_(min=0)  # rounding goes below
     # Of vectors of norm 1 the cosine distance is half the squared Euclidean distance.
     return Nearest(indices, distances / 2 if metric == "cosine" else distances)
 

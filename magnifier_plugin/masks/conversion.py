@@ -118,7 +118,9 @@ class _Job(NamedTuple):
     """Where to write the IUV; None: not at all."""
 
     def is_done(self) -> bool:
-        return all(path.is_file() for path in (self.label, self.iuv) if path)
+        """Whether its files are there; one of 0 bytes, as a power cut leaves it, is not."""
+        files = (path for path in (self.label, self.iuv) if path)
+        return all(path.is_file() and path.stat().st_size for path in files)
 
 
 class _Outcome(NamedTuple):

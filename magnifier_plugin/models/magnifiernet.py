@@ -1,7 +1,5 @@
 """MagnifierNet (Lan et al., "MagnifierNet: Towards Semantic Adversary and Fusion", BMVC 2020)."""
 
-import functools
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -16,10 +14,12 @@ from magnifier_plugin.models.branches import (
     SemanticAdversarialBranch,
     SemanticFusionBranch,
 )
+from magnifier_plugin.models.magnifier_options import (
+    BRANCHES,
+    check_options,
+    warn_no_masks_are_learnt,
+)
 from magnifier_plugin.models.mask_module import MaskModule, NoMaskModule
-
-BRANCHES = ("G", "M", "SAB", "SFB")
-LOSSES = ("magnifier", "triplet", "softmax")
 
 
 class MagnifierOutput(NamedTuple):
@@ -29,6 +29,11 @@ class MagnifierOutput(NamedTuple):
     """One entry for each of "G", "SAB", "SFB" that the network has, in that order."""
     mask_logits: Tensor | None
     """float [B, 8, 2h, 2w], region logits; None without M."""
+
+    @property
+    def embedding(self) -> Tensor:
+        """The branches' embeddings after their BNNecks, concatenated: float [B, D]."""
+        return torch.cat([branch.embedding for branch in self.branches.values()], dim=1)
 
 
 class RegionDescription(NamedTuple):
@@ -142,11 +147,18 @@ class MagnifierNet(nn.Module):
         layer3, layer4 = features
         if return_featuremaps:
             return layer4
+        output = self._describe(layer3, layer4, mask)
+        return self._for_loss(output) if self.training else output.embedding
+
+    def _describe(self, layer3: Tensor, layer4: Tensor, mask: Tensor | None) -> MagnifierOutput:
         mask_logits, regions = self.mask_module(layer4, mask)
         outputs = {name: branch(layer3, layer4, regions) for name, branch in self.branches.items()}
-        if not self.training:
-            return torch.cat([output.embedding for output in outputs.values()], dim=1)
-        return self._for_loss(MagnifierOutput(outputs, mask_logits))
+        return MagnifierOutput(outputs, mask_logits)
+
+    @property
+    def predicts_regions(self) -> bool:
+        """Whether the network has M, which predicts regions."""
+        return isinstance(self.mask_module, MaskModule)
 
     def predict_regions(self, images: Tensor) -> Tensor:
         """Regions that the segmentation head predicts.
@@ -160,6 +172,21 @@ class MagnifierNet(nn.Module):
         """
         logits: Tensor = self._require_mask_module().head(self.backbone(images)[1])
         return logits.argmax(dim=1)
+
+    def embed_with_regions(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The embedding and the predicted regions in one pass; for a network in evaluation.
+
+        Args:
+            images: float [B, 3, H, W], normalised.
+        Returns:
+            The raw embedding float [B, D] and int64 [B, H/8, W/8], region ids.
+        Raises:
+            ValueError: the network has no M.
+        """
+        self._require_mask_module()
+        layer3, layer4 = self.backbone(images)
+        output = self._describe(layer3, layer4, None)
+        return output.embedding, cast(Tensor, output.mask_logits).argmax(dim=1)
 
     def describe_regions(self, images: Tensor) -> RegionDescription:
         """The predicted regions and their features, for comparing two images region by region.
@@ -215,35 +242,3 @@ class MagnifierNet(nn.Module):
         if self.loss == "softmax":
             return logits
         return logits, [branch.feature for branch in output.branches.values()]
-
-
-def check_options(loss: str, branches: Sequence[str]) -> None:
-    """Refuse a loss or a set of branches that makes no network."""
-    if loss not in LOSSES:
-        raise ValueError(f"loss: MagnifierNet knows {', '.join(LOSSES)}; got {loss!r}")
-    unknown = sorted(set(branches) - set(BRANCHES))
-    if unknown or isinstance(branches, str):
-        raise ValueError(
-            f"magnifier.branches: expected a list of {', '.join(BRANCHES)}; got {branches!r}"
-        )
-    if not set(branches) & {"G", "SAB", "SFB"}:
-        raise ValueError(
-            f"magnifier.branches: {list(branches)} leaves no embedding; add G, SAB or SFB"
-        )
-    for branch in ("SAB", "SFB"):
-        if branch in branches and "M" not in branches:
-            raise ValueError(
-                f"magnifier.branches: {branch} pools body regions, and at inference only the mask "
-                "module M predicts them; add M"
-            )
-
-
-@functools.cache
-def warn_no_masks_are_learnt() -> None:
-    """Warn once that torchreid's engines do not train the segmentation head."""
-    warnings.warn(
-        "MagnifierNet is trained without its mask loss: torchreid's own engines know no masks, so "
-        "SAB and SFB pool with the prediction of an untrained segmentation head. Use "
-        "torchreid.engine.ImageMagnifierEngine (or this project's scripts/main.py) to learn them.",
-        stacklevel=2,
-    )

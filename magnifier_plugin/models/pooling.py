@@ -75,6 +75,21 @@ def region_masks(
     return F.interpolate(masks, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def plain_region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
+    """`region_max_pool` as products and maxima alone, whose shapes do not depend on the values.
+
+    Exported graphs take this form: every runtime has its operators, and the batch stays dynamic.
+    One region after the other, so that one product [B, C, h, w] is in memory at a time.
+
+    Args:
+        features, masks: as of `region_max_pool`.
+    Returns:
+        The same.
+    """
+    products = (features * mask.unsqueeze(1) for mask in masks.to(features.dtype).unbind(1))
+    return torch.stack([product.amax(dim=(2, 3)) for product in products], dim=1)
+
+
 def region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
     """Global max pooling of each region's masked features: p(x_k) = GMP(F ⊗ R_k), Eq. 1.
 
@@ -96,12 +111,14 @@ def region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
     if (
         features.ndim != 4
         or masks.ndim != 4
-        or not (len(masks) == len(features) and masks.shape[2:] == features.shape[2:])
+        or not (masks.shape[0] == features.shape[0] and masks.shape[2:] == features.shape[2:])
     ):
         raise ValueError(
             "expected features [B, C, h, w] and masks [B, K, h, w], "
             f"got {list(features.shape)} and {list(masks.shape)}"
         )
+    if torch.compiler.is_exporting():
+        return plain_region_max_pool(features, masks)
     batch, channels, height, width = features.shape
     regions = masks.shape[1]
     weights = masks.to(features.dtype).flatten(2).flatten(0, 1)  # [B·K, h·w]

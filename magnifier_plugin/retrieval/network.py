@@ -33,6 +33,7 @@ COMPARISON_KEYS = (
     *("test.normalize_feature", "test.dist_metric", "test.rerank_form"),
     *("test.rerank_k1", "test.rerank_k2", "test.rerank_lambda"),
 )
+ORIGIN_KEYS = ("data.sources",)  # what the weights were trained on
 # Keys that the machine decides.
 MACHINE_KEYS = ("use_gpu", "channels_last", "test.amp", "test.batch_size", "data.workers")
 _WORKERS = 4  # at most, where nothing else is said
@@ -171,7 +172,7 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], weights: str | Path) ->
 
 
 def recorded_values(content: Mapping[str, Any], origin: str | Path) -> dict[str, Any]:
-    """The values of `FEATURE_KEYS` and `COMPARISON_KEYS` that a checkpoint recorded, by key.
+    """The values of this module's keys that a checkpoint recorded, by key.
 
     Raises:
         ValueError: what it recorded is no configuration.
@@ -184,7 +185,7 @@ def recorded_values(content: Mapping[str, Any], origin: str | Path) -> dict[str,
     tree = parse_yaml(str(text), name)
     if not isinstance(tree, Mapping):
         raise ValueError(f"{name}: expected keys and values, found a {type(tree).__name__}")
-    counts = (*FEATURE_KEYS, *COMPARISON_KEYS)
+    counts = (*FEATURE_KEYS, *COMPARISON_KEYS, *ORIGIN_KEYS)
     return {key: value for key, value in flatten(tree) if _is_among(key, counts)}
 
 

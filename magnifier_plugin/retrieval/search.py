@@ -1,7 +1,6 @@
 """Search in a gallery of image files, and the page of its hits."""
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from magnifier_plugin.catalogue.images import camera_of
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.evaluator import Reranking, reranked_distances
 from magnifier_plugin.evaluation.feature_file import ImageFeatures
@@ -22,9 +22,6 @@ from magnifier_plugin.retrieval.photos import Regions, cosines, describe_files
 from magnifier_plugin.visualize.search_page import PageImage, PageQuery
 
 logger = logging.getLogger(__name__)
-
-# The camera in a file's name, as in Market-1501's `0002_c1s1_000451_03.jpg` or `anna_c3.jpg`.
-_CAMERA = re.compile(r"(?:^|[_-])c(\d+)(?=s\d|[_.-]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -196,5 +193,4 @@ def _labels(regions: Regions | None, place: int | None) -> np.ndarray | None:
 
 def _page_image(path: Path, name: str, labels: np.ndarray | None) -> PageImage:
     folder, _, file = name.rpartition("/")
-    camera = _CAMERA.search(file)
-    return PageImage(path, name, folder or ".", camera[1] if camera else "", labels)
+    return PageImage(path, name, folder or ".", camera_of(file), labels)

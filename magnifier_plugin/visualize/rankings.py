@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from magnifier_plugin.catalogue.names import ImageRecord
-from magnifier_plugin.files import read_image
+from magnifier_plugin.catalogue.numbering import common_folder
+from magnifier_plugin.files import read_image, write_png
 
 # Distinct for colour-blind readers too; the sign in the caption says the same.
 MATCH, MISS, QUERY = (0, 158, 115), (213, 94, 0), (60, 60, 60)
@@ -23,9 +24,17 @@ def first_gallery_images(
     return [int(i) for i, _ in zip(kept, range(topk), strict=False)]
 
 
-def draw_ranking(query: ImageRecord, ranked: Sequence[ImageRecord]) -> Image.Image:
-    """One row: the query, framed in grey, then the ranked images, framed by whether they match."""
-    tiles = [_tile(query, QUERY, f"query  c{query[2] + 1}")]
+def draw_ranking(
+    query: ImageRecord, ranked: Sequence[ImageRecord], *, has_cameras: bool = True
+) -> Image.Image:
+    """One row: the query, framed in grey, then the ranked images, framed by whether they match.
+
+    Args:
+        query: torchreid's record of the query.
+        ranked: those of the gallery images, the nearest first.
+        has_cameras: state the query's camera.
+    """
+    tiles = [_tile(query, QUERY, f"query  c{query[2] + 1}" if has_cameras else "query")]
     for rank, item in enumerate(ranked, start=1):
         match = item[1] == query[1]
         tiles.append(_tile(item, MATCH if match else MISS, f"{rank} {'✓' if match else '✗'}"))
@@ -61,6 +70,8 @@ def save_rankings(
 ) -> None:
     """Saves one figure per query, named after its image file, as torchreid's `visrank` does.
 
+    Where several queries have the same file name, the names of their folders come before it.
+
     Args:
         distmat: float [Q, G].
         query, gallery: torchreid's lists.
@@ -68,10 +79,11 @@ def save_rankings(
         topk: gallery images in a figure.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for distances, item in zip(distmat, query, strict=True):
+    has_cameras = _has_cameras(gallery)
+    for distances, item, name in zip(distmat, query, _figure_names(query), strict=True):
         chosen = first_gallery_images(distances, item, gallery, topk)
-        row = draw_ranking(item, [gallery[i] for i in chosen])
-        row.save(folder / f"{Path(item[0]).stem}.jpg", quality=92)
+        row = draw_ranking(item, [gallery[i] for i in chosen], has_cameras=has_cameras)
+        row.save(folder / f"{name}.jpg", quality=92)
 
 
 def ranking_sheet(
@@ -89,11 +101,43 @@ def ranking_sheet(
         count: how many queries, at most Q.
         topk: gallery images in a row.
     """
-    rows = []
+    rows, has_cameras = [], _has_cameras(gallery)
     for q in np.linspace(0, len(query) - 1, min(count, len(query))).round().astype(int):
         chosen = first_gallery_images(distmat[q], query[q], gallery, topk)
-        rows.append(draw_ranking(query[q], [gallery[i] for i in chosen]))
+        ranked = [gallery[i] for i in chosen]
+        rows.append(draw_ranking(query[q], ranked, has_cameras=has_cameras))
     return stack(rows)
+
+
+def save_ranking_sheet(
+    distmat: np.ndarray,
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    path: Path,
+    count: int,
+    topk: int = 10,
+) -> Path:
+    """Saves `ranking_sheet` as PNG; returns its path.
+
+    Args:
+        distmat, query, gallery, count, topk: as `ranking_sheet`.
+        path: of the picture.
+    """
+    write_png(path, ranking_sheet(distmat, query, gallery, count, topk))
+    return path
+
+
+def _has_cameras(gallery: Sequence[ImageRecord]) -> bool:
+    """Whether cameras are known; if they are not, each image has its own."""
+    return len({record[2] for record in gallery}) < len(gallery)
+
+
+def _figure_names(query: Sequence[ImageRecord]) -> list[str]:
+    paths = [Path(record[0]) for record in query]
+    if len({path.stem for path in paths}) == len(paths):
+        return [path.stem for path in paths]
+    folder = common_folder(paths)
+    return ["_".join(path.relative_to(folder).with_suffix("").parts) for path in paths]
 
 
 def stack(rows: Sequence[Image.Image], gap: int = GAP) -> Image.Image:

@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
-from benchmarks.measuring import GIB, Run, Stopwatch, in_own_process, machine
+from benchmarks.measuring import GIB, Run, Stopwatch, in_own_process, machine, markdown
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.ranking import evaluate_ranking
 from magnifier_plugin.evaluation.rerank import rerank
@@ -226,9 +225,3 @@ def draw(points: list[tuple[int, float, float]], path: str) -> None:
     line = figure.axes[0].plot(images, squares, ":", color="grey", zorder=0)
     figure.axes[0].legend(line, ["square of the images"])
     figure.savefig(path, dpi=120)
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, its first column aligned left."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.measuring import machine
 from magnifier_plugin.annotators.coco import read_results
@@ -22,11 +23,14 @@ from magnifier_plugin.annotators.densepose import SUFFIX, read_iuv, to_regions
 from magnifier_plugin.annotators.joints import COCO
 from magnifier_plugin.annotators.keypoint_files import Person, from_coco
 from magnifier_plugin.annotators.keypoints import annotate
+from magnifier_plugin.files import read_image, write_png
 from magnifier_plugin.regions import BODY_REGIONS, NUM_REGIONS, REGIONS
-from magnifier_plugin.synthetic.folder import DENSEPOSE, ensure_rendered
+from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
 from magnifier_plugin.synthetic.keypoints import KEYPOINTS
 from magnifier_plugin.synthetic.options import SyntheticOptions
+from magnifier_plugin.visualize.regions import overlay
 
+SHOWN = 6  # people in the picture
 FOOT = REGIONS.index("foot")
 # Of the joints in the order of JOINTS.
 _FACE = (0.026, 0.025, 0.025, 0.035, 0.035)
@@ -66,7 +70,10 @@ def run(args: argparse.Namespace) -> None:
             width=args.width,
             seed=args.seed,
         )
-        people = list(read_people(ensure_rendered(root, options)))
+        folder = ensure_rendered(root, options)
+        people = list(read_people(folder))
+        if args.picture:
+            draw_picture(Path(args.picture), folder, people)
     names = [REGIONS[region] for region in BODY_REGIONS]
     print(f"{len(people)} images, {args.height} × {args.width}\n")
     print(f"| key points | {' | '.join(names)} | mean without feet | images/s on one core |")
@@ -84,6 +91,21 @@ def read_people(folder: Path) -> Iterator[tuple[Person, np.ndarray]]:
     for result in read_results(folder / KEYPOINTS, "key point"):
         iuv = read_iuv(folder / DENSEPOSE / f"{Path(result['image_id']).stem}{SUFFIX}")
         yield from_coco(result), to_regions(iuv)
+
+
+def draw_picture(path: Path, folder: Path, people: list[tuple[Person, np.ndarray]]) -> None:
+    """Photos of some people with the exact label maps, and below with those from COCO's points."""
+    images = read_results(folder / KEYPOINTS, "key point")
+    columns = []
+    for place in np.linspace(0, len(people) - 1, min(SHOWN, len(people))).astype(int):
+        person, exact = people[place]
+        photo = np.asarray(read_image(folder / MARKET.parent / images[place]["image_id"]))
+        drawn = annotate([move(person, CASES[0], 0, np.random.default_rng(0))], exact.shape)
+        if drawn is not None:
+            columns.append(np.concatenate([overlay(photo, exact), overlay(photo, drawn.labels)]))
+    picture = Image.fromarray(np.concatenate(columns, axis=1))
+    # A palette takes a third of the bytes; this method keeps rare colours, such as those of feet.
+    write_png(path, picture.quantize(256, Image.Quantize.MAXCOVERAGE))
 
 
 def measure(people: list[tuple[Person, np.ndarray]], case: Case) -> tuple[np.ndarray, float]:

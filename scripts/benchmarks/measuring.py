@@ -5,7 +5,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -80,7 +80,9 @@ def machine(device: str) -> str:
     if torch.device(device).type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{torch.get_num_threads()} threads on {cores()} cores of {_processor()}"
+        threads = torch.get_num_threads()
+        plural = "s" if threads > 1 else ""
+        name = f"{threads} thread{plural} on {cores()} cores of {_processor()}"
     return f"{name}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
@@ -88,3 +90,9 @@ def _processor() -> str:
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities().get("cpu_name", platform.machine())
     return platform.processor() or platform.machine()
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, its first column aligned left."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.evaluation import compared, markdown
-from benchmarks.measuring import Run, in_own_process, machine
+from benchmarks.evaluation import compared
+from benchmarks.measuring import Run, in_own_process, machine, markdown
 from magnifier_plugin.evaluation.index_file import require_faiss
 from magnifier_plugin.evaluation.nearest import nearest
 

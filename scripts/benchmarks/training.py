@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measuring import GIB, in_own_process, machine
+from benchmarks.measuring import GIB, in_own_process, machine, markdown
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.step import StepOptions, TrainingStep
 from magnifier_plugin.losses.dsa import DSACriterion
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         for channels_last in args.channels_last:
             settings = [
                 Setting(
-                    *(name, args.height, args.width, args.batch, amp, channels_last),
+                    *(name, *args.size, args.batch, amp, channels_last),
                     *(args.compile, args.device),
                 )
                 for name in (PLAIN, *args.models)
@@ -102,8 +102,8 @@ def print_table(settings: Sequence[Setting], rounds: int, *, memory: bool) -> No
     compiled = ", compiled" if first.compile else ""
     print(f"{first.height} × {first.width}, batch {first.batch}, {precision}{compiled}\n")
     header = ["", "step, s", "ratio", "images/s", "test, images/s", "multiply-adds, G", "ratio"]
-    print(f"| {' | '.join([*header, 'peak memory, GiB'] if memory else header)} |")
-    print("|---|" + "---:|" * (len(header) - 1 + memory))
+    header += ["peak memory, GiB"] if memory else []
+    rows = []
     for setting, one, step, forward in zip(settings, trained, steps, forwards, strict=True):
         cells = [setting.network, f"{step:.3f}", f"{step / steps[0]:.2f} ×"]
         cells += [f"{setting.batch / step:.1f}", f"{setting.batch / forward:.1f}"]
@@ -111,8 +111,8 @@ def print_table(settings: Sequence[Setting], rounds: int, *, memory: bool) -> No
         cells += [f"{one.multiply_adds / 1e9:.2f}", f"{work:.2f} ×"]
         if memory:
             cells.append(f"{in_own_process(peak_memory, setting).result:.2f}")
-        print(f"| {' | '.join(cells)} |", flush=True)
-    print()
+        rows.append(cells)
+    print(f"{markdown(header, rows)}\n")
 
 
 def measure(functions: Sequence[Callable[[], Any]], rounds: int, device: str) -> list[float]:

@@ -27,7 +27,8 @@ START_KEYS = ("model.pretrained", "model.backbone_weights")
 # Keys that change no result: a row that differs in these alone is the same row.
 WITHOUT_EFFECT = (
     *("data.save_dir", "data.workers", "model.resume", "test.cache", "train.print_freq"),
-    *("train.checkpoint_freq", "test.visrank", "test.visrank_topk"),
+    *("train.checkpoint_freq", "train.checkpoint_minutes", "train.keep_freq"),
+    *("test.visrank", "test.visrank_topk"),
 )
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 
 from magnifier_plugin.config import ConfigError
+from magnifier_plugin.engine.rotation import NUMBERED
+from magnifier_plugin.resuming import AUTO
 from magnifier_plugin.workers import cores
 from reproduction.code import MAIN
 from reproduction.plan import Run
-from reproduction.record import LOG, newest_checkpoint
+from reproduction.record import LOG
 
 try:
     import fcntl
@@ -99,10 +101,10 @@ def end_all(trainings: Sequence[Training], patience: float = _PATIENCE) -> None:
 
 
 def training_command(config_file: Path, run: Run) -> list[str]:
-    """What trains a run: scripts/main.py, from the newest checkpoint in its folder, if any."""
+    """What trains a run: scripts/main.py, from the last saved checkpoint in its folder, if any."""
     command = [sys.executable, str(MAIN), "--config-file", str(config_file), *run.pairs]
-    checkpoint = None if run.needs else newest_checkpoint(run.folder)
-    return [*command, "model.resume", str(checkpoint)] if checkpoint else command
+    begun = not run.needs and any((run.folder / "model").glob(f"{NUMBERED}*"))
+    return [*command, "model.resume", AUTO] if begun else command
 
 
 def environment(jobs: int, gpu: str | None) -> dict[str, str]:

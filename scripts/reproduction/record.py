@@ -90,16 +90,6 @@ def is_finished(run: Run, record: Record) -> bool:
     return record.finished and all(file.is_file() for file in files)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the latest epoch in a row's folder."""
-    found = [
-        path
-        for path in (folder / "model").glob("model.pth.tar-*")
-        if path.name.rpartition("-")[2].isdecimal()
-    ]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
 def _differences(old: Record, new: Record) -> str:
     """What differs, in words; "" if nothing does."""
     found = [] if old.code == new.code else [f"code {old.code}, now {new.code}"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from magnifier_plugin.engine.testing import versions
+from magnifier_plugin.engine.provenance import versions
 from magnifier_plugin.evaluation.bootstrap import (
     Results,
     difference_interval,

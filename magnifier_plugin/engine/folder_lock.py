@@ -1,0 +1,66 @@
+"""One run at a time writes into a folder."""
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK = ".lock"
+HOLDER = ".lock.json"
+# A killed run's workers hold its lock until they notice, within 5 seconds.
+PATIENCE = 12.0
+logger = logging.getLogger(__name__)
+
+
+class FolderInUse(RuntimeError):
+    """Another process trains or tests into the same folder."""
+
+
+@contextmanager
+def locked_folder(folder: str | Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the lock ends with the process, however that ends.
+
+    Args:
+        folder: of a run; made if missing.
+    Raises:
+        FolderInUse: another run has it; says which.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / LOCK, timeout=PATIENCE), folder / HOLDER
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderInUse(
+            f"{folder}: {_describe(holder)} is writing into it, and two runs would overwrite each "
+            "other; wait for its end, or set another data.save_dir"
+        ) from None
+    except (NotImplementedError, OSError) as error:
+        logger.warning(
+            "%s cannot be locked (%s): make sure that no other run has the same data.save_dir",
+            *(folder, error),
+        )
+        yield
+        return
+    try:
+        facts = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
+        with suppress(OSError):  # a full disk
+            holder.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe(holder: Path) -> str:
+    try:
+        facts = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {facts['process']} on {facts['host']}, since {facts['since']},"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,139 @@
+"""How far the running epoch of a training is."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from magnifier_plugin.data.samplers import order_of_epoch
+from magnifier_plugin.engine.random_states import random_states, restore_random_states
+
+logger = logging.getLogger(__name__)
+
+Readings = dict[str, tuple[float, float]]
+
+
+class LossMeter:
+    """Last values and running means of named losses, kept on their device until they are read.
+
+    torchreid's `MetricMeter` reads every loss at every step, which makes a GPU wait.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def update(self, losses: dict[str, Tensor]) -> None:
+        """Args: losses: scalars, the same names each time."""
+        self._last = {name: loss.detach() for name, loss in losses.items()}
+        for name, loss in self._last.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+        self._count += 1
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to continue the means."""
+        return {"count": self._count, "sums": self._sums}
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue from `state`, with sums on the device of the losses."""
+        self._count = state["count"]
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+
+    def read(self) -> Readings:
+        """Last value and mean of each; waits for the device."""
+        if not self._count:
+            return {}
+        values = torch.stack([*self._last.values(), *self._sums.values()]).tolist()
+        last, sums = values[: len(self._last)], values[len(self._last) :]
+        return {
+            name: (value, total / self._count)
+            for name, value, total in zip(self._last, last, sums, strict=True)
+        }
+
+
+class Position:
+    """How many of the running epoch's batches are trained, and the sums of their losses."""
+
+    def __init__(self) -> None:
+        self.batch = 0
+        self.losses = LossMeter()
+        self._order = ""
+        self._random_at_start: Mapping[str, Any] = {}
+
+    def update(self, losses: dict[str, Tensor]) -> None:
+        """One more batch is trained; losses: scalars by name, none of a batch that was skipped."""
+        if losses:
+            self.losses.update(losses)
+        self.batch += 1
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint needs to continue inside the epoch; plain types and tensors."""
+        inside = {
+            "losses": self.losses.state(),
+            "order": self._order,
+            "random_at_start": self._random_at_start,
+        }
+        return {"batch": self.batch, "inside": inside if self.batch else None}
+
+    @classmethod
+    def load(cls, content: Mapping[str, Any], device: torch.device) -> "Position":
+        """The position of a checkpoint, from its `content`; the start of an epoch if it has none.
+
+        Args:
+            content: of the checkpoint.
+            device: of the losses.
+        """
+        position = cls()
+        inside = content.get("inside")
+        if inside is not None:
+            position.batch, position._order = content["batch"], inside["order"]
+            position.losses.load_state(inside["losses"], device)
+            position._random_at_start = inside["random_at_start"]
+        return position
+
+    def batches(self, datamanager: Any, epoch: int) -> Iterable[Any]:
+        """The batches of an epoch that are left to train.
+
+        A data manager with `set_epoch` begins inside the epoch. Another one, such as torchreid's,
+        draws from the global generators: its batches are read from the epoch's start on, and those
+        that are trained are thrown away.
+
+        Args:
+            datamanager: of the training.
+            epoch: counted from 0.
+        """
+        loader: DataLoader[Any] = datamanager.train_loader
+        is_seeded = hasattr(datamanager, "set_epoch")
+        if is_seeded:
+            datamanager.set_epoch(epoch)
+        order = order_of_epoch(loader)
+        if self.batch and order != self._order:
+            logger.warning(
+                "Epoch %d was trained for %d batches of other images or in another order (train."
+                "seed, train.batch_size or the data have changed); it begins anew",
+                *(epoch + 1, self.batch),
+            )
+            self.batch, self.losses = 0, LossMeter()
+        self._order = order
+        if not self.batch:
+            self._random_at_start = random_states()
+            return loader
+        logger.info("Epoch %d continues after batch %d of %d", epoch + 1, self.batch, len(loader))
+        if is_seeded:
+            datamanager.set_epoch(epoch, first_batch=self.batch)
+            return loader
+        return self._read_past(loader)
+
+    def _read_past(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        """The batches after the trained ones, of a loader that only starts at the first."""
+        here = random_states()
+        restore_random_states(self._random_at_start)
+        batches = iter(loader)
+        for _ in range(self.batch):
+            next(batches)
+        restore_random_states(here)
+        return batches

@@ -1,0 +1,197 @@
+"""Which checkpoints of a training are kept, and which one a training continues from."""
+
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from magnifier_plugin.engine.checkpoint import (
+    DamagedCheckpoint,
+    read_checkpoint,
+    read_header,
+    write_checkpoint,
+)
+from magnifier_plugin.files import write_atomically
+
+BEST = "model-best.pth.tar"
+NUMBERED = "model.pth.tar-"
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one training: the last, the best and every k-th are kept.
+
+    Args:
+        folder: `save_dir/model`; made on the first saving.
+        record: written into each of them, such as configuration and seed.
+        keep_freq: k, epochs between two that are never removed; 0 for none.
+    """
+
+    def __init__(self, folder: Path, record: Mapping[str, Any], keep_freq: int = 0) -> None:
+        self.folder, self.record, self.keep_freq = folder, record, keep_freq
+        self.latest: Path | None = None
+        self.best_mAP, self.best_epoch = -1.0, 0
+        self.run = _new_run()
+        """Names the training that a checkpoint is of; it stays the same through resuming."""
+        self.origin_record: Mapping[str, Any] = {}
+        """The record of the checkpoint that the training continues from."""
+        self._begun = False
+        self._origin: tuple[Path, Mapping[str, Any]] | None = None
+
+    def begin(self, anew: bool) -> None:
+        """A run begins: remove what killed runs left half-written, and find the best checkpoint.
+
+        Args:
+            anew: a new training begins; otherwise one goes on.
+        """
+        for leftover in self.folder.glob(".model*.part*"):
+            logger.info("Removing %s, left by an interrupted saving", leftover)
+            leftover.unlink(missing_ok=True)
+        if anew:
+            if self._begun or self._origin is not None:
+                self.run = _new_run()
+            self.best_mAP, self.best_epoch, self._origin, self.latest = -1.0, 0, None, None
+            self._report_earlier()
+        self._begun = True
+        if self._origin is not None:
+            self._find_best(*self._origin)
+            self._origin = None
+
+    def save(self, content: Mapping[str, Any], mAP: float | None = None) -> Path:
+        """Write a checkpoint, and remove the one before it.
+
+        Args:
+            content: plain types and tensors; "epoch" is the number of trained epochs, "batch" that
+                of the batches of the next one.
+            mAP: of a test after this epoch; the highest so far is kept as `model-best.pth.tar`.
+        Raises:
+            OSError: the disk is full or the folder not writable; the old file stays as it was.
+        """
+        epoch, batch = content["epoch"], content.get("batch", 0)
+        path = self.folder / f"{NUMBERED}{epoch}{f'-batch-{batch}' if batch else ''}"
+        best = self.best_mAP, self.best_epoch
+        is_best = mAP is not None and mAP > self.best_mAP
+        if mAP is not None and is_best:
+            best = mAP, epoch
+        own = {"best_mAP": best[0], "best_epoch": best[1], "run": self.run, "saved": time.time()}
+        write_checkpoint(path, {**content, **own, "record": self.record})
+        self.best_mAP, self.best_epoch = best
+        if is_best:
+            _link(path, path.with_name(BEST))
+        # Never a file in another folder: that one is the caller's starting point.
+        if self.latest and self.latest != path and self.latest.parent == path.parent:
+            self._remove(self.latest)
+        self.latest = path
+        logger.info('Checkpoint saved to "%s" (run %s)', path, self.run)
+        return path
+
+    def resume_from(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Continue after a checkpoint was read: it is replaced by the next one, unless the best."""
+        self.best_mAP, self.best_epoch = content["best_mAP"], content.get("best_epoch", 0)
+        self.run = content.get("run", self.run)
+        self._origin, self.origin_record = (path, content), content.get("record", {})
+        if path.name != BEST:
+            self.latest = path
+
+    def _remove(self, path: Path) -> None:
+        epoch = path.name.removeprefix(NUMBERED)
+        kept = self.keep_freq and epoch.isdecimal() and int(epoch) % self.keep_freq == 0
+        if not kept:
+            path.unlink(missing_ok=True)
+
+    def _find_best(self, origin: Path, content: Mapping[str, Any]) -> None:
+        """Make sure that this folder has the best checkpoint of the training that goes on.
+
+        A kill can come between saving and linking it, and the folder can be another one.
+        """
+        best = self.folder / BEST
+        if not self.best_epoch and self.best_mAP < 0:
+            return  # nothing was tested yet
+        for candidate in (best, origin, origin.with_name(BEST)):
+            if self._is_best(candidate):
+                if candidate != best:
+                    _link(candidate, best)
+                    logger.info("%s is that of %s", best, candidate)
+                return
+        logger.warning(
+            "%s: the best checkpoint of this training (mAP %.1f %%) is not there; the best is "
+            "chosen among the tests from now on",
+            *(origin.with_name(BEST), 100 * self.best_mAP),
+        )
+        self.best_mAP, self.best_epoch = -1.0, 0
+
+    def _is_best(self, path: Path) -> bool:
+        try:
+            header = read_header(path) if path.is_file() else {}
+        except DamagedCheckpoint as error:
+            logger.warning("%s", error)
+            return False
+        if not header or header.get("best_mAP") != self.best_mAP:
+            return False
+        if "best_epoch" not in header:  # of an earlier version
+            return path.name == BEST
+        return bool(header["run"] == self.run and header["best_epoch"] == header["epoch"])
+
+    def _report_earlier(self) -> None:
+        earlier = sorted(path.name for path in self.folder.glob(f"{NUMBERED}*"))
+        if earlier:
+            logger.warning(
+                "%s has checkpoints of an earlier training (%s%s); each checkpoint and the log say "
+                "which run it is of",
+                *(self.folder, ", ".join(earlier[:3]), ", …" if earlier[3:] else ""),
+            )
+
+
+def newest_checkpoints(folder: Path) -> Iterator[Path]:
+    """The checkpoints of a folder, the last saved first; files without a time by the disk's.
+
+    A damaged one is skipped and logged as a warning.
+
+    Args:
+        folder: `save_dir/model`; it need not exist.
+    """
+    found: list[tuple[float, int, Path]] = []
+    for path in (*folder.glob(f"{NUMBERED}*"), *folder.glob(BEST)):
+        try:
+            header = read_header(path)
+        except DamagedCheckpoint as error:
+            logger.warning("Skipped as damaged: %s", error)
+            continue
+        time_saved = float(header.get("saved", path.stat().st_mtime))
+        found.append((time_saved, int(header.get("epoch", 0)), path))
+    for _, _, path in sorted(found, reverse=True):
+        yield path
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last saved checkpoint of a folder whose bytes are intact; None if there is none.
+
+    Args:
+        folder: `save_dir/model`; it need not exist.
+    """
+    for path in newest_checkpoints(folder):
+        try:
+            read_checkpoint(path)
+        except DamagedCheckpoint as error:
+            logger.warning("Skipped as damaged: %s", error)
+            continue
+        return path
+    return None
+
+
+def _new_run() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+def _link(path: Path, name: Path) -> None:
+    """Give a file a second name, without a copy where the file system can."""
+    with write_atomically(name) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)

@@ -1,0 +1,101 @@
+"""Writes a trained network as ONNX, and checks the file with onnxruntime on rendered people.
+
+    export_onnx.py --config-file configs/magnifier_market.yaml \\
+                   --weights log/magnifier_market/model/model-best.pth.tar --out model.onnx
+
+Input: images, float32 [N, 3, H, W], RGB, normalised with the mean and std of the file's metadata.
+Output: embedding, float32 [N, D], raw: add --normalise, or divide it by its length, before
+distances are taken. Without --config-file the network is the one that the weights record. Packages:
+pip install -e ".[onnx]". Exit status: 0 written, 2 not written, as the message says.
+"""
+
+import argparse
+import sys
+
+from arguments import parse_with_pairs, path, print_any_name
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line, KEY VALUE pairs in `pairs`; a wrong one ends the script with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", type=path, metavar="FILE", help="YAML that they were trained with")
+    add("--weights", required=True, type=path, metavar="FILE", help="a checkpoint")
+    add("-a", "--arch", metavar="NAME", help="model, for a checkpoint of torchreid's")
+    add("--out", required=True, type=path, metavar="FILE.onnx", help="file to write")
+    add("--uint8", action="store_true", help="input: pixels, uint8; the graph normalises them")
+    add("--normalise", action="store_true", help="embeddings of length 1")
+    add(
+        "--regions",
+        action="store_true",
+        help="second output: regions, uint8 [N, H/8, W/8], ids 0..7 (MagnifierNet with M)",
+    )
+    add("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
+    args = parse_with_pairs(parser, argv, lists=("--uint8", "--normalise", "--regions"))
+    if args.out.suffix != ".onnx" or args.out.is_dir():
+        parser.error(f"--out: expected a .onnx file to write, got {args.out}")
+    return args
+
+
+if __name__ == "__main__":
+    parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
+
+# isort: split
+import json
+
+import magnifier_plugin
+from magnifier_plugin.export import check_packages, export_onnx
+from magnifier_plugin.retrieval.network import TrainedNetwork, load_network
+from magnifier_plugin.systems import SYSTEMS
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exports as the arguments say; returns the exit status."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    print_any_name()
+    try:
+        check_packages()
+        network = load_network(
+            args.weights,
+            file=args.config_file or "",
+            flags={"model.name": args.arch} if args.arch else {},
+            pairs=args.pairs,
+        )
+        data = network.cfg.data
+        agreement = export_onnx(
+            network.model,
+            args.out,
+            size=(data.height, data.width),
+            mean=data.norm_mean,
+            std=data.norm_std,
+            uint8=args.uint8,
+            normalise=args.normalise,
+            regions=args.regions,
+            metadata={"weights": args.weights.name, **described(network)},
+        )
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"export_onnx.py: {error}", file=sys.stderr)
+        return 2
+    print(f"onnxruntime and torch: {agreement}")
+    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
+def described(network: TrainedNetwork) -> dict[str, str]:
+    """What the file's metadata say of the network, for `export_onnx`."""
+    cfg = network.cfg
+    system = SYSTEMS.get(cfg.model.name.partition("_resnet")[0])
+    options = system.model_options(cfg) if system else {}
+    options.pop("backbone_weights", None)
+    return {
+        "model": cfg.model.name,
+        "options": json.dumps(options),
+        "dataset": ", ".join(source.partition("=")[0] for source in cfg.data.sources),
+        "magnifier_plugin": magnifier_plugin.__version__,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
