@@ -48,6 +48,7 @@ setup(
         "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
         "test": [
             *FAISS,
+            "mutmut==3.8.*",  # another has other operators: scripts/mutants.py would differ
             "mypy>=2.4",
             "pytest>=8.2",
             "pytest-xdist>=3.6",

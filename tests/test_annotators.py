@@ -134,6 +134,11 @@ def test_boxes_are_clipped_a_little_and_refused_beyond():
     iuv = make_iuv(32, 16, 2)
     clipped = paste(box(1.0, -1.0, iuv), (32, 16))[..., 0]
     assert clipped[0, 2] == 2 and clipped.sum() == 2 * 30 * 14
+    for x, y in ((-2, 0), (2, 0), (0, -2), (0, 2)):
+        assert (paste(box(x, y, iuv), (32, 16))[..., 0] == 2).any()
+    for x, y in ((-3, 0), (3, 0), (0, -3), (0, 3)):
+        with pytest.raises(ValueError, match="is not inside an image"):
+            paste(box(x, y, iuv), (32, 16))
     with pytest.raises(ValueError, match=r"64 × 16.*is not inside an image of 32 × 16"):
         paste(box(0.0, 0.0, make_iuv(64, 16, 2)), (32, 16))
     with pytest.raises(ValueError, match="is not inside an image"):

@@ -103,7 +103,7 @@ def test_search_finds_what_faiss_finds(capsys, tmp_path):
     sizes = "--gallery 3000 --queries 5 --dim 16 --topk 3 --threads 1".split()
     assert benchmark.main(["search", *sizes, "--folder", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "5 queries, 3,000 gallery images, 16 dimensions, 3 neighbours; 1 threads" in shown
+    assert "5 queries, 3,000 gallery images, 16 dimensions, 3 neighbours; 1 thread on" in shown
     assert re.search(r"\| one query \| [\d.]+ s \| [\d.]+ s \| [\d.]+ × \|", shown)
     share = float(re.search(r"in the same order: ([\d.]+)%", shown)[1])
     assert share > 90 and not list(tmp_path.iterdir())

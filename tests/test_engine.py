@@ -20,7 +20,7 @@ from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.log import logged_to
 from magnifier_plugin.engine.position import LossMeter
 from magnifier_plugin.engine.precision import resolve_switch
-from magnifier_plugin.engine.stages import Stage, find_stage
+from magnifier_plugin.engine.stages import Stage, check_stages, find_stage
 from magnifier_plugin.evaluation.evaluator import Evaluator
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.losses.classification import ClassificationCriterion
@@ -79,6 +79,15 @@ class TestStage:
     def test_mistakes(self, options, message):
         with pytest.raises(ValueError, match=message):
             Stage(**{"max_epoch": 1, **options})
+
+    def test_what_cannot_be_kept(self):
+        kept = Stage(max_epoch=1, optimizer="keep")
+        with pytest.raises(ValueError, match=r"stages\.1\.optimizer keep: "):
+            check_stages([kept], ())
+        cosine = Stage(max_epoch=1, lr_scheduler="cosine")
+        with pytest.raises(ValueError, match=r"stages\.2\.optimizer keep: .* ends at 0"):
+            check_stages([cosine, kept], ())
+        check_stages([Stage(max_epoch=1), kept, kept], ())
 
 
 class TestTraining:
@@ -174,6 +183,25 @@ class TestResuming:
             assert torch.equal(value, expected[key]), key
         assert [e["loss"] for e in second.history] == [e["loss"] for e in history]
         assert "model.pth.tar-4" in names(tmp_path / "model")
+
+    def test_an_optimizer_of_ones_own_continues(self, market_folder, tmp_path):
+        def build():
+            torchreid.utils.set_random_seed(1)
+            model = tiny_model()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+            scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+            make = torchreid.engine.ImageMagnifierEngine
+            return make(make_manager(market_folder), model, optimizer, scheduler, amp="off")
+
+        whole = build()
+        whole.run(save_dir=str(tmp_path / "whole"), max_epoch=2)
+        build().run(save_dir=str(tmp_path), max_epoch=1)
+        second = build()
+        start = second.resume(tmp_path / "model" / "model.pth.tar-1")
+        second.run(save_dir=str(tmp_path), max_epoch=2, start_epoch=start)
+        assert second.optimizer.param_groups[0]["lr"] == pytest.approx(0.0025)
+        expected = weights(whole)
+        assert all(torch.equal(value, expected[key]) for key, value in weights(second).items())
 
     def test_a_finished_run_only_tests(self, market_folder, tmp_path):
         engine = make_engine(market_folder, [Stage(max_epoch=1, **QUICK)])

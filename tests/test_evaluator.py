@@ -150,6 +150,8 @@ class TestFlip:
 def test_reranking_settings_are_validated(values, message):
     with pytest.raises(ValueError, match=message):
         Reranking(**values)
+    for bound in (0, 1):
+        assert Reranking(k1=1, k2=1, lambda_value=bound).lambda_value == bound
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from torch import nn
 from magnifier_plugin import build_model, export
 from magnifier_plugin.config import load_config
 from magnifier_plugin.data.augmentations import ToImageTensor
-from magnifier_plugin.engine.checkpoint import Checkpoints
 from magnifier_plugin.models import pooling
 from magnifier_plugin.models.exported import ExportedNetwork
 from magnifier_plugin.regions import REGIONS
@@ -48,6 +47,12 @@ def resnet18(name="magnifiernet", **options):
 
 def write(model, path, **options):
     return export.export_onnx(model, path, size=SIZE, mean=MEAN, std=STD, **options)
+
+
+def save(folder, state, **record):
+    """A checkpoint."""
+    torch.save({"epoch": 1, "state_dict": state, "record": record}, folder / "model.pth.tar-1")
+    return folder / "model.pth.tar-1"
 
 
 def agreement(**changes):
@@ -168,7 +173,7 @@ class TestScript:
     def test_weights_of_another_model(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(export, "PACKAGES", ())
         model = resnet18("dsa_reid", streams=["MF"])
-        path = Checkpoints(tmp_path, {}).save({"epoch": 1, "state_dict": model.state_dict()})
+        path = save(tmp_path, model.state_dict())
         line = f"--config-file {CONFIG} --weights {path} --out {tmp_path / 'a.onnx'}"
         assert script("export_onnx").main(line.split()) == 2
         assert "the file is of another model" in capsys.readouterr().err
@@ -176,7 +181,7 @@ class TestScript:
 
     def test_rows_that_test_with_textures(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(export, "PACKAGES", ())
-        path = Checkpoints(tmp_path, {}).save({"epoch": 1, "state_dict": {}})
+        path = save(tmp_path, {})
         line = f"--config-file {DSA_CONFIG} --weights {path} --out {tmp_path / 'a.onnx'}"
         assert script("export_onnx").main([*line.split(), "dsa.test_features", "z"]) == 2
         assert "tests with textures" in capsys.readouterr().err
@@ -331,9 +336,7 @@ class TestOnnx:
 
     def test_script(self, tmp_path, monkeypatch, capsys):
         cfg = load_config(CONFIG, pairs=["data.sources", "['shop=/home/me/photos']"])
-        weights = Checkpoints(tmp_path, {"configuration": cfg.dump()}).save(
-            {"epoch": 1, "state_dict": with_regions(resnet18()).state_dict()}
-        )
+        weights = save(tmp_path, with_regions(resnet18()).state_dict(), configuration=cfg.dump())
         out = tmp_path / "a.onnx"
         line = f"--weights {weights} --out {out} --uint8 --normalise --regions "
         line += "data.height 64 data.width 32"

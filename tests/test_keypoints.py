@@ -1,6 +1,7 @@
 """Files of every pose estimator become label maps; wrong ones are reported, none is guessed."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -359,3 +360,14 @@ def test_people_below_the_limit_are_left_out_in_any_number():
     labels = annotate([guess, Person(person(), 0.9)], SIZE).labels
     np.testing.assert_array_equal(labels, draw_body(person(), SIZE))
     assert UNKNOWN not in labels
+
+
+def test_memory_does_not_grow_with_the_number_of_people():
+    size, found = (512, 256), Person(person() * (4, 4, 1), 0.9)
+    peaks = []
+    for number in (2, 40):
+        tracemalloc.start()
+        annotate([found] * number, size)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + size[0] * size[1]  # less than one more label map

@@ -22,6 +22,7 @@ from magnifier_plugin.catalogue.numbering import drop_cameras
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
+from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.visualize.rankings import ranking_sheet, save_rankings
@@ -98,6 +99,16 @@ class TestRegistered:
         assert manager.sources == ["shop", "market1501"] and set(manager.test_loader) == {
             *manager.targets
         }
+
+    @pytest.mark.parametrize("words", ["shop=PATH shop", "shop shop=PATH"])
+    def test_a_name_is_its_path_in_both_lists(self, shop, words):
+        sources, targets = words.replace("PATH", str(shop)).split()
+        options = DataOptions(sources=sources, targets=[targets])
+        assert options.sources == options.targets == ["shop"]
+
+    def test_an_unknown_name_says_what_to_type(self):
+        with pytest.raises(ValueError, match=", or shop=PATH for images of your own$"):
+            DataOptions(sources="shop")
 
     @pytest.mark.parametrize(
         ("word", "message"),

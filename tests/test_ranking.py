@@ -180,6 +180,13 @@ def test_cuhk03_follows_its_seed_alone():
     assert state == (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 
 
+def test_cuhk03_averages_ten_draws():
+    arguments = problem(3)
+    expected = evaluate_cuhk03(*arguments, repeats=10, seed=0)
+    assert_equal(evaluate_cuhk03(*arguments), expected)
+    assert evaluate_cuhk03(*arguments, repeats=11).cmc.tolist() != expected.cmc.tolist()
+
+
 def test_cuhk03_carries_the_last_value_on():
     got = evaluate_cuhk03(np.array([[0.2, 0.1, 0.3]]), [1], [1, 2, 2], [0], [1, 1, 1], max_rank=5)
     assert got.cmc[1:].tolist() == [1, 1, 1, 1]

@@ -8,6 +8,7 @@ import torchreid
 from embeddings import clustered, duplicated, one_thread  # noqa: F401
 
 from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.kreciprocal.row_distances import FeatureDistances, MatrixDistances
 from magnifier_plugin.evaluation.rerank import rerank, rerank_distances
 from magnifier_plugin.evaluation.scaling import l2_normalise
 
@@ -111,6 +112,36 @@ def test_memory_changes_nothing_but_the_blocks():
     given = matrices(query, gallery)
     got = rerank_distances(*given, k1=6, k2=3, memory=ONE_ROW)
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_blocks_of_pairs_are_put_together():
+    """`between` is called for a few rows at a time; here the rows need several blocks."""
+    rng = np.random.default_rng(5)
+    query, gallery = clustered(rng, 4, 9)
+    given = map(torch.from_numpy, matrices(query, gallery))
+    matrix = MatrixDistances(*given, form="torchreid", memory=32 * 13)
+    query, gallery = torch.from_numpy(query), torch.from_numpy(gallery)
+    features = FeatureDistances(query, gallery, form="torchreid", memory=2**20)
+    assert matrix.block_rows == 1
+    assert torch.equal(features.nearest(5), matrix.nearest(5))
+    offsets, columns = torch.tensor([0, 3, 3, 5, 9]), torch.tensor([12, 0, 5, 1, 2, 3, 4, 11, 7])
+    expected = features.between(2, offsets, columns)
+    for matrix.block_rows in (1, 2, 3, 9):
+        got = matrix.between(2, offsets, columns)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_default_memory(monkeypatch):
+    """1/64 GiB on a CPU, whose caches are small."""
+    found = []
+
+    def distances(*arguments):
+        found.append(arguments[-1])
+        return FeatureDistances(*arguments)
+
+    monkeypatch.setattr("magnifier_plugin.evaluation.rerank.FeatureDistances", distances)
+    rerank(*clustered(np.random.default_rng(0), 3, 9), k1=2, k2=1)
+    assert found == [2**24]
 
 
 @pytest.mark.parametrize("form", ["torchreid", "paper"])

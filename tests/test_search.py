@@ -6,6 +6,7 @@ import pytest
 import torch
 from embeddings import clustered, duplicated, one_thread  # noqa: F401
 
+from magnifier_plugin.evaluation.kreciprocal import sorting
 from magnifier_plugin.evaluation.kreciprocal.search import SquaredDistances, search
 
 
@@ -52,6 +53,16 @@ def test_finds_the_neighbours(kind, side):
         expected = np.take_along_axis(true, nearest, axis=1)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
         assert (found.nearest.numpy() == nearest).mean() > 0.99
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 50])
+def test_rows_are_sorted_by_several_threads(width, monkeypatch):
+    monkeypatch.setattr(sorting, "_TASK_SIZE", 8)
+    block = torch.from_numpy(np.random.default_rng(0).random((20, width), dtype=np.float32))
+    block[0, 0] = torch.nan
+    given = block.clone()
+    torch.testing.assert_close(sorting.sort_rows(block), block.sort().values, equal_nan=True)
+    torch.testing.assert_close(block, given, equal_nan=True)  # it is not sorted in place
 
 
 def test_a_row_is_at_distance_0_from_itself():

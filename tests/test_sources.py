@@ -101,6 +101,16 @@ def test_iuv_alone(run, tmp_path, capsys):
         convert(IuvFolder(tmp_path / "iuv"), tmp_path, out, keep_iuv=True, iuv_only=True)
 
 
+def test_a_folder_that_is_missing_or_empty(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere: no such folder, expected one of \*\.npy"
+    ):
+        NpyFolder(tmp_path / "nowhere")
+    (tmp_path / ".a.npy").touch()  # hidden
+    with pytest.raises(ValueError, match=r"no \*\.npy in it; did the annotator"):
+        NpyFolder(tmp_path)
+
+
 def test_label_maps_after_iuv_alone(run, tmp_path):
     write_iuv(tmp_path / "iuv" / f"{NAME}_IUV.png", make_iuv(32, 16, 2))
     source = ("--source", "densepose-iuv", "--iuv", tmp_path / "iuv")

@@ -160,7 +160,8 @@ def annotate(
     Raises:
         ValueError: points are far outside the picture, or all within one pixel.
     """
-    maps, scores = [], []
+    bodies, extents, scores = [], [], []
+    drawn = None  # one map at a time, however many people a file claims
     for person in people:
         if person.score is not None and person.score < min_score:
             continue
@@ -168,14 +169,17 @@ def annotate(
         _check_places(points, size, expected)
         labels = draw_body(points, size)
         if labels is not None:
+            drawn = labels
+            bodies.append(points)
+            extents.append(extent((labels > 0) & (labels < NUM_REGIONS)))
             found = points[points[:, 2] > 0, 2]
-            maps.append(labels)
             scores.append(float(found.mean()) if person.score is None else person.score)
-    if not maps:
+    if drawn is None:
         return None
-    extents = [extent((labels > 0) & (labels < NUM_REGIONS)) for labels in maps]
     best, ambiguity = choose_person(extents, scores)
-    return Annotation(maps[best], ambiguity=ambiguity)
+    if best < len(bodies) - 1:
+        drawn = draw_body(bodies[best], size)
+    return None if drawn is None else Annotation(drawn, ambiguity=ambiguity)
 
 
 def _reliable(points: np.ndarray, min_score: float) -> np.ndarray:

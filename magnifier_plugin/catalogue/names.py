@@ -35,7 +35,7 @@ def dataset_class(name: str) -> Any:
         return known[name]
     names = sorted({plain_name(other) for other in known})
     near = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else f", or {name}=PATH for images of your own"
     if "/" in name:
         hint = f"; a CSV or a folder of your own needs a name for it: my_images={name}"
     raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(names)}{hint}")

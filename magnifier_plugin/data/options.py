@@ -90,6 +90,7 @@ class DataOptions:
     rank: int = 0
 
     def __post_init__(self) -> None:
+        _register(self.sources, self.targets)
         self.sources = _plain_names(self.sources)
         if not self.sources:
             raise ValueError("sources: expected the name of a data set to train on, got none")
@@ -102,9 +103,18 @@ class DataOptions:
         return {name: getattr(self, name) for name in names}
 
 
+def _words(names: str | Sequence[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def _register(*lists: str | Sequence[str] | None) -> None:
+    """Registers each `shop=PATH` first, so that both lists may name it `shop` alone."""
+    for word in (word for names in lists for word in _words(names) if "=" in word):
+        find_name(word)
+
+
 def _plain_names(names: str | Sequence[str] | None) -> list[str]:
-    given = [names] if isinstance(names, str) else list(names or ())
-    plain = [find_name(word) for word in given]
+    plain = [find_name(word) for word in _words(names)]
     for name in plain:
         dataset_class(name)  # refuses an unknown one
     return plain

@@ -11,6 +11,8 @@ from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 # Hard rescalings and torch's name of each.
 _NEAREST = {"nearest": "nearest-exact", "nearest-corner": "nearest"}
 RESCALINGS = ("bilinear", *_NEAREST)
+# torch 2.6 cannot tell an export from a compilation; the plain form is right in both.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def rescale_labels(labels: Tensor, size: Sequence[int], rescaling: str = "nearest") -> Tensor:
@@ -117,7 +119,7 @@ def region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
             "expected features [B, C, h, w] and masks [B, K, h, w], "
             f"got {list(features.shape)} and {list(masks.shape)}"
         )
-    if torch.compiler.is_exporting():
+    if _is_exporting():
         return plain_region_max_pool(features, masks)
     batch, channels, height, width = features.shape
     regions = masks.shape[1]

@@ -1,0 +1,1 @@
+"""Parts of scripts/mutants.py: drawing mutants, running tests on them, records, report."""

@@ -1,0 +1,41 @@
+"""Outcomes on disk, one JSON object per line, appended as they come."""
+
+import json
+from pathlib import Path
+
+from mutation.drawing import Mutant
+from mutation.running import Outcome
+
+
+def read_outcomes(path: Path) -> dict[str, Outcome]:
+    """Key of a mutant → its last outcome; empty if there is no file.
+
+    A line that a killed run left incomplete is passed over: that mutant is run again.
+    """
+    outcomes = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+            outcomes[record["key"]] = Outcome(record["outcome"], record["seconds"], record["test"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return outcomes
+
+
+def append_outcome(path: Path, mutant: Mutant, outcome: Outcome) -> None:
+    """Add one line: the mutant's key, place and diff, and what the tests said."""
+    record = {
+        "key": mutant.key,
+        "path": mutant.path,
+        "line": mutant.line,
+        "function": mutant.function,
+        "outcome": outcome.name,
+        "seconds": outcome.seconds,
+        "test": outcome.test,
+        "diff": mutant.diff,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In front of it a line break, should the line before have been cut off.
+    cut = path.exists() and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * cut + json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,85 @@
+"""A key that the other options leave without effect is refused if it was typed."""
+
+import logging
+
+import pytest
+from mask_inputs import PROJECT
+
+from magnifier_plugin.builders import find_system
+from magnifier_plugin.config import ConfigError, load_config
+from magnifier_plugin.recipe import check_options
+from magnifier_plugin.systems import SYSTEMS
+
+MAGNIFIER, DSA = "magnifier_market", "dsa_market"
+# Options → the keys of which they leave no effect, the reason.
+LEFT = [
+    (
+        (MAGNIFIER, "magnifier.branches", "G,M,SFB"),
+        ("magnifier.sampling", "magnifier.keep", "magnifier.sab_triplet"),
+        "magnifier.branches G,M,SFB builds no SAB",
+    ),
+    (
+        (MAGNIFIER, "magnifier.branches", "G,M,SAB"),
+        ("magnifier.fusion", "magnifier.region_weight", "magnifier.sd_floor"),
+        "magnifier.branches G,M,SAB builds no SFB",
+    ),
+    (
+        (MAGNIFIER, "magnifier.branches", "G"),
+        (
+            *("magnifier.mask_rescaling", "magnifier.mask_weight"),
+            *("magnifier.class_balanced_mask", "report.regions"),
+        ),
+        "magnifier.branches G builds no M",
+    ),
+    (
+        (DSA, "dsa.streams", "MF"),
+        ("dsa.fusion", "dsa.width", "dsa.textures", "dsa.texture_size", "report.textures"),
+        "dsa.streams MF builds no DSAG-Stream",
+    ),
+    (
+        (DSA, "dsa.streams", "MF,DSAG"),
+        ("loss.triplet.weight_t", "loss.triplet.weight_x"),
+        "dsa.weight_f, weight_z, weight_t count",
+    ),
+]
+
+
+def check(file, key, value, typed=()):
+    """`check_options` of a configuration with one key changed and both reports wanted."""
+    pairs = [key, value, "model.pretrained", "False", "report.regions", "3", "report.textures", "3"]
+    cfg = load_config(PROJECT / "configs" / f"{file}.yaml", {}, pairs)
+    check_options(cfg, find_system(cfg), typed)
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "reason"),
+    [(options, key, reason) for options, keys, reason in LEFT for key in keys],
+)
+def test_it_is_refused(options, key, reason):
+    with pytest.raises(ConfigError, match=rf"^{key}: has no effect, {reason}$"):
+        check(*options, typed=(key,))
+
+
+@pytest.mark.parametrize(("options", "reported"), [(row[0], row[1][-1]) for row in LEFT])
+def test_from_a_file_it_is_skipped(options, reported, caplog):
+    with caplog.at_level(logging.INFO, "magnifier_plugin.recipe"):
+        check(*options)
+    skipped = [record.args[0] for record in caplog.records if "is skipped" in record.msg]
+    assert skipped == ([reported] if reported.startswith("report.") else [])
+
+
+def test_it_is_taken_where_it_has_an_effect():
+    keys = [key for _, keys, _ in LEFT for key in keys if not key.startswith("loss.")]
+    for file, section in ((MAGNIFIER, "magnifier"), (DSA, "dsa")):
+        own = [key for key in keys if key in SYSTEMS[find(section)].needs]
+        options = ("magnifier.branches", "G,M,SAB,SFB"), ("dsa.streams", "MF,DSAG")
+        check(file, *options[section == "dsa"], typed=own)
+
+
+def find(section):
+    return next(name for name, system in SYSTEMS.items() if system.section == section)
+
+
+def test_every_key_is_in_the_table():
+    listed = sorted(key for _, keys, _ in LEFT for key in keys)
+    assert listed == sorted(key for system in SYSTEMS.values() for key in system.needs)
