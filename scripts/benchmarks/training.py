@@ -80,8 +80,14 @@ def run(args: argparse.Namespace) -> None:
         for channels_last in args.channels_last:
             settings = [
                 Setting(
-                    *(name, *args.size, args.batch, amp, channels_last),
-                    *(args.compile, args.device),
+                    network=name,
+                    height=args.size[0],
+                    width=args.size[1],
+                    batch=args.batch,
+                    amp=amp,
+                    channels_last=channels_last,
+                    compile=args.compile,
+                    device=args.device,
                 )
                 for name in (PLAIN, *args.models)
             ]
