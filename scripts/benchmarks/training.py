@@ -25,7 +25,7 @@ from magnifier_plugin.engine.step import StepOptions, TrainingStep
 from magnifier_plugin.losses.dsa import DSACriterion
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
 from magnifier_plugin.models.backbone import Backbone
-from magnifier_plugin.models.build import build_model
+from magnifier_plugin.models.build import NAMES, build_model
 from magnifier_plugin.regions import NUM_PARTS, NUM_REGIONS
 
 IDENTITIES = 751  # Market-1501's
@@ -139,7 +139,7 @@ def start(setting: Setting) -> Trained:
     """A network and its batch, ready for the first step.
 
     Raises:
-        ValueError: no network has that name, or the batch is no multiple of 4.
+        ValueError: no network of this package has that name, or the batch is no multiple of 4.
     """
     if setting.batch % _INSTANCES:
         raise ValueError(f"--batch: expected a multiple of {_INSTANCES}, got {setting.batch}")
@@ -148,6 +148,10 @@ def start(setting: Setting) -> Trained:
     batch = random_batch(setting)
     if setting.network == PLAIN:
         return start_plain(setting, precision, batch)
+    if setting.network not in NAMES:
+        raise ValueError(
+            f"--models: unknown {setting.network!r}, expected some of {', '.join(NAMES)}"
+        )
     name, is_dsa = setting.network, setting.network.startswith("dsa_reid")
     model = precision.place(
         build_model(name, IDENTITIES, "dsa" if is_dsa else "magnifier", pretrained=False)
