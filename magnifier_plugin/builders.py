@@ -1,12 +1,17 @@
 """From a configuration to objects: data manager, network, criterion and stages."""
 
+from typing import Any
+
 import torchreid
 from torch import nn
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
+from magnifier_plugin.data.samplers import IDENTITY_SAMPLER
+from magnifier_plugin.engine.distributed import ONE_PROCESS, GatheredBatch, Processes
 from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.engine.testing import TestOptions
 from magnifier_plugin.evaluation.evaluator import Reranking
 from magnifier_plugin.losses.classification import LOSSES, ClassificationCriterion
 from magnifier_plugin.losses.terms import Criterion
@@ -35,8 +40,11 @@ def find_system(cfg: CfgNode) -> System | None:
     return system
 
 
-def build_datamanager(cfg: CfgNode, system: System | None) -> AnnotatedDataManager:
+def build_datamanager(
+    cfg: CfgNode, system: System | None, processes: Processes = ONE_PROCESS
+) -> AnnotatedDataManager:
     """Training and test data, with the inputs that the network will declare."""
+    _check_triplets(cfg, processes)
     given = {key: value for key, value in cfg.synthetic.items() if value is not None}
     training, test = system.inputs(cfg) if system else ((), ())
     return AnnotatedDataManager(
@@ -66,11 +74,26 @@ def build_datamanager(cfg: CfgNode, system: System | None) -> AnnotatedDataManag
         label_set=cfg.masks.label_set,
         same_camera=cfg.test.same_camera,
         seed=cfg.train.seed,
+        num_replicas=processes.count,
+        rank=processes.rank,
         inputs=() if cfg.test.evaluate else training,
         test_inputs=test,
         input_options=system.input_options(cfg) if system else {},
         dataset_options={"synthetic": {"options": SyntheticOptions(**given)}} if given else {},
     )
+
+
+def _check_triplets(cfg: CfgNode, processes: Processes) -> None:
+    """Refuse a share of a batch that has no triplet, where each process mines its own."""
+    identities = cfg.train.batch_size // processes.count // cfg.sampler.num_instances
+    mines = cfg.sampler.train_sampler == IDENTITY_SAMPLER and not cfg.ddp.gather
+    if processes.count > 1 and mines and not cfg.test.evaluate and identities < 2:
+        raise ConfigError(
+            f"train.batch_size {cfg.train.batch_size}: expected two identities for each of "
+            f"{processes.count} processes, found {identities} (sampler.num_instances "
+            f"{cfg.sampler.num_instances}); raise it, or mine in the whole batch with ddp.gather "
+            "True"
+        )
 
 
 def build_network(
@@ -84,13 +107,16 @@ def build_network(
     return system.model(*common, **system.model_options(cfg))
 
 
-def build_criterion(cfg: CfgNode, system: System | None) -> Criterion:
+def build_criterion(
+    cfg: CfgNode, system: System | None, processes: Processes = ONE_PROCESS
+) -> Criterion:
     """The criterion of the configuration's loss."""
+    shared: dict[str, Any] = {"gathering": GatheredBatch(processes)} if cfg.ddp.gather else {}
     if system is None or cfg.loss.name != system.loss:
         return ClassificationCriterion(
-            loss=cfg.loss.name, **identity_options(cfg), **triplet_weights(cfg)
+            loss=cfg.loss.name, **identity_options(cfg), **triplet_weights(cfg), **shared
         )
-    return system.criterion(**system.criterion_options(cfg))
+    return system.criterion(**system.criterion_options(cfg), **shared)
 
 
 def build_reranking(cfg: CfgNode) -> Reranking:
@@ -132,3 +158,16 @@ def build_stages(cfg: CfgNode) -> list[Stage]:
         )
         for train in stage_settings(cfg)
     ]
+
+
+def build_test_options(cfg: CfgNode) -> TestOptions:
+    """How the configuration tests."""
+    return TestOptions(
+        amp=cfg.test.amp,
+        flip=cfg.test.flip,
+        cache=cfg.test.cache,
+        conditions=cfg.test.conditions,
+        reranking=build_reranking(cfg),
+        rerank_during_training=cfg.test.rerank_during_training,
+        rankings=cfg.report.rankings,
+    )

@@ -17,7 +17,7 @@ def default_config() -> Node:
     # gradient scaler for GPUs that do not.
     cfg.amp = "auto"
     cfg.channels_last = "auto"  # memory format of images and features: on, off, auto as amp
-    for add in (_model, _data, _train, _step, _optimizers, _stages, _loss, _test):
+    for add in (_model, _data, _train, _step, _ddp, _optimizers, _stages, _loss, _test):
         add(cfg)
     for add in (add_systems, _synthetic, _report):
         add(cfg)
@@ -80,7 +80,7 @@ def _train(cfg: Node) -> None:
     # ran (ours).
     cfg.train.scale = 1.0
     cfg.train.start_epoch = 0  # count on from here; model.resume sets it
-    cfg.train.batch_size = 32
+    cfg.train.batch_size = 32  # of all processes together
     cfg.train.fixbase_epoch = 0  # epochs, from the first, that train open_layers alone
     cfg.train.open_layers = ["mask_module", "branches"]  # torchreid's models: ['classifier']
     cfg.train.staged_lr = False  # base_lr_mult × lr for all but new_layers
@@ -111,6 +111,14 @@ def _step(cfg: Node) -> None:
     cfg.train.accumulate = 1
     # Decay of the weights' moving average, such as 0.999, which is then tested and saved; 0: none.
     cfg.train.ema = 0.0
+
+
+def _ddp(cfg: Node) -> None:
+    # Of trainings in several processes, by torchrun; without effect in one (ours).
+    cfg.ddp = Node()
+    cfg.ddp.sync_bn = False  # batch norm over the whole batch, not over each process's share
+    # Triplet, mask and share-weighted losses of the whole batch, not the mean of the shares' ones.
+    cfg.ddp.gather = False
 
 
 def _optimizers(cfg: Node) -> None:

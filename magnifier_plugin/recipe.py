@@ -14,13 +14,14 @@ from magnifier_plugin.builders import (
     build_criterion,
     build_datamanager,
     build_network,
-    build_reranking,
     build_stages,
+    build_test_options,
     find_system,
 )
 from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.checkpoint import read_checkpoint
+from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.provenance import (
@@ -29,9 +30,9 @@ from magnifier_plugin.engine.provenance import (
     set_deterministic,
     write_facts,
 )
+from magnifier_plugin.engine.results_file import RESULTS, read_results
 from magnifier_plugin.engine.stages import check_stages
 from magnifier_plugin.engine.step import StepOptions
-from magnifier_plugin.engine.testing import RESULTS, TestOptions, read_results
 from magnifier_plugin.engine.weights import load_matching
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.resuming import find_checkpoint, report_changes
@@ -78,12 +79,15 @@ def check_layers(cfg: CfgNode, model: nn.Module) -> None:
                 )
 
 
-def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEngine]:
+def prepare(
+    cfg: CfgNode, typed: Collection[str] = (), processes: Processes = ONE_PROCESS
+) -> Callable[[], StagedEngine]:
     """Build everything; mistakes in a configuration end here, before training.
 
     Args:
         cfg: a loaded configuration.
         typed: keys that were typed on the command line.
+        processes: that share the run.
     Returns:
         A function that trains or tests, writes results and pictures, and returns the engine.
     Raises:
@@ -94,8 +98,9 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
     check_options(cfg, system, typed)
     set_deterministic(cfg.train.deterministic)
     torchreid.utils.set_random_seed(cfg.train.seed)
-    datamanager = build_datamanager(cfg, system)
-    model = build_network(cfg, system, datamanager.num_train_pids)
+    with processes.in_turn():  # the first one renders, converts and downloads
+        datamanager = build_datamanager(cfg, system, processes)
+        model = build_network(cfg, system, datamanager.num_train_pids)
     check_layers(cfg, model)
     if path := cfg.model.load_weights:
         loaded = load_matching(model, read_checkpoint(path)["state_dict"], path)
@@ -103,9 +108,12 @@ def prepare(cfg: CfgNode, typed: Collection[str] = ()) -> Callable[[], StagedEng
     elif cfg.test.evaluate and not cfg.model.resume:
         logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
     facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
-    engine = _build_engine(cfg, system, datamanager, model, facts)
+    engine = _build_engine(cfg, system, datamanager, model, facts, processes)
     start_epoch = cfg.train.start_epoch
-    if checkpoint := find_checkpoint(cfg.model.resume, cfg.data.save_dir):
+    checkpoint = (
+        find_checkpoint(cfg.model.resume, cfg.data.save_dir) if processes.is_first else None
+    )
+    if checkpoint := processes.from_first(checkpoint):
         start_epoch = engine.resume(checkpoint)
         report_changes(engine.checkpoints.origin_record, cfg, facts)
     return lambda: _run(cfg, system, engine, start_epoch)
@@ -117,11 +125,12 @@ def _build_engine(
     datamanager: AnnotatedDataManager,
     model: nn.Module,
     facts: Mapping[str, Any],
+    processes: Processes,
 ) -> StagedEngine:
     return StagedEngine(
         datamanager,
         model,
-        criterion=build_criterion(cfg, system),
+        criterion=build_criterion(cfg, system, processes),
         stages=build_stages(cfg),
         saving=SavingOptions(
             freq=cfg.train.checkpoint_freq,
@@ -132,22 +141,12 @@ def _build_engine(
         amp=cfg.amp,
         channels_last=cfg.channels_last,
         step_options=StepOptions(
-            **{name: cfg.train[name] for name in ("compile", "clip_grad", "accumulate", "ema")}
+            **{name: cfg.train[name] for name in ("compile", "clip_grad", "accumulate", "ema")},
+            sync_bn=cfg.ddp.sync_bn,
         ),
-        test_options=_test_options(cfg),
+        test_options=build_test_options(cfg),
         record={"seed": cfg.train.seed, "configuration": cfg.dump(), **facts},
-    )
-
-
-def _test_options(cfg: CfgNode) -> TestOptions:
-    return TestOptions(
-        amp=cfg.test.amp,
-        flip=cfg.test.flip,
-        cache=cfg.test.cache,
-        conditions=cfg.test.conditions,
-        reranking=build_reranking(cfg),
-        rerank_during_training=cfg.test.rerank_during_training,
-        rankings=cfg.report.rankings,
+        processes=processes,
     )
 
 
@@ -162,7 +161,8 @@ def _run(
         "ranks": cfg.test.ranks,
         "use_metric_cuhk03": cfg.cuhk03.use_metric_cuhk03,
     }
-    write_facts(folder, _facts(cfg, engine))
+    if engine.step.processes.is_first:
+        write_facts(folder, _facts(cfg, engine))
     untrained = None
     if cfg.report.untrained and not cfg.test.evaluate:
         untrained = _test_untrained(cfg, engine, start_epoch, testing)
@@ -181,6 +181,8 @@ def _run(
         rerank=cfg.test.rerank,
         **testing,
     )
+    if not engine.step.processes.is_first:
+        return engine
     row = "trained" if engine.history else "tested"
     logger.info("\n%s\n", results_table(engine.results, untrained, row))
     _report(cfg, system, engine)

@@ -41,7 +41,7 @@ class System:
     model_options: Callable[[CfgNode], dict[str, Any]] = lambda cfg: {}
     """Configuration → the network's keyword arguments."""
     criterion: Callable[..., Criterion]
-    """Builds the criterion."""
+    """Builds the criterion; with `ddp.gather` it takes a `losses.gathering.Gathering` too."""
     criterion_options: Callable[[CfgNode], dict[str, Any]] = lambda cfg: {}
     """Configuration → the criterion's keyword arguments."""
     stages: Callable[[], Sequence[Stage]]

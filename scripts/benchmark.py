@@ -6,6 +6,7 @@
     benchmark.py models
     benchmark.py pooling
     benchmark.py search
+    benchmark.py training
 
 The sides run one after the other, except in `models` each in a process of its own; other programs
 disturb the figures.
@@ -22,6 +23,7 @@ from benchmarks.command_line import (
     add_models,
     add_pooling,
     add_search,
+    add_training,
 )
 
 COMMANDS = {
@@ -31,6 +33,7 @@ COMMANDS = {
     "models": add_models,
     "pooling": add_pooling,
     "search": add_search,
+    "training": add_training,
 }
 
 

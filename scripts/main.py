@@ -2,6 +2,7 @@
 
 python scripts/main.py --config-file configs/magnifier_market.yaml --root DATA
 python scripts/main.py --config-file … -s market1501 -t dukemtmcreid train.scale 0.25
+torchrun --nproc_per_node=2 scripts/main.py --config-file …      (two GPUs, one process each)
 """
 
 import os
@@ -9,10 +10,16 @@ import os
 # Threads that wait for each other sleep instead of spinning: readers of images, and whoever else
 # works on this machine, get the cores meanwhile. It must be said before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Set by torchrun; the first process alone prints.
+SEVERAL = "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1"
+RANK = os.environ["RANK"] if SEVERAL else "0"
+if RANK != "0":
+    os.environ["TQDM_DISABLE"] = "1"
 
 import argparse
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from arguments import add_import, split_pairs
@@ -41,7 +48,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--root", help="folder of all data sets")
     parser.add_argument("-a", "--arch", help="model name, as torchreid.models.build_model takes it")
     add_import(parser)
-    parser.add_argument("--gpu-devices", default="", help="such as 0")
+    parser.add_argument("--gpu-devices", default="", help="such as 0; 0,1 with torchrun")
     parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
     flags, pairs = split_pairs(argv, lists=LISTS)
     arguments = parser.parse_args(flags)
@@ -55,8 +62,9 @@ if __name__ == "__main__":
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import ConfigError, load_config, parse_pairs
+from magnifier_plugin.engine.distributed import Processes, torchrun_processes
 from magnifier_plugin.engine.folder_lock import FolderInUse
-from magnifier_plugin.engine.log import logged_to
+from magnifier_plugin.engine.log import logged_to, silenced
 from magnifier_plugin.failures import describe_failure
 from magnifier_plugin.recipe import prepare
 from magnifier_plugin.user_modules import import_user_module
@@ -73,13 +81,11 @@ FLAG_KEYS = {
 def main(argv: Sequence[str]) -> int:
     """Run; returns the exit status."""
     arguments, pairs = parse(argv)
-    if len(devices := arguments.gpu_devices.split(",")) > 1:
-        print(
-            f"error: --gpu-devices: expected one GPU, such as {devices[0]}; a training uses one, "
-            f"got {arguments.gpu_devices}",
-            file=sys.stderr,
+    if (count := len(devices := arguments.gpu_devices.split(","))) > 1 and not SEVERAL:
+        return refuse(
+            f"--gpu-devices: expected one GPU, such as {devices[0]}, got {arguments.gpu_devices}; "
+            f"on {count} GPUs: torchrun --nproc_per_node={count} scripts/main.py …"
         )
-        return 2
     if arguments.gpu_devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = arguments.gpu_devices
     flags = {
@@ -95,8 +101,7 @@ def main(argv: Sequence[str]) -> int:
         cfg = load_config(arguments.config_file, flags, pairs)
         check(cfg)
     except (ConfigError, FileNotFoundError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     return train_or_test(cfg, typed={*flags, *parse_pairs(pairs)})
 
 
@@ -104,25 +109,41 @@ def train_or_test(cfg: CfgNode, typed: Collection[str]) -> int:
     """Run a configuration, with a log; returns the exit status. SIGTERM ends it with 143."""
     begun = False
     try:
-        with logged_to(cfg.data.save_dir, "test" if cfg.test.evaluate else "train") as log:
+        with torchrun_processes(cfg.use_gpu) as processes, output(cfg, processes) as log:
             print(f"Show configuration\n{cfg}\n")
             try:
-                run = prepare(cfg, typed=typed)
+                run = prepare(cfg, typed, processes)
             except KeyError as error:  # torchreid's way to refuse a name
                 raise ValueError(error.args[0]) from error
             begun = True
             run()
+    except ConfigError as error:
+        return refuse(error)
     except KeyboardInterrupt:
         print(f"stopped{how_to_continue(cfg)}", file=sys.stderr)
         return 130
     except Exception as error:
-        if not (reason := describe_failure(error)):
+        reason = describe_failure(error)
+        if SEVERAL or not reason:  # which of several processes fails is seen in its traceback
             raise
         if begun and not isinstance(error, FolderInUse):
             reason += f"{how_to_continue(cfg)}\nThe traceback is in {log}"
         print(f"error: {reason}", file=sys.stderr)
         return 2
     return 0
+
+
+def output(cfg: CfgNode, processes: Processes) -> AbstractContextManager[Path]:
+    """What the first process prints and logs goes into a file too; others print errors only."""
+    name = "test" if cfg.test.evaluate else "train"
+    return logged_to(cfg.data.save_dir, name) if processes.is_first else silenced(cfg.data.save_dir)
+
+
+def refuse(reason: object) -> int:
+    """Say what cannot be meant, once; returns the exit status."""
+    if RANK == "0":
+        print(f"error: {reason}", file=sys.stderr)
+    return 2
 
 
 def how_to_continue(cfg: CfgNode) -> str:

@@ -18,10 +18,9 @@ def make_manager(folder, **options):
         height=32,
         width=16,
         transforms=["random_flip", "random_erase"],
-        batch_size_train=4,
         num_instances=2,
         train_sampler="RandomIdentitySampler",
-        **{"workers": 0, **options},
+        **{"batch_size_train": 4, "workers": 0, **options},
     )
 
 

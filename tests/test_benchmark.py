@@ -50,6 +50,39 @@ def test_bad_size(size, capsys):
     assert f"at least 60 images, got {size!r}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_training_compares_networks_with_plain_resnet(capsys):
+    words = "training --size 64x32 --batch 4 --rounds 1 --amp off bf16 --threads 1"
+    models = "--models magnifiernet dsa_reid_resnet18"
+    assert benchmark.main([*words.split(), *models.split()]) == 0
+    text = capsys.readouterr().out
+    tables = re.findall(r"^64 × 32, batch 4, (.*)$", text, re.M)
+    assert [table.partition(",")[0] for table in tables] == ["float32", "bf16"]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    names = [row[0].strip() for row in rows if row[0].strip()]
+    assert names == ["resnet50 (plain)", "magnifiernet", "dsa_reid_resnet18"] * 2
+    values = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[1:4]}
+    assert values["resnet50 (plain)"][1] == values["resnet50 (plain)"][5] == "1.00 ×"
+    assert float(values["magnifiernet"][5].split()[0]) == pytest.approx(1.23, abs=0.02)
+    assert all(float(cells[-1]) > 0 for cells in values.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--batch 6", "--batch: expected a multiple of 4, got 6"),
+        ("--device cuda", "--device cuda: no GPU was found"),
+        ("--models magnifynet --batch 4", "magnifynet"),
+        ("--amp half", "amp: expected one of"),
+    ],
+)
+def test_training_that_cannot_be_measured(words, message, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    line = f"training --size 32x16 --batch 4 --rounds 1 --no-memory {words}"
+    assert benchmark.main(line.split()) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_masks_prints_a_table_and_draws_people(tmp_path, capsys):
     picture = tmp_path / "people.png"
     size = ["--identities", "4", "--height", "64", "--width", "32"]

@@ -85,7 +85,7 @@ class TestCheckpoint:
             load_matching(model, saved, "file")
         precision = Precision(torch.device("cpu"), amp="off", channels_last="off")
         step = TrainingStep(model, MagnifierCriterion(), precision, ())
-        state = TrainingState(step, ["sd"], [Stage(max_epoch=1)])
+        state = TrainingState(step, [Stage(max_epoch=1)])
         with pytest.raises(ValueError, match=r"to resume from; it lacks history, optimizer"):
             state.read(path)
 

@@ -29,6 +29,8 @@ REFUSED = [
     ("train.accumulate", 0, f"{WHOLE} 1"),
     ("train.ema", 1, "of at least 0 and below 1"),
     ("train.compile", "yes", "True or False"),
+    ("ddp.gather", "yes", "True or False"),
+    ("ddp.sync_bn", "yes", "True or False"),
     ("train.checkpoint_freq", 0, f"{WHOLE} 1"),
     ("train.checkpoint_freq", "often", f"{WHOLE} 1"),
     ("train.checkpoint_minutes", -1, "a number of at least 0"),

@@ -15,10 +15,10 @@ from engines import QUICK, make_engine, make_manager, names, weights
 from tiny import TinyBackbone, tiny_model
 from torch import nn
 
-from magnifier_plugin.engine.epoch_log import log_line
+from magnifier_plugin.engine.epoch_log import EpochLog, log_line
 from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.log import logged_to
-from magnifier_plugin.engine.position import LossMeter
+from magnifier_plugin.engine.position import LossMeter, Position
 from magnifier_plugin.engine.precision import resolve_switch
 from magnifier_plugin.engine.stages import Stage, check_stages, find_stage
 from magnifier_plugin.evaluation.evaluator import Evaluator
@@ -374,3 +374,14 @@ class TestEdges:
         )
         assert "eta 0:00:30" in line
         assert line.startswith("epoch: [2/3][5/10]\ttime 1.000 (2.000)\t")
+
+
+def test_an_epoch_is_complete_after_its_last_batch():
+    position = Position()
+    options = {"epoch": 1, "max_epoch": 1, "print_freq": 9, "writer": None}
+    log = EpochLog([], 2, **options, position=position)
+    seen = []
+    for _ in range(2):
+        seen.append(log.is_complete)
+        position.update({})
+    assert (*seen, log.is_complete) == (False, False, True)

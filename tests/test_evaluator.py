@@ -150,6 +150,7 @@ class TestFlip:
 def test_reranking_settings_are_validated(values, message):
     with pytest.raises(ValueError, match=message):
         Reranking(**values)
+    assert Reranking() == Reranking(k1=20, k2=6, lambda_value=0.3, form="torchreid")
     for bound in (0, 1):
         assert Reranking(k1=1, k2=1, lambda_value=bound).lambda_value == bound
 

@@ -7,8 +7,9 @@ import torch
 from tiny import tiny_model
 from torch import nn
 
+from magnifier_plugin.engine.sync_batchnorm import AllReduceBatchNorm, convert_sync_batchnorm
 from magnifier_plugin.models.branches import GlobalBranch, SemanticAdversarialBranch, build_fusion
-from magnifier_plugin.models.heads import BNNeck, SyncBNNeck, convert_sync_batchnorm
+from magnifier_plugin.models.heads import BNNeck
 from magnifier_plugin.models.mask_module import SegmentationHead
 from magnifier_plugin.models.pooling import (
     RESCALINGS,
@@ -169,8 +170,9 @@ class TestHeads:
             converted = convert_sync_batchnorm(model)
             assert set(converted.state_dict()) == keys
             kinds = {type(m) for m in converted.modules()}
-            assert SyncBNNeck in kinds
+            assert AllReduceBatchNorm in kinds
             assert not kinds & {BNNeck, nn.BatchNorm1d, nn.BatchNorm2d}
+            assert "branches.G.head.neck.bias" not in dict(converted.named_parameters())
             torch.testing.assert_close(converted(images), before)
 
     @pytest.mark.parametrize(

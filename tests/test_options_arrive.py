@@ -50,6 +50,10 @@ def optimizer(built):
     return type(built.engine.state.optimizer).__name__
 
 
+def network_kind(built):
+    return type(built.engine.step.objective.network).__name__
+
+
 def step_option(name):
     return lambda built: getattr(built.engine.step.options, name)
 
@@ -293,7 +297,12 @@ BUILT = [
     Row(
         "train.seed", 5, lambda b: float(b.engine.model.backbone.conv1.weight.detach().sum()), OTHER
     ),
-    Row("train.compile", True, lambda b: type(b.engine.step.network).__name__, "OptimizedModule"),
+    Row(
+        *("ddp.sync_bn", True),
+        lambda b: type(b.engine.model.branches["G"].head.neck).__name__,
+        "AllReduceBatchNorm",
+    ),
+    Row("train.compile", True, network_kind, "OptimizedModule"),
     Row("train.fused", "on", group("fused"), True),
     Row("train.clip_grad", 0.5, step_option("clip_grad"), 0.5),
     Row("train.accumulate", 2, step_option("accumulate"), 2),
@@ -479,6 +488,10 @@ CRITERION = [
             ("t", "tri", "loss.name triplet"),
             ("x", "cls", "loss.name triplet"),
         )
+    ),
+    *(
+        Row("ddp.gather", True, lambda c: type(c.gathering).__name__, "GatheredBatch", also)
+        for also in ("", "loss.name triplet", DSA)
     ),
     Row("magnifier.mask_weight", 0.5, weight("mask"), 0.5),
     Row("magnifier.class_balanced_mask", False, attribute("class_balanced_mask"), False),

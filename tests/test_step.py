@@ -29,7 +29,7 @@ def engine_with(folder, **options):
 def gradients(engine, batch):
     """Gradients of one batch, by the name of the weight."""
     engine.model.zero_grad()
-    engine.step._losses(batch, {})["loss"].backward()
+    engine.step._losses(batch, {})[0].backward()
     return {name: p.grad.clone() for name, p in engine.model.named_parameters()}
 
 
@@ -85,12 +85,12 @@ class TestAccumulation:
         optimise, train = engine.step._optimise, engine.train
 
         def watched_optimise(optimizer):
-            steps.append((engine.epoch, engine.batch_idx))
+            steps.append((engine.epoch, engine.state.position.batch))
             optimise(optimizer)
 
         def watched_train(*arguments):
             train(*arguments)
-            epochs.append(engine.num_batches)
+            epochs.append(len(engine.train_loader))
 
         monkeypatch.setattr(engine.step, "_optimise", watched_optimise)
         monkeypatch.setattr(engine, "train", watched_train)

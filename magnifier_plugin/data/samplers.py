@@ -48,8 +48,8 @@ class SeededSampler(Sampler[SampleKey]):
     ):
         if batch_size % num_replicas or not 0 <= rank < num_replicas:
             raise ValueError(
-                f"a batch of {batch_size} for {num_replicas} processes, rank {rank}: expected a "
-                "multiple of the number of processes, and a rank below it"
+                f"a batch of {batch_size} (train.batch_size) for {num_replicas} processes, rank "
+                f"{rank}: expected a multiple of the number of processes, and a rank below it"
             )
         self.base, self.seed, self.batch_size = base, seed, batch_size
         self.num_replicas, self.rank = num_replicas, rank
@@ -192,12 +192,13 @@ def _check_identities(
         raise ValueError(
             f"{batch}: expected batches of whole identities, a multiple of num_instances"
             + (f" for each of {num_replicas} processes" if num_replicas > 1 else "")
+            + "; change train.batch_size or sampler.num_instances"
         )
     found = len({pid for _, pid, *_ in train})
-    if found < 2 or wanted // num_replicas < 2:
+    if found < 2 or wanted < 2:
         raise ValueError(
-            f"{batch}: {found} identities found, {wanted // num_replicas} a batch; a triplet needs "
-            "two, its anchor's and another"
+            f"{batch}: {found} identities found, {wanted} a batch; a triplet needs two, its "
+            "anchor's and another"
         )
     if wanted > found:
         raise ValueError(

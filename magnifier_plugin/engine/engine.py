@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 
 from magnifier_plugin.data.inputs import declare_inputs, declared_keys
+from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes, check_shares
 from magnifier_plugin.engine.epoch_log import EpochLog
-from magnifier_plugin.engine.epoch_loop import EpochLoop, Results, SavingOptions
+from magnifier_plugin.engine.epoch_loop import EpochLoop, Results, SavingOptions, stoppable
 from magnifier_plugin.engine.folder_lock import locked_folder
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.engine.precision import Precision
@@ -47,15 +49,14 @@ class StagedEngine(torchreid.engine.Engine):
         criterion: see `losses.terms.Criterion`.
         stages: of the training; not with an optimizer.
         loss_weights: weights of loss terms with an optimizer of the caller.
-        saving: see `SavingOptions`.
         use_gpu: use a GPU if there is one.
         amp, channels_last: names, see `Precision`.
-        step_options: see `StepOptions`.
-        test_options: see `TestOptions`.
+        saving, step_options, test_options: see `SavingOptions`, `StepOptions`, `TestOptions`.
         record: written into checkpoints and `results.json`, such as configuration and seed.
+        processes: that share the training, see `distributed`.
     Raises:
-        ValueError: the model is wrapped, both an optimizer and stages are given or neither, or a
-            stage cannot be trained with this criterion.
+        ValueError: the model is wrapped, the data manager is not of these processes, both an
+            optimizer and stages are given or neither, or a stage cannot be trained.
     """
 
     optimizer: Any
@@ -78,22 +79,24 @@ class StagedEngine(torchreid.engine.Engine):
         step_options: StepOptions | None = None,
         test_options: TestOptions | None = None,
         record: Mapping[str, Any] | None = None,
+        processes: Processes = ONE_PROCESS,
     ) -> None:
         refuse_wrapped(model)
+        check_shares(datamanager.train_loader, processes)
         super().__init__(datamanager, use_gpu)
-        device = torch.device("cuda" if self.use_gpu else "cpu")
+        device = processes.device(self.use_gpu)
         self.precision = Precision(device, amp=amp, channels_last=channels_last)
         self.model = self.precision.place(model)
         self.saving = saving or SavingOptions()
         inputs = declared_keys(model, "training_inputs")
-        self.step = TrainingStep(self.model, criterion, self.precision, inputs, step_options)
-        names = tuple(criterion.weights)
-        self.state = TrainingState(self.step, names, stages, optimizer, scheduler, loss_weights)
-        record, test_options = dict(record or {}), test_options or TestOptions()
-        self.tester = Tester(datamanager, self.model, self.precision, test_options, record)
-        self.batch_idx, self.num_batches = 0, 1  # torchreid's: the running batch of an epoch
+        self.step = TrainingStep(
+            self.model, criterion, self.precision, inputs, step_options, processes
+        )
+        self.state = TrainingState(self.step, stages, optimizer, scheduler, loss_weights)
+        record = dict(record or {})
+        self.tester = Tester(datamanager, self.step, test_options or TestOptions(), record)
         self.checkpoints = Checkpoints(Path("log") / "model", record, self.saving.keep_freq)
-        self.signals = StopSignals()
+        self.signals = StopSignals(shared=processes.count > 1)
         self._register()
 
     @property
@@ -107,20 +110,14 @@ class StagedEngine(torchreid.engine.Engine):
         return self.tester.results
 
     def resume(self, path: str | Path) -> int:
-        """Continue from a checkpoint of this engine, in whichever stage it was saved.
+        """Continue from a checkpoint of this engine; returns the start epoch for `run`.
 
-        Returns:
-            The start epoch for `run`.
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: no checkpoint of this engine, this model and this number of identities.
         """
         path, epoch, content = self.state.read(path)
         self.checkpoints.resume_from(path, content)
-        logger.info(
-            "=> Resumed from %s: %d epochs and %d batches trained, stage %d, run %s",
-            *(path, epoch, content.get("batch", 0), content["stage"], content.get("run", "-")),
-        )
         return epoch
 
     def run(
@@ -154,14 +151,14 @@ class StagedEngine(torchreid.engine.Engine):
             OSError: the last checkpoint or the results could not be written.
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; `resume` continues there.
         """
-        show_log()
+        show_log(self.step.processes)
         self.checkpoints.folder = Path(save_dir) / "model"
         if not test_only:
             self.max_epoch = self.state.check_epochs(max_epoch)
             if start_epoch >= self.max_epoch and not self.state.test_due:
                 logger.info("All %d epochs are trained already; testing only", self.max_epoch)
                 test_only = True
-        with locked_folder(save_dir):
+        with locked_folder(save_dir) if self.step.processes.is_first else nullcontext():
             if test_only:
                 self.test(save_dir=save_dir, **testing)
                 return
@@ -178,11 +175,13 @@ class StagedEngine(torchreid.engine.Engine):
             loop.begin(start_epoch)
             self._register()
             step = start_epoch * len(self.train_loader) + self.state.position.batch
-            self.writer = open_writer(self.writer, save_dir, step)
+            if self.step.processes.is_first:
+                self.writer = open_writer(self.writer, save_dir, step)
             train = partial(self.train, print_freq, fixbase_epoch, open_layers)
             test = partial(self._test, save_dir=save_dir, **testing)
             loop.run(train, test, lambda: self.tester.pictures.draw())
-            self.writer.close()
+            if self.writer is not None:
+                self.writer.close()
             self.tester.raise_failure()
 
     def train(
@@ -196,6 +195,8 @@ class StagedEngine(torchreid.engine.Engine):
         self.epoch = self.state.epoch
         if self.state.enter(self.epoch):
             self._register()
+        if not self.state.position.batch:
+            self.step.processes.share_random_state()
         self.set_model_mode("train")
         self.two_stepped_transfer_learning(self.epoch, fixbase_epoch, open_layers)
         position = self.state.position
@@ -208,18 +209,14 @@ class StagedEngine(torchreid.engine.Engine):
             writer=self.writer,
             position=position,
         )
-        self.num_batches = log.num_batches
-        for self.batch_idx, batch in enumerate(log, start=position.batch):
-            self.signals.hold()
+        for batch in stoppable(log, self.signals, self.step):
             log.update(self.forward_backward(batch), self.get_current_lr())
-            if not log.is_complete and not self.step.accumulated:
-                self.signals.release()
         self.state.finish_epoch({"lr": self.get_current_lr(), **log.means()})
         self.update_lr()
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """One step (torchreid's hook); returns the total, "loss", and every term and metric."""
-        last = self.batch_idx + 1 == self.num_batches
+        last = self.state.position.batch + 1 == len(self.train_loader)
         return self.step(data, self.optimizer, self.state.loss_weights, last=last)
 
     def extract_features(self, input: Tensor) -> Tensor:
@@ -228,7 +225,7 @@ class StagedEngine(torchreid.engine.Engine):
 
     def test(self, **options: Any) -> float:
         """torchreid's `test`, with its arguments; returns rank-1 of the last target as it does."""
-        show_log()
+        show_log(self.step.processes)
         self.tester.declare_inputs()
         results = self._test(**options)
         self.tester.pictures.draw()
@@ -238,7 +235,9 @@ class StagedEngine(torchreid.engine.Engine):
     def _test(self, **options: Any) -> Results:
         # Loaders draw a seed; testing more or less often must not change what is trained.
         with torch.random.fork_rng(devices=[]), self.step.tested_weights():
+            self.step.processes.copy_buffers(self.model)
             self.tester.test(epoch=self.state.epoch or None, **options)
+        self.tester.results = self.step.processes.from_first(self.results)
         if self.writer is not None:
             write_test(self.writer, self.results, self.state.epoch - 1)
         return self.results

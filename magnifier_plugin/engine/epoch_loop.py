@@ -2,14 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from magnifier_plugin.engine.epoch_log import EpochLog
 from magnifier_plugin.engine.rotation import Checkpoints
 from magnifier_plugin.engine.signals import StopSignals
 from magnifier_plugin.engine.state import TrainingState
+from magnifier_plugin.engine.step import TrainingStep
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,25 @@ class SavingOptions:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
 
 
+def stoppable(log: EpochLog, signals: StopSignals, step: TrainingStep) -> Iterator[Any]:
+    """The batches of an epoch; between two steps a signal may end it, in all processes together.
+
+    Args:
+        log: of the epoch.
+        signals: held while a batch is trained, when the last one is, and inside an accumulation,
+            of which a checkpoint has nothing.
+        step: that trains each batch.
+    """
+    for batch in log:
+        signals.hold()
+        step.processes.wants_to_stop = signals.received is not None
+        yield batch
+        if not log.is_complete and not step.accumulated:
+            signals.release(step.processes.must_stop)
+
+
 class EpochLoop:
-    """Trains, tests and saves epoch by epoch.
+    """Trains, tests and saves epoch by epoch; of several processes the first one saves.
 
     Args:
         state: of the training.
@@ -65,6 +84,7 @@ class EpochLoop:
     ) -> None:
         self.state, self.checkpoints, self.saving = state, checkpoints, saving
         self.signals, self.max_epoch = signals, max_epoch
+        self.processes = state.step.processes
         self.eval_freq, self.start_eval = eval_freq, start_eval
         self._failure: OSError | None = None  # of the last saving
         self._saved_at = time.monotonic()
@@ -136,15 +156,16 @@ class EpochLoop:
         """Save at an epoch's end if that is due."""
         # If the test that follows is killed or fails, the checkpoint says that it is due.
         self.state.test_due = self.has_test
-        if (
+        is_due = (
             self.is_last
             or self._is_multiple(self.saving.freq)
             or self._is_multiple(self.saving.keep_freq)
             or 0 < 60 * self.saving.minutes <= time.monotonic() - self._saved_at
             or self._failure is not None
-        ):
+        )
+        if self.processes.from_first(is_due):  # time and failures are of one process
             self._save()
-        self.signals.release()
+        self.signals.release(self.processes.must_stop)
 
     def _test(self, test: Callable[..., Results], draw: Callable[[], None]) -> None:
         logger.info("=> %s test", "Final" if self.is_last else "Intermediate")
@@ -159,8 +180,10 @@ class EpochLoop:
         return self.state.epoch, self.state.position.batch, self.state.test_due
 
     def _save(self, mAP: float | None = None) -> None:
+        content = self.state.content()
         try:
-            self.checkpoints.save(self.state.content(), mAP)
+            if self.processes.is_first:
+                self.checkpoints.save(content, mAP)
         except OSError as error:
             self._failure = error
             logger.error(

@@ -1,6 +1,7 @@
 """The log of a run, on standard output and in a file."""
 
 import logging
+import os
 import sys
 import time
 import traceback
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
 
 PACKAGE = logging.getLogger("magnifier_plugin")
 
@@ -23,12 +26,13 @@ class _StandardOutput(logging.Handler):
             sys.stdout.flush()
 
 
-def show_log() -> None:
+def show_log(processes: Processes = ONE_PROCESS) -> None:
     """Show the package's log on standard output, as torchreid prints its own.
 
-    Does nothing if the caller has set up logging, of the root logger or of this package.
+    Does nothing if the caller has set up logging, of the root logger or of this package, and in
+    all processes of several but the first.
     """
-    if not PACKAGE.hasHandlers():
+    if processes.is_first and not PACKAGE.hasHandlers():
         PACKAGE.addHandler(_StandardOutput())
         PACKAGE.setLevel(logging.INFO)
 
@@ -100,4 +104,22 @@ def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
         finally:
             PACKAGE.setLevel(level)
             PACKAGE.removeHandler(handler)
+            sys.stdout = screen
+
+
+@contextmanager
+def silenced(folder: str | Path) -> Iterator[Path]:
+    """Print and log nothing but errors, in all processes of several but the first.
+
+    Args:
+        folder: of the first one's log.
+    """
+    screen, level = sys.stdout, PACKAGE.level
+    with open(os.devnull, "w") as nothing:  # noqa: PTH123
+        sys.stdout = nothing
+        PACKAGE.setLevel(logging.ERROR)
+        try:
+            yield Path(folder)
+        finally:
+            PACKAGE.setLevel(level)
             sys.stdout = screen

@@ -1,7 +1,7 @@
 """The states of the random generators that a training draws from."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,17 @@ def random_states() -> dict[str, Any]:
     }
 
 
-def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Set what `random_states` returned; states of GPUs that are not there are left out."""
+def restore_random_states(
+    states: Mapping[str, Any] | Sequence[Mapping[str, Any]], rank: int = 0
+) -> None:
+    """Set what `random_states` returned; states of GPUs that are not there are left out.
+
+    Args:
+        states: of one process, or of each process of a checkpoint.
+        rank: number of this process; one that the checkpoint did not have takes the first's.
+    """
+    if isinstance(states, Sequence):
+        states = states[rank if rank < len(states) else 0]
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = states["numpy"]

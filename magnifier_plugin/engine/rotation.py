@@ -94,6 +94,10 @@ class Checkpoints:
         self.best_mAP, self.best_epoch = content["best_mAP"], content.get("best_epoch", 0)
         self.run = content.get("run", self.run)
         self._origin, self.origin_record = (path, content), content.get("record", {})
+        logger.info(
+            "=> Resumed from %s: %d epochs and %d batches trained, stage %d, run %s",
+            *(path, content["epoch"], content.get("batch", 0), content["stage"], self.run),
+        )
         if path.name != BEST:
             self.latest = path
 

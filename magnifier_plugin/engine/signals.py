@@ -20,9 +20,13 @@ class StopSignals:
     more is not held; sooner it is the same one, which a launcher such as torchrun passes on.
     Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit with status 143, as a shell reports it.
     In a thread other than the main one, where Python takes no signals, it does nothing.
+
+    Args:
+        shared: with other processes, which stop together; see `release`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = False) -> None:
+        self._shared = shared
         self.received: signal.Signals | None = None
         self.is_between_steps = False
         """Whether the signal that was raised has interrupted nothing that was held."""
@@ -30,7 +34,7 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        self.received, self._held, self.is_between_steps = None, False, False
+        self.received, self._held, self.is_between_steps = None, self._shared, False
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 # An ignored one, as under nohup, stays ignored.
@@ -54,9 +58,18 @@ class StopSignals:
         """From now on a signal waits for `release`."""
         self._held = True
 
-    def release(self) -> None:
-        """Raises what has waited; from now on a signal raises at once."""
+    def release(self, agreed: bool = False) -> None:
+        """Raises what has waited; from now on a signal raises at once.
+
+        Args:
+            agreed: of several processes, that one has received a signal: all of them raise here,
+                and nowhere else.
+        """
+        if self._shared and not agreed:
+            return
         self._held = False
+        if agreed:
+            self.received = self.received or signal.SIGTERM
         if self.received is not None:
             self._raise()
 

@@ -34,7 +34,6 @@ class TrainingState:
 
     Args:
         step: trains the model; its averages and counters are part of the state.
-        loss_names: the criterion's terms.
         stages: of the training; None with an optimizer of the caller.
         optimizer: the caller's own, or None.
         scheduler: of that optimizer.
@@ -46,7 +45,6 @@ class TrainingState:
     def __init__(
         self,
         step: TrainingStep,
-        loss_names: Sequence[str],
         stages: Sequence[Stage] | None,
         optimizer: Optimizer | None = None,
         scheduler: LRScheduler | None = None,
@@ -58,7 +56,7 @@ class TrainingState:
                 + ("neither" if optimizer is None else "both")
             )
         if stages is not None:
-            check_stages(stages, loss_names)
+            check_stages(stages, tuple(step.objective.criterion.weights))
         self.step, self.model = step, step.model
         self.stages = tuple(stages or ())
         self.optimizer, self.scheduler = optimizer, scheduler
@@ -205,7 +203,7 @@ class TrainingState:
             "optimizer": self._optimizer().state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "stage": self.stage,
-            "random": random_states(),
+            "random": self.step.processes.collect(random_states()),
             **self.step.content(),
         }
 
@@ -215,7 +213,7 @@ class TrainingState:
             self._optimizer().load_state_dict(saved["optimizer"])
             if self.scheduler is not None and saved["scheduler"] is not None:
                 self.scheduler.load_state_dict(saved["scheduler"])
-            restore_random_states(saved["random"])
+            restore_random_states(saved["random"], self.step.processes.rank)
             return
         self.stage = 0
         if self._fits(saved):
@@ -223,7 +221,7 @@ class TrainingState:
             self._enter_stage(index, self._first_epoch(index), saved["epoch"])
             if not load_optimizer(self._optimizer(), saved["optimizer"]):
                 self.stage = 0
-        restore_random_states(saved["random"])
+        restore_random_states(saved["random"], self.step.processes.rank)
 
     def _fits(self, saved: Mapping[str, Any]) -> bool:
         """Whether a checkpoint was where the stages are now after as many epochs."""

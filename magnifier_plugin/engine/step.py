@@ -12,7 +12,10 @@ from torch.optim import Optimizer
 
 from magnifier_plugin.data.inputs import take_inputs
 from magnifier_plugin.engine.averaging import WeightAverage
+from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
+from magnifier_plugin.engine.objective import Objective
 from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.engine.sync_batchnorm import convert_sync_batchnorm
 from magnifier_plugin.engine.weights import load_state
 from magnifier_plugin.losses.terms import Criterion
 
@@ -37,6 +40,8 @@ class StepOptions:
     batch alone. Fewer at an epoch's end, where the batches do not suffice."""
     ema: float = 0.0
     """Decay of the weights' moving average, which is then what is tested and saved; 0 for none."""
+    sync_bn: bool = False
+    """Batch norm of all processes' shares of a batch together, see `sync_batchnorm`."""
 
     def __post_init__(self) -> None:
         if not self.clip_grad >= 0:
@@ -54,11 +59,12 @@ class TrainingStep:
     they are.
 
     Args:
-        model: in training mode when it is called.
+        model: on its device; in training mode when the step is called.
         criterion: of the model's outputs.
         precision: where and how the model computes.
         inputs: batch keys that the model takes besides the image.
         options: see `StepOptions`.
+        processes: that share each batch.
     """
 
     def __init__(
@@ -68,11 +74,16 @@ class TrainingStep:
         precision: Precision,
         inputs: Sequence[str],
         options: StepOptions | None = None,
+        processes: Processes = ONE_PROCESS,
     ) -> None:
-        self.options = options or StepOptions()
-        self.model, self.criterion = model, criterion
-        self.precision, self.inputs = precision, inputs
-        self.network: Any = torch.compile(model) if self.options.compile else model
+        self.options, self.processes = options or StepOptions(), processes
+        self.model, self.precision, self.inputs = model, precision, inputs
+        if self.options.sync_bn:
+            convert_sync_batchnorm(model)
+        network: Any = torch.compile(model) if self.options.compile else model
+        self.objective = Objective(network, criterion, precision)
+        self._wrapped: nn.Module = self.objective
+        self._trained: list[bool] = []  # which parameters are trained by the wrapped one
         self.scaler = precision.gradient_scaler()
         self.average = WeightAverage(model, self.options.ema) if self.options.ema else None
         self.skipped = 0
@@ -108,10 +119,10 @@ class TrainingStep:
             self._summed = 0
         self.accumulated += 1
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        losses = self._losses(data, weights)
+        total, losses = self._losses(data, weights)
         if losses["loss"].isfinite():
             self.skipped_in_a_row = 0
-            torch.autograd.backward(self.scaler.scale(losses["loss"]))
+            torch.autograd.backward(self.scaler.scale(total))
             self._summed += 1
         else:
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
@@ -172,15 +183,19 @@ class TrainingStep:
         """Inside the block the model has the weights that are tested: the averages, if any."""
         return self.average.in_model() if self.average else nullcontext()
 
-    def _losses(self, data: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    def _losses(
+        self, data: Mapping[str, Any], weights: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This process's total, and the means of all losses over the processes."""
         targets = self.precision.targets(take_inputs(data, self.inputs))
         pids = data["pid"].to(self.precision.device, non_blocking=True)
         images = self.precision.images(data["img"])
-        with self.precision.autocast():
-            outputs = self.network(images, **targets)
-        result = self.criterion(outputs, pids, targets, weights)
-        terms = {name: term.loss for name, term in result.terms.items()}
-        return {"loss": result.total, **terms, **result.metrics}
+        trained = [parameter.requires_grad for parameter in self.model.parameters()]
+        if self._trained != trained:
+            # DistributedDataParallel takes what is trainable when it is built.
+            self._wrapped, self._trained = self.processes.wrap(self.objective), trained
+        total, named = self._wrapped(images, pids, targets, weights)
+        return total, self.processes.mean({"loss": total, **named})
 
     def _optimise(self, optimizer: Optimizer) -> None:
         """The optimiser's step with the mean of the batches' gradients."""

@@ -1,6 +1,5 @@
 """Testing a model on every target: torchreid's log, `results.json`, pictures of rankings."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from magnifier_plugin.data.inputs import declare_inputs, declared_keys, take_inputs
 from magnifier_plugin.engine.conditions import query_scores, read_target_conditions
 from magnifier_plugin.engine.pictures import Pictures
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.provenance import versions
+from magnifier_plugin.engine.results_file import RESULTS, write_results
+from magnifier_plugin.engine.sharded_extraction import ShardedExtraction
+from magnifier_plugin.engine.step import TrainingStep
 from magnifier_plugin.evaluation.cache import files_fingerprint
 from magnifier_plugin.evaluation.conditions import (
     describe_conditions,
@@ -25,9 +27,7 @@ from magnifier_plugin.evaluation.conditions import (
 from magnifier_plugin.evaluation.evaluator import EvaluationResult, Evaluator, Reranking
 from magnifier_plugin.evaluation.query_file import QUERIES, QueryScores, write_queries
 from magnifier_plugin.evaluation.summary import summarise
-from magnifier_plugin.files import write_atomically
 
-RESULTS = "results.json"
 logger = logging.getLogger(__name__)
 
 
@@ -67,8 +67,8 @@ class Tester:
 
     Args:
         datamanager: torchreid's or ours.
-        model: returns raw embeddings [B, D] in evaluation.
-        precision: where and how it computes in training.
+        step: of the training: its model returns raw embeddings [B, D] in evaluation, its processes
+            share the extraction, and the first of them evaluates and writes.
         options: see `TestOptions`.
         record: written into `results.json`, such as configuration and seed.
     Raises:
@@ -80,16 +80,16 @@ class Tester:
     def __init__(
         self,
         datamanager: Any,
-        model: nn.Module,
-        precision: Precision,
+        step: TrainingStep,
         options: TestOptions,
         record: Mapping[str, Any],
     ) -> None:
-        self.datamanager, self.model = datamanager, model
+        self.datamanager, self.step, self.model = datamanager, step, step.model
         self.options, self.record = options, record
-        self.training_precision, self.precision = precision, precision.with_amp(options.amp)
+        self.training_precision = step.precision
+        self.precision = step.precision.with_amp(options.amp)
         self.conditions = read_target_conditions(datamanager, options.conditions)
-        self.inputs = declared_keys(model, "test_inputs")
+        self.inputs = declared_keys(self.model, "test_inputs")
         self.results: dict[str, dict[str, Any]] = {}
         """Numbers of the last test: target → as `evaluation.summary.summarise` gives them, and
         "conditions" as `evaluation.conditions.metrics_by_condition` where they are known."""
@@ -145,18 +145,14 @@ class Tester:
                 ranks: as torchreid's `Engine.test`.
         """
         folder, options = Path(save_dir), self.options
-        reranks = options.rerank_during_training or (rerank and last)
         precision = self.precision if last else self.training_precision
-        evaluator = Evaluator(
-            partial(self.embed, precision=precision),
-            flip=options.flip,
-            cache=options.cache if last else "",
-            cache_key=self._cache_key() if last and options.cache else "",
-            model=self.model,
-            rerank=options.reranking if reranks else None,
-        )
+        evaluator = self._evaluator(precision, rerank, last)
         self.results, self.queries, self.pictures = {}, {}, Pictures()
         self.model.eval()
+        if not self.step.processes.is_first:
+            for loaders in self.datamanager.test_loader.values():
+                evaluator.share_extraction(loaders["query"], loaders["gallery"])
+            return
         for name, loaders in self.datamanager.test_loader.items():
             domain = "source" if name in self.datamanager.sources else "target"
             logger.info("##### Evaluating %s (%s) #####", name, domain)
@@ -187,6 +183,19 @@ class Tester:
         """Raise the OSError that kept the last test's numbers from being written, if one did."""
         if self._failure is not None:
             raise self._failure
+
+    def _evaluator(self, precision: Precision, rerank: bool, last: bool) -> Evaluator:
+        options = self.options
+        reranks = options.rerank_during_training or (rerank and last)
+        return Evaluator(
+            partial(self.embed, precision=precision),
+            flip=options.flip,
+            cache=options.cache if last else "",
+            cache_key=self._cache_key() if last and options.cache else "",
+            model=self.model,
+            rerank=options.reranking if reranks else None,
+            extraction=ShardedExtraction(self.step.processes),
+        )
 
     def _group(self, name: str, result: EvaluationResult, metric: str) -> None:
         """Keep the results of each query, and those of queries that share a condition."""
@@ -226,24 +235,10 @@ class Tester:
         }
         self._failure = None
         try:
-            with write_atomically(folder / RESULTS) as path:
-                path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            write_results(folder, content)
             write_queries(folder / QUERIES, self.queries)
         except OSError as error:
             self._failure = error
             logger.error(
                 "%s: not written (%s); the numbers are in this log", folder / RESULTS, error
             )
-
-
-def read_results(folder: str | Path) -> dict[str, Any] | None:
-    """The numbers by target of a folder's `results.json`; None if there is none or it is damaged.
-
-    Args:
-        folder: that a test was written into.
-    """
-    try:
-        content = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))
-        return dict(content["results"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -3,6 +3,10 @@
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+SEVERAL_GPUS = (
+    "Several GPUs train with one process each: torchrun --nproc_per_node=GPUS scripts/main.py …"
+)
+
 
 def refuse_wrapped(model: nn.Module) -> None:
     """Refuse a model inside DataParallel, DistributedDataParallel or torch.compile.
@@ -13,7 +17,7 @@ def refuse_wrapped(model: nn.Module) -> None:
         ValueError: the model is wrapped; says what to pass.
     """
     if isinstance(model, (DataParallel, DistributedDataParallel)):
-        inner = "model.module"
+        inner = f"model.module. {SEVERAL_GPUS}"
     elif hasattr(model, "_orig_mod"):
         inner = "the model before torch.compile"
     else:

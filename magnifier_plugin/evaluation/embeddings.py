@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from magnifier_plugin.evaluation.scaling import l2_normalise
@@ -59,6 +60,20 @@ def extract_embeddings(
         )
     result = Embeddings(torch.cat(features), np.concatenate(pids), np.concatenate(camids))
     return result, sum(seconds) / len(seconds)
+
+
+class Extraction:
+    """How embeddings are extracted: by one process; `engine.distributed` has that of several."""
+
+    def agree(self, found: bool) -> bool:
+        """Whether the process that evaluates found the embeddings in its cache."""
+        return found
+
+    def extract(
+        self, embed: Embed, loader: DataLoader[Any], description: str
+    ) -> tuple[Embeddings, float]:
+        """See `extract_embeddings`."""
+        return extract_embeddings(embed, loader, description)
 
 
 def normalise(embeddings: Embeddings) -> Embeddings:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from magnifier_plugin.evaluation.embeddings import (
     Batch,
     Embed,
     Embeddings,
-    extract_embeddings,
+    Extraction,
     mirrored_batch,
     normalise,
 )
@@ -102,6 +102,8 @@ class Evaluator:
     device they are moved to; needed with `cache` only."""
     rerank: Reranking | None = None
     """Settings of re-ranking; None leaves it out."""
+    extraction: Extraction = field(default_factory=Extraction)
+    """Which processes extract the embeddings."""
 
     def __post_init__(self) -> None:
         if self.cache and Path(self.cache).exists() and not Path(self.cache).is_dir():
@@ -159,6 +161,14 @@ class Evaluator:
             logger.info(describe("Results with re-ranking", reranked, ranks))
         return EvaluationResult(ranking, reranked, distmat, query, gallery)
 
+    def share_extraction(
+        self, query_loader: DataLoader[Any], gallery_loader: DataLoader[Any]
+    ) -> None:
+        """This process's part of the extraction while another process evaluates."""
+        for part, loader in (("query", query_loader), ("gallery", gallery_loader)):
+            if not self.extraction.agree(False):
+                self.extraction.extract(self.embed_batch, loader, part)
+
     def _extract(self, part: str, loader: DataLoader[Any], normalize: bool) -> Embeddings:
         """The embeddings of a loader's images, from the cache if it has them."""
         kept = FeatureCache(self.cache)
@@ -166,9 +176,10 @@ class Evaluator:
         if self.cache and self.model is not None:
             path = self._cache_path(kept, self.model, part, loader)
         embeddings = kept.read(path) if path else None
+        self.extraction.agree(embeddings is not None)
         if embeddings is None:
             logger.info("Extracting features from %s set ...", part)
-            embeddings, seconds = extract_embeddings(self.embed_batch, loader, part)
+            embeddings, seconds = self.extraction.extract(self.embed_batch, loader, part)
             count, width = embeddings.features.shape
             logger.info("Done, obtained %d-by-%d matrix, %.4f s/batch", count, width, seconds)
             if path:

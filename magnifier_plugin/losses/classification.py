@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnifier_plugin.losses.functional import batch_hard_triplet
+from magnifier_plugin.losses.gathering import Gathering
 from magnifier_plugin.losses.terms import CriterionOutput, Term, override_weights
 from magnifier_plugin.models.precision import at_least_float32
 
@@ -44,6 +45,7 @@ class ClassificationCriterion(nn.Module):
         weight_t: default weight of `tri`.
         label_smoothing: 0 for none.
         margin: of the triplet loss.
+        gathering: of the processes that share a batch; None for one process.
     Raises:
         ValueError: loss is neither of the two.
     """
@@ -56,11 +58,13 @@ class ClassificationCriterion(nn.Module):
         weight_t: float = 1.0,
         label_smoothing: float = 0.1,
         margin: float = 0.3,
+        gathering: Gathering | None = None,
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f"loss.name: expected {' or '.join(LOSSES)}, got {loss!r}")
         self.loss, self.margin, self.label_smoothing = loss, margin, label_smoothing
+        self.gathering = gathering or Gathering()
         self.weights = {"cls": 1.0} if loss == "softmax" else {"cls": weight_x, "tri": weight_t}
 
     def forward(
@@ -89,7 +93,8 @@ class ClassificationCriterion(nn.Module):
             losses = [identity_loss(x, pids, self.label_smoothing) for x in logits]
             terms["cls"] = Term(torch.stack(losses).mean(), weights["cls"])
         if weights.get("tri"):
-            losses = [batch_hard_triplet(x, pids, self.margin) for x in features]
+            rows = self.gathering.rows
+            losses = [batch_hard_triplet(rows(x), rows(pids), self.margin) for x in features]
             terms["tri"] = Term(torch.stack(losses).mean(), weights["tri"])
         return CriterionOutput(terms, {"acc": accuracy(logits[0], pids)})
 

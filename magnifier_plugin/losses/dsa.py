@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from magnifier_plugin.losses.classification import accuracy, identity_loss
 from magnifier_plugin.losses.functional import batch_hard_triplet
+from magnifier_plugin.losses.gathering import Gathering
 from magnifier_plugin.losses.terms import CriterionOutput, Term, override_weights
 from magnifier_plugin.models.dsa import DSAOutput
 
@@ -23,6 +24,7 @@ class DSACriterion(nn.Module):
         weight_t: weight of the triplet losses on z_G and z_L.
         label_smoothing: 0 for none; the paper cites it without a value.
         margin: of the triplet loss.
+        gathering: of the processes that share a batch; None for one process.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class DSACriterion(nn.Module):
         weight_t: float = 1.5,
         label_smoothing: float = 0.1,
         margin: float = 0.3,
+        gathering: Gathering | None = None,
     ) -> None:
         super().__init__()
         by_kind = {"cls_f": weight_f, "cls_z": weight_z, "tri_z": weight_t}
@@ -40,6 +43,7 @@ class DSACriterion(nn.Module):
             f"{kind}_{branch}": weight for kind, weight in by_kind.items() for branch in "GL"
         }
         self.label_smoothing, self.margin = label_smoothing, margin
+        self.gathering = gathering or Gathering()
 
     def forward(
         self,
@@ -61,7 +65,7 @@ class DSACriterion(nn.Module):
         Raises:
             ValueError: a weight's name is no term's.
         """
-        terms = {}
+        terms, rows = {}, self.gathering.rows
         for name, weight in override_weights(self.weights, weights).items():
             kind, feature, branch = name.split("_")
             built = outputs.f_logits if feature == "f" else outputs.z_logits
@@ -70,7 +74,7 @@ class DSACriterion(nn.Module):
             if kind == "cls":
                 loss = self._identity_loss(built[branch], pids)
             else:
-                loss = batch_hard_triplet(outputs.z[branch], pids, self.margin)
+                loss = batch_hard_triplet(rows(outputs.z[branch]), rows(pids), self.margin)
             terms[name] = Term(loss, weight)
         whole = [outputs.f_logits.get("G"), *outputs.z_logits.values()]
         logits = next(x for x in whole if x is not None)

@@ -1,5 +1,7 @@
 """The losses of MagnifierNet as pure functions (sections 3.3 and 3.4, Eq. 3 and 4)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -71,7 +73,10 @@ def semantic_diversity(regions: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def segmentation_cross_entropy(
-    logits: Tensor, labels: Tensor, class_balanced: bool = True
+    logits: Tensor,
+    labels: Tensor,
+    class_balanced: bool = True,
+    total: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Tensor:
     """Cross entropy of region logits (L_mask of Eq. 4).
 
@@ -81,6 +86,7 @@ def segmentation_cross_entropy(
             the logits' is scaled by nearest neighbour.
         class_balanced: average over the pixels of each region present in the batch, then over these
             regions; else over all known pixels.
+        total: adds sums over the processes that share the batch, see `Gathering.total`.
     Returns:
         Scalar, at least 0; 0 (with a gradient) when no pixel is known.
     Raises:
@@ -96,8 +102,10 @@ def segmentation_cross_entropy(
     losses = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="none")
     known = labels != UNKNOWN
     if not class_balanced:
-        return losses.sum() / known.sum().clamp(min=1)
+        sums = total(torch.stack([losses.sum(), known.sum().to(losses.dtype)]))
+        return sums[0] / sums[1].clamp(min=1)
     regions = torch.where(known, labels, 0).flatten()
     sums = losses.new_zeros(logits.shape[1]).index_add(0, regions, losses.flatten())
     counts = losses.new_zeros(logits.shape[1]).index_add(0, regions, known.flatten().to(sums.dtype))
+    sums, counts = total(torch.stack([sums, counts])).unbind()
     return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)

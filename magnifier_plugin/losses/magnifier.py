@@ -12,6 +12,7 @@ from magnifier_plugin.losses.functional import (
     segmentation_cross_entropy,
     semantic_diversity,
 )
+from magnifier_plugin.losses.gathering import Gathering
 from magnifier_plugin.losses.terms import CriterionOutput, Term, override_weights
 from magnifier_plugin.models.branches import BranchOutput
 from magnifier_plugin.models.magnifiernet import MagnifierOutput
@@ -56,6 +57,7 @@ class MagnifierCriterion(nn.Module):
         sd_floor: clamp L_SD at 0 from below (authors' code).
         share_weighted: multiply SAB's losses by sigmoid(share of cells kept) and each region's by
             sigmoid(share of cells it covers), shares of the batch (authors' code).
+        gathering: of the processes that share a batch; None for one process.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class MagnifierCriterion(nn.Module):
         sab_triplet: bool = True,
         sd_floor: bool = False,
         share_weighted: bool = False,
+        gathering: Gathering | None = None,
     ) -> None:
         super().__init__()
         self.weights = {
@@ -85,6 +88,7 @@ class MagnifierCriterion(nn.Module):
         self.label_smoothing, self.margin = label_smoothing, margin
         self.class_balanced_mask = class_balanced_mask
         self.share_weighted = share_weighted
+        self.gathering = gathering or Gathering()
         self.diversity = SemanticDiversityLoss(floor=sd_floor)
 
     def forward(
@@ -109,19 +113,21 @@ class MagnifierCriterion(nn.Module):
         """
         weights = override_weights(self.weights, weights)
         terms: dict[str, Term] = {}
+        rows, total = self.gathering.rows, self.gathering.total
         for name, branch in outputs.branches.items():
             share = self._share_weight(branch.share) if name == "SAB" else 1.0
             if weight := weights[f"cls_{name}"]:
                 loss = identity_loss(branch.logits, pids, self.label_smoothing)
                 terms[f"cls_{name}"] = Term(loss, weight * share)
             if weight := weights[f"tri_{name}"]:
-                loss = batch_hard_triplet(branch.feature, pids, self.margin)
+                loss = batch_hard_triplet(rows(branch.feature), rows(pids), self.margin)
                 terms[f"tri_{name}"] = Term(loss, weight * share)
         if "SFB" in outputs.branches:
             terms |= self._region_terms(outputs.branches["SFB"], pids, weights)
         labels = (targets or {}).get("mask")
         if outputs.mask_logits is not None and labels is not None and weights["mask"]:
-            loss = segmentation_cross_entropy(outputs.mask_logits, labels, self.class_balanced_mask)
+            logits, balanced = outputs.mask_logits, self.class_balanced_mask
+            loss = segmentation_cross_entropy(logits, labels, balanced, total)
             terms["mask"] = Term(loss, weights["mask"])
         first = next(iter(outputs.branches.values()))
         return CriterionOutput(terms, {"acc": accuracy(first.logits, pids)})
@@ -143,4 +149,6 @@ class MagnifierCriterion(nn.Module):
         return terms
 
     def _share_weight(self, share: Tensor | None) -> Tensor | float:
-        return torch.sigmoid(cast(Tensor, share)) if self.share_weighted else 1.0
+        if not self.share_weighted:
+            return 1.0
+        return torch.sigmoid(self.gathering.mean(cast(Tensor, share)))

@@ -1,13 +1,12 @@
 """BNNeck and identity head."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 
-def _fix_shift(norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> None:
+def fix_shift(norm: nn.modules.batchnorm._BatchNorm) -> None:
     """Make a batch norm's shift a buffer of zeros.
 
     A buffer, not a frozen parameter: torchreid's engine sets every `requires_grad` at each epoch's
@@ -28,37 +27,7 @@ class BNNeck(nn.BatchNorm1d):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        _fix_shift(self)
-
-
-class SyncBNNeck(nn.SyncBatchNorm):
-    """`BNNeck` whose statistics are those of all processes' batches."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        _fix_shift(self)
-
-
-def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Replace every batch norm by its synchronised form, BNNecks included.
-
-    torch's own conversion assigns a parameter-or-None to `bias` and fails on BNNeck's buffer.
-
-    Args:
-        module: its children are replaced in place.
-    Returns:
-        The module, or its replacement if it is a batch norm itself. State-dict keys stay the same.
-    """
-    if isinstance(module, BNNeck):
-        synchronised = SyncBNNeck(module.num_features)
-        synchronised.load_state_dict(module.state_dict())
-        return synchronised.to(module.weight).train(module.training)
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-        return convert(module)
-    for name, child in module.named_children():
-        module.add_module(name, convert_sync_batchnorm(child))
-    return module
+        fix_shift(self)
 
 
 class HeadOutput(NamedTuple):

@@ -57,6 +57,27 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     add("--folder", help="for the file, 1.5 GiB by default (default: the system's)")
 
 
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The options of `benchmark.py training`."""
+    add = parser.add_argument
+    add("--models", nargs="*", default=["magnifiernet", "dsa_reid"], help="besides resnet50")
+    add(
+        "--size",
+        type=image_size,
+        default=(384, 192),
+        metavar="HxW",
+        help="pixels (default: 384x192)",
+    )
+    add("--batch", type=whole_number(1), default=8, help="images, a multiple of 4 (%(default)s)")
+    add("--amp", nargs="+", default=["auto"], help="on, off, auto, bf16, fp16: a table for each")
+    add("--channels-last", nargs="+", default=["auto"], help="on, off, auto: a table for each")
+    add("--compile", action="store_true", help="by torch.compile")
+    add("--rounds", type=whole_number(1), default=10, help="the median counts (%(default)s)")
+    add("--threads", type=whole_number(1), help="of the CPU (default: as torch chooses)")
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--no-memory", action="store_true", help="leave out peak memory, which takes longer")
+
+
 def add_models(parser: argparse.ArgumentParser) -> None:
     """The options of `benchmark.py models`."""
     add = parser.add_argument

@@ -35,7 +35,8 @@ PRELOAD = (
     "torchreid",
     "torchvision",
 )
-PYTEST = ("-x", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-rfE")
+MARKED = "not slow and not onnx and not gpu"  # as pyproject.toml, but for ddp
+PYTEST = ("-x", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-rfE", "-m", MARKED)
 KILLED, SURVIVED, TIMEOUT = "killed", "survived", "timeout"
 # Wall time over CPU time before a process that waits is ended; a busy machine takes part of this.
 PATIENCE = 12

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.config import ConfigError
-from magnifier_plugin.engine.testing import RESULTS
+from magnifier_plugin.engine.results_file import RESULTS
 from magnifier_plugin.evaluation.query_file import QUERIES
 from magnifier_plugin.files import write_atomically
 from magnifier_plugin.text_files import read_json

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magnifier_plugin.engine.testing import RESULTS
+from magnifier_plugin.engine.results_file import RESULTS
 from magnifier_plugin.text_files import read_json
 from reproduction.plan import Run
 from reproduction.processes import (
