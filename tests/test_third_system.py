@@ -51,7 +51,7 @@ class ColourCriterion(nn.Module):
         weights = {**self.weights, **weights}
         terms = {"identity": Term(F.cross_entropy(outputs[0], pids), weights["identity"])}
         if weights["colour"]:
-            loss = F.mse_loss(outputs[1], targets["colour"])
+            loss = F.mse_loss(outputs[1].float(), targets["colour"])  # not in bf16
             terms["colour"] = Term(loss, weights["colour"])
         return CriterionOutput(terms, {"spread": outputs[0].std()})
 
