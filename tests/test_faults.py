@@ -19,9 +19,9 @@ from magnifier_plugin.engine import checkpoint, rotation
 from magnifier_plugin.engine.checkpoint import DamagedCheckpoint, read_checkpoint
 from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.folder_lock import FolderInUse, locked_folder
+from magnifier_plugin.engine.results_file import read_results
 from magnifier_plugin.engine.rotation import Checkpoints, newest_checkpoint
 from magnifier_plugin.engine.stages import Stage
-from magnifier_plugin.engine.results_file import read_results
 from magnifier_plugin.evaluation.cache import FeatureCache
 from magnifier_plugin.workers import on_all_cores
 
