@@ -1,6 +1,7 @@
 """Untrusted images read with limits; files written atomically."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ ANNOTATION_FORMATS = ("PNG",)
 # A person's crop has some ten thousand pixels. A file that claims more than this is refused before
 # it is decoded: a PNG of a few kB can hold gigabytes (a decompression bomb).
 MAX_PIXELS = 64_000_000
+# What torch says about the content, among its advice.
+_TORCH_REASON = re.compile(r"(Unsupported|Trying to load unsupported) [^\n]*")
 
 
 def absolute_path(path: str | os.PathLike[str]) -> Path:
@@ -176,3 +179,16 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def torch_load_reason(error: Exception) -> str:
+    """What torch.load with weights_only=True did not take, in one line.
+
+    torch's message also advises to load the file without this restriction, which would run what
+    the file contains; that advice is left out.
+    """
+    text = str(error)
+    if found := _TORCH_REASON.search(text):
+        return found[0].partition(". ")[0].strip().rstrip(".")
+    first = text.strip().partition("\n")[0]
+    return first if first and "weights_only" not in first else type(error).__name__

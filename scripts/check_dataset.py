@@ -38,7 +38,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--split", type=share, help="NAME=PATH: share of the identities to train on, 0..1")
     add("--seed", type=whole_number(0), help="--split: of the draw (default: 1)")
-    add("--write-csv", type=path, help="NAME=PATH: write the list, if it has no errors")
+    add("--write-csv", type=path, help="NAME=PATH: write the list to a new file")
     add("--workers", type=whole_number(1), help="processes (default: one for each core)")
     args = parser.parse_args(arguments)
     if "=" not in args.source and (args.split is not None or args.write_csv):
@@ -106,6 +106,9 @@ def check_own(args: argparse.Namespace) -> int:
     status = show_problems(list(dict.fromkeys(problems)))
     if args.write_csv and status:
         print(f"{args.write_csv} is not written: mend the errors first")
+    elif args.write_csv and args.write_csv.exists():
+        print(f"{args.write_csv} is there already and stays as it is: remove it, or name another")
+        status = 2
     elif args.write_csv:
         write_image_csv(args.write_csv, images)
         print(f"{args.write_csv}: {many(len(images.images), 'image')}")

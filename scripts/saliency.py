@@ -27,7 +27,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("-s", "--source", required=True, metavar="NAME", help="data set whose queries are shown")
-    add("--root", type=path, required=True, help="folder of all data sets")
+    add("--root", type=path, default=path("reid-data"), help="folder of all data sets (reid-data)")
     add("--out", type=path, required=True, metavar="FOLDER", help="of the pictures and numbers")
     add("--against", type=path, metavar="FILE", help="checkpoint of a network to compare with")
     add("--masks-dir", type=path, metavar="FOLDER", help="of all label maps (masks.dir)")

@@ -166,6 +166,7 @@ class TestFolders:
         engine = make_engine(market_folder, one_stage(3))
         engine.run(save_dir=tmp_path, max_epoch=1)
         assert "checkpoints of an earlier training" in caplog.text
+        assert "model-best.pth.tar and results.json will be replaced" in caplog.text
         path = newest_checkpoint(tmp_path / "model")
         assert path.name == "model.pth.tar-1"
         assert read_checkpoint(path)["run"] == engine.checkpoints.run

@@ -2,10 +2,12 @@
 
 import io
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
@@ -17,6 +19,7 @@ from magnifier_plugin.files import (
     image_size,
     read_image,
     read_png,
+    torch_load_reason,
     write_atomically,
     write_png,
 )
@@ -180,3 +183,24 @@ def test_a_size_is_checked_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(PngImageFile, "load", None)
     with pytest.raises(ValueError, match=r"^a: 32 × 16 \(height × width\), expected 16 × 32$"):
         decode_png(content, "a", (16, 32))
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("content", [b"# Read me", "code", "archive"])
+def test_torchs_advice_to_trust_a_file_is_not_passed_on(content, tmp_path):
+    path = tmp_path / "w.pth"
+    if content == "archive":
+        torch.save({"a": Code()}, path)
+    else:
+        path.write_bytes(pickle.dumps(Code()) if content == "code" else content)
+    with pytest.raises(pickle.UnpicklingError) as caught:
+        torch.load(path, weights_only=True)
+    reason = torch_load_reason(caught.value)
+    assert "weights_only" not in reason and "trust" not in reason and "\n" not in reason
+    assert reason.startswith(("Unsupported", "Trying to load unsupported"))
+    assert torch_load_reason(EOFError()) == "EOFError"

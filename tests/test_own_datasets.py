@@ -295,8 +295,13 @@ class TestScripts:
         assert "| train | 4 | 2 | 2 | 2, 2, 2 |" in shown and f"{file}: 8 images" in shown
         assert check_dataset(["-s", f"cut={file}", "--quick"]) == 0
         assert "| photos/" in capsys.readouterr().out
-        assert check_dataset(["-s", f"cut={file}", "--split", "0", "--write-csv", str(file)]) == 0
-        assert "train" not in {line.split(",")[-1] for line in file.read_text().splitlines()[1:]}
+        before = file.read_text()
+        again = ["-s", f"cut={file}", "--split", "0", "--write-csv"]
+        assert check_dataset([*again, str(file)]) == 2
+        assert "is there already" in capsys.readouterr().out and file.read_text() == before
+        other = tmp_path / "test.csv"
+        assert check_dataset([*again, str(other)]) == 0
+        assert "train" not in {line.split(",")[-1] for line in other.read_text().splitlines()[1:]}
 
     def test_everything_wrong_is_shown_at_once(self, tmp_path, capsys):
         make_images(tmp_path, ["a.png", "b.png", "c.png"])

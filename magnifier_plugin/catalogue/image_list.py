@@ -74,9 +74,9 @@ class ImageList:
         errors = [problem.text for problem in self.problems if problem.is_error]
         if errors:
             raise ValueError(
-                f"{name}: {self.source}: {many(len(errors), 'error')}\n  "
-                + "\n  ".join(errors)
-                + f"\nHow it is read: python scripts/check_dataset.py -s {name}={self.source}"
+                f"{name}: {self.source}: {many(len(errors), 'error')}:\n  "
+                + ";\n  ".join(errors)
+                + f".\nHow it is read: python scripts/check_dataset.py -s {name}={self.source}"
             )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnifier_plugin.files import write_atomically
+from magnifier_plugin.files import torch_load_reason, write_atomically
 
 
 class DamagedCheckpoint(ValueError):
@@ -106,10 +106,9 @@ def _load(path: Path, *, mmap: bool = False) -> Any:
         with torch.serialization.safe_globals(numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # which one the reader raises depends on the damage
-        reason = (str(error) or type(error).__name__).split("\n\n")[0].splitlines()[0]
         raise DamagedCheckpoint(
             f"{path}: expected a checkpoint of tensors and plain values, which torch.load reads "
-            f"with weights_only=True; nothing in this file was run. {reason}"
+            f"with weights_only=True; nothing in this file was run: {torch_load_reason(error)}"
         ) from error
 
 

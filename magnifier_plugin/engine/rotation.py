@@ -144,9 +144,9 @@ class Checkpoints:
         earlier = sorted(path.name for path in self.folder.glob(f"{NUMBERED}*"))
         if earlier:
             logger.warning(
-                "%s has checkpoints of an earlier training (%s%s); each checkpoint and the log say "
-                "which run it is of",
-                *(self.folder, ", ".join(earlier[:3]), ", …" if earlier[3:] else ""),
+                "%s has checkpoints of an earlier training (%s%s); %s and results.json will be "
+                "replaced. Ctrl-C and another data.save_dir keep them",
+                *(self.folder, ", ".join(earlier[:3]), ", …" if earlier[3:] else "", BEST),
             )
 
 

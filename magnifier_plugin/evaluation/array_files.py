@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from magnifier_plugin.files import torch_load_reason
 from magnifier_plugin.text_files import one_line
 
 NUMPY_SUFFIXES = (".npy", ".npz")
@@ -35,10 +36,10 @@ def read_arrays(path: Path) -> Any:
         except Exception as error:
             # The parsers of numpy, zipfile and torch raise over a dozen types (zlib.error,
             # struct.error, TokenError, IndexError, ...), depending on the damaged byte.
-            first = str(error).partition("\n")[0]  # torch adds advice on how to trust the file
+            reason = one_line(torch_load_reason(error))
             raise ValueError(
                 f"{path}: expected plain numbers, found a damaged file or a pickle of something "
-                f"else ({type(error).__name__}: {one_line(first)}); a pickle of anything else is "
+                f"else ({type(error).__name__}: {reason}); a pickle of anything else is "
                 "not opened, since that would run what it contains. Write the file again, with "
                 "numpy.save or torch.save(tensor)"
             ) from error

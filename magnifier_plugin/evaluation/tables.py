@@ -26,6 +26,7 @@ def results_table(results: Results, untrained: Results | None = None, row: str =
                 lines.append(f"| {target} | {name} | {cells} |")
         if rows["untrained"]:
             start, end = rows["untrained"]["mAP"], result["mAP"]
-            closed = f": {(end - start) / (1 - start):.0%} of the way to 100 %" if start < 1 else ""
+            share = (end - start) / (1 - start) if start < 1 else 0
+            closed = f": {share:.0%} of the way to 100 %" if share > 0 else ""
             notes.append(f"{target}: mAP from {start:.1%} (untrained) to {end:.1%}{closed}.")
     return "\n".join([*lines, "", *notes]).rstrip()

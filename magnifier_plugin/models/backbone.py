@@ -11,6 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from magnifier_plugin.files import torch_load_reason
+
 logger = logging.getLogger(__name__)
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -139,11 +141,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # depends on where the damage is
-        reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise ValueError(
             f"{path}: expected backbone weights that torch.load reads with weights_only=True, got "
-            f"{type(error).__name__}: {reason}. The file is damaged or holds more than tensors: "
-            "replace it, or delete it if it was downloaded."
+            f"{type(error).__name__}: {torch_load_reason(error)}. The file is damaged or holds "
+            "more than tensors: replace it, or delete it if it was downloaded."
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(_is_weight(*item) for item in state.items()):
