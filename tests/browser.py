@@ -87,12 +87,20 @@ class Browser:
         return answer["result"].get("value")
 
     def click(self, selector):
-        """Clicks into the middle of the first such element."""
-        box = self.js(f"""(() => {{
+        """Clicks into the middle of the first such element, once it stays where it is."""
+        box = self.js(f"""(async () => {{
             const element = document.querySelector({json.dumps(selector)});
             element.scrollIntoView({{ block: "center" }});
-            const box = element.getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
+            let before = [], middle = null;
+            for (let frame = 0; frame < 600; frame++) {{
+                await new Promise(requestAnimationFrame);
+                const box = element.getBoundingClientRect();
+                middle = [box.x + box.width / 2, box.y + box.height / 2];
+                const hit = element.contains(document.elementFromPoint(...middle));
+                if (hit && middle[0] === before[0] && middle[1] === before[1]) break;
+                before = middle;
+            }}
+            return middle;
         }})()""")
         place = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}
         for kind in ("mousePressed", "mouseReleased"):
