@@ -4,12 +4,12 @@
 and cross entropy, trained by a plain loop; the others are this package's networks with their
 criteria, trained by the engine's own step. Images and their inputs are random. In every round each
 network does one step in turn, so that a busy moment falls on all alike; the median counts.
-Multiply-adds are half of what torch's FlopCounterMode counts in a training forward pass.
+Multiply-adds are half of what torch's FlopCounterMode counts in a training forward pass. Peak
+memory is that of a process which trains two steps, on a GPU what torch held there.
 """
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -116,7 +116,8 @@ def print_table(settings: Sequence[Setting], rounds: int, *, memory: bool) -> No
         work = one.multiply_adds / trained[0].multiply_adds
         cells += [f"{one.multiply_adds / 1e9:.2f}", f"{work:.2f} ×"]
         if memory:
-            cells.append(f"{in_own_process(peak_memory, setting).result:.2f}")
+            held = in_own_process(two_steps, setting)
+            cells.append(f"{held.result or held.peak:.2f}")
         rows.append(cells)
     print(f"{markdown(header, rows)}\n")
 
@@ -231,20 +232,12 @@ def random_batch(setting: Setting) -> dict[str, Tensor]:
     return found
 
 
-def peak_memory(setting: Setting) -> float:
-    """GiB: on a GPU what torch held in two steps, on a CPU what they added to the process."""
-    device = torch.device(setting.device)
-    if device.type == "cuda":
+def two_steps(setting: Setting) -> float:
+    """Trains two steps; returns the GiB that torch held on a GPU, 0 on a CPU."""
+    on_gpu = torch.device(setting.device).type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-        trained = start(setting)
-        for _ in range(2):
-            trained.step()
-        return torch.cuda.max_memory_allocated() / GIB
-    import resource
-
-    unit = GIB if sys.platform == "darwin" else GIB / 1024
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trained = start(setting)
     for _ in range(2):
         trained.step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+    return torch.cuda.max_memory_allocated() / GIB if on_gpu else 0.0
