@@ -156,7 +156,7 @@ def annotate(
         min_score: points and people below are left out.
         expected: what the file's coordinates should be, for the message.
     Returns:
-        None if nobody is left whose size can be measured.
+        None if no person is left whose size can be measured.
     Raises:
         ValueError: points are far outside the picture, or all within one pixel.
     """

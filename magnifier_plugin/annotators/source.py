@@ -37,7 +37,7 @@ class UnreadAnnotation(Protocol):
         """Reads it for an image of this height and width.
 
         Returns:
-            None if the annotator found nobody in the image.
+            None if the annotator found no person in the image.
         Raises:
             ValueError: the annotation is damaged, of another size, or holds unknown ids.
         """

@@ -11,7 +11,7 @@ from magnifier_plugin.catalogue.problems import DatasetProblem, many, name_examp
 
 TRAIN, QUERY, GALLERY = SPLITS = ("train", "query", "gallery")
 # Market-1501's identities of false detections, which torchreid leaves out, and of gallery images
-# that show nobody who is looked for.
+# that show none of the queries' identities.
 JUNK, DISTRACTORS = "-1", "0"
 TWIN = "twin"  # the condition that holds the pid of the image's near-twin, empty for none
 _NUMBER = re.compile(r"-?[0-9]{1,18}")  # longer ones are words

@@ -130,7 +130,7 @@ class _Outcome(NamedTuple):
     counts: np.ndarray
     """int64 [NUM_REGIONS + 1]: pixels of each region, those of unknown region last."""
     missing: bool = False
-    """Whether the annotator found nobody."""
+    """Whether the annotator found no person."""
     failure: str = ""
     """Why the annotation could not be read; "" if it could."""
     ambiguous: str = ""
@@ -141,7 +141,7 @@ class _Totals(NamedTuple):
     """The outcomes of all jobs."""
 
     missing: list[Path]
-    """Images in which the annotator found nobody."""
+    """Images in which the annotator found no person."""
     failures: dict[Path, str]
     """Image → why its annotation could not be read."""
     ambiguous: dict[Path, str]

@@ -19,6 +19,7 @@ from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.weights import compare, load_matching
 from magnifier_plugin.evaluation.cache import model_fingerprint
 from magnifier_plugin.evaluation.evaluator import Evaluator
+from magnifier_plugin.models.exported import predicts_regions
 from magnifier_plugin.models.magnifiernet import MagnifierNet, RegionDescription
 from magnifier_plugin.text_files import parse_yaml
 from magnifier_plugin.workers import cores
@@ -78,7 +79,7 @@ class TrainedNetwork:
     @property
     def has_regions(self) -> bool:
         """Whether `describe_regions` can be called."""
-        return isinstance(self.model, MagnifierNet) and "M" in self.cfg.magnifier.branches
+        return predicts_regions(self.model)
 
     def describe_regions(self, images: Tensor) -> RegionDescription:
         """As `MagnifierNet.describe_regions`, of images on any device."""
