@@ -181,7 +181,8 @@ def _test(cfg: Node) -> None:
     # data set's own, which the rendered one has (ours).
     cfg.test.conditions = ""
     cfg.test.flip = False  # average an image's and its mirror image's embedding (ours)
-    # Folder to keep the last test's embeddings in, so that testing again takes seconds (ours).
+    # Folder to keep the last test's embeddings in, so that testing again takes seconds; "" or none:
+    # they are not kept (ours).
     cfg.test.cache = ""
     cfg.test.visrank = False  # save the ranking of each query as a picture (test.evaluate)
     cfg.test.visrank_topk = 10
