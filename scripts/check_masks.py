@@ -64,6 +64,7 @@ if __name__ == "__main__":
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.files import write_png
 from magnifier_plugin.masks.checking import (
     FAULTS,
@@ -142,12 +143,12 @@ def describe_label_set(
 def show(name: str, findings: Sequence[Finding], label_set: str) -> None:
     """Prints the counts, the shares of the regions, and what cannot be trained on."""
     counts = Counter(finding.kind for finding in findings)
-    print(f"{name}: {len(findings):,} training images")
+    print(f"{name}: {many(len(findings), 'training image')}")
     print(f"Label set: {label_set}")
     for kind in KINDS:
         print(f"{counts[kind]:>11,} {kind}")
     with_iuv = sum(finding.iuv is not None for finding in findings)
-    print(f"IUV: {with_iuv:,} images with, {len(findings) - with_iuv:,} without")
+    print(f"Images with IUV: {with_iuv:,}, without: {len(findings) - with_iuv:,}")
     shares = mean_shares(findings)
     if shares:
         print("Area: " + ", ".join(f"{region} {share:.1%}" for region, share in shares.items()))

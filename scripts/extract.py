@@ -45,6 +45,7 @@ if __name__ == "__main__":
 
 # isort: split
 from magnifier_plugin.catalogue.images import list_images
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import write_feature_file
 from magnifier_plugin.evaluation.index_file import require_faiss, write_index
@@ -72,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         write_feature_file(args.out, images)
         count, width = images.features.shape
         left_out = len(paths) - count
-        print(f"{count:,} images, {left_out:,} left out, {width:,} dimensions: {args.out}")
+        images_kept = many(count, "image")
+        print(f"{images_kept}, {left_out:,} left out, {width:,} dimensions: {args.out}")
         if args.faiss:
             write_index(args.faiss, images.features, normalise=network.normalises)
             print(f"Index: {args.faiss}")

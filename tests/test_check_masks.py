@@ -217,12 +217,12 @@ def test_script_tells_what_can_be_trained_on(market, capsys):
 def test_script_counts_and_checks_iuv(market, capsys):
     folder = market()
     assert check(folder) == 0
-    assert "IUV: 0 images with, 12 without" in capsys.readouterr().out
+    assert "Images with IUV: 0, without: 12" in capsys.readouterr().out
     labels = sorted((folder.masks_dir / "market1501" / "bounding_box_train").iterdir())
     for label in labels[:9]:
         write_iuv(iuv_path(label), np.zeros((32, 16, 3), np.uint8))
     assert check(folder) == 0
-    assert "IUV: 9 images with, 3 without" in capsys.readouterr().out
+    assert "Images with IUV: 9, without: 3" in capsys.readouterr().out
     for label in labels:
         label.unlink()
     assert check(folder) == 0
