@@ -61,7 +61,13 @@ if __name__ == "__main__":
 # isort: split
 from yacs.config import CfgNode
 
-from magnifier_plugin.config import ConfigError, load_config, parse_pairs
+from magnifier_plugin.config import (
+    ConfigError,
+    given_scale,
+    load_config,
+    parse_pairs,
+    printed_config,
+)
 from magnifier_plugin.engine.distributed import Processes, torchrun_processes
 from magnifier_plugin.engine.folder_lock import FolderInUse
 from magnifier_plugin.engine.log import logged_to, silenced
@@ -102,15 +108,19 @@ def main(argv: Sequence[str]) -> int:
         check(cfg)
     except (ConfigError, FileNotFoundError, ModuleNotFoundError) as error:
         return refuse(error)
-    return train_or_test(cfg, typed={*flags, *parse_pairs(pairs)})
+    shown = printed_config(cfg, given_scale(arguments.config_file, flags, pairs))
+    return train_or_test(cfg, shown, typed={*flags, *parse_pairs(pairs)})
 
 
-def train_or_test(cfg: CfgNode, typed: Collection[str]) -> int:
-    """Run a configuration, with a log; returns the exit status. SIGTERM ends it with 143."""
+def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:
+    """Run a configuration, with a log that starts with it as it is shown.
+
+    Returns the exit status; SIGTERM ends it with 143.
+    """
     begun = False
     try:
         with torchrun_processes(cfg.use_gpu) as processes, output(cfg, processes) as log:
-            print(f"Show configuration\n{cfg}\n")
+            print(f"Show configuration\n{shown}\n")
             try:
                 run = prepare(cfg, typed, processes)
             except KeyError as error:  # torchreid's way to refuse a name
