@@ -1,5 +1,6 @@
 """Label maps are looked at before training: what is wrong, what is odd, which label set."""
 
+import os
 import re
 
 import numpy as np
@@ -212,6 +213,48 @@ def test_script_tells_what_can_be_trained_on(market, capsys):
     assert check(folder) == 1
     image = f"{folder.images / 'bounding_box_train' / labels[1].stem}.jpg"
     assert f"{image}: label map: damaged or truncated" in capsys.readouterr().out
+
+
+class TestPlaceOfThePage:
+    """Among the label maps; in the working directory where that cannot be."""
+
+    def run(self, market, *more) -> int:
+        arguments = ["-s", "market1501", "--root", market.root, "--masks", market.masks_dir, *more]
+        return script("check_masks").main([str(argument) for argument in arguments])
+
+    def test_among_the_label_maps(self, market, tmp_path, monkeypatch, capsys):
+        folder = market()
+        monkeypatch.chdir(tmp_path)
+        assert self.run(folder, "--limit", 2) == 0
+        page = folder.masks_dir / "market1501" / "check_masks.html"
+        assert page.is_file() and f"Page: {page}\n" in capsys.readouterr().out
+        assert not (tmp_path / "check_masks.html").exists()
+        assert self.run(folder, "--limit", 2) == 0  # it is replaced, and no label map is missed
+
+    def test_without_label_maps_no_folder_is_made(self, market, tmp_path, monkeypatch, capsys):
+        folder = market()
+        monkeypatch.chdir(tmp_path)
+        assert self.run(folder, "--masks", "none") == 1
+        assert f"Page: {tmp_path / 'check_masks.html'}\n" in capsys.readouterr().out
+        assert (tmp_path / "check_masks.html").is_file() and not (tmp_path / "none").exists()
+
+    def test_a_read_only_folder(self, market, tmp_path, monkeypatch, capsys):
+        folder = market()
+        labels = folder.masks_dir / "market1501"
+        monkeypatch.chdir(tmp_path)
+        read_only = {labels}
+        access = os.access
+        monkeypatch.setattr(
+            os, "access", lambda place, mode: place not in read_only and access(place, mode)
+        )
+        assert self.run(folder, "--limit", 2) == 0
+        assert f"Page: {tmp_path / 'check_masks.html'}\n" in capsys.readouterr().out
+        assert not (labels / "check_masks.html").exists()
+        read_only.add(tmp_path)
+        assert self.run(folder) == 2
+        error = capsys.readouterr().err
+        assert f"neither {labels} nor {tmp_path} can be written to" in error and "--out" in error
+        assert self.run(folder, "--limit", 2, "--out", tmp_path / "a" / "page.html") == 0
 
 
 def test_script_counts_and_checks_iuv(market, capsys):

@@ -305,7 +305,7 @@ class TestScripts:
         labels = sorted((tmp_path / "mask_labels" / "list" / "shop").rglob("*.png"))
         assert len(labels) == 24 and read_labels(labels[0]).shape == (32, 16)
         assert check_masks(["-s", f"list={listing}", "--workers", "1"]) == 0
-        page = (tmp_path / "check_masks.html").read_text()
+        page = (tmp_path / "mask_labels" / "list" / "check_masks.html").read_text()
         assert "it's <1>" not in page and "\\u003c1>" in page
         assert AnnotatedDataset("list", inputs=("mask",))[0]["mask"].unique().numel() > 1
 
