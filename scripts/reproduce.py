@@ -7,19 +7,16 @@ KEY VALUE pairs at the end hold for every row. Calling it again keeps finished r
 ones and tries failed ones again; table.md, results.json and the figure are written anew.
 """
 
-import os
-
-# As in scripts/main.py: threads that wait sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import argparse
 import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import path, split_pairs, whole_number
+from arguments import let_idle_threads_sleep, path, split_pairs, whole_number
 from reproduction.rows import TABLES
+
+let_idle_threads_sleep()
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
