@@ -30,6 +30,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--seeds", type=whole_number(0, 2**32 - 1), nargs="+", required=True, metavar="S"
     )
     parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", help="train some rows alone, such as G (default: all)"
+    )
+    parser.add_argument(
         "--out", type=path, required=True, help="folder of the rows and of the results"
     )
     parser.add_argument("--root", help="folder of all data sets (data.root)")
@@ -45,8 +48,15 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "on people of this seed and kept next to them",
     )
     parser.add_argument("--quick", action="store_true", help="two epochs per stage at most")
-    flags, pairs = split_pairs(argv, lists=("--seeds", "--gpus"), positional=1)
-    return parser.parse_args(flags), pairs
+    flags, pairs = split_pairs(argv, lists=("--seeds", "--gpus", "--rows"), positional=1)
+    arguments = parser.parse_args(flags)
+    arguments.table = TABLES[arguments.table]
+    if arguments.rows:
+        try:
+            arguments.table = arguments.table.with_rows(arguments.rows)
+        except ValueError as error:
+            parser.error(f"--rows: {error}")
+    return arguments, pairs
 
 
 if __name__ == "__main__":
@@ -88,7 +98,7 @@ def settings(arguments: argparse.Namespace, pairs: Sequence[str]) -> Settings:
     """What the command line asks for."""
     root = ("data.root", arguments.root) if arguments.root else ()
     return Settings(
-        table=TABLES[arguments.table],
+        table=arguments.table,
         config_file=Path(arguments.config_file),
         seeds=tuple(dict.fromkeys(arguments.seeds)),
         out=arguments.out,
