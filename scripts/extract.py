@@ -9,15 +9,19 @@ arrays features (float32 [images, dimensions], raw), name, and pid and camid if 
 are named and left out. Exit status: 0 done, 2 the input cannot be used.
 """
 
-import os
-
-# As in scripts/main.py: threads that wait sleep. 320 images take 6.0 s of CPU instead of 15.4 s.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import argparse
 import sys
 
-from arguments import add_network, network_flags, parse_with_pairs, path, print_any_name
+from arguments import (
+    add_network,
+    let_idle_threads_sleep,
+    network_flags,
+    parse_with_pairs,
+    path,
+    print_any_name,
+)
+
+let_idle_threads_sleep()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

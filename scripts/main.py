@@ -7,9 +7,6 @@ torchrun --nproc_per_node=2 scripts/main.py --config-file …      (two GPUs, on
 
 import os
 
-# Threads that wait for each other sleep instead of spinning: readers of images, and whoever else
-# works on this machine, get the cores meanwhile. It must be said before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Set by torchrun; the first process alone prints.
 SEVERAL = "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1"
 RANK = os.environ["RANK"] if SEVERAL else "0"
@@ -22,8 +19,9 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from arguments import add_import, split_pairs
+from arguments import add_import, let_idle_threads_sleep, split_pairs
 
+let_idle_threads_sleep()
 LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 
 

@@ -8,22 +8,20 @@ some, save the marks as CSV. Of MagnifierNet it shows for each hit how alike eve
 and the predicted regions over the pictures. Exit status: 0 done, 2 the input cannot be used.
 """
 
-import os
-
-# As in scripts/main.py: threads that wait sleep. 320 images take 6.0 s of CPU instead of 15.4 s.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import argparse
 import sys
 
 from arguments import (
     add_network,
+    let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
     path,
     print_any_name,
     whole_number,
 )
+
+let_idle_threads_sleep()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
