@@ -82,6 +82,7 @@ class AnnotatedDataset(Dataset):
         self.conditions_file: Path | None = getattr(plain, "conditions_file", None)
         self.keypoints_file: Path | None = getattr(plain, "keypoints_file", None)
         self.own_conditions: ConditionFile | None = getattr(plain, "own_conditions", None)
+        self.test_pids: Mapping[str, int] = getattr(plain, "test_pids", {})
         label_folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
         places = (self.name, label_folder, self.dataset_dir, masks_dir)
         annotations = Annotations(*places, max_missing, label_set or default_label_set())
