@@ -21,6 +21,7 @@ def main(argv):
     order = json.loads(orders.read_text()).get(name, "") if orders.is_file() else ""
     print(f"threads {os.environ['OMP_NUM_THREADS']} gpu {os.environ.get('CUDA_VISIBLE_DEVICES')}")
     print(f"resume {pairs.get('model.resume')}")
+    print(f"keep {pairs.get('train.keep_freq')}")
     print(f"backbone {pairs.get('model.backbone_weights')}")
     print(f"weights {pairs.get('model.load_weights')}", flush=True)
     if order == "fail":

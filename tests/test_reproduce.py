@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,20 @@ class TestRows:
         assert call("--jobs", "3", seeds=(1, 2)) == 0
         assert log(out, "G") == before
         assert log(out, "G", seed=2)
+
+    def test_rows_that_differ_in_the_second_stage_train_the_first_one_once(self, call, out):
+        """The stand-in saves after 1, 2 and 10 epochs."""
+        pairs = ("stages.1.max_epoch", "2")
+        assert call("--jobs", "8", *pairs, **{"G+M+SAB+SFB/seed-1": "last"}) == 1
+        assert "resume None" in log(out, "G+M+SAB+SFB+SD")  # the other failed
+        shutil.rmtree(out)
+        assert call("--jobs", "8", *pairs) == 0
+        stage = out / "G+M+SAB+SFB" / "seed-1" / "model" / "model.pth.tar-2"
+        assert f"resume {stage}\n" in log(out, "G+M+SAB+SFB+SD")
+        assert "keep 2\n" in log(out, "G+M+SAB+SFB")
+        assert all("resume None" in log(out, row) for row in ROWS[:-1])
+        note = "G+M+SAB+SFB+SD continues from the first stage of G+M+SAB+SFB,"
+        assert (out / "table.md").read_text().count(note) == 1
 
     def test_some_rows_alone(self, call, out, capsys):
         assert call("--rows", "G+M", "G") == 0

@@ -375,3 +375,21 @@ def test_a_row_that_is_killed_while_it_trains_goes_on(tmp_path):
     conditions = results["rows"][0]["seeds"]["1"]["conditions"]
     assert {"occluded", "visible", "twin", "heading", "cut"} <= set(conditions)
     assert (row / RECORD).is_file()
+
+
+@pytest.mark.slow
+def test_a_shared_first_stage_changes_no_number(tmp_path):
+    """The real script: the last row of Table 2 alone, and after the row it shares a stage with."""
+    scores = []
+    for rows in (["G+M+SAB+SFB+SD"], ["G+M+SAB+SFB", "G+M+SAB+SFB+SD"]):
+        out = tmp_path / str(len(rows))
+        line = [sys.executable, ROOT / "scripts" / "reproduce.py", "table2", "--config-file", DEMO]
+        line += ["--rows", *rows, "--seeds", "1", "--out", out]
+        line += ["data.root", tmp_path / "data", *TINY]
+        subprocess.run(list(map(str, line)), env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+        scores.append((out / "G+M+SAB+SFB+SD" / "seed-1" / "queries.csv").read_text())
+    log = (tmp_path / "2" / "G+M+SAB+SFB+SD" / "seed-1" / "output.log").read_text()
+    assert "=> Resumed from" in log
+    assert "epoch: [1/" not in log
+    assert scores[0] == scores[1]
+    assert scores[0] != (tmp_path / "2" / "G+M+SAB+SFB" / "seed-1" / "queries.csv").read_text()

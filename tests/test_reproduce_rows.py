@@ -62,6 +62,19 @@ class TestTables:
         assert len(pairs) >= len(rows) - 1
         assert all(first is not second for first, second in pairs)
 
+    def test_rows_share_a_first_stage_with_the_same_seed_alone(self):
+        names = {}
+        for table, system in (("table2", "magnifier"), ("stage2", "magnifier"), ("dsa", "dsa")):
+            _, runs = plan(table, f"{system}_market", seeds=(1, 2))
+            names[table] = {run.name: run.shares.name for run in runs if run.shares}
+            assert all(run.needs is None or run.needs in runs for run in runs)
+        assert names["table2"] == {
+            f"G+M+SAB+SFB+SD/seed-{seed}": f"G+M+SAB+SFB/seed-{seed}" for seed in (1, 2)
+        }
+        assert set(names["stage2"].values()) == {"no-SD-1e-3/seed-1", "no-SD-1e-3/seed-2"}
+        assert len(names["stage2"]) == 8
+        assert not names["dsa"]
+
     def test_some_rows_alone(self):
         """In the table's order; what a row was compared with is gone with that row."""
         table = TABLES["table2"].with_rows(["G+M+SAB+SFB", "G"])

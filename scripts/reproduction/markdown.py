@@ -61,7 +61,13 @@ def _rows(content: Mapping[str, Any]) -> list[str]:
         ours = [_spread(row["mean"].get(metric), deviation[metric]) for metric in _METRICS]
         paper = [_printed(row["paper"].get(name)) for name in printed]
         lines.append([_title(row, content), *ours, *paper, _minutes(row["seconds"].values())])
-    return ["## Rows", "", *_table(header, lines), ""]
+    notes = [
+        f"{row['title']} continues from the first stage of {row['shares_first_stage_of']}, which "
+        "has the same settings; its minutes are those of the rest."
+        for row in content["rows"]
+        if row["shares_first_stage_of"]
+    ]
+    return ["## Rows", "", *_table(header, lines), "", *notes, ""]
 
 
 def _title(row: Mapping[str, Any], content: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ QUICK_EPOCHS = 2  # per stage, at most
 # Keys that this script sets for every row.
 OWN_KEYS = (
     *("train.seed", "data.save_dir", "model.resume", "test.cache", "test.evaluate"),
-    *("report.untrained", "masks.dir"),
+    *("report.untrained", "masks.dir", "train.keep_freq"),
 )
 # Keys that it sets too where all rows start from one network.
 START_KEYS = ("model.pretrained", "model.backbone_weights")
@@ -63,6 +63,8 @@ class Run:
     """The run whose weights this one tests."""
     start: "Run | None" = None
     """The run whose backbone this one starts from."""
+    shares: "Run | None" = None
+    """The run whose first stage is this one's too: this one continues from its checkpoint."""
 
     @property
     def name(self) -> str:
@@ -72,7 +74,15 @@ class Run:
     @property
     def last_checkpoint(self) -> Path:
         """Where the training's last checkpoint will be."""
-        return self.folder / "model" / f"model.pth.tar-{self.cfg.train.max_epoch}"
+        return self._checkpoint(self.cfg.train.max_epoch)
+
+    @property
+    def first_stage(self) -> Path:
+        """Where the checkpoint of the first stage's end will be, with `train.keep_freq`."""
+        return self._checkpoint(self.cfg.stages[0]["max_epoch"])
+
+    def _checkpoint(self, epoch: int) -> Path:
+        return self.folder / "model" / f"model.pth.tar-{epoch}"
 
 
 def make_runs(settings: Settings) -> list[Run]:
@@ -103,7 +113,29 @@ def make_runs(settings: Settings) -> list[Run]:
         for row in rows:
             runs[row.name, seed] = _make_run(settings, row, seed, runs, start)
     _check_distinct(settings, [runs[row.name, settings.seeds[0]] for row in rows])
-    return [*([start] if start else []), *runs.values()]
+    return [*([start] if start else []), *_share_first_stages(settings, list(runs.values()))]
+
+
+def _share_first_stages(settings: Settings, runs: Sequence[Run]) -> list[Run]:
+    """Rows that differ in later stages alone train the first one once.
+
+    Resuming is exact, so that the results are those of rows that train it each.
+    """
+    first: dict[str, Run] = {}
+    found: dict[Run, Run] = {}
+    for run in runs:
+        found[run] = run
+        if run.needs or len(run.cfg.stages) < 2:
+            continue
+        values = {
+            key: value
+            for key, value in identity(run.cfg, settings.out).items()
+            if key != "train.max_epoch" and (not key.startswith("stages.") or "stages.1." in key)
+        }
+        keep = "train.keep_freq", str(run.cfg.stages[0]["max_epoch"])
+        found[run] = replace(run, pairs=(*run.pairs, *keep), shares=first.get(repr(values)))
+        first.setdefault(repr(values), found[run])
+    return [replace(run, needs=found[run.needs]) if run.needs else run for run in found.values()]
 
 
 def identity(cfg: CfgNode, out: Path) -> dict[str, Any]:

@@ -101,10 +101,16 @@ def end_all(trainings: Sequence[Training], patience: float = _PATIENCE) -> None:
 
 
 def training_command(config_file: Path, run: Run) -> list[str]:
-    """What trains a run: scripts/main.py, from the last saved checkpoint in its folder, if any."""
+    """What trains a run: scripts/main.py, from the last saved checkpoint in its folder, if any.
+
+    Without one it continues from the first stage that it shares with another run, if any.
+    """
     command = [sys.executable, str(MAIN), "--config-file", str(config_file), *run.pairs]
-    begun = not run.needs and any((run.folder / "model").glob(f"{NUMBERED}*"))
-    return [*command, "model.resume", AUTO] if begun else command
+    if not run.needs and any((run.folder / "model").glob(f"{NUMBERED}*")):
+        return [*command, "model.resume", AUTO]
+    if run.shares and run.shares.first_stage.is_file():
+        return [*command, "model.resume", str(run.shares.first_stage)]
+    return command
 
 
 def environment(jobs: int, gpu: str | None) -> dict[str, str]:

@@ -37,6 +37,8 @@ class RowResult:
     """Seed → its queries on the first target."""
     seconds: Mapping[int, float]
     """Seed → seconds of its processes."""
+    shares: str
+    """Title of the row whose first stage it shares; "" for none."""
 
     def values(self, metric: str) -> np.ndarray:
         """float64 [S], the metric of each seed, 0..1."""
@@ -49,12 +51,14 @@ def collect(settings: Settings, records: Mapping[Run, Record]) -> list[RowResult
     for row in settings.table.rows:
         runs = {run.seed: run for run in records if run.row is row}
         done = {seed: run for seed, run in runs.items() if is_finished(run, records[run])}
+        shared = next((run.shares.row.title for run in runs.values() if run.shares), "")
         found.append(
             RowResult(
                 row,
                 {seed: first_result(run.folder) for seed, run in done.items()},
                 {seed: _first_queries(run.folder) for seed, run in done.items()},
                 {seed: records[run].seconds for seed, run in done.items()},
+                shared,
             )
         )
     return found
@@ -184,6 +188,7 @@ def _row(result: RowResult) -> dict[str, Any]:
             m: float(result.values(m).std(ddof=1)) if several else None for m in METRICS
         },
         "seconds": {str(seed): seconds for seed, seconds in result.seconds.items()},
+        "shares_first_stage_of": result.shares,
         "seeds": {str(seed): found for seed, found in result.results.items()},
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.engine.results_file import RESULTS
+from magnifier_plugin.resuming import AUTO
 from magnifier_plugin.text_files import read_json
 from reproduction.plan import Run
 from reproduction.processes import (
@@ -113,9 +114,7 @@ class Runner:
                 self._fail(run, SKIPPED, self._stopped)
             elif failed:
                 self._fail(run, SKIPPED, f"{failed.name}, whose weights it takes, failed")
-            elif len(self._running) >= self._resources.jobs or not all(
-                is_finished(other, self._records[other]) for other in needed
-            ):
+            elif len(self._running) >= self._resources.jobs or self._waits(run):
                 left.append(run)
             elif self._code() != self._records[run].code:
                 self._stopped = "the package's code changed since this call began; call again"
@@ -123,6 +122,14 @@ class Runner:
             else:
                 self._launch(run)
         return left
+
+    def _waits(self, run: Run) -> bool:
+        """Whether a run that it takes something of is not finished.
+
+        One whose first stage it shares may have failed: it then trains that stage itself.
+        """
+        others = {run.needs, run.start, run.shares} - {None, *self.failures}
+        return not all(is_finished(other, self._records[other]) for other in others if other)
 
     def _launch(self, run: Run) -> None:
         given, gpu, record = self._resources, self._free_gpu(), self._records[run]
@@ -133,7 +140,11 @@ class Runner:
         record.processes = [training.number]
         record.write(run.folder)
         where = f" on GPU {gpu}" if gpu is not None else ""
-        resumed = " from its checkpoint" if "model.resume" in command else ""
+        resumed = ""
+        if command[-1] == AUTO:
+            resumed = " from its checkpoint"
+        elif run.shares and command[-1] == str(run.shares.first_stage):
+            resumed = f" from stage 1 of {run.shares.name}"
         self._progress.set(run, RUNNING, f"{resumed}{where}".strip())
 
     def _free_gpu(self) -> str | None:
