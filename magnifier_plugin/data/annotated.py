@@ -18,10 +18,11 @@ from torchvision import transforms as v1
 from magnifier_plugin.catalogue.image_list import ConditionFile
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.names import ImageRecord
-from magnifier_plugin.catalogue.numbering import SAME_CAMERA, drop_cameras
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.checks import default_label_set, report_problems
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
+from magnifier_plugin.data.joint import Prepared
+from magnifier_plugin.data.lists import in_stable_order, tested_lists
 from magnifier_plugin.data.map_files import MAPS, Annotations, Files
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
 from magnifier_plugin.data.transforms import rebuild
@@ -48,12 +49,16 @@ class AnnotatedDataset(Dataset):
         same_camera: "drop" or "keep", as in `options.DataOptions`.
         inputs: batch keys of `inputs.INPUTS`; `set_inputs` changes them.
         input_options: keyword arguments for the functions that make them, by key.
+        as_pixels: bring images as `pixels.Pixels`, normalised where the network is, in place of
+            normalised float32 [3, H, W]. This package's engines take both, torchreid's floats only.
         options: the data set's own keyword arguments and those of torchreid's Dataset.
     Raises:
         FileNotFoundError: the data set is not there, or too many files of an input are missing.
         ValueError: torchreid would misread the data set, a list of it is empty, no query has a
             match, label maps are of another label set, k_tfm is not 1, or an input is unknown.
     """
+
+    _mirrored = False
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class AnnotatedDataset(Dataset):
         same_camera: str = "drop",
         inputs: Sequence[str] = (),
         input_options: Mapping[str, Mapping[str, Any]] | None = None,
+        as_pixels: bool = False,
         **options: Any,
     ) -> None:
         if options.pop("k_tfm", 1) != 1:
@@ -75,15 +81,15 @@ class AnnotatedDataset(Dataset):
         self.name = find_name(name)
         plain = open_dataset(self.name, root, mode=mode, **options)
         self.transform, self.mode, self.combineall = transform, mode, plain.combineall
-        self.query, self.gallery = tested = _tested_lists(plain, same_camera)
-        self._train_only = plain._train_only
+        self.query, self.gallery = tested = tested_lists(plain, same_camera)
+        self._train_only, self.as_pixels = plain._train_only, as_pixels
         self.input_options = dict(input_options or {})
         self.dataset_dir = own_folder(plain)
         self.conditions_file: Path | None = getattr(plain, "conditions_file", None)
         self.keypoints_file: Path | None = getattr(plain, "keypoints_file", None)
         self.own_conditions: ConditionFile | None = getattr(plain, "own_conditions", None)
-        label_folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
-        places = (self.name, label_folder, self.dataset_dir, masks_dir)
+        folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
+        places = (self.name, folder, self.dataset_dir, masks_dir)
         annotations = Annotations(*places, max_missing, label_set or default_label_set())
         self._set_train(in_stable_order(plain.train))
         if mode == "query" and not plain._train_only:
@@ -94,7 +100,6 @@ class AnnotatedDataset(Dataset):
         self.parts = [(annotations, [record[0] for record in self.data])]
         self.files: dict[str, Files] = {}
         self.inputs: dict[str, BatchInput] = {}
-        self._mirrored = False
         self.set_inputs(inputs)
 
     def set_inputs(self, keys: Sequence[str], *, mirrored: bool = False) -> None:
@@ -120,14 +125,14 @@ class AnnotatedDataset(Dataset):
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         """One sample; its augmentation follows from a SampleKey, for an int from the worker."""
-        record = self.data[key.image if isinstance(key, SampleKey) else key]
-        path, pid, camid, dsetid = record
-        image = read_image(path)
-        maps = self._read_maps(path, (image.height, image.width))
+        place = key.image if isinstance(key, SampleKey) else key
+        path, pid, camid, dsetid = record = self.data[place]
+        prepared = self._prepare(place)
         seeded = torch_seeded(mixed_seed(*key)) if isinstance(key, SampleKey) else nullcontext()
         with seeded:
-            view = self._joint(image, **maps)
-        item = {"img": view.image, "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
+            view = self._joint.augment(prepared)
+        image = view.result if self.as_pixels else view.image
+        item = {"img": image, "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
         if self.inputs:
             sample = Sample(record, view, self._joint.normalise)
             item |= self._make_inputs(sample)
@@ -169,13 +174,20 @@ class AnnotatedDataset(Dataset):
         self.train = train
         pids, camids, dsetids = (len({record[i] for record in train}) for i in (1, 2, 3))
         self.num_train_pids, self.num_train_cams, self.num_datasets = pids, camids, dsetids
-        self._joint = rebuild(self.transform, patch_sources=[record[0] for record in train])
+        photos, exact = [record[0] for record in train], self.mode != "train"
+        self._joint = rebuild(self.transform, patch_sources=photos, exact=exact)
 
     def _find(self, kind: str) -> Files:
         files: Files = {}
         for annotations, images in self.parts:
             files |= annotations.find(kind, images, self.mode)
         return files
+
+    def _prepare(self, place: int) -> Prepared:
+        """An image and its maps before augmentation."""
+        path = self.data[place][0]
+        image = read_image(path)
+        return self._joint.prepare(image, **self._read_maps(path, (image.height, image.width)))
 
     def _read_maps(self, path: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """The maps that the inputs need and that the image has."""
@@ -189,13 +201,6 @@ class AnnotatedDataset(Dataset):
         }
 
 
-def _tested_lists(plain: Any, same_camera: str) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    if same_camera not in SAME_CAMERA:
-        raise ValueError(f"same_camera: expected {' or '.join(SAME_CAMERA)}, got {same_camera!r}")
-    lists = plain.query, plain.gallery
-    return drop_cameras(*lists) if same_camera == "keep" else lists
-
-
 def _place_of_maps(plain: Any, name: str, masks_dir: str | Path | None) -> tuple[str, Path]:
     """The folder of a data set's maps, and the folder of all maps that it is in.
 
@@ -205,14 +210,3 @@ def _place_of_maps(plain: Any, name: str, masks_dir: str | Path | None) -> tuple
     if own and not (masks_dir and Path(masks_dir, name).is_dir()):
         return plain.label_folder, Path(own)
     return name, Path(masks_dir or default_masks_dir())
-
-
-def in_stable_order(train: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """The list sorted by path, its identities numbered in that order.
-
-    torchreid lists folders in the file system's order and numbers identities in a set's order,
-    so two machines may train two different lists. The whole Market-1501 keeps torchreid's numbers.
-    """
-    ordered = sorted(train)
-    numbers = {pid: n for n, pid in enumerate(dict.fromkeys(pid for _, pid, *_ in ordered))}
-    return [(path, numbers[pid], camid, dsetid) for path, pid, camid, dsetid in ordered]

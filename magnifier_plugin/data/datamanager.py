@@ -117,6 +117,7 @@ class AnnotatedDataManager(DataManager):
             label_set=given.label_set,
             same_camera=given.same_camera,
             input_options=given.input_options,
+            as_pixels=given.as_pixels,
             **given.of_datasets(),
             **given.dataset_options.get(name, {}),
             **arguments,
