@@ -39,7 +39,7 @@ class ConfigError(ValueError):
 CHECKS: dict[str, Check] = {
     **dict.fromkeys(("amp", "test.amp"), AMP),
     **dict.fromkeys(("channels_last", "train.fused"), SWITCH),
-    "train.clip_grad": WEIGHT,
+    **dict.fromkeys(("data.cache_gb", "train.clip_grad"), WEIGHT),
     "train.accumulate": SIZE,
     "train.ema": DECAY,
     "data.type": one_of("image")._replace(expected="image; video data sets have no label maps"),

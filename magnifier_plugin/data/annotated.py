@@ -6,6 +6,7 @@ for an image and its maps, the declared inputs (`inputs.py`), and randomness fro
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,10 +25,13 @@ from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
 from magnifier_plugin.data.joint import Prepared
 from magnifier_plugin.data.lists import in_stable_order, tested_lists
 from magnifier_plugin.data.map_files import MAPS, Annotations, Files
+from magnifier_plugin.data.sample_cache import GIB, SampleCache
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
 from magnifier_plugin.data.transforms import rebuild
 from magnifier_plugin.files import read_image
 from magnifier_plugin.masks.paths import default_masks_dir
+
+logger = logging.getLogger(__name__)
 
 
 class AnnotatedDataset(Dataset):
@@ -58,7 +62,8 @@ class AnnotatedDataset(Dataset):
             match, label maps are of another label set, k_tfm is not 1, or an input is unknown.
     """
 
-    _mirrored = False
+    cache: SampleCache | None = None
+    _bound, _workers, _mirrored = 0, 1, False
 
     def __init__(
         self,
@@ -119,6 +124,16 @@ class AnnotatedDataset(Dataset):
         kinds = dict.fromkeys(kind for row in inputs.values() for kind in row.maps)
         self.files = {kind: self.files.get(kind) or self._find(kind) for kind in kinds}
         self.inputs = inputs
+        self._open_cache()
+
+    def keep_samples(self, bound: int, workers: int) -> None:
+        """Keep resized images and their maps in at most `bound` bytes, see `sample_cache`.
+
+        Raises:
+            ValueError: the transform does not begin with a Resize, or there is too little memory.
+        """
+        self._bound, self._workers = bound, max(1, workers)
+        self._open_cache()
 
     def __len__(self) -> int:
         return len(self.data)
@@ -161,7 +176,7 @@ class AnnotatedDataset(Dataset):
         total.parts = [*self.parts, *other.parts]
         total.files = {kind: self.files[kind] | other.files[kind] for kind in self.files}
         # As in torchreid's own sum, which would apply combineall a second time otherwise.
-        total.combineall = False
+        total.combineall, total.cache = False, None
         total._set_train([*self.train, *shifted])
         total.data = total.train
         return total
@@ -183,11 +198,34 @@ class AnnotatedDataset(Dataset):
             files |= annotations.find(kind, images, self.mode)
         return files
 
+    def _open_cache(self) -> None:
+        self.cache = None
+        if not self._bound:
+            return
+        if self._joint.resize is None:
+            raise ValueError("data.cache_gb: expected a transform that begins with Resize")
+        height, width = self._joint.resize.size
+        shapes = {"image": (height, width, 3), "labels": (height, width), "iuv": (3, height, width)}
+        kept = [shapes[kind] for kind in ("image", *self.files)]
+        self.cache = SampleCache(kept, len(self), self._bound, self._workers)
+        logger.info(
+            "%s: %d of %d images are kept in memory once they are read, %.2f GiB",
+            *(self.name, self.cache.places, len(self), self.cache.nbytes / GIB),
+        )
+
     def _prepare(self, place: int) -> Prepared:
-        """An image and its maps before augmentation."""
-        path = self.data[place][0]
+        """An image and its maps before augmentation, of the cache if it has them."""
+        path, kinds = self.data[place][0], ("image", *self.files)
+        if self.cache and (arrays := self.cache.read(place)) is not None:
+            found = dict(zip(kinds, arrays, strict=True))
+            absent = [kind for kind, files in self.files.items() if files[path] is None]
+            return Prepared.of_arrays(**{k: a for k, a in found.items() if k not in absent})
         image = read_image(path)
-        return self._joint.prepare(image, **self._read_maps(path, (image.height, image.width)))
+        prepared = self._joint.prepare(image, **self._read_maps(path, (image.height, image.width)))
+        if self.cache:
+            made = prepared.arrays()
+            self.cache.write(place, [made.get(kind) for kind in kinds])
+        return prepared
 
     def _read_maps(self, path: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """The maps that the inputs need and that the image has."""

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.options import DataOptions
+from magnifier_plugin.data.sample_cache import GIB
 from magnifier_plugin.data.samplers import SeededSampler, build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
 from magnifier_plugin.workers import leave_ctrl_c_to_parent
@@ -70,6 +71,7 @@ class AnnotatedDataManager(DataManager):
     def _build_training(self) -> None:
         given = self.options
         trainset = reduce(add, map(self._source, self.sources))
+        trainset.keep_samples(int(given.cache_gb * GIB), given.workers)
         self._num_train_pids = trainset.num_train_pids
         self._num_train_cams = trainset.num_train_cams
         self.train_loader = self._train_loader(trainset, given.train_sampler)

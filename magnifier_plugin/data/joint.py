@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
@@ -15,6 +16,7 @@ from magnifier_plugin.data.maps import IUV, LabelMap
 from magnifier_plugin.data.pixels import (
     ToImageTensor,
     image_tensor,
+    interleaved,
     mirrored,
     normalised,
     resize_image,
@@ -48,6 +50,25 @@ class Prepared(NamedTuple):
     """uint8 [3, H, W], interleaved in memory; the RGB image if there is no step."""
     labels: LabelMap | None
     iuv: IUV | None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """uint8: "image" [H, W, 3], and "labels" [H, W] and "iuv" [3, H, W] if it has them."""
+        parts = {"image": self.image.permute(1, 2, 0), "labels": self.labels, "iuv": self.iuv}
+        return {name: _plain(part).numpy() for name, part in parts.items() if part is not None}
+
+    @classmethod
+    def of_arrays(
+        cls,
+        image: np.ndarray,
+        labels: np.ndarray | None = None,
+        iuv: np.ndarray | None = None,
+    ) -> "Prepared":
+        """The sample of these `arrays`, in the same memory."""
+        maps = (
+            None if labels is None else LabelMap(torch.from_numpy(labels)),
+            None if iuv is None else IUV(torch.from_numpy(iuv)),
+        )
+        return cls(interleaved(image), *maps)
 
 
 def mirror_maps(view: View) -> View:
