@@ -1,20 +1,22 @@
 """Reading a configuration: files that extend each other, flags, and KEY VALUE pairs.
 
-The tree is in `config_tree.py`, what each key takes in `config_values.py`, the stages in
-`config_stages.py`.
+The tree is in `config_tree.py`, what each key takes in `config_values.py`, the files in
+`config_files.py`, the stages in `config_stages.py`.
 """
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode as Node
 
+from magnifier_plugin.config_files import flatten, merge, read_files
 from magnifier_plugin.config_stages import (
     GAMMA,
     STAGE_KEYS,
     check_sum,
+    printed_config,
     resolve_stages,
     set_stage_key,
     set_stages,
@@ -23,15 +25,20 @@ from magnifier_plugin.config_stages import (
 from magnifier_plugin.config_systems import VARIANTS
 from magnifier_plugin.config_tree import default_config
 from magnifier_plugin.config_values import ConfigError, did_you_mean, read_value
-from magnifier_plugin.text_files import parse_yaml, read_yaml
+from magnifier_plugin.text_files import parse_yaml
 
 __all__ = (
-    *("ConfigError", "changed_values", "flatten", "load_config", "parse_pairs"),
+    "ConfigError",
+    "changed_values",
+    "flatten",
+    "given_scale",
+    "load_config",
+    "parse_pairs",
+    "printed_config",
     "stage_settings",
 )
 
 COMMAND_LINE = "command line"
-EXTENDS = "extends"
 SAVED = "the saved configuration"
 
 
@@ -63,9 +70,9 @@ def load_config(
             stages that do not add up.
     """
     cfg = default_config()
-    layers = _read_files(Path(file)) if file else []
+    layers = read_files(Path(file)) if file else []
     typed = {**(flags or {}), **parse_pairs(pairs)}
-    given = {key: value for _, values in (*layers, ("", typed)) for key, value in values.items()}
+    given = merge([*layers, (COMMAND_LINE, typed)])
     _set_variant(cfg, given.get("magnifier.variant"))
     for key, value in (recorded or {}).items():
         if "magnifier.variant" not in given or key not in _of_variants():
@@ -84,6 +91,21 @@ def load_config(
     resolve_stages(cfg, _typed_keys(typed), listed=listed, origin=origin)
     cfg.freeze()
     return cfg
+
+
+def given_scale(
+    file: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    pairs: Sequence[str] = (),
+) -> float:
+    """`train.scale` as it was given, which `load_config` applies and sets to 1.
+
+    Args:
+        file, flags, pairs: that `load_config` took.
+    """
+    typed = {**(flags or {}), **parse_pairs(pairs)}
+    layers = read_files(Path(file)) if file else []
+    return float(merge([*layers, (COMMAND_LINE, typed)]).get("train.scale", 1))
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
@@ -135,57 +157,6 @@ def _by_key(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Values by key, those of stages as stages.N.KEY."""
     stages = {str(number): stage for number, stage in enumerate(tree.get("stages", ()), start=1)}
     return dict(flatten({**tree, "stages": stages}))
-
-
-def _read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
-    """A file and those it extends, the base first: (path, values by key) of each."""
-    content = _read_yaml(path)
-    if EXTENDS not in content:
-        return [(str(path), dict(flatten(content)))]
-    base = content.pop(EXTENDS)
-    if not isinstance(base, str) or not base:
-        raise ConfigError(
-            f"{_chain(above, path)}: {EXTENDS}: expected the path of one file, got {base!r}"
-        )
-    base_path = path.parent / Path(base).expanduser()
-    if not base_path.is_file():
-        raise ConfigError(
-            f"{_chain(above, path)}: {EXTENDS}: {base}: expected a configuration file (YAML) at "
-            f"{base_path}, found none; the path is relative to the file that extends"
-        )
-    if any(base_path.samefile(other) for other in (*above, path)):
-        raise ConfigError(
-            f"{_chain((*above, path), base_path)}: {EXTENDS}: files extend each other in a circle; "
-            f"remove {EXTENDS} from one of them"
-        )
-    return [*_read_files(base_path, (*above, path)), (str(path), dict(flatten(content)))]
-
-
-def _chain(above: Sequence[Path], path: Path) -> str:
-    return " → ".join(map(str, (*above, path)))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a configuration file (YAML), found none")
-    try:
-        content = read_yaml(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values, found a {type(content).__name__}")
-    return content
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a tree of mappings, each with its key, such as "data.root"."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _set_variant(cfg: Node, variant: Any) -> None:

@@ -121,12 +121,25 @@ def _text(value: Any) -> str:
     return value
 
 
+def _path_or(nothing: str) -> Check:
+    """The path of a file or a folder, or none in any case, which is read as `nothing`."""
+
+    def read(value: Any) -> str:
+        is_none = value is None or (isinstance(value, str) and value.strip().lower() == "none")
+        return nothing if is_none else _text(value)
+
+    return Check(read, "a path, or none")
+
+
 SWITCHES = "on", "off", "auto"
 TRUTH = Check(_truth, "True or False")
 SWITCH = _switch(*SWITCHES)
 AMP = _switch(*SWITCHES, "bf16", "fp16")
 TEXT = Check(_text, "text")
 TEXTS = list_of(TEXT)
+# "" says of the one that there is no file, of the other that it is looked up elsewhere.
+PATH_OR_NONE = _path_or("")
+WEIGHTS_OR_NONE = _path_or("none")
 SHARE = number(0, 1)
 WEIGHT = number(0)
 ABOVE_0 = number(0, open_ends="low")

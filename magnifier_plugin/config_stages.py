@@ -207,6 +207,22 @@ def _scale(cfg: Node, typed: Collection[str]) -> None:
                 stage[name] = max(lowest, round(value * scale))
 
 
+def printed_config(cfg: Node, scale: float) -> str:
+    """A loaded configuration for people to read: with `train.scale` as given, and what it did.
+
+    Args:
+        cfg: a loaded configuration, whose own `train.scale` is 1, so that it is not applied twice.
+        scale: the one that was given.
+    """
+    if scale == 1:
+        return str(cfg)
+    shown = cfg.clone()
+    shown.defrost()
+    epochs = " + ".join(str(stage["max_epoch"]) for stage in cfg.stages)
+    shown.train.scale = f"{scale:g} (applied: stages of {epochs} epochs)"
+    return str(shown)
+
+
 def stage_settings(cfg: Node) -> list[dict[str, Any]]:
     """What each stage trains with: `train.*`, overridden by the stage's entry.
 

@@ -107,7 +107,7 @@ def _train(cfg: Node) -> None:
 def _step(cfg: Node) -> None:
     # All of these are ours.
     cfg.train.compile = False  # torch.compile the network; the first steps take minutes
-    cfg.train.fused = "auto"  # one kernel for all weights (adam, amsgrad, sgd): on, off, auto = GPU
+    cfg.train.fused = "auto"  # one kernel for all weights: on, off, auto = adam, amsgrad, sgd
     cfg.train.clip_grad = 0.0  # largest norm of all gradients together; 0: no clipping
     # Batches of train.batch_size whose gradients are averaged for one step. Batch norm and
     # batch-hard mining see each batch alone, so this is no larger batch for the triplet loss.
@@ -184,7 +184,8 @@ def _test(cfg: Node) -> None:
     # data set's own, which the rendered one has (ours).
     cfg.test.conditions = ""
     cfg.test.flip = False  # average an image's and its mirror image's embedding (ours)
-    # Folder to keep the last test's embeddings in, so that testing again takes seconds (ours).
+    # Folder to keep the last test's embeddings in, so that testing again takes seconds; "" or none:
+    # they are not kept (ours).
     cfg.test.cache = ""
     cfg.test.visrank = False  # save the ranking of each query as a picture (test.evaluate)
     cfg.test.visrank_topk = 10

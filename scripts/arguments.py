@@ -17,6 +17,17 @@ from typing import Any
 WORDS = ("use_gpu", "amp", "channels_last")  # keys of the configuration that have no dot
 
 
+def let_idle_threads_sleep() -> None:
+    """Set how OpenMP's threads wait for each other, unless the user has; call it before torch.
+
+    They spin for some microseconds, until the next of a network's small operations begins, and
+    then sleep, so that readers of images and other programs get the cores.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # GNU's; it goes before the policy
+
+
 def path(text: str) -> Path:
     """An absolute path, as `magnifier_plugin.files.absolute_path` makes it."""
     return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111

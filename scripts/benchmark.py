@@ -16,6 +16,7 @@ import argparse
 import importlib
 import sys
 
+from arguments import let_idle_threads_sleep
 from benchmarks.command_line import (
     add_evaluation,
     add_loading,
@@ -26,6 +27,7 @@ from benchmarks.command_line import (
     add_training,
 )
 
+let_idle_threads_sleep()
 COMMANDS = {
     "evaluation": add_evaluation,
     "loading": add_loading,

@@ -58,9 +58,9 @@ from magnifier_plugin.catalogue.image_list import SPLITS, ImageList
 from magnifier_plugin.catalogue.inspection import Images, Lists, check_images, check_lists
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.listed import own_source
-from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.catalogue.names import ImageRecord, OriginalIds
 from magnifier_plugin.catalogue.numbering import drop_cameras, number_images
-from magnifier_plugin.catalogue.opening import open_lists
+from magnifier_plugin.catalogue.opening import open_lists, original_ids
 from magnifier_plugin.catalogue.problems import DatasetProblem, many
 from magnifier_plugin.catalogue.splitting import split_identities
 from magnifier_plugin.user_modules import import_user_module
@@ -90,7 +90,7 @@ def check_registered(args: argparse.Namespace) -> int:
     parts = dataset.train, dataset.query, dataset.gallery
     compare_names = not getattr(dataset, "identities_compared", False)
     print(f"{args.source} in {args.root}\n")
-    return show_problems(check_parts(args, parts, compare_names))
+    return show_problems(check_parts(args, parts, compare_names, original_ids(dataset)))
 
 
 def check_own(args: argparse.Namespace) -> int:
@@ -102,7 +102,7 @@ def check_own(args: argparse.Namespace) -> int:
         show_rows(images)
         numbered = number_images(images)
         parts = numbered.train, numbered.query, numbered.gallery
-        problems = problems + check_parts(args, parts, compare_names=False)
+        problems = problems + check_parts(args, parts, False, images.original_ids)
     status = show_problems(list(dict.fromkeys(problems)))
     if args.write_csv and status:
         print(f"{args.write_csv} is not written: mend the errors first")
@@ -128,13 +128,13 @@ def read_own(args: argparse.Namespace) -> ImageList:
 
 
 def check_parts(
-    args: argparse.Namespace, parts: Parts, compare_names: bool
+    args: argparse.Namespace, parts: Parts, compare_names: bool, ids: OriginalIds
 ) -> list[DatasetProblem]:
     """Checks and prints the three lists and, unless --quick, every image."""
     train, query, gallery = parts
     if args.same_camera == "keep":
         query, gallery = drop_cameras(query, gallery)
-    lists = check_lists(train, query, gallery, compare_names=compare_names)
+    lists = check_lists(*(train, query, gallery), compare_names=compare_names, original_ids=ids)
     show_lists(lists)
     if args.quick:
         return lists.problems

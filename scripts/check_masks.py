@@ -4,11 +4,12 @@
 
 counts what is missing, unreadable, of another size, empty or odd (feet above the head, a tiny body,
 fewer regions than usual), prints how much of each region there is, and writes one HTML page with
-the pictures, the worst first. Exit status: 0 these files can be trained on, 1 they cannot, 2 the
-data set cannot be opened.
+the pictures, the worst first, into the data set's folder of label maps. Exit status: 0 these files
+can be trained on, 1 they cannot, 2 the data set cannot be opened.
 """
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from arguments import add_data_set, path, share, whole_number
 
 BODY_REGIONS = 7
+PAGE = "check_masks.html"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -32,7 +34,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)",
     )
     add("--label-set", default="densepose", help="the expected one (default: %(default)s)")
-    add("--out", type=path, default="check_masks.html", help="the page (%(default)s)")
+    add(
+        "--out",
+        type=path,
+        help=f"the page (default: {PAGE} in the data set's folder of label maps, or in the working "
+        "directory if that folder cannot be written to)",
+    )
     add(
         "--limit",
         type=whole_number(0),
@@ -64,6 +71,7 @@ if __name__ == "__main__":
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.files import write_png
 from magnifier_plugin.masks.checking import (
     FAULTS,
@@ -89,17 +97,18 @@ def main(arguments: list[str] | None = None) -> int:
         for module in args.modules:
             import_user_module(module)
         folder, labels = find_labels(args)
+        page = args.out or default_page(folder)
         findings = check_labels(labels, min_regions=args.min_regions, workers=args.workers)
         label_set, is_wrong = describe_label_set(folder, findings, args.label_set)
         write_label_page(
-            args.out,
+            page,
             findings,
             title=args.source,
             facts={"label set": label_set},
             limit=args.limit,
             workers=args.workers,
         )
-        pages = [args.out, *draw_textures(findings, args.textures, args.out)]
+        pages = [page, *draw_textures(findings, args.textures, page)]
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"check_masks.py: {error}", file=sys.stderr)
         return 2
@@ -124,6 +133,22 @@ def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
     return masks_dir / name, labels
 
 
+def default_page(folder: Path) -> Path:
+    """The page in a data set's folder of label maps, or in the working directory.
+
+    The latter where there is no such folder, or it cannot be written to.
+
+    Raises:
+        PermissionError: neither can be written to.
+    """
+    for place in (folder, Path.cwd()):
+        if os.access(place, os.W_OK):
+            return place / PAGE
+    raise PermissionError(
+        f"{PAGE}: neither {folder} nor {Path.cwd()} can be written to; name another file by --out"
+    )
+
+
 def describe_label_set(
     folder: Path, findings: Sequence[Finding], expected: str
 ) -> tuple[str, bool]:
@@ -142,12 +167,12 @@ def describe_label_set(
 def show(name: str, findings: Sequence[Finding], label_set: str) -> None:
     """Prints the counts, the shares of the regions, and what cannot be trained on."""
     counts = Counter(finding.kind for finding in findings)
-    print(f"{name}: {len(findings):,} training images")
+    print(f"{name}: {many(len(findings), 'training image')}")
     print(f"Label set: {label_set}")
     for kind in KINDS:
         print(f"{counts[kind]:>11,} {kind}")
     with_iuv = sum(finding.iuv is not None for finding in findings)
-    print(f"IUV: {with_iuv:,} images with, {len(findings) - with_iuv:,} without")
+    print(f"Images with IUV: {with_iuv:,}, without: {len(findings) - with_iuv:,}")
     shares = mean_shares(findings)
     if shares:
         print("Area: " + ", ".join(f"{region} {share:.1%}" for region, share in shares.items()))

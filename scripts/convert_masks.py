@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("Interrupted. Finished files are kept; start it again to go on.", file=sys.stderr)
         return 130
     show(args, dataset_dir, summary, lists)
-    print(f"{summary.converted / seconds:,.0f} images/s with {args.workers or cores()} processes")
+    print(f"{summary.converted / seconds:,.0f} images/s, processes: {args.workers or cores()}")
     return 1 if summary.failures else 0
 
 

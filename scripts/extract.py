@@ -9,15 +9,19 @@ arrays features (float32 [images, dimensions], raw), name, and pid and camid if 
 are named and left out. Exit status: 0 done, 2 the input cannot be used.
 """
 
-import os
-
-# As in scripts/main.py: threads that wait sleep. 320 images take 6.0 s of CPU instead of 15.4 s.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import argparse
 import sys
 
-from arguments import add_network, network_flags, parse_with_pairs, path, print_any_name
+from arguments import (
+    add_network,
+    let_idle_threads_sleep,
+    network_flags,
+    parse_with_pairs,
+    path,
+    print_any_name,
+)
+
+let_idle_threads_sleep()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -45,6 +49,7 @@ if __name__ == "__main__":
 
 # isort: split
 from magnifier_plugin.catalogue.images import list_images
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import write_feature_file
 from magnifier_plugin.evaluation.index_file import require_faiss, write_index
@@ -72,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         write_feature_file(args.out, images)
         count, width = images.features.shape
         left_out = len(paths) - count
-        print(f"{count:,} images, {left_out:,} left out, {width:,} dimensions: {args.out}")
+        images_kept = many(count, "image")
+        print(f"{images_kept}, {left_out:,} left out, {width:,} dimensions: {args.out}")
         if args.faiss:
             write_index(args.faiss, images.features, normalise=network.normalises)
             print(f"Index: {args.faiss}")

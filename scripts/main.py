@@ -7,9 +7,6 @@ torchrun --nproc_per_node=2 scripts/main.py --config-file …      (two GPUs, on
 
 import os
 
-# Threads that wait for each other sleep instead of spinning: readers of images, and whoever else
-# works on this machine, get the cores meanwhile. It must be said before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Set by torchrun; the first process alone prints.
 SEVERAL = "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1"
 RANK = os.environ["RANK"] if SEVERAL else "0"
@@ -22,8 +19,9 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from arguments import add_import, split_pairs
+from arguments import add_import, let_idle_threads_sleep, split_pairs
 
+let_idle_threads_sleep()
 LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 
 
@@ -61,7 +59,13 @@ if __name__ == "__main__":
 # isort: split
 from yacs.config import CfgNode
 
-from magnifier_plugin.config import ConfigError, load_config, parse_pairs
+from magnifier_plugin.config import (
+    ConfigError,
+    given_scale,
+    load_config,
+    parse_pairs,
+    printed_config,
+)
 from magnifier_plugin.engine.distributed import Processes, torchrun_processes
 from magnifier_plugin.engine.folder_lock import FolderInUse
 from magnifier_plugin.engine.log import logged_to, silenced
@@ -102,15 +106,19 @@ def main(argv: Sequence[str]) -> int:
         check(cfg)
     except (ConfigError, FileNotFoundError, ModuleNotFoundError) as error:
         return refuse(error)
-    return train_or_test(cfg, typed={*flags, *parse_pairs(pairs)})
+    shown = printed_config(cfg, given_scale(arguments.config_file, flags, pairs))
+    return train_or_test(cfg, shown, typed={*flags, *parse_pairs(pairs)})
 
 
-def train_or_test(cfg: CfgNode, typed: Collection[str]) -> int:
-    """Run a configuration, with a log; returns the exit status. SIGTERM ends it with 143."""
+def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:
+    """Run a configuration, with a log that starts with it as it is shown.
+
+    Returns the exit status; SIGTERM ends it with 143.
+    """
     begun = False
     try:
         with torchrun_processes(cfg.use_gpu) as processes, output(cfg, processes) as log:
-            print(f"Show configuration\n{cfg}\n")
+            print(f"Show configuration\n{shown}\n")
             try:
                 run = prepare(cfg, typed, processes)
             except KeyError as error:  # torchreid's way to refuse a name

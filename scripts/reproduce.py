@@ -7,19 +7,16 @@ KEY VALUE pairs at the end hold for every row. Calling it again keeps finished r
 ones and tries failed ones again; table.md, results.json and the figure are written anew.
 """
 
-import os
-
-# As in scripts/main.py: threads that wait sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import argparse
 import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import path, split_pairs, whole_number
+from arguments import let_idle_threads_sleep, path, split_pairs, whole_number
 from reproduction.rows import TABLES
+
+let_idle_threads_sleep()
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -31,6 +28,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--config-file", required=True, help="what all rows have in common")
     parser.add_argument(
         "--seeds", type=whole_number(0, 2**32 - 1), nargs="+", required=True, metavar="S"
+    )
+    parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", help="train some rows alone, such as G (default: all)"
     )
     parser.add_argument(
         "--out", type=path, required=True, help="folder of the rows and of the results"
@@ -48,8 +48,15 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "on people of this seed and kept next to them",
     )
     parser.add_argument("--quick", action="store_true", help="two epochs per stage at most")
-    flags, pairs = split_pairs(argv, lists=("--seeds", "--gpus"), positional=1)
-    return parser.parse_args(flags), pairs
+    flags, pairs = split_pairs(argv, lists=("--seeds", "--gpus", "--rows"), positional=1)
+    arguments = parser.parse_args(flags)
+    arguments.table = TABLES[arguments.table]
+    if arguments.rows:
+        try:
+            arguments.table = arguments.table.with_rows(arguments.rows)
+        except ValueError as error:
+            parser.error(f"--rows: {error}")
+    return arguments, pairs
 
 
 if __name__ == "__main__":
@@ -91,7 +98,7 @@ def settings(arguments: argparse.Namespace, pairs: Sequence[str]) -> Settings:
     """What the command line asks for."""
     root = ("data.root", arguments.root) if arguments.root else ()
     return Settings(
-        table=TABLES[arguments.table],
+        table=arguments.table,
         config_file=Path(arguments.config_file),
         seeds=tuple(dict.fromkeys(arguments.seeds)),
         out=arguments.out,

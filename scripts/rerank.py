@@ -15,6 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arguments import let_idle_threads_sleep
+
+let_idle_threads_sleep()
+
 METRICS = ("euclidean", "cosine")
 FORMS = ("torchreid", "paper")
 

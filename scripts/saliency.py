@@ -17,7 +17,16 @@ Exit status: 0 done, 2 the input cannot be used.
 import argparse
 import sys
 
-from arguments import add_network, network_flags, parse_with_pairs, path, whole_number
+from arguments import (
+    add_network,
+    let_idle_threads_sleep,
+    network_flags,
+    parse_with_pairs,
+    path,
+    whole_number,
+)
+
+let_idle_threads_sleep()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -8,22 +8,20 @@ some, save the marks as CSV. Of MagnifierNet it shows for each hit how alike eve
 and the predicted regions over the pictures. Exit status: 0 done, 2 the input cannot be used.
 """
 
-import os
-
-# As in scripts/main.py: threads that wait sleep. 320 images take 6.0 s of CPU instead of 15.4 s.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import argparse
 import sys
 
 from arguments import (
     add_network,
+    let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
     path,
     print_any_name,
     whole_number,
 )
+
+let_idle_threads_sleep()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -64,6 +62,7 @@ if __name__ == "__main__":
 # isort: split
 from magnifier_plugin.builders import build_reranking
 from magnifier_plugin.catalogue.images import list_images
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import SUFFIX, ImageFeatures, read_feature_file
 from magnifier_plugin.retrieval.network import COMPARISON_KEYS, TrainedNetwork, load_network
@@ -121,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
         title=f"{args.query.name} in {gallery.folder.name}",
         facts={
             "queries": f"{len(queries.names):,} of {args.query}",
-            "gallery": f"{len(gallery.names):,} images of {gallery.folder}",
+            "gallery": f"{many(len(gallery.names), 'image')} of {gallery.folder}",
             "network": f"{network.cfg.model.name}, {args.weights}",
             "ranked by": str(comparison),
         },
@@ -130,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
         gallery=len(gallery.names),
         workers=network.cfg.data.workers or 1,
     )
-    print(f"{len(queries.names):,} queries, {len(gallery.names):,} gallery images")
+    print(f"{many(len(queries.names), 'query')}, {many(len(gallery.names), 'gallery image')}")
     print(f"Page: {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
 
 

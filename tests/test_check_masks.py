@@ -1,5 +1,6 @@
 """Label maps are looked at before training: what is wrong, what is odd, which label set."""
 
+import os
 import re
 
 import numpy as np
@@ -214,15 +215,57 @@ def test_script_tells_what_can_be_trained_on(market, capsys):
     assert f"{image}: label map: damaged or truncated" in capsys.readouterr().out
 
 
+class TestPlaceOfThePage:
+    """Among the label maps; in the working directory where that cannot be."""
+
+    def run(self, market, *more) -> int:
+        arguments = ["-s", "market1501", "--root", market.root, "--masks", market.masks_dir, *more]
+        return script("check_masks").main([str(argument) for argument in arguments])
+
+    def test_among_the_label_maps(self, market, tmp_path, monkeypatch, capsys):
+        folder = market()
+        monkeypatch.chdir(tmp_path)
+        assert self.run(folder, "--limit", 2) == 0
+        page = folder.masks_dir / "market1501" / "check_masks.html"
+        assert page.is_file() and f"Page: {page}\n" in capsys.readouterr().out
+        assert not (tmp_path / "check_masks.html").exists()
+        assert self.run(folder, "--limit", 2) == 0  # it is replaced, and no label map is missed
+
+    def test_without_label_maps_no_folder_is_made(self, market, tmp_path, monkeypatch, capsys):
+        folder = market()
+        monkeypatch.chdir(tmp_path)
+        assert self.run(folder, "--masks", "none") == 1
+        assert f"Page: {tmp_path / 'check_masks.html'}\n" in capsys.readouterr().out
+        assert (tmp_path / "check_masks.html").is_file() and not (tmp_path / "none").exists()
+
+    def test_a_read_only_folder(self, market, tmp_path, monkeypatch, capsys):
+        folder = market()
+        labels = folder.masks_dir / "market1501"
+        monkeypatch.chdir(tmp_path)
+        read_only = {labels}
+        access = os.access
+        monkeypatch.setattr(
+            os, "access", lambda place, mode: place not in read_only and access(place, mode)
+        )
+        assert self.run(folder, "--limit", 2) == 0
+        assert f"Page: {tmp_path / 'check_masks.html'}\n" in capsys.readouterr().out
+        assert not (labels / "check_masks.html").exists()
+        read_only.add(tmp_path)
+        assert self.run(folder) == 2
+        error = capsys.readouterr().err
+        assert f"neither {labels} nor {tmp_path} can be written to" in error and "--out" in error
+        assert self.run(folder, "--limit", 2, "--out", tmp_path / "a" / "page.html") == 0
+
+
 def test_script_counts_and_checks_iuv(market, capsys):
     folder = market()
     assert check(folder) == 0
-    assert "IUV: 0 images with, 12 without" in capsys.readouterr().out
+    assert "Images with IUV: 0, without: 12" in capsys.readouterr().out
     labels = sorted((folder.masks_dir / "market1501" / "bounding_box_train").iterdir())
     for label in labels[:9]:
         write_iuv(iuv_path(label), np.zeros((32, 16, 3), np.uint8))
     assert check(folder) == 0
-    assert "IUV: 9 images with, 3 without" in capsys.readouterr().out
+    assert "Images with IUV: 9, without: 3" in capsys.readouterr().out
     for label in labels:
         label.unlink()
     assert check(folder) == 0

@@ -53,6 +53,7 @@ REFUSED = [
     ("train.lr", math.inf, "a number above 0"),
     ("train.lr", True, "a number above 0"),
     ("test.same_camera", "never", "one of drop, keep"),
+    ("test.cache", True, "a path, or none"),
     ("data.height", 0, f"{WHOLE} 1"),
     ("data.height", "tall", f"{WHOLE} 1"),
     ("data.width", -1, f"{WHOLE} 1"),
@@ -146,6 +147,23 @@ def test_taken_values():
     assert (cfg.data.save_dir, cfg.data.workers, cfg.test.eval_freq) == ("2024", 0, -1)
     assert cfg.train.new_layers == []
     assert cfg.synthetic.identities is None
+
+
+@pytest.mark.parametrize("word", ["none", "None", "NONE", " none ", ""])
+@pytest.mark.parametrize("key", ["test.cache", "model.load_weights", "model.resume"])
+def test_none_is_no_file_and_no_folder(tmp_path, key, word):
+    """As `model.backbone_weights none`; a folder named none was made before."""
+    section, name = key.split(".")
+    for value in (word, None):
+        file = tmp_path / "a.yaml"
+        file.write_text(f"{key}: {'' if value is None else repr(value)}\n")
+        tested = [load_config(None, {}, [key, word]), load_config(file)]
+        tested.append(load_config(None, {key: value}))
+        assert [cfg[section][name] for cfg in tested] == ["", "", ""]
+    assert load_config(None, {}, [key, "none/x"])[section][name] == "none/x"
+    assert load_config(None, {}, ["model.backbone_weights", word]).model.backbone_weights == (
+        "none" if word else ""
+    )
 
 
 def test_text_that_yaml_makes_of_numbers(tmp_path):

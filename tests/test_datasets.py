@@ -143,9 +143,17 @@ def test_missing_label_maps_are_unknown_and_counted(
     padded = with_pad_crop(transform("random_crop"), 32, 16)
     with caplog.at_level(logging.INFO):
         dataset = build(folder, transform=padded)
-    assert "market1501: 1 of 12 train images have no label map in" in caplog.text
+    assert "market1501: 1 of 12 train images has no label map in" in caplog.text
     unknown = {item["impath"] for item in dataset if (item["mask"] == UNKNOWN).all()}
     assert unknown == {str(image)}
+
+
+def test_nothing_is_said_if_no_label_map_is_missing(
+    market: Market, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        build(market())
+    assert "have no" not in caplog.text and "0 of 12" not in caplog.text
 
 
 def test_too_many_missing_label_maps(market: Market) -> None:
@@ -292,7 +300,7 @@ def test_without_an_iuv_all_cells_have_the_fill(iuv_folder: MarketFolder, caplog
     iuv_path(label_file(iuv_folder, image)).unlink()
     with caplog.at_level(logging.INFO):
         dataset = build(iuv_folder, inputs=("textures",))
-    assert "market1501: 1 of 12 train images have no IUV in" in caplog.text
+    assert "market1501: 1 of 12 train images has no IUV in" in caplog.text
     textures = dataset[0]["textures"]
     assert textures.shape == (24, 3, 32, 32) and "mask" not in dataset[0]
     fill = normalised(torch.tensor(FILL).view(1, 3, 1, 1))

@@ -23,6 +23,7 @@ PACKAGES = (
     ("config_tree",),
     ("config_checks",),
     ("config_values",),
+    ("config_files",),
     ("config_stages",),
     ("config",),
     ("annotators",),

@@ -65,6 +65,31 @@ class TestParsing:
         assert "KEY VALUE pairs" in capsys.readouterr().err
 
 
+class TestShownConfiguration:
+    """What is printed first; no data set is there, so nothing is trained."""
+
+    def shown(self, capsys, tmp_path, line: str, config=MARKET) -> str:
+        words = ["--root", tmp_path / "none", "data.save_dir", tmp_path, *line.split()]
+        assert run(*words, config=config) == 2
+        return capsys.readouterr().out
+
+    @pytest.mark.parametrize("scale", ["0.1", "1e-1"])
+    def test_the_scale_as_typed_and_the_epochs_that_follow(self, capsys, tmp_path, scale):
+        shown = self.shown(capsys, tmp_path, f"train.scale {scale} stages.2.max_epoch 7")
+        assert "\n  scale: 0.1 (applied: stages of 46 + 7 epochs)\n" in shown
+        assert "'max_epoch': 46," in shown and "\n  max_epoch: 53\n" in shown
+
+    def test_the_scale_of_a_file(self, capsys, tmp_path):
+        file = tmp_path / "short.yaml"
+        file.write_text(f"extends: {MARKET}\ntrain: {{scale: 0.05}}\n")
+        assert "  scale: 0.05 (applied: stages of 23 + 2 epochs)\n" in self.shown(
+            capsys, tmp_path, "", file
+        )
+
+    def test_no_scale(self, capsys, tmp_path):
+        assert "\n  scale: 1.0\n" in self.shown(capsys, tmp_path, "")
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("line", "messages"),

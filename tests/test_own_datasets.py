@@ -181,6 +181,45 @@ class TestRegistered:
         assert check_dataset(["-s", f"mine={tmp_path}"]) == 0
 
 
+class TestWordsInMessages:
+    """Identities and cameras are named as in the list, not by torchreid's numbers."""
+
+    @pytest.fixture
+    def words(self, tmp_path) -> Path:
+        """emil has one image, felix no match, greta one in the query's own camera only."""
+        rows = ["anna,door,train", "anna,hall,train", "emil,door,train", "carla,door,query"]
+        rows += ["carla,hall,gallery", "felix,door,query", "greta,hall,query", "greta,hall,gallery"]
+        make_images(tmp_path, [f"{number}.png" for number in range(len(rows))])
+        lines = [f"{number}.png,{row}" for number, row in enumerate(rows)]
+        return write_lines(tmp_path / "words.csv", "path,pid,camid,split", *lines)
+
+    EXPECTED = (
+        "1 identity with one image, no pair to learn from: {folder}/2.png (identity emil, camera "
+        "door)",
+        "left out of all metrics: {folder}/5.png (identity felix, camera door)",
+        "left out of all metrics: {folder}/6.png (identity greta, camera hall)",
+    )
+
+    def test_when_a_data_set_is_opened(self, words, caplog):
+        AnnotatedDataset(f"words={words}", mode="query")
+        for text in self.EXPECTED:
+            assert text.format(folder=words.parent) in caplog.text
+
+    @pytest.mark.parametrize("same_camera", ["drop", "keep"])
+    def test_by_the_script(self, words, capsys, same_camera):
+        check_dataset(["-s", f"words={words}", "--same-camera", same_camera])
+        shown = capsys.readouterr().out
+        for text in self.EXPECTED[: 3 if same_camera == "drop" else 2]:
+            assert text.format(folder=words.parent) in shown
+
+    def test_without_cameras_none_is_named(self, tmp_path, caplog):
+        make_images(tmp_path, ["a.png", "b.png", "c.png"])
+        rows = ["a.png,x,query", "b.png,x,gallery", "c.png,y,query"]
+        file = write_lines(tmp_path / "plain.csv", "path,pid,split", *rows)
+        AnnotatedDataset(f"plain={file}", mode="query")
+        assert "c.png (identity y)" in caplog.text
+
+
 class TestSameCamera:
     """All images of one camera: nothing to measure, unless they are kept."""
 
@@ -266,7 +305,7 @@ class TestScripts:
         labels = sorted((tmp_path / "mask_labels" / "list" / "shop").rglob("*.png"))
         assert len(labels) == 24 and read_labels(labels[0]).shape == (32, 16)
         assert check_masks(["-s", f"list={listing}", "--workers", "1"]) == 0
-        page = (tmp_path / "check_masks.html").read_text()
+        page = (tmp_path / "mask_labels" / "list" / "check_masks.html").read_text()
         assert "it's <1>" not in page and "\\u003c1>" in page
         assert AnnotatedDataset("list", inputs=("mask",))[0]["mask"].unique().numel() > 1
 

@@ -108,6 +108,14 @@ class TestRows:
         assert log(out, "G") == before
         assert log(out, "G", seed=2)
 
+    def test_some_rows_alone(self, call, out, capsys):
+        assert call("--rows", "G+M", "G") == 0
+        content = json.loads((out / "results.json").read_text())
+        assert [row["name"] for row in content["rows"]] == ["G", "G+M"]
+        with pytest.raises(SystemExit):
+            call("--rows", "H")
+        assert "--rows: expected rows of table2 (G, G+M, " in capsys.readouterr().err
+
     def test_tables_in_one_folder_share_rows(self, call, out):
         call("--jobs", "3")
         before = log(out, "G+M+SAB+SFB")

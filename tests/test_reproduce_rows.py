@@ -62,6 +62,18 @@ class TestTables:
         assert len(pairs) >= len(rows) - 1
         assert all(first is not second for first, second in pairs)
 
+    def test_some_rows_alone(self):
+        """In the table's order; what a row was compared with is gone with that row."""
+        table = TABLES["table2"].with_rows(["G+M+SAB+SFB", "G"])
+        assert [row.name for row in table.rows] == ["G", "G+M+SAB+SFB"]
+        assert [(a.name, b.name) for a, b in table.pairs()] == [("G", "G+M+SAB+SFB")]
+        message = r"rows of table2 \(G, G\+M, .*\), got H, X"
+        with pytest.raises(ValueError, match=message):
+            TABLES["table2"].with_rows(["X", "G", "H"])
+        tested = next(row for row in TABLES["dsa"].rows if row.weights_of)
+        with pytest.raises(ValueError, match=f"weights of {tested.weights_of}; add that row"):
+            TABLES["dsa"].with_rows([tested.name])
+
     def test_rows_of_one_name_are_one_configuration(self):
         """So that tables in one folder share them."""
         known = {}

@@ -301,7 +301,7 @@ def test_images_that_are_gone(photos, caplog):
     assert not caplog.records
     paths[0].unlink()
     require_images(paths, "f.npz")
-    assert "1 of 6 images are not there any more" in caplog.text
+    assert "Missing: 1 of 6 images, such as" in caplog.text
     with pytest.raises(FileNotFoundError, match="say where they are with --images FOLDER"):
         require_images(paths[:1], "f.npz")
 

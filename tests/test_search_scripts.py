@@ -241,4 +241,4 @@ def test_an_image_that_is_gone_is_drawn_grey(files, caplog):
     assert run_extract(files) == 0
     shutil.rmtree(files / "photos" / "b")
     assert run_search(files, gallery="f.npz") == 0
-    assert "2 of 6 images are not there any more" in caplog.text
+    assert "Missing: 2 of 6 images, such as" in caplog.text

@@ -51,7 +51,7 @@ def test_a_restart_continues_from_the_last_checkpoint(people, tmp_path):
     first, second = sorted(tmp_path.glob("train.log*"))
     assert "has no checkpoint; starting at the beginning" in first.read_text()
     assert "Resumed from" in second.read_text()
-    assert "1 epochs and 0 batches trained" in second.read_text()
+    assert "1 epoch and 0 batches trained" in second.read_text()
     assert second.read_text().count("Show configuration") == 1
     assert json.loads((tmp_path / "results.json").read_text())["epoch"] == 3
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from magnifier_plugin.catalogue.names import OriginalIds
 from magnifier_plugin.catalogue.problems import DatasetProblem, many, name_examples
 
 TRAIN, QUERY, GALLERY = SPLITS = ("train", "query", "gallery")
@@ -62,6 +63,11 @@ class ImageList:
     def of_split(self, split: str) -> list[ListedImage]:
         """The images of train, query or gallery."""
         return [image for image in self.images if image.split == split]
+
+    @property
+    def original_ids(self) -> OriginalIds:
+        """Identity and camera of each image as the list has them."""
+        return {str(image.path): (image.pid, image.camid) for image in self.images}
 
     def require(self, name: str) -> None:
         """Refuses a list with errors.

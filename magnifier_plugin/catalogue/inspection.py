@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.catalogue.names import ImageRecord, OriginalIds
 from magnifier_plugin.catalogue.problems import DatasetProblem, many, name_examples
 from magnifier_plugin.files import read_image
 from magnifier_plugin.workers import on_all_cores
@@ -62,6 +62,7 @@ def check_lists(
     gallery: Sequence[ImageRecord],
     *,
     compare_names: bool = True,
+    original_ids: OriginalIds | None = None,
 ) -> Lists:
     """Checks torchreid's three lists; opens no file.
 
@@ -71,19 +72,27 @@ def check_lists(
     Args:
         train, query, gallery: torchreid's.
         compare_names: look for identities that are trained and tested on, by the files' names.
+        original_ids: how messages name identities and cameras; None for the numbers in query and
+            gallery. An image that is not in it is named by its path alone.
     """
     parts = {"train": train, "query": query, "gallery": gallery}
     absent, same_camera = _without_match(query, gallery)
-    problems = _training_problems(train)
+    ids = numbers_as_ids([*query, *gallery]) if original_ids is None else original_ids
+    problems = _training_problems(train, ids)
     if bool(query) != bool(gallery) or not any(parts.values()):
         empty = [name for name in ("query", "gallery") if not parts[name]]
         problems += [DatasetProblem(True, f"{name}: no images") for name in empty]
     if query and gallery:
-        problems += _matching_problems(query, gallery, absent, same_camera)
+        problems += _matching_problems(query, gallery, absent, same_camera, ids)
     if compare_names:
         problems += _overlap(train, [*query, *gallery])
     subsets = [_count(name, part) for name, part in parts.items()]
     return Lists(subsets, absent, same_camera, problems)
+
+
+def numbers_as_ids(records: Iterable[ImageRecord]) -> OriginalIds:
+    """The numbers of torchreid's records, for messages."""
+    return {path: (str(pid), str(camid)) for path, pid, camid, _ in records}
 
 
 def check_images(
@@ -159,7 +168,17 @@ def _without_match(
     return absent, same_camera
 
 
-def _training_problems(train: Sequence[ImageRecord]) -> list[DatasetProblem]:
+def _name_images(paths: Iterable[str], ids: OriginalIds) -> str:
+    """Examples of images, with their identity and camera."""
+    names = []
+    for path in paths:
+        pid, camid = ids.get(path, ("", ""))
+        words = [f"identity {pid}"] * bool(pid) + [f"camera {camid}"] * bool(camid)
+        names.append(f"{path} ({', '.join(words)})" if words else path)
+    return name_examples(names)
+
+
+def _training_problems(train: Sequence[ImageRecord], ids: OriginalIds) -> list[DatasetProblem]:
     problems = []
     images = Counter(record[1] for record in train)
     if train and set(images) != set(range(len(images))):
@@ -170,10 +189,10 @@ def _training_problems(train: Sequence[ImageRecord]) -> list[DatasetProblem]:
                 f"classifier of {many(len(images), 'identity')} needs 0..{len(images) - 1}",
             )
         )
-    single = sum(count == 1 for count in images.values())
+    single = [record[0] for record in train if images[record[1]] == 1]
     if single:
-        text = f"train: {many(single, 'identity')} with one image, no pair to learn from"
-        problems.append(DatasetProblem(False, text))
+        text = f"train: {many(len(single), 'identity')} with one image, no pair to learn from"
+        problems.append(DatasetProblem(False, f"{text}{_name_images(single, ids)}"))
     repeated = [path for path, count in Counter(r[0] for r in train).items() if count > 1]
     if repeated:
         text = (
@@ -188,6 +207,7 @@ def _matching_problems(
     gallery: Sequence[ImageRecord],
     absent: Sequence[ImageRecord],
     same_camera: Sequence[ImageRecord],
+    ids: OriginalIds,
 ) -> list[DatasetProblem]:
     none_left = len(absent) + len(same_camera) == len(query)
     problems = []
@@ -196,7 +216,7 @@ def _matching_problems(
         (same_camera, "of an identity that the gallery has in the query's own camera only"),
     ):
         if records:
-            examples = name_examples([f"{r[0]} (identity {r[1]}, camera {r[2]})" for r in records])
+            examples = _name_images((record[0] for record in records), ids)
             text = f"query: {many(len(records), 'image')} {why}, left out of all metrics{examples}"
             problems.append(DatasetProblem(none_left, text))
     if none_left:

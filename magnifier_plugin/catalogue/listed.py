@@ -78,6 +78,7 @@ class ListedDataset(ImageDataset):
         super().__init__(some, some, some, transform=transform, k_tfm=k_tfm, verbose=False)
         self.mode, self.combineall = mode, combineall
         self.dataset_dir = str(dataset_dir)
+        self.original_ids = images.original_ids
         self.own_conditions = _conditions(images, numbered.test_pids)
         self._junk_pids = _distractors(images, numbered.test_pids)
         self.train, self.query, self.gallery = lists.values()

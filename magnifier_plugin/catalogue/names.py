@@ -1,5 +1,6 @@
 """The data sets that torchreid knows, by name."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -8,6 +9,10 @@ import torchreid
 # torchreid's tuple for one image: path, identity (pid), camera (camid), and the number of its
 # data set (dsetid) where several are trained on together.
 ImageRecord = tuple[str, int, int, int]
+
+# Path of an image → its identity and camera in the words of the data set's author, for messages;
+# the camera is "" where cameras are not known.
+OriginalIds = Mapping[str, tuple[str, str]]
 
 MASKED_SUFFIX = "_masked"
 

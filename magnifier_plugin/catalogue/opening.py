@@ -8,9 +8,10 @@ from typing import Any
 
 import torchreid
 
+from magnifier_plugin.catalogue.inspection import numbers_as_ids
 from magnifier_plugin.catalogue.layouts import missing_data, require_folder
 from magnifier_plugin.catalogue.listed import ANY, OwnSource, find_name
-from magnifier_plugin.catalogue.names import dataset_class
+from magnifier_plugin.catalogue.names import OriginalIds, dataset_class
 from magnifier_plugin.catalogue.numbering import common_folder
 from magnifier_plugin.catalogue.occluded import OccludedSet
 from magnifier_plugin.files import absolute_path
@@ -79,6 +80,16 @@ def own_folder(dataset: Any) -> Path:
         if all(_is_inside(image, folder) for image in images):
             return folder
     return common_folder(map(absolute_path, images))
+
+
+def original_ids(dataset: Any) -> OriginalIds:
+    """How messages name the identities and cameras of a data set, by the path of an image.
+
+    In the words of a CSV or a folder of one's own; of torchreid's classes the numbers of query and
+    gallery, since they renumber training identities.
+    """
+    found: OriginalIds | None = getattr(dataset, "original_ids", None)
+    return numbers_as_ids([*dataset.query, *dataset.gallery]) if found is None else found
 
 
 def _is_inside(image: str, folder: Path) -> bool:

@@ -16,9 +16,11 @@ class DatasetProblem(NamedTuple):
 
 
 def many(count: int, noun: str) -> str:
-    """`many(1, "identity")` is "1 identity", `many(2000, "identity")` "2,000 identities"."""
-    if count != 1:
-        noun = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
+    """`many(1, "identity")` is "1 identity", `many(2000, "batch")` "2,000 batches"."""
+    if count != 1 and noun.endswith("y"):
+        noun = noun.removesuffix("y") + "ies"
+    elif count != 1:
+        noun += "es" if noun.endswith(("s", "ch")) else "s"
     return f"{count:,} {noun}"
 
 

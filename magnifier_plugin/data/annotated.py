@@ -98,8 +98,7 @@ class AnnotatedDataset(Dataset):
         annotations = Annotations(*places, max_missing, label_set or default_label_set())
         self._set_train(in_stable_order(plain.train))
         if mode == "query" and not plain._train_only:
-            by_name = not (self.combineall or getattr(plain, "identities_compared", False))
-            report_problems(self.name, self.train, *tested, compare_names=by_name)
+            report_problems(self.name, plain, self.train, *tested)
         self.data: list[ImageRecord] = getattr(self, mode)
         # The images of each data set in a sum, and where their maps are.
         self.parts = [(annotations, [record[0] for record in self.data])]

@@ -4,9 +4,11 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from magnifier_plugin.catalogue.inspection import check_lists
 from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.catalogue.opening import original_ids
 from magnifier_plugin.masks.checking import check_manifest, manifest_folder
 
 logger = logging.getLogger(__name__)
@@ -39,23 +41,26 @@ def check_label_set(files: Iterable[Path | None], label_set: str) -> None:
 
 def report_problems(
     name: str,
+    dataset: Any,
     train: Sequence[ImageRecord],
     query: Sequence[ImageRecord],
     gallery: Sequence[ImageRecord],
-    *,
-    compare_names: bool,
 ) -> None:
     """Log what the inspection of a data set's lists finds.
 
     Args:
         name: the data set's, for the messages.
+        dataset: as torchreid opens it; it says how messages name identities.
         train: its training images, with identities numbered from 0.
-        query, gallery: its other images.
-        compare_names: as in `check_lists`.
+        query, gallery: its other images, as they are tested.
     Raises:
         ValueError: no query has a match in the gallery.
     """
-    lists = check_lists(train, query, gallery, compare_names=compare_names)
+    lists = check_lists(
+        *(train, query, gallery),
+        compare_names=not (dataset.combineall or getattr(dataset, "identities_compared", False)),
+        original_ids=original_ids(dataset),
+    )
     if len(lists.absent) + len(lists.same_camera) == len(query):
         raise ValueError(f"{name}: {'; '.join(problem.text for problem in lists.problems)}")
     for problem in lists.problems:

@@ -10,6 +10,7 @@ import torchreid
 from torch.utils.data import DataLoader
 
 from magnifier_plugin.catalogue.names import ImageRecord
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.data.sample_cache import GIB
@@ -77,12 +78,12 @@ class AnnotatedDataManager(DataManager):
         self.train_loader = self._train_loader(trainset, given.train_sampler)
         self.train_loader_t = None  # torchreid's attribute; targets are not trained on
         logger.info(
-            "Training data %s: %d identities, %d images, %d cameras, %d batches per epoch",
+            "Training data %s: %s, %s, %s, %s per epoch",
             ", ".join(self.sources),
-            trainset.num_train_pids,
-            len(trainset),
-            trainset.num_train_cams,
-            len(self.train_loader),
+            many(trainset.num_train_pids, "identity"),
+            many(len(trainset), "image"),
+            many(trainset.num_train_cams, "camera"),
+            many(len(self.train_loader), "batch"),
         )
 
     def _build_testing(self) -> None:

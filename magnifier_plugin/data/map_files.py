@@ -12,6 +12,7 @@ from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.annotators.source import check_size
 from magnifier_plugin.catalogue.listed import OwnSource
 from magnifier_plugin.catalogue.names import registered_datasets
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.data.checks import check_label_set
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.paths import iuv_path, label_path
@@ -81,7 +82,8 @@ class Annotations(NamedTuple):
             files[image] = file if file.exists() else None
         missing = sum(file is None for file in files.values())
         folder = self.masks_dir / self.folder
-        found = f"{missing} of {len(files)} {part} images have no {noun} in {folder}"
+        have = "has" if missing == 1 else "have"
+        found = f"{missing} of {many(len(files), f'{part} image')} {have} no {noun} in {folder}"
         command = (
             "python scripts/convert_masks.py --source densepose-iuv --iuv DIR "
             f"{self._images_flag()} --out {shlex.quote(str(folder))}{flag}"
@@ -93,11 +95,11 @@ class Annotations(NamedTuple):
             )
         if missing == len(files):
             logger.warning(
-                "%s: %s; what is learnt from a %s is not trained on this data set. Make them "
+                "%s: %s; what is learnt from %ss is not trained on this data set. Make them "
                 "with: %s",
                 *(self.name, found, noun, command),
             )
-        else:
+        elif missing:
             logger.info("%s: %s", self.name, found)
         if kind == "labels":
             check_label_set(files.values(), self.label_set)

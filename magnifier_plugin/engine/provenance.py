@@ -33,7 +33,8 @@ def set_deterministic(on: bool) -> None:
     """Have torch choose algorithms that give the same bits each time, or the fastest ones.
 
     An operation that has no such algorithm warns and names itself. Called before the first use of
-    a GPU. On a CPU the number of threads (`OMP_NUM_THREADS`) still changes the bits.
+    a GPU. On a CPU the number of threads (`OMP_NUM_THREADS`) still changes the bits; it then stays
+    as it is, see `ThreadCount`.
     """
     if on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.engine.checkpoint import (
     DamagedCheckpoint,
     read_checkpoint,
@@ -95,8 +96,12 @@ class Checkpoints:
         self.run = content.get("run", self.run)
         self._origin, self.origin_record = (path, content), content.get("record", {})
         logger.info(
-            "=> Resumed from %s: %d epochs and %d batches trained, stage %d, run %s",
-            *(path, content["epoch"], content.get("batch", 0), content["stage"], self.run),
+            "=> Resumed from %s: %s and %s trained, stage %d, run %s",
+            path,
+            many(content["epoch"], "epoch"),
+            many(content.get("batch", 0), "batch"),
+            content["stage"],
+            self.run,
         )
         if path.name != BEST:
             self.latest = path

@@ -48,7 +48,7 @@ class Stage:
     )
     """Arguments of torchreid's `build_optimizer`, such as optim and weight_decay."""
     fused: str = "auto"
-    """Update all weights in one kernel: "on", "off", or "auto": on a GPU, if the optimiser can."""
+    """Update all weights in one kernel: "on", "off", or "auto": if the optimiser can."""
 
     def __post_init__(self) -> None:
         if self.max_epoch < 1:
@@ -92,10 +92,7 @@ class Stage:
             ValueError: `fused` is "on" and the optimiser has no such form.
         """
         optimizer = torchreid.optim.build_optimizer(model, lr=self.lr, **self.optimizer_options)
-        on_gpu = next(model.parameters()).is_cuda
-        if self.fused == "on" or (
-            self.fused == "auto" and on_gpu and "fused" in optimizer.defaults
-        ):
+        if self.fused == "on" or (self.fused == "auto" and "fused" in optimizer.defaults):
             optimizer = _fused(optimizer)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])

@@ -16,6 +16,7 @@ from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
 from magnifier_plugin.engine.objective import Objective
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.sync_batchnorm import convert_sync_batchnorm
+from magnifier_plugin.engine.threads import ThreadCount
 from magnifier_plugin.engine.weights import load_state
 from magnifier_plugin.losses.terms import Criterion
 
@@ -84,6 +85,7 @@ class TrainingStep:
         self.objective = Objective(network, criterion, precision)
         self._wrapped: nn.Module = self.objective
         self._trained: list[bool] = []  # which parameters are trained by the wrapped one
+        self.threads = ThreadCount(precision.device)
         self.scaler = precision.gradient_scaler()
         self.average = WeightAverage(model, self.options.ema) if self.options.ema else None
         self.skipped = 0
@@ -114,6 +116,7 @@ class TrainingStep:
         Raises:
             FloatingPointError: the loss of `MOST_SKIPPED` batches in a row was not finite.
         """
+        self.threads.adapt()
         if not self.accumulated:
             optimizer.zero_grad()
             self._summed = 0

@@ -112,6 +112,7 @@ class Tester:
 
     def embed(self, batch: Mapping[str, Any], precision: Precision | None = None) -> Tensor:
         """A test batch → raw embeddings float [B, D], by default computed as in the last test."""
+        self.step.threads.adapt()
         precision = precision or self.precision
         targets = precision.targets(take_inputs(batch, self.inputs))
         with torch.inference_mode(), precision.autocast():

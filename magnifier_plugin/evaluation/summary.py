@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.evaluation.ranking import Ranking
 
 
@@ -26,7 +27,8 @@ def describe(title: str, ranking: Ranking, ranks: Sequence[int]) -> str:
     lines += [f"Rank-{rank:<3}: {ranking.cmc[rank - 1]:.1%}" for rank in ranks]
     if left_out := ranking.num_absent + ranking.num_same_camera:
         lines.append(
-            f"{left_out} queries without a match left out: {ranking.num_absent} identities absent "
-            f"from the gallery, {ranking.num_same_camera} in the query's own camera only"
+            f"{many(left_out, 'query')} without a match left out: {ranking.num_absent} of an "
+            f"identity absent from the gallery, {ranking.num_same_camera} of one in the query's "
+            "own camera only"
         )
     return "\n".join(lines)

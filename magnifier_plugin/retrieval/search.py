@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from magnifier_plugin.catalogue.images import camera_of
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.evaluator import Reranking, reranked_distances
 from magnifier_plugin.evaluation.feature_file import ImageFeatures
@@ -142,8 +143,8 @@ def require_images(paths: Sequence[Path], origin: str) -> None:
         )
     if missing:
         logger.warning(
-            "%d of %d images are not there any more, such as %s; hits among them are drawn grey",
-            *(len(missing), len(paths), missing[0]),
+            "Missing: %d of %s, such as %s; hits among them are drawn grey",
+            *(len(missing), many(len(paths), "image"), missing[0]),
         )
 
 

@@ -161,7 +161,7 @@ def start(setting: Setting) -> Trained:
     key = "textures" if is_dsa else "mask"
     options = StepOptions(compile=setting.compile)
     step = TrainingStep(model, criterion, precision, (key,), options)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=device.type == "cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     images = precision.images(batch["img"])
     targets = precision.targets({key: batch[key]})
     work = count(lambda: model(images, **targets), setting.batch)
@@ -177,8 +177,7 @@ def start_plain(setting: Setting, precision: Precision, batch: dict[str, Tensor]
     """Plain ResNet-50 in a plain loop."""
     model = precision.place(PlainResNet())
     network: Any = torch.compile(model) if setting.compile else model
-    fused = precision.device.type == "cuda"
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fused)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     pids = batch["pid"].to(precision.device)
 
     def train() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from magnifier_plugin.catalogue.problems import many
 from reproduction.code import training_code
 from reproduction.figures import PAPERS, save_figure
 from reproduction.markdown import ONE_SEED, write_table
@@ -43,7 +44,8 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
     try:
         records = open_records(runs, training_code(), settings.out)
         if not all(is_finished(run, record) for run, record in records.items()):
-            print(f"preparing the data of {len({run.seed for run in runs})} seed(s)", flush=True)
+            seeds = many(len({run.seed for run in runs}), "seed")
+            print(f"preparing the data of {seeds}", flush=True)
             prepare_data(settings, runs)
         resources = Resources(config_file=settings.config_file, jobs=jobs, gpus=names, lock=lock)
         runner = Runner(records, resources, Progress(runs, sys.stdout), training_code)

@@ -44,7 +44,7 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
         FileNotFoundError: there is no such configuration file.
         ConfigError: it is wrong.
     """
-    rows = tuple(row for row in settings.table.rows if row.maps != KEYPOINTS)
+    rows = [row.name for row in settings.table.rows if row.maps != KEYPOINTS]
     cfg = load_config(settings.config_file, {}, settings.pairs)
     folder = maps_folder(settings.out, cfg, settings.seeds[0]) / KEYPOINTS
     is_possible = is_rendered(cfg) or has_drawn_maps(folder, cfg.data.sources)
@@ -56,7 +56,7 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
         f"scripts/convert_masks.py --source keypoints --keypoints FILE -s {name} "
         f"--root {cfg.data.root} --out {folder / name}, and start this again"
     )
-    return replace(settings, table=replace(settings.table, rows=rows)), note
+    return replace(settings, table=settings.table.with_rows(rows)), note
 
 
 def _count_inputs(run: Run) -> int:

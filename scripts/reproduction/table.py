@@ -4,8 +4,8 @@ A row's name is the name of its folder. Rows that several tables share have one 
 tables in one folder train them once.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 # Data sets as the papers' tables call them.
 CUHK03_L, DUKE, MARKET = "CUHK03-L", "DukeMTMC", "Market-1501"
@@ -54,6 +54,24 @@ class Table:
     """What helps where a configuration does not take a row."""
     start: Pairs = ()
     """KEY VALUE … that make the plain network whose backbone rows may start from."""
+
+    def with_rows(self, names: Sequence[str]) -> "Table":
+        """The table of some of its rows, in its own order.
+
+        Raises:
+            ValueError: a name is no row's, or a row tests the weights of one that is left out.
+        """
+        known = [row.name for row in self.rows]
+        if unknown := sorted({*names} - {*known}):
+            raise ValueError(
+                f"expected rows of {self.name} ({', '.join(known)}), got {', '.join(unknown)}"
+            )
+        for row in self.rows:
+            if row.name in names and row.weights_of and row.weights_of not in names:
+                raise ValueError(f"{row.name} tests the weights of {row.weights_of}; add that row")
+        rows = (row for row in self.rows if row.name in names)
+        kept = (replace(r, against=r.against if r.against in names else "") for r in rows)
+        return replace(self, rows=tuple(kept))
 
     def pairs(self) -> list[tuple[Row, Row]]:
         """The rows that are compared: each with the one before, and with its `against`."""

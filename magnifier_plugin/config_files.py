@@ -1,0 +1,66 @@
+"""Configuration files, which may extend each other."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from magnifier_plugin.config_values import ConfigError
+from magnifier_plugin.text_files import read_yaml
+
+EXTENDS = "extends"
+
+
+def read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """A file and those it extends, the base first: (path, values by key) of each."""
+    content = _read_yaml(path)
+    if EXTENDS not in content:
+        return [(str(path), dict(flatten(content)))]
+    base = content.pop(EXTENDS)
+    if not isinstance(base, str) or not base:
+        raise ConfigError(
+            f"{_chain(above, path)}: {EXTENDS}: expected the path of one file, got {base!r}"
+        )
+    base_path = path.parent / Path(base).expanduser()
+    if not base_path.is_file():
+        raise ConfigError(
+            f"{_chain(above, path)}: {EXTENDS}: {base}: expected a configuration file (YAML) at "
+            f"{base_path}, found none; the path is relative to the file that extends"
+        )
+    if any(base_path.samefile(other) for other in (*above, path)):
+        raise ConfigError(
+            f"{_chain((*above, path), base_path)}: {EXTENDS}: files extend each other in a circle; "
+            f"remove {EXTENDS} from one of them"
+        )
+    return [*read_files(base_path, (*above, path)), (str(path), dict(flatten(content)))]
+
+
+def merge(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """The values that are given, by key; of several the last one."""
+    return {key: value for _, values in layers for key, value in values.items()}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a tree of mappings, each with its key, such as "data.root"."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _chain(above: Sequence[Path], path: Path) -> str:
+    return " → ".join(map(str, (*above, path)))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a configuration file (YAML), found none")
+    try:
+        content = read_yaml(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found a {type(content).__name__}")
+    return content

@@ -1,0 +1,118 @@
+"""How many threads torch computes with on a CPU that other programs use too."""
+
+import glob
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+FIXED_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+SECONDS = 5.0  # between two looks at the CPU's use
+logger = logging.getLogger(__name__)
+
+
+class CpuUse(NamedTuple):
+    """Seconds since arbitrary points in time; the difference of two readings counts."""
+
+    time: float
+    total: float
+    """CPU time of all programs on the cores that this process may use."""
+    own: float
+    """CPU time of this process and of the processes that it has started."""
+
+
+def read_cpu_use(proc: Path = Path("/proc")) -> CpuUse | None:
+    """What Linux counts; None where it cannot be read, as on other systems.
+
+    Args:
+        proc: where Linux shows its counters.
+    """
+    try:
+        ticks = os.sysconf("SC_CLK_TCK")
+        names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        lines = (line.split() for line in (proc / "stat").read_text().splitlines())
+        # user, nice, system, idle, iowait, irq, softirq, steal
+        counts = [[int(word) for word in words[1:9]] for words in lines if words[0] in names]
+        total = sum(sum(count) - count[3] - count[4] for count in counts) / ticks
+        own = time.process_time() + sum(os.times()[2:4]) + _children_ticks(proc) / ticks
+    except (AttributeError, IndexError, OSError, ValueError):
+        return None
+    return CpuUse(time.monotonic(), total, own) if counts else None
+
+
+def _children_ticks(proc: Path) -> int:
+    """CPU time of the processes that this one has started and that still run."""
+    ticks = 0
+    for path in glob.glob(f"{proc}/self/task/*/children"):  # noqa: PTH207
+        for pid in Path(path).read_text().split():
+            try:
+                words = (proc / pid / "stat").read_text().rpartition(")")[2].split()
+            except FileNotFoundError:  # it has just ended
+                continue
+            ticks += int(words[11]) + int(words[12])
+    return ticks
+
+
+class ThreadCount:
+    """Keeps torch from computing with more threads than the CPU has cores free.
+
+    Threads share each operation and wait for the last one. Next to another program one of them has
+    no core for some milliseconds at a time, so that two threads take longer than one.
+
+    The number that torch has now is the most. It stays as it is on a GPU, with
+    `torch.use_deterministic_algorithms`, since the number of threads changes the bits, and where
+    `OMP_NUM_THREADS` or `MKL_NUM_THREADS` sets it.
+
+    Args:
+        device: that computes.
+        read: a reading of the CPU's use.
+        seconds: from one reading to the next.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        read: Callable[[], CpuUse | None] = read_cpu_use,
+        seconds: float = SECONDS,
+    ) -> None:
+        self.most = torch.get_num_threads()
+        self._read, self._seconds = read, seconds
+        is_fixed = (
+            self.most == 1
+            or device.type != "cpu"
+            or torch.are_deterministic_algorithms_enabled()
+            or any(name in os.environ for name in FIXED_BY)
+        )
+        self._before = None if is_fixed else read()
+
+    def adapt(self) -> None:
+        """Between two batches: use as many threads as cores are free, if it is time to look."""
+        before = self._before
+        if before is None or time.monotonic() < before.time + self._seconds:
+            return
+        self._before = now = self._read()
+        if now is None:
+            return
+        cores = len(os.sched_getaffinity(0))
+        others = (now.total - before.total - now.own + before.own) / (now.time - before.time)
+        threads = self._choose(cores - others)
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+            logger.info(
+                "Other programs use %.1f of %d CPU cores: computing with %d of %d threads; "
+                "OMP_NUM_THREADS fixes the number",
+                *(max(others, 0), cores, threads, self.most),
+            )
+
+    def _choose(self, free: float) -> int:
+        """The number of threads for so many free cores; one more only if most of it is free."""
+        threads = torch.get_num_threads()
+        if free >= threads + 0.75:
+            threads = int(free + 0.25)
+        elif free < threads - 0.5:
+            threads = int(free + 0.5)
+        return min(max(threads, 1), self.most)

@@ -1,0 +1,155 @@
+"""The number of threads next to other programs."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from magnifier_plugin.engine.threads import FIXED_BY, CpuUse, ThreadCount, read_cpu_use
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import arguments  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Four threads on four cores, whose number nothing fixes."""
+    for name in FIXED_BY:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+class Readings:
+    """Readings a second apart, in which other programs use so many cores."""
+
+    def __init__(self, *others: float | None) -> None:
+        self.others, self.now = iter((0.0, *others)), CpuUse(time.monotonic() - 100, 7, 5)
+
+    def __call__(self) -> CpuUse | None:
+        others = next(self.others)
+        if others is None:
+            return None
+        moment, total, own = self.now
+        self.now = CpuUse(moment + 1, total + others + 2, own + 2)
+        return self.now
+
+
+def numbers(*others: float | None, device: torch.device = CPU) -> list[int]:
+    """The number of threads after each reading."""
+    count, found = ThreadCount(device, Readings(*others), seconds=1), []
+    for _ in others:
+        count.adapt()
+        found.append(torch.get_num_threads())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ((0, 0.4), [4, 4]),
+        ((0.6, 0.6, 0), [3, 3, 4]),
+        ((3.7, 4.5, 0.9), [1, 1, 3]),
+        ((1.9, 1.5, 1.3, 1.2), [2, 2, 2, 3]),  # one more only if most of a core is free
+        ((2, None, 0), [2, 2, 2]),  # a reading that fails is the last one
+        ((-1,), [4]),  # never more than there were
+    ],
+)
+def test_follows_the_free_cores(threads, others, expected):
+    assert numbers(*others) == expected
+
+
+def test_says_so(threads, caplog):
+    with caplog.at_level(logging.INFO):
+        assert numbers(2.0, 2.0) == [2, 2]
+    assert caplog.messages == [
+        "Other programs use 2.0 of 4 CPU cores: computing with 2 of 4 threads; "
+        "OMP_NUM_THREADS fixes the number"
+    ]
+
+
+def test_looks_only_every_few_seconds(threads):
+    readings = Readings(3, 3)
+    readings.now = CpuUse(time.monotonic(), 0, 0)
+    ThreadCount(CPU, readings, seconds=60).adapt()
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize("name", FIXED_BY)
+def test_a_number_that_is_set_stays(threads, monkeypatch, name):
+    monkeypatch.setenv(name, "4")
+    assert numbers(3) == [4]
+
+
+def test_a_gpu_and_deterministic_algorithms_keep_the_number(threads):
+    assert numbers(3, device=torch.device("cuda")) == [4]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert numbers(3) == [4]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_own_processes_are_not_other_programs():
+    """A second of CPU time here and in a child counts as total and as own."""
+    before = read_cpu_use()
+    if before is None:
+        pytest.skip("Linux alone counts the CPU time of all programs")
+    spin = "import time\nwhile time.process_time() < 1: pass\nprint(flush=True)\ninput()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
+    running = read_cpu_use()
+    child.communicate(b"\n")
+    ended = read_cpu_use()
+    for after in (running, ended):
+        assert 0.9 < after.own - before.own < 2.5
+        assert after.total - before.total > after.own - before.own - 0.2
+
+
+def test_unreadable_counters(tmp_path):
+    assert read_cpu_use(tmp_path) is None
+    (tmp_path / "stat").write_text("cpu 1 2 3\n")
+    assert read_cpu_use(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "policy", "spin"),
+    [
+        ({}, "PASSIVE", "10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE", "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", None),
+    ],
+)
+def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch, given, policy, spin):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # what the function sets is undone at the end
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    arguments.let_idle_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == policy
+    assert os.environ.get("GOMP_SPINCOUNT") == spin
+
+
+@pytest.mark.parametrize(
+    "name", ["benchmark", "extract", "main", "reproduce", "rerank", "saliency", "search"]
+)
+def test_scripts_set_it_before_torch_is_imported(name):
+    lines = (SCRIPTS / f"{name}.py").read_text(encoding="utf-8").splitlines()
+    imports = [n for n, line in enumerate(lines) if re.match(r"(from|import) (magni|torch)", line)]
+    assert lines.index("let_idle_threads_sleep()") < min([*imports, len(lines)])
