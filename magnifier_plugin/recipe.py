@@ -73,9 +73,10 @@ def check_layers(cfg: CfgNode, model: nn.Module) -> None:
     for key, names in layers.items():
         for name in names:
             if name not in known:
+                hint = "; train.fixbase_epoch 0 trains all layers from the first epoch on"
                 raise ConfigError(
                     f"{key}: {cfg.model.name} has no layer {name}, expected some of "
-                    f"{', '.join(known)}"
+                    f"{', '.join(known)}{hint * (key == 'train.open_layers')}"
                 )
 
 

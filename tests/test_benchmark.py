@@ -122,7 +122,7 @@ def test_loading_compares_with_torchreid(capsys):
     assert len(header.split("|")) == 9
     assert [row.split("|")[1].strip() for row in rows] == ["96 × 48", "256 × 128", "384 × 192"]
     ratios = [[float(x) for x in re.findall(r"\(([\d.]+) ×\)", row)] for row in rows]
-    assert all(row[0] == 1.0 and len(row) == 7 and min(row) > 0 for row in ratios)
+    assert all(row[0] == 1.0 and len(row) == 6 and min(row) > 0 for row in ratios)
     assert all(cached > masked for *_, masked, cached in ratios)
 
 

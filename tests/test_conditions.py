@@ -152,6 +152,13 @@ class TestMetrics:
         conditions = Conditions({}, np.array(["1"]))
         assert not twin_hits(conditions, hits, np.array([1, 1])).any()
 
+    def test_twins_get_their_numbers(self, tmp_path):
+        file = write(tmp_path / "c.csv", "path,twin", "a.jpg,dieter", "b.jpg,", "c.jpg,007")
+        images = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+        found = conditions_of(read_conditions(file, tmp_path), images, {"dieter": 3, "7": 4})
+        assert found.twins.tolist() == ["3", "", "4"]
+        assert found.labels["twin"].tolist() == ["with", "without", "with"]
+
     def test_twins(self):
         conditions = Conditions({}, np.array(["0004", "", "3", "4"]))
         is_twin = twin_hits(conditions, np.array([1, 1, 1, 0]), np.array([2, 4]))

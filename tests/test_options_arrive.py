@@ -308,7 +308,7 @@ BUILT = [
         "AllReduceBatchNorm",
     ),
     Row("train.compile", True, network_kind, "OptimizedModule"),
-    Row("train.fused", "on", group("fused"), True),
+    Row("train.fused", "off", group("fused"), None),
     Row("train.clip_grad", 0.5, step_option("clip_grad"), 0.5),
     Row("train.accumulate", 2, step_option("accumulate"), 2),
     Row("train.ema", 0.9, lambda b: getattr(b.engine.step.average, "decay", None), 0.9),

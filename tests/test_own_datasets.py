@@ -295,6 +295,30 @@ class TestScripts:
         with_twin = result["conditions"]["twin"]["with"]
         assert result["first_hit_is_twin"]["share"] == pytest.approx(1 - with_twin["rank-1"])
 
+    def test_twins_of_a_file_are_words_too(self, listing, market_folder, tmp_path, capsys):
+        """In `test.conditions` as in the list's own column: with numbers no hit was ever one."""
+        words = typed(market_folder, tmp_path / "log", "test.evaluate", "True")
+        images = sorted(listing.parent.glob("shop/query/*/*.png"))
+        quoted = [str(image).replace('"', '""') for image in images]
+        twins = [{"carla": "dieter"}.get(image.parent.name, "") for image in images]
+        rows = [f'"{image}",{twin}' for image, twin in zip(quoted, twins, strict=True)]
+        file = write_lines(tmp_path / "twins.csv", "path,twin", *rows)
+        words += ["test.conditions", file]
+        assert run("-s", "market1501", "-t", f"list={listing}", *words) == 0
+        result = json.loads((tmp_path / "log" / "results.json").read_text())["results"]["list"]
+        with_twin = result["conditions"]["twin"]["with"]
+        share = result["first_hit_is_twin"]["share"]
+        assert share == pytest.approx(1 - with_twin["rank-1"])
+        assert f"twin: {share:.1%} of 4 queries with a twin" in capsys.readouterr().out
+
+    def test_a_twin_that_is_not_there_is_named(self, tmp_path, capsys):
+        make_images(tmp_path, ["a.png", "b.png"])
+        rows = ["a.png,carla,1,query,dieetr", "b.png,carla,2,gallery,"]
+        file = write_lines(tmp_path / "l.csv", "path,pid,camid,split,twin", *rows)
+        assert check_dataset(["-s", f"l={file}"]) == 0
+        text = "warning 1 near-twin of queries not in the gallery (column twin): dieetr"
+        assert text in capsys.readouterr().out
+
     def test_label_maps_are_converted_and_checked(self, shop, listing, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         for image in shop.rglob("*.png"):

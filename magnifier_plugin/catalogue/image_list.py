@@ -148,6 +148,7 @@ def checked_list(
             found.append(DatasetProblem(True, f"{text} of them one, or none{name_examples(where)}"))
         if need_split:
             found += _split_problems(kept)
+            found += _twin_problems(kept, conditions)
         found += _shared_label_maps(kept)
     elif not any(problem.is_error for problem in found):
         found.append(DatasetProblem(True, "no images"))
@@ -179,3 +180,19 @@ def _split_problems(images: Sequence[ListedImage]) -> list[DatasetProblem]:
         text = f"{many(len(both), 'identity')} in train and in query or gallery"
         problems.append(DatasetProblem(True, f"{text}{name_examples(both)}"))
     return problems
+
+
+def _twin_problems(
+    images: Sequence[ListedImage], conditions: Sequence[str]
+) -> list[DatasetProblem]:
+    """Near-twins of queries that the gallery does not have, so that no hit can be one of them."""
+    if TWIN not in conditions:
+        return []
+    place = conditions.index(TWIN)
+    there = {image.pid for image in images if image.split == GALLERY}
+    twins = {plain_id(image.conditions[place]) for image in images if image.split == QUERY}
+    absent = sorted(twins - there - {""}, key=id_order)
+    if not absent:
+        return []
+    text = f"{many(len(absent), 'near-twin')} of queries not in the gallery (column {TWIN})"
+    return [DatasetProblem(False, f"{text}{name_examples(absent)}")]

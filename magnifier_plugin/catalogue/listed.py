@@ -17,10 +17,8 @@ from magnifier_plugin.catalogue.image_list import (
     QUERY,
     SPLITS,
     TRAIN,
-    TWIN,
     ConditionFile,
     ImageList,
-    plain_id,
 )
 from magnifier_plugin.catalogue.names import MASKED_SUFFIX, plain_name, registered_datasets
 from magnifier_plugin.catalogue.numbering import common_folder, number_images
@@ -79,7 +77,8 @@ class ListedDataset(ImageDataset):
         self.mode, self.combineall = mode, combineall
         self.dataset_dir = str(dataset_dir)
         self.original_ids = images.original_ids
-        self.own_conditions = _conditions(images, numbered.test_pids)
+        self.own_conditions = _conditions(images)
+        self.test_pids = numbered.test_pids
         self._junk_pids = _distractors(images, numbered.test_pids)
         self.train, self.query, self.gallery = lists.values()
         if combineall:
@@ -167,17 +166,10 @@ def find_name(word: str) -> str:
     return own_source(name, path).name if equals else plain_name(word)
 
 
-def _conditions(images: ImageList, test_pids: dict[str, int]) -> ConditionFile | None:
-    """The conditions by image, near-twins by their number in the lists."""
+def _conditions(images: ImageList) -> ConditionFile | None:
     if not images.conditions:
         return None
-    rows = {}
-    for image in images.images:
-        cells = zip(images.conditions, image.conditions, strict=True)
-        rows[image.path] = tuple(
-            str(test_pids.get(plain_id(cell), cell)) if name == TWIN else cell
-            for name, cell in cells
-        )
+    rows = {image.path: image.conditions for image in images.images}
     return ConditionFile(images.source, images.conditions, rows)
 
 

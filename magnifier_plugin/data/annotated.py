@@ -24,12 +24,11 @@ from magnifier_plugin.data.checks import default_label_set, report_problems
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
 from magnifier_plugin.data.joint import Prepared
 from magnifier_plugin.data.lists import in_stable_order, tested_lists
-from magnifier_plugin.data.map_files import MAPS, Annotations, Files
+from magnifier_plugin.data.map_files import MAPS, Files, annotations_of
 from magnifier_plugin.data.sample_cache import GIB, SampleCache
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
 from magnifier_plugin.data.transforms import rebuild
 from magnifier_plugin.files import read_image
-from magnifier_plugin.masks.paths import default_masks_dir
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +92,10 @@ class AnnotatedDataset(Dataset):
         self.conditions_file: Path | None = getattr(plain, "conditions_file", None)
         self.keypoints_file: Path | None = getattr(plain, "keypoints_file", None)
         self.own_conditions: ConditionFile | None = getattr(plain, "own_conditions", None)
-        folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
-        places = (self.name, folder, self.dataset_dir, masks_dir)
-        annotations = Annotations(*places, max_missing, label_set or default_label_set())
+        self.test_pids: Mapping[str, int] = getattr(plain, "test_pids", {})
+        annotations = annotations_of(
+            plain, self.name, masks_dir, max_missing, label_set or default_label_set()
+        )
         self._set_train(in_stable_order(plain.train))
         if mode == "query" and not plain._train_only:
             report_problems(self.name, plain, self.train, *tested)
@@ -236,14 +236,3 @@ class AnnotatedDataset(Dataset):
             key: row.make(sample, **self.input_options.get(key, {}))
             for key, row in self.inputs.items()
         }
-
-
-def _place_of_maps(plain: Any, name: str, masks_dir: str | Path | None) -> tuple[str, Path]:
-    """The folder of a data set's maps, and the folder of all maps that it is in.
-
-    The rendered data set has maps of its own; those in `<masks_dir>/synthetic` replace them.
-    """
-    own = getattr(plain, "masks_dir", None)
-    if own and not (masks_dir and Path(masks_dir, name).is_dir()):
-        return plain.label_folder, Path(own)
-    return name, Path(masks_dir or default_masks_dir())

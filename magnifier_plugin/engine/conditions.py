@@ -37,15 +37,16 @@ def read_target_conditions(datamanager: Any, file: str | Path) -> dict[str, Cond
     found, uncovered = {}, []
     for name, loaders in datamanager.test_loader.items():
         dataset = loaders["query"].dataset
+        pids = getattr(dataset, "test_pids", None)
         images = [record[0] for record in datamanager.fetch_test_loaders(name)[0]]
         if file:
             table = read_conditions(file, own_folder(dataset))
             if any(absolute_path(image) in table.rows for image in images):
-                found[name] = conditions_of(table, images)
+                found[name] = conditions_of(table, images, pids)
                 continue
             uncovered.append((table, images))
         if listed := getattr(dataset, "own_conditions", None):
-            found[name] = conditions_of(listed, images)
+            found[name] = conditions_of(listed, images, pids)
         elif own := getattr(dataset, "conditions_file", None):
             found[name] = conditions_of(read_conditions(own, own_folder(dataset)), images)
     if len(uncovered) == len(datamanager.test_loader):

@@ -21,6 +21,7 @@ from magnifier_plugin.engine.step import TrainingStep
 from magnifier_plugin.evaluation.cache import files_fingerprint
 from magnifier_plugin.evaluation.conditions import (
     describe_conditions,
+    describe_twin_share,
     metrics_by_condition,
     twin_share,
 )
@@ -214,7 +215,7 @@ class Tester:
         if is_twin is not None:
             share = twin_share(conditions, is_twin, precision)
             self.results[name]["first_hit_is_twin"] = share
-            logger.info("First hit is the query's twin: %s", share)
+            logger.info("%s", describe_twin_share(share))
 
     def _cache_key(self) -> str:
         """What embeddings depend on besides weights, images and flipping."""

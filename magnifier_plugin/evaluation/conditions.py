@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magnifier_plugin.catalogue.image_list import TWIN, ConditionFile
+from magnifier_plugin.catalogue.image_list import TWIN, ConditionFile, plain_id
+from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.evaluation.array_files import listed
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.text_files import read_csv
@@ -67,12 +68,16 @@ def read_conditions(file: str | os.PathLike[str], dataset_dir: str | Path) -> Co
     return ConditionFile(file, columns, rows)
 
 
-def conditions_of(found: ConditionFile, images: Sequence[str]) -> Conditions:
+def conditions_of(
+    found: ConditionFile, images: Sequence[str], pids: Mapping[str, int] | None = None
+) -> Conditions:
     """The conditions of query images, in their order.
 
     Args:
         found: of `read_conditions`.
         images: paths of all query images.
+        pids: identity, as its data set's list has it → its number in torchreid's lists; a near-twin
+            that is not in it has its number already.
     Raises:
         ValueError: an image is not in the file.
     """
@@ -90,7 +95,7 @@ def conditions_of(found: ConditionFile, images: Sequence[str]) -> Conditions:
     for place, name in enumerate(found.columns):
         cells = np.array([found.rows[path][place] for path in paths])
         if name == TWIN:
-            twins = cells
+            twins = np.array([str((pids or {}).get(plain_id(cell), cell)) for cell in cells])
             labels[name] = np.where(cells != "", WITH_TWIN, WITHOUT_TWIN)
         else:  # bins follow from the whole file, so that they do not depend on the queries
             label = label_values([row[place] for row in found.rows.values()])
@@ -218,6 +223,14 @@ def twin_share(
     chosen = (conditions.twins != "") & np.isfinite(average_precision)
     share = float(is_twin[chosen].mean()) if chosen.any() else None
     return {"queries": int(chosen.sum()), "share": share}
+
+
+def describe_twin_share(share: Mapping[str, Any]) -> str:
+    """The result of `twin_share` as a line of a log."""
+    if share["share"] is None:
+        return "First hit is the query's twin: no query has a twin and a match"
+    queries = many(share["queries"], "query")
+    return f"First hit is the query's twin: {share['share']:.1%} of {queries} with a twin"
 
 
 def describe_conditions(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:

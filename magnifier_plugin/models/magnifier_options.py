@@ -33,8 +33,8 @@ def check_options(loss: str, branches: Sequence[str]) -> None:
 def warn_no_masks_are_learnt() -> None:
     """Warn once that torchreid's engines do not train the segmentation head."""
     warnings.warn(
-        "MagnifierNet is trained without its mask loss: torchreid's own engines know no masks, so "
+        "MagnifierNet is trained without its mask loss: torchreid's losses know no masks, so "
         "SAB and SFB pool with the prediction of an untrained segmentation head. Use "
-        "torchreid.engine.ImageMagnifierEngine (or this project's scripts/main.py) to learn them.",
+        "torchreid.engine.ImageMagnifierEngine (or scripts/main.py with loss.name magnifier).",
         stacklevel=2,
     )
