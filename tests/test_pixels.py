@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 from torchvision.transforms.v2 import GaussianBlur
 
+from magnifier_plugin.builders import build_datamanager, find_system
+from magnifier_plugin.config import load_config
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.image_files import file_loader
 from magnifier_plugin.data.pixels import Pixels, batch_of, mirrored, normalised
@@ -122,6 +124,14 @@ def test_torchreids_managers_have_floats(
     batch = next(iter(torchreids_manager(market_folder).train_loader))
     assert batch["img"].dtype == torch.float32 and batch["img"].shape == (4, 3, 32, 16)
     assert make_engine(market_folder).train_loader.dataset[0]["img"].dtype == torch.float32
+
+
+def test_a_configured_run_has_pixels(market_folder: MarketFolder) -> None:
+    where = ["data.root", str(market_folder.root), "masks.dir", str(market_folder.masks_dir)]
+    cfg = load_config(None, {}, [*where, "data.workers", "0", "train.batch_size", "4"])
+    manager = build_datamanager(cfg, find_system(cfg))
+    sets = [loader.dataset for loader in manager.test_loader["market1501"].values()]
+    assert [part.as_pixels for part in (manager.train_loader.dataset, *sets)] == [True] * 3
 
 
 def test_files_of_any_folder(market_folder: MarketFolder) -> None:
