@@ -73,6 +73,8 @@ def build_datamanager(
         max_missing=cfg.masks.max_missing,
         label_set=cfg.masks.label_set,
         same_camera=cfg.test.same_camera,
+        as_pixels=True,
+        cache_gb=cfg.data.cache_gb,
         seed=cfg.train.seed,
         num_replicas=processes.count,
         rank=processes.rank,

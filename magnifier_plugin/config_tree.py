@@ -44,6 +44,9 @@ def _data(cfg: Node) -> None:
     cfg.data.sources = ["market1501"]
     cfg.data.targets = ["market1501"]  # test on these, -t
     cfg.data.workers = 4  # processes that read images, for each loader
+    # The most GiB of memory for decoded training images and their maps, resized and not augmented,
+    # which all workers share; in each process of torchrun. 0: none are kept (ours).
+    cfg.data.cache_gb = 0.0
     cfg.data.split_id = 0  # which split, for data sets with several
     cfg.data.height = 256  # pixels
     cfg.data.width = 128  # pixels

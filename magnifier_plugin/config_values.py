@@ -43,7 +43,7 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("channels_last", "train.fused"), SWITCH),
     **dict.fromkeys(("model.load_weights", "model.resume", "test.cache"), PATH_OR_NONE),
     "model.backbone_weights": WEIGHTS_OR_NONE,
-    "train.clip_grad": WEIGHT,
+    **dict.fromkeys(("data.cache_gb", "train.clip_grad"), WEIGHT),
     "train.accumulate": SIZE,
     "train.ema": DECAY,
     "data.type": one_of("image")._replace(expected="image; video data sets have no label maps"),

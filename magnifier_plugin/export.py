@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from magnifier_plugin.data.augmentations import ToImageTensor
+from magnifier_plugin.data.pixels import ToImageTensor
 from magnifier_plugin.files import write_atomically
 from magnifier_plugin.models.exported import ExportedNetwork, predicts_regions
 from magnifier_plugin.regions import REGIONS

@@ -137,7 +137,7 @@ def _load(image: Image.Image, mode: str | None = None) -> Image.Image:
     """Decodes an opened image, and converts it to a mode if one is given."""
     try:
         image.load()
-        return image.convert(mode) if mode else image
+        return image if mode in (None, image.mode) else image.convert(mode)
     except Exception as error:  # as in _open
         raise _DecodingError(str(error)) from error
 

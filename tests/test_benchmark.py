@@ -113,6 +113,19 @@ def test_search_finds_what_faiss_finds(capsys, tmp_path):
     assert share > 90 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_loading_compares_with_torchreid(capsys):
+    threads = torch.get_num_threads()
+    assert benchmark.main(["loading", "--images", "16", "--passes", "1"]) == 0
+    torch.set_num_threads(threads)
+    header, _, *rows = capsys.readouterr().out.splitlines()[:5]
+    assert len(header.split("|")) == 9
+    assert [row.split("|")[1].strip() for row in rows] == ["96 × 48", "256 × 128", "384 × 192"]
+    ratios = [[float(x) for x in re.findall(r"\(([\d.]+) ×\)", row)] for row in rows]
+    assert all(row[0] == 1.0 and len(row) == 6 and min(row) > 0 for row in ratios)
+    assert all(cached > masked for *_, masked, cached in ratios)
+
+
 def test_search_needs_faiss(capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert benchmark.main(["search"]) == 2

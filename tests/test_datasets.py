@@ -19,10 +19,12 @@ from torchvision.transforms.v2 import functional as F
 
 from magnifier_plugin.annotators.densepose import read_iuv, write_iuv
 from magnifier_plugin.catalogue.names import dataset_class
-from magnifier_plugin.data.annotated import AnnotatedDataset, in_stable_order
+from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.dsap import FILL, crop_parts, warp
-from magnifier_plugin.data.inputs import INPUTS, BatchInput, pixels
+from magnifier_plugin.data.inputs import INPUTS, BatchInput
+from magnifier_plugin.data.lists import in_stable_order
 from magnifier_plugin.data.maps import IUV
+from magnifier_plugin.data.pixels import image_tensor
 from magnifier_plugin.data.seeding import SampleKey
 from magnifier_plugin.data.transforms import with_pad_crop
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
@@ -279,7 +281,7 @@ def test_textures_are_those_of_the_augmented_photo(
     flipped = set()
     for index in range(12):
         item = dataset[SampleKey(index, seed=1, epoch=0)]
-        photo = pixels(Image.open(item["impath"]).convert("RGB"))
+        photo = image_tensor(Image.open(item["impath"]).convert("RGB"))
         iuv = torch.from_numpy(read_iuv(iuv_path(label_file(iuv_folder, item["impath"]))))
         iuv = iuv.permute(2, 0, 1)
         labels = torch.from_numpy(read_labels(label_file(iuv_folder, item["impath"])))
@@ -326,7 +328,7 @@ def test_test_sets_bring_the_mirrored_inputs(iuv_folder: MarketFolder) -> None:
     item = dataset[0]
     iuv = torch.from_numpy(read_iuv(dataset.files["iuv"][item["impath"]])).permute(2, 0, 1)
     iuv = F.horizontal_flip(IUV(iuv)).as_subclass(torch.Tensor)
-    photo = pixels(Image.open(item["impath"]).convert("RGB")).flip(-1)
+    photo = image_tensor(Image.open(item["impath"]).convert("RGB")).flip(-1)
     expected = normalised(warp(photo.contiguous(), iuv.contiguous())[0])
     torch.testing.assert_close(item["mirrored"]["textures"], expected, atol=1e-6, rtol=0)
     assert torch.equal(item["mirrored"]["mask"], item["mask"].flip(-1))

@@ -14,7 +14,7 @@ from torch import nn
 
 from magnifier_plugin import build_model, export
 from magnifier_plugin.config import load_config
-from magnifier_plugin.data.augmentations import ToImageTensor
+from magnifier_plugin.data.pixels import ToImageTensor
 from magnifier_plugin.models import pooling
 from magnifier_plugin.models.exported import ExportedNetwork
 from magnifier_plugin.regions import REGIONS

@@ -230,6 +230,11 @@ BUILT = [
     Row("data.sources", "second", lambda b: len(b.opened["second"]), OTHER),
     Row("data.targets", "second", lambda b: list(b.engine.test_loader), ["second"]),
     Row("data.workers", 2, lambda b: {loader.num_workers for loader in loaders(b)}, {2}),
+    Row(
+        *("data.cache_gb", 0.00001),
+        lambda b: getattr(b.engine.train_loader.dataset.cache, "places", 0),
+        5,  # of 32 × 16 × (3 + 1) + 1 bytes in 10,737
+    ),
     Row("data.split_id", 1, opened("split_id"), 1),
     Row("data.height", 48, steps("Resize", "size"), [(48, 16)] * 2),
     Row("data.width", 24, steps("Resize", "size"), [(32, 24)] * 2),

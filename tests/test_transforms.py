@@ -180,14 +180,14 @@ def test_maps_come_out_as_plain_tensors() -> None:
 
 @pytest.mark.slow
 def test_speed(tmp_path: Path) -> None:
-    """A sample with its label map takes about 1.15 × torchreid's own, the image alone (-s)."""
+    """A sample with its label map takes less than torchreid's own, the image alone (-s)."""
     labels = person(np.random.default_rng(0), 128, 64)
     photo_file, label_file = str(tmp_path / "a.jpg"), tmp_path / "a.png"
     photo().resize((64, 128)).save(photo_file)
     write_labels(label_file, labels)
     names = ["random_flip", "random_crop", "random_erase"]
     transform = theirs.build_transforms(384, 192, names)[0]
-    joint = rebuild(transform)
+    joint = rebuild(transform, exact=False)  # as for training
 
     def torchreids(_: int) -> None:
         transform(torchreid.utils.read_image(photo_file))
@@ -196,20 +196,20 @@ def test_speed(tmp_path: Path) -> None:
         image = read_image(photo_file)
         regions = read_labels(label_file, (image.height, image.width))
         with torch_seeded(mixed_seed(n)):
-            joint(image, regions)
+            joint(image, regions)  # its pixels; a network's device normalises them
 
     seconds = Counter()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
-    for n in range(3000):
+    for n in range(1000):
         for read in (torchreids, ours):
             start = process_time()
             read(n)
             seconds[read.__name__] += process_time() - start
     torch.set_num_threads(threads)
     ratio = seconds["ours"] / seconds["torchreids"]
-    print(f"{seconds['ours'] / 3:.2f} ms a sample, {ratio:.2f} × torchreid's")
-    assert ratio < 1.4
+    print(f"{seconds['ours']:.2f} ms a sample, {ratio:.2f} × torchreid's")
+    assert ratio < 1
 
 
 def test_names() -> None:

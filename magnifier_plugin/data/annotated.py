@@ -6,6 +6,7 @@ for an image and its maps, the declared inputs (`inputs.py`), and randomness fro
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,15 +19,18 @@ from torchvision import transforms as v1
 from magnifier_plugin.catalogue.image_list import ConditionFile
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.names import ImageRecord
-from magnifier_plugin.catalogue.numbering import SAME_CAMERA, drop_cameras
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.checks import default_label_set, report_problems
 from magnifier_plugin.data.inputs import BatchInput, Sample, find_inputs
-from magnifier_plugin.data.map_files import MAPS, Annotations, Files
+from magnifier_plugin.data.joint import Prepared
+from magnifier_plugin.data.lists import in_stable_order, tested_lists
+from magnifier_plugin.data.map_files import MAPS, Files, annotations_of
+from magnifier_plugin.data.sample_cache import GIB, SampleCache
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
 from magnifier_plugin.data.transforms import rebuild
 from magnifier_plugin.files import read_image
-from magnifier_plugin.masks.paths import default_masks_dir
+
+logger = logging.getLogger(__name__)
 
 
 class AnnotatedDataset(Dataset):
@@ -48,12 +52,17 @@ class AnnotatedDataset(Dataset):
         same_camera: "drop" or "keep", as in `options.DataOptions`.
         inputs: batch keys of `inputs.INPUTS`; `set_inputs` changes them.
         input_options: keyword arguments for the functions that make them, by key.
+        as_pixels: bring images as `pixels.Pixels`, normalised where the network is, in place of
+            normalised float32 [3, H, W]. This package's engines take both, torchreid's floats only.
         options: the data set's own keyword arguments and those of torchreid's Dataset.
     Raises:
         FileNotFoundError: the data set is not there, or too many files of an input are missing.
         ValueError: torchreid would misread the data set, a list of it is empty, no query has a
             match, label maps are of another label set, k_tfm is not 1, or an input is unknown.
     """
+
+    cache: SampleCache | None = None
+    _bound, _workers, _mirrored = 0, 1, False
 
     def __init__(
         self,
@@ -68,6 +77,7 @@ class AnnotatedDataset(Dataset):
         same_camera: str = "drop",
         inputs: Sequence[str] = (),
         input_options: Mapping[str, Mapping[str, Any]] | None = None,
+        as_pixels: bool = False,
         **options: Any,
     ) -> None:
         if options.pop("k_tfm", 1) != 1:
@@ -75,17 +85,17 @@ class AnnotatedDataset(Dataset):
         self.name = find_name(name)
         plain = open_dataset(self.name, root, mode=mode, **options)
         self.transform, self.mode, self.combineall = transform, mode, plain.combineall
-        self.query, self.gallery = tested = _tested_lists(plain, same_camera)
-        self._train_only = plain._train_only
+        self.query, self.gallery = tested = tested_lists(plain, same_camera)
+        self._train_only, self.as_pixels = plain._train_only, as_pixels
         self.input_options = dict(input_options or {})
         self.dataset_dir = own_folder(plain)
         self.conditions_file: Path | None = getattr(plain, "conditions_file", None)
         self.keypoints_file: Path | None = getattr(plain, "keypoints_file", None)
         self.own_conditions: ConditionFile | None = getattr(plain, "own_conditions", None)
         self.test_pids: Mapping[str, int] = getattr(plain, "test_pids", {})
-        label_folder, masks_dir = _place_of_maps(plain, self.name, masks_dir)
-        places = (self.name, label_folder, self.dataset_dir, masks_dir)
-        annotations = Annotations(*places, max_missing, label_set or default_label_set())
+        annotations = annotations_of(
+            plain, self.name, masks_dir, max_missing, label_set or default_label_set()
+        )
         self._set_train(in_stable_order(plain.train))
         if mode == "query" and not plain._train_only:
             report_problems(self.name, plain, self.train, *tested)
@@ -94,7 +104,6 @@ class AnnotatedDataset(Dataset):
         self.parts = [(annotations, [record[0] for record in self.data])]
         self.files: dict[str, Files] = {}
         self.inputs: dict[str, BatchInput] = {}
-        self._mirrored = False
         self.set_inputs(inputs)
 
     def set_inputs(self, keys: Sequence[str], *, mirrored: bool = False) -> None:
@@ -114,20 +123,30 @@ class AnnotatedDataset(Dataset):
         kinds = dict.fromkeys(kind for row in inputs.values() for kind in row.maps)
         self.files = {kind: self.files.get(kind) or self._find(kind) for kind in kinds}
         self.inputs = inputs
+        self._open_cache()
+
+    def keep_samples(self, bound: int, workers: int) -> None:
+        """Keep resized images and their maps in at most `bound` bytes, see `sample_cache`.
+
+        Raises:
+            ValueError: the transform does not begin with a Resize, or there is too little memory.
+        """
+        self._bound, self._workers = bound, max(1, workers)
+        self._open_cache()
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         """One sample; its augmentation follows from a SampleKey, for an int from the worker."""
-        record = self.data[key.image if isinstance(key, SampleKey) else key]
-        path, pid, camid, dsetid = record
-        image = read_image(path)
-        maps = self._read_maps(path, (image.height, image.width))
+        place = key.image if isinstance(key, SampleKey) else key
+        path, pid, camid, dsetid = record = self.data[place]
+        prepared = self._prepare(place)
         seeded = torch_seeded(mixed_seed(*key)) if isinstance(key, SampleKey) else nullcontext()
         with seeded:
-            view = self._joint(image, **maps)
-        item = {"img": view.image, "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
+            view = self._joint.augment(prepared)
+        image = view.result if self.as_pixels else view.image
+        item = {"img": image, "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
         if self.inputs:
             sample = Sample(record, view, self._joint.normalise)
             item |= self._make_inputs(sample)
@@ -156,7 +175,7 @@ class AnnotatedDataset(Dataset):
         total.parts = [*self.parts, *other.parts]
         total.files = {kind: self.files[kind] | other.files[kind] for kind in self.files}
         # As in torchreid's own sum, which would apply combineall a second time otherwise.
-        total.combineall = False
+        total.combineall, total.cache = False, None
         total._set_train([*self.train, *shifted])
         total.data = total.train
         return total
@@ -169,13 +188,43 @@ class AnnotatedDataset(Dataset):
         self.train = train
         pids, camids, dsetids = (len({record[i] for record in train}) for i in (1, 2, 3))
         self.num_train_pids, self.num_train_cams, self.num_datasets = pids, camids, dsetids
-        self._joint = rebuild(self.transform, patch_sources=[record[0] for record in train])
+        photos, exact = [record[0] for record in train], self.mode != "train"
+        self._joint = rebuild(self.transform, patch_sources=photos, exact=exact)
 
     def _find(self, kind: str) -> Files:
         files: Files = {}
         for annotations, images in self.parts:
             files |= annotations.find(kind, images, self.mode)
         return files
+
+    def _open_cache(self) -> None:
+        self.cache = None
+        if not self._bound:
+            return
+        if self._joint.resize is None:
+            raise ValueError("data.cache_gb: expected a transform that begins with Resize")
+        height, width = self._joint.resize.size
+        shapes = {"image": (height, width, 3), "labels": (height, width), "iuv": (3, height, width)}
+        kept = [shapes[kind] for kind in ("image", *self.files)]
+        self.cache = SampleCache(kept, len(self), self._bound, self._workers)
+        logger.info(
+            "%s: %d of %d images are kept in memory once they are read, %.2f GiB",
+            *(self.name, self.cache.places, len(self), self.cache.nbytes / GIB),
+        )
+
+    def _prepare(self, place: int) -> Prepared:
+        """An image and its maps before augmentation, of the cache if it has them."""
+        path, kinds = self.data[place][0], ("image", *self.files)
+        if self.cache and (arrays := self.cache.read(place)) is not None:
+            found = dict(zip(kinds, arrays, strict=True))
+            absent = [kind for kind, files in self.files.items() if files[path] is None]
+            return Prepared.of_arrays(**{k: a for k, a in found.items() if k not in absent})
+        image = read_image(path)
+        prepared = self._joint.prepare(image, **self._read_maps(path, (image.height, image.width)))
+        if self.cache:
+            made = prepared.arrays()
+            self.cache.write(place, [made.get(kind) for kind in kinds])
+        return prepared
 
     def _read_maps(self, path: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """The maps that the inputs need and that the image has."""
@@ -187,32 +236,3 @@ class AnnotatedDataset(Dataset):
             key: row.make(sample, **self.input_options.get(key, {}))
             for key, row in self.inputs.items()
         }
-
-
-def _tested_lists(plain: Any, same_camera: str) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    if same_camera not in SAME_CAMERA:
-        raise ValueError(f"same_camera: expected {' or '.join(SAME_CAMERA)}, got {same_camera!r}")
-    lists = plain.query, plain.gallery
-    return drop_cameras(*lists) if same_camera == "keep" else lists
-
-
-def _place_of_maps(plain: Any, name: str, masks_dir: str | Path | None) -> tuple[str, Path]:
-    """The folder of a data set's maps, and the folder of all maps that it is in.
-
-    The rendered data set has maps of its own; those in `<masks_dir>/synthetic` replace them.
-    """
-    own = getattr(plain, "masks_dir", None)
-    if own and not (masks_dir and Path(masks_dir, name).is_dir()):
-        return plain.label_folder, Path(own)
-    return name, Path(masks_dir or default_masks_dir())
-
-
-def in_stable_order(train: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """The list sorted by path, its identities numbered in that order.
-
-    torchreid lists folders in the file system's order and numbers identities in a set's order,
-    so two machines may train two different lists. The whole Market-1501 keeps torchreid's numbers.
-    """
-    ordered = sorted(train)
-    numbers = {pid: n for n, pid in enumerate(dict.fromkeys(pid for _, pid, *_ in ordered))}
-    return [(path, numbers[pid], camid, dsetid) for path, pid, camid, dsetid in ordered]

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,6 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from magnifier_plugin.data.pixels import image_tensor, resize_image, to_photo
 from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import BACKGROUND
 
@@ -61,10 +61,9 @@ def _draw_box(
 
 
 class Step(v2.Transform):
-    """A v2 transform of an image and its maps, given one by one.
+    """A v2 transform of an image and its maps, given one by one: `make_params` and `transform`.
 
-    torchvision's own forward first flattens a tree of anything, which took longer than most
-    steps. `make_params` and `transform` are as in any v2 transform.
+    torchvision's own forward first flattens a tree of anything, slower than most steps.
     """
 
     def forward(self, *parts: Any) -> tuple[Any, ...]:
@@ -76,6 +75,29 @@ class Step(v2.Transform):
         )
 
 
+class RandomFlip(Step):
+    """Mirrors with probability p; `v2.RandomHorizontalFlip` without its slower forward."""
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        self.p = p
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"mirror": bool(torch.rand(1) < self.p)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(F.horizontal_flip, inpt) if params["mirror"] else inpt
+
+
+class ColorJitter(v2.ColorJitter):
+    """`v2.ColorJitter` by Pillow, whose rounding torchvision's own arithmetic does not have."""
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def transform(self, inpt: tv_tensors.Image, params: dict[str, Any]) -> tv_tensors.Image:
+        return image_tensor(super().transform(to_photo(inpt), params))
+
+
 class Random2DTranslation(Step):
     """Enlarges by 1.125 and crops at a random place (torchreid's `random_crop`).
 
@@ -84,11 +106,21 @@ class Random2DTranslation(Step):
         width: likewise.
         p: how often; otherwise it only resizes.
         interpolation: of the image; maps are always resized by nearest neighbour.
+        exact: resize as Pillow does, see `pixels.resize_image`.
     """
 
-    def __init__(self, height: int, width: int, p: float = 0.5, interpolation: int = 2):
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        p: float = 0.5,
+        interpolation: int = 2,
+        *,
+        exact: bool = True,
+    ):
         super().__init__()
-        self.height, self.width, self.p, self.interpolation = height, width, p, interpolation
+        self.height, self.width, self.p = height, width, p
+        self.interpolation, self.exact = interpolation, exact
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         if uniform(0, 1) > self.p:
@@ -99,9 +131,11 @@ class Random2DTranslation(Step):
         return {"size": size, "corner": (top, left)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        resized = self._call_kernel(
-            F.resize, inpt, params["size"], interpolation=self.interpolation
-        )
+        size = params["size"]
+        if isinstance(inpt, tv_tensors.Image):
+            resized = resize_image(inpt, size, self.interpolation, exact=self.exact)
+        else:
+            resized = self._call_kernel(F.resize, inpt, size)
         if params["corner"] is None:
             return resized
         return self._call_kernel(F.crop, resized, *params["corner"], self.height, self.width)
@@ -124,7 +158,7 @@ class RandomPatch(Step):
         p_unflipped: how often it is not mirrored.
     """
 
-    _transformed_types = (Image.Image,)
+    _transformed_types = (tv_tensors.Image,)
 
     def __init__(
         self,
@@ -158,41 +192,16 @@ class RandomPatch(Step):
             patch = patch.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if uniform(0, 1) > self.p_upright:
             patch = patch.rotate(randint(-10, 10))
-        return {"patch": patch, "corner": corner}
+        return {"patch": image_tensor(patch), "corner": corner}
 
-    def transform(self, inpt: Image.Image, params: dict[str, Any]) -> Image.Image:
+    def transform(self, inpt: tv_tensors.Image, params: dict[str, Any]) -> tv_tensors.Image:
         if not params:
             return inpt
-        pasted = inpt.copy()
-        pasted.paste(params["patch"], params["corner"])
-        return pasted
-
-
-class ToImageTensor(Step):
-    """A PIL image as float32 [3, H, W]: torchreid's ToTensor and Normalize in one.
-
-    torchvision's `ToImage` leaves the pixels interleaved, which makes all that follows slower.
-
-    Args:
-        mean: of each channel, in 0..1, subtracted.
-        std: of each channel, divided by.
-    """
-
-    _transformed_types = (Image.Image,)
-
-    def __init__(self, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1)):
-        super().__init__()
-        means, stds = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
-        # (x / 255 - mean) / std as x · scale + shift: one pass less over the pixels.
-        self.scale, self.shift = 1 / (255 * stds), -means / stds
-
-    def transform(self, inpt: Image.Image, params: dict[str, Any]) -> tv_tensors.Image:
-        planes = torch.from_numpy(np.stack([np.asarray(channel) for channel in inpt.split()]))
-        return tv_tensors.Image(self.normalise(planes))
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 [..., 3, h, w] → float32, mean subtracted and divided by std."""
-        return pixels.float().mul_(self.scale).add_(self.shift)
+        patch, (left, top) = params["patch"], params["corner"]
+        height, width = patch.shape[-2:]
+        pasted = inpt.as_subclass(Tensor).clone()
+        pasted[:, top : top + height, left : left + width] = patch
+        return tv_tensors.wrap(pasted, like=inpt)
 
 
 class RandomErasing(Step):
@@ -217,19 +226,25 @@ class RandomErasing(Step):
         self.p, self.area, self.aspect = p, area, aspect
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = v2.query_size(flat_inputs)
+        return {"box": self.draw(*v2.query_size(flat_inputs))}
+
+    def draw(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """A rectangle: first row, last row + 1, first column, last column + 1; all 0 for none.
+
+        Args:
+            height, width: of the image, in pixels.
+        """
         if (
             uniform(0, 1) > self.p
             or (box := _draw_box(height, width, self.area, self.aspect)) is None
         ):
-            return {}
+            return 0, 0, 0, 0
         h, w = box
         top, left = randint(0, height - h), randint(0, width - w)
-        return {"rows": slice(top, top + h), "columns": slice(left, left + w)}
+        return top, top + h, left, left + w
 
     def transform(self, inpt: tv_tensors.Image, params: dict[str, Any]) -> tv_tensors.Image:
-        if not params:
-            return inpt
-        # In place, as torchreid's: the tensor is this sample's own.
-        inpt.as_subclass(Tensor)[:, params["rows"], params["columns"]] = 0
-        return inpt
+        top, bottom, left, right = params["box"]
+        erased = inpt.as_subclass(Tensor).clone()
+        erased[:, top:bottom, left:right] = 0
+        return tv_tensors.wrap(erased, like=inpt)

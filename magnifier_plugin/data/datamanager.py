@@ -13,6 +13,7 @@ from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.options import DataOptions
+from magnifier_plugin.data.sample_cache import GIB
 from magnifier_plugin.data.samplers import SeededSampler, build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
 from magnifier_plugin.workers import leave_ctrl_c_to_parent
@@ -71,6 +72,7 @@ class AnnotatedDataManager(DataManager):
     def _build_training(self) -> None:
         given = self.options
         trainset = reduce(add, map(self._source, self.sources))
+        trainset.keep_samples(int(given.cache_gb * GIB), given.workers)
         self._num_train_pids = trainset.num_train_pids
         self._num_train_cams = trainset.num_train_cams
         self.train_loader = self._train_loader(trainset, given.train_sampler)
@@ -118,6 +120,7 @@ class AnnotatedDataManager(DataManager):
             label_set=given.label_set,
             same_camera=given.same_camera,
             input_options=given.input_options,
+            as_pixels=given.as_pixels,
             **given.of_datasets(),
             **given.dataset_options.get(name, {}),
             **arguments,

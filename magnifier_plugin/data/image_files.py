@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from magnifier_plugin.data.transforms import JointTransform
+from magnifier_plugin.data.joint import JointTransform
+from magnifier_plugin.data.pixels import batch_of
 from magnifier_plugin.files import read_image
 
 
 class ImageFiles(Dataset):
     """Image files, each transformed as a test image.
 
-    An item is a dict with `row`, the file's place in the list, and `img` float [3, H, W], or in
+    An item is a dict with `row`, the file's place in the list, and `img`, `pixels.Pixels`, or in
     place of `img` `error`, what is wrong with the file.
 
     Args:
@@ -31,7 +32,7 @@ class ImageFiles(Dataset):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         try:
-            return {"row": row, "img": self.transform(read_image(self.paths[row])).image}
+            return {"row": row, "img": self.transform(read_image(self.paths[row])).result}
         except OSError as error:
             return {"row": row, "error": str(error)}
 
@@ -40,7 +41,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A batch of the files that decode.
 
     Returns:
-        `row` int64 [B] and `img` float [B, 3, H, W] of these files (no `img` where B is 0), and
+        `row` int64 [B] and `img`, `pixels.Pixels`, of these files (no `img` where B is 0), and
         `errors`, row → message of the others.
     """
     read = [item for item in items if "img" in item]
@@ -49,7 +50,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "errors": {item["row"]: item["error"] for item in items if "error" in item},
     }
     if read:
-        batch["img"] = torch.stack([item["img"] for item in read])
+        batch["img"] = batch_of([item["img"] for item in read])
     return batch
 
 

@@ -9,14 +9,12 @@ function that makes it from a sample. To add an input, add a row:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.dsap import FILL, Colour, crop_parts, warp
-from magnifier_plugin.data.transforms import View, mirror_maps
+from magnifier_plugin.data.joint import View, mirror_maps
 from magnifier_plugin.regions import UNKNOWN
 
 TEXTURES = {"dsap": warp, "csa": crop_parts}
@@ -34,7 +32,7 @@ class Sample(NamedTuple):
 
     @property
     def image(self) -> Tensor:
-        """float32 [3, H, W], normalised."""
+        """float32 [3, H, W], normalised; made when it is asked for."""
         return self.view.image
 
     def mirrored(self) -> "Sample":
@@ -54,7 +52,7 @@ class BatchInput(NamedTuple):
 def region_labels(sample: Sample) -> Tensor:
     """The label map, uint8 [H, W], region ids 0..7; 255 everywhere if the image has none."""
     if sample.view.labels is None:
-        return torch.full(sample.image.shape[-2:], UNKNOWN, dtype=torch.uint8)
+        return torch.full(sample.view.photo.shape[-2:], UNKNOWN, dtype=torch.uint8)
     return sample.view.labels
 
 
@@ -74,16 +72,11 @@ def textures(sample: Sample, *, kind: str = "dsap", size: int = 32, fill: Colour
     """
     if kind not in TEXTURES:
         raise ValueError(f"dsa.textures: expected one of {', '.join(TEXTURES)}, got {kind!r}")
-    photo = pixels(sample.view.photo)
+    photo = sample.view.photo
     iuv = sample.view.iuv
     if iuv is None:
         iuv = torch.zeros_like(photo)
     return sample.normalise(TEXTURES[kind](photo, iuv, size, fill)[0])
-
-
-def pixels(photo: Image.Image) -> Tensor:
-    """uint8 [3, H, W] of an RGB photo."""
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
 
 
 INPUTS: dict[str, BatchInput] = {

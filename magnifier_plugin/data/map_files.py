@@ -4,7 +4,7 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.annotators.source import check_size
 from magnifier_plugin.catalogue.listed import OwnSource
 from magnifier_plugin.catalogue.names import registered_datasets
+from magnifier_plugin.catalogue.opening import own_folder
 from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.data.checks import check_label_set
 from magnifier_plugin.masks.label_maps import read_labels
-from magnifier_plugin.masks.paths import iuv_path, label_path
+from magnifier_plugin.masks.paths import default_masks_dir, iuv_path, label_path
 
 logger = logging.getLogger(__name__)
 
@@ -111,3 +112,24 @@ class Annotations(NamedTuple):
         if isinstance(source, OwnSource):
             return f"-s {shlex.quote(f'{source.name}={source.path}')}"
         return f"--images {shlex.quote(str(self.dataset_dir))}"
+
+
+def annotations_of(
+    plain: Any, name: str, masks_dir: str | Path | None, max_missing: float, label_set: str
+) -> Annotations:
+    """Where the maps of a data set's images are.
+
+    The rendered data set has maps of its own; those in `<masks_dir>/synthetic` replace them.
+
+    Args:
+        plain: torchreid's data set.
+        name: its name in torchreid.
+        masks_dir: the folder of all label maps; None for `default_masks_dir()`.
+        max_missing, label_set: as in `Annotations`.
+    """
+    own = getattr(plain, "masks_dir", None)
+    if own and not (masks_dir and Path(masks_dir, name).is_dir()):
+        folder, masks = plain.label_folder, Path(own)
+    else:
+        folder, masks = name, Path(masks_dir or default_masks_dir())
+    return Annotations(name, folder, own_folder(plain), masks, max_missing, label_set)

@@ -46,6 +46,10 @@ class DataOptions:
             to what its model declares.
         test_inputs: the same for query and gallery.
         input_options: keyword arguments for the functions that make them, by key.
+        as_pixels: bring images as `pixels.Pixels` (uint8), normalised on the network's device, in
+            place of normalised floats. This package's engines take both; torchreid's own engines
+            need floats.
+        cache_gb: the most GiB of memory for resized training images and their maps; 0 keeps none.
         seed: of samplers and augmentation.
         persistent_workers: keep the training workers from one epoch to the next.
         dataset_options: more keyword arguments for a data set's class, by its name.
@@ -83,6 +87,8 @@ class DataOptions:
     inputs: Sequence[str] = ()
     test_inputs: Sequence[str] = ()
     input_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    as_pixels: bool = False
+    cache_gb: float = 0
     seed: int = 1
     persistent_workers: bool = True
     dataset_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -6,19 +6,15 @@ same steps draw once and act on the image, the label map and the IUV.
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torchreid
-from PIL import Image
-from torch import Tensor
 from torchvision import transforms as v1
-from torchvision import tv_tensors
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from magnifier_plugin.data import augmentations
-from magnifier_plugin.data.maps import IUV, LabelMap
+from magnifier_plugin.data.joint import JointTransform
+from magnifier_plugin.data.pixels import ToImageTensor
 
 # What `transforms` may name: torchreid's five (it ignores an unknown name) and the paper's crop.
 PAD_CROP = "pad_crop"
@@ -32,94 +28,16 @@ TRANSFORMS = (
 )
 
 
-class View(NamedTuple):
-    """One augmented image and its maps."""
-
-    image: Tensor
-    """float32 [3, H, W], normalised."""
-    photo: Image.Image
-    """The RGB image [H, W] before it became a tensor: after geometry and colour jitter, before
-    normalisation and erasing."""
-    labels: Tensor | None
-    """uint8 [H, W], region ids 0..7 or 255; None if none was given."""
-    iuv: Tensor | None
-    """uint8 [3, H, W] in the order I, U, V; None if none was given."""
-
-
-def mirror_maps(view: View) -> View:
-    """The view of the mirror image; parts of an IUV change sides (see `maps.IUV`)."""
-    return View(
-        view.image.flip(-1),
-        view.photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        None if view.labels is None else view.labels.flip(-1),
-        None if view.iuv is None else _plain(F.horizontal_flip(IUV(view.iuv))),
-    )
-
-
-class JointTransform:
-    """Applies each step to the image and its maps with the same draw.
-
-    All draws come from torch's generator: seeded outside, one seed gives one result.
-
-    Args:
-        steps: torchvision v2 transforms, in order; none of them leaves everything as it is.
-    """
-
-    def __init__(self, steps: Sequence[v2.Transform]):
-        self.steps = tuple(steps)
-
-    def __call__(
-        self,
-        image: Image.Image,
-        labels: np.ndarray | None = None,
-        iuv: np.ndarray | None = None,
-    ) -> View:
-        """Augments one sample.
-
-        Args:
-            image: RGB.
-            labels: uint8 [H, W] of the image's size, or None.
-            iuv: uint8 [H, W, 3] of the image's size, in the order I, U, V, or None.
-        """
-        sample: tuple[Any, ...] = (
-            image,
-            None if labels is None else LabelMap(labels),
-            None if iuv is None else IUV(iuv.transpose(2, 0, 1)),
-        )
-        photo = image
-        for step in self.steps:
-            if isinstance(sample[0], Image.Image):
-                photo = sample[0]
-            sample = step(*sample)
-        tensor, *maps = map(_plain, sample)
-        return View(tensor, photo, *maps)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Other pixels as this transform normalises its image.
-
-        Args:
-            pixels: uint8 [..., 3, h, w].
-        Returns:
-            float32 of the same shape.
-        Raises:
-            ValueError: the transform normalises nothing.
-        """
-        for step in self.steps:
-            if isinstance(step, augmentations.ToImageTensor):
-                return step.normalise(pixels)
-        raise ValueError("transform: expected a step ToTensor with Normalize after it, found none")
-
-    def __repr__(self) -> str:
-        return f"JointTransform({', '.join(map(repr, self.steps))})"
-
-
-def rebuild(transform: v1.Compose | None, patch_sources: Sequence[str] = ()) -> JointTransform:
+def rebuild(
+    transform: v1.Compose | None, patch_sources: Sequence[str] = (), *, exact: bool = True
+) -> JointTransform:
     """The joint transform with the steps of an image transform.
 
     Args:
         transform: torchreid's (`datamanager.transform_tr`) or another Compose of the steps it
             knows; torchvision v2 transforms are taken as they are. None leaves images undecoded.
         patch_sources: paths of training images, from which RandomPatch cuts its patches.
+        exact: images are resized as by Pillow and torchreid, see `pixels.resize_image`.
     Raises:
         TypeError: transform is no Compose, or has a step of an unknown type.
         ValueError: a RandomPatch without patch_sources, or a Resize that does not give height and
@@ -132,9 +50,9 @@ def rebuild(transform: v1.Compose | None, patch_sources: Sequence[str] = ()) -> 
             f"transform: expected torchvision.transforms.Compose, got {type(transform).__name__}; "
             "a label map must go through the same steps as its image"
         )
-    return JointTransform(
-        [_joint_step(step, patch_sources) for step in _with_normalisation(transform.transforms)]
-    )
+    steps = _with_normalisation(transform.transforms)
+    joint = [_joint_step(step, patch_sources, exact) for step in steps]
+    return JointTransform(joint, exact=exact)
 
 
 def checked_names(transforms: str | Sequence[str] | None) -> list[str]:
@@ -171,10 +89,6 @@ def with_pad_crop(transform: v1.Compose, height: int, width: int) -> v1.Compose:
     return v1.Compose([*steps[:place], augmentations.pad_crop(height, width), *steps[place:]])
 
 
-def _plain(part: Any) -> Any:
-    return part.as_subclass(Tensor) if isinstance(part, tv_tensors.TVTensor) else part
-
-
 def _resize(step: v1.Resize) -> v2.Transform:
     if isinstance(step.size, int) or len(step.size) != 2:
         raise ValueError(f"Resize: expected a size (height, width), got {step.size}")
@@ -201,27 +115,27 @@ def _with_normalisation(steps: Sequence[Any]) -> list[Any]:
     merged: list[Any] = []
     for step in steps:
         if type(step) is v1.Normalize and merged and type(merged[-1]) is v1.ToTensor:
-            merged[-1] = augmentations.ToImageTensor(step.mean, step.std)
+            merged[-1] = ToImageTensor(step.mean, step.std)
         else:
             merged.append(step)
     return merged
 
 
-def _joint_step(step: Any, patch_sources: Sequence[str]) -> v2.Transform:
+def _joint_step(step: Any, patch_sources: Sequence[str], exact: bool) -> v2.Transform:
     """The joint form of one step of torchreid's Compose."""
     if isinstance(step, v2.Transform):
         return step
     theirs = torchreid.data.transforms
     known: dict[type, Callable[[], v2.Transform]] = {
         v1.Resize: lambda: _resize(step),
-        v1.RandomHorizontalFlip: lambda: v2.RandomHorizontalFlip(step.p),
-        v1.ColorJitter: lambda: v2.ColorJitter(
+        v1.RandomHorizontalFlip: lambda: augmentations.RandomFlip(step.p),
+        v1.ColorJitter: lambda: augmentations.ColorJitter(
             step.brightness, step.contrast, step.saturation, step.hue
         ),
-        v1.ToTensor: augmentations.ToImageTensor,
+        v1.ToTensor: ToImageTensor,
         v1.Normalize: lambda: v2.Normalize(step.mean, step.std),
         theirs.Random2DTranslation: lambda: augmentations.Random2DTranslation(
-            step.height, step.width, step.p, step.interpolation
+            step.height, step.width, step.p, step.interpolation, exact=exact
         ),
         theirs.RandomPatch: lambda: _random_patch(step, patch_sources),
         theirs.RandomErasing: lambda: augmentations.RandomErasing(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from magnifier_plugin.data.pixels import Images, Pixels
+
 SWITCH = ("on", "off", "auto")
 AMP = (*SWITCH, "bf16", "fp16")
 
@@ -96,8 +98,11 @@ class Precision:
         move: Callable[..., nn.Module] = model.to  # torch's types know no memory format
         return move(self.device, memory_format=self.memory_format)
 
-    def images(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] on the device, in the memory format."""
+    def images(self, images: Images) -> Tensor:
+        """Normalised images [B, 3, H, W] on the device, in the memory format; `Pixels` are
+        normalised there."""
+        if isinstance(images, Pixels):
+            return images.normalised(self.device, self.memory_format)
         return images.to(self.device, memory_format=self.memory_format, non_blocking=True)
 
     def targets(self, targets: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from magnifier_plugin.data.pixels import mirrored
 from magnifier_plugin.evaluation.scaling import l2_normalise
 
 Batch = Mapping[str, Any]
@@ -85,10 +86,11 @@ def mirrored_batch(batch: Batch) -> dict[str, Any]:
     """The batch of the mirror images (left and right exchanged).
 
     Args:
-        batch: `img` [B, C, H, W], and `mirrored` if the model tests with more than the image: a
-            dict with the mirrored form of every further input, made by the data set, since
-            mirroring a label or an IUV map also exchanges its left and right body parts.
+        batch: `img`, [B, C, H, W] or `data.pixels.Pixels`, and `mirrored` if the model tests with
+            more than the image: a dict with the mirrored form of every further input, made by the
+            data set, since mirroring a label or an IUV map also exchanges its left and right body
+            parts.
     Returns:
         `batch` with `img` flipped along the width and the entries of `mirrored` in their places.
     """
-    return {**batch, "img": batch["img"].flip(3), **batch.get("mirrored", {})}
+    return {**batch, "img": mirrored(batch["img"]), **batch.get("mirrored", {})}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from magnifier_plugin.data.augmentations import ToImageTensor
+from magnifier_plugin.data.pixels import ToImageTensor
 
 
 class ExportedNetwork(nn.Module):

@@ -13,7 +13,9 @@ from yacs.config import CfgNode
 
 from magnifier_plugin.builders import build_network, find_system
 from magnifier_plugin.config import ConfigError, flatten, load_config, parse_pairs
-from magnifier_plugin.data.transforms import JointTransform, rebuild
+from magnifier_plugin.data.joint import JointTransform
+from magnifier_plugin.data.pixels import Images
+from magnifier_plugin.data.transforms import rebuild
 from magnifier_plugin.engine.checkpoint import read_checkpoint
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.weights import compare, load_matching
@@ -65,8 +67,8 @@ class TrainedNetwork:
         """`compose` for an image and its maps together."""
         return rebuild(self.compose)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Images float [B, 3, H, W] → raw embeddings float32 [B, D], with `test.flip` the mean with
+    def embed(self, images: Images) -> Tensor:
+        """Images [B, 3, H, W] → raw embeddings float32 [B, D], with `test.flip` the mean with
         those of the mirror images."""
         evaluator = Evaluator(lambda batch: self._forward(batch["img"]), flip=self.cfg.test.flip)
         return evaluator.embed_batch({"img": self.precision.images(images)})
@@ -81,7 +83,7 @@ class TrainedNetwork:
         """Whether `describe_regions` can be called."""
         return predicts_regions(self.model)
 
-    def describe_regions(self, images: Tensor) -> RegionDescription:
+    def describe_regions(self, images: Images) -> RegionDescription:
         """As `MagnifierNet.describe_regions`, of images on any device."""
         model = cast(MagnifierNet, self.model)
         with torch.inference_mode(), self.precision.autocast():

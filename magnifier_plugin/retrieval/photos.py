@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from magnifier_plugin.data.image_files import file_loader
+from magnifier_plugin.data.pixels import Images
 from magnifier_plugin.evaluation.feature_file import ImageFeatures
 from magnifier_plugin.retrieval.network import TrainedNetwork
 
@@ -125,8 +126,8 @@ def cosines(regions: Regions, one: int, others: np.ndarray) -> np.ndarray | None
 
 def _batches(
     network: TrainedNetwork, paths: Sequence[Path], unreadable: dict[Path, str], description: str
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Places int64 [B] and images float [B, 3, H, W] of the files that decode, batch by batch."""
+) -> Iterator[tuple[np.ndarray, Images]]:
+    """Places int64 [B] and images of the files that decode, batch by batch."""
     loader = file_loader(
         paths,
         network.transform,

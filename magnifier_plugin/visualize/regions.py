@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from magnifier_plugin.data.pixels import batch_of, normalised
 from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS
 
@@ -76,7 +77,7 @@ def predicted_region_sheet(
         count: images on the sheet, at most all.
     """
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    images = torch.stack([dataset[int(i)]["img"] for i in chosen])
+    images = normalised(batch_of([dataset[int(i)]["img"] for i in chosen]))
     height, width = images.shape[-2:]
     predicted = predict(images).to(torch.uint8).cpu().numpy()
     photos = [read_image(dataset.data[int(i)][0]).resize((width, height)) for i in chosen]

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.annotators.source import check_size
-from magnifier_plugin.data.inputs import TEXTURES, pixels
+from magnifier_plugin.data.inputs import TEXTURES
+from magnifier_plugin.data.pixels import image_tensor
 from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import NUM_PARTS, PARTS
 from magnifier_plugin.visualize.rankings import stack
@@ -93,7 +94,7 @@ def file_texture_sheet(
         photo, iuv = read_image(photo_file), read_iuv(iuv_file)
         check_size(iuv_file, iuv.shape[:2], (photo.height, photo.width))
         planes = torch.from_numpy(iuv).permute(2, 0, 1)
-        textures = TEXTURES[kind](pixels(photo), planes, size).textures
+        textures = TEXTURES[kind](image_tensor(photo), planes, size).textures
         sheets.append(texture_sheet(np.asarray(photo), iuv, textures.numpy()))
     return stack(sheets)
 
