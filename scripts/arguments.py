@@ -7,6 +7,8 @@ which takes seconds.
 """
 
 import argparse
+import contextlib
+import ctypes
 import io
 import os
 import sys
@@ -25,7 +27,21 @@ def let_idle_threads_sleep() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # GNU's; it goes before the policy
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU's; it goes before the policy
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next step, unless the environment sets its MALLOC_….
+
+    A training step frees the blocks that the next one asks for; returned to the system, they would
+    be cleared page by page each time. With another library nothing changes.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: no block of its own from the system
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing goes back
 
 
 def path(text: str) -> Path:

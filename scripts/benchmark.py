@@ -16,7 +16,7 @@ import argparse
 import importlib
 import sys
 
-from arguments import let_idle_threads_sleep
+from arguments import keep_freed_memory, let_idle_threads_sleep
 from benchmarks.command_line import (
     add_evaluation,
     add_loading,
@@ -28,6 +28,7 @@ from benchmarks.command_line import (
 )
 
 let_idle_threads_sleep()
+keep_freed_memory()
 COMMANDS = {
     "evaluation": add_evaluation,
     "loading": add_loading,

@@ -19,9 +19,10 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from arguments import add_import, let_idle_threads_sleep, split_pairs
+from arguments import add_import, keep_freed_memory, let_idle_threads_sleep, split_pairs
 
 let_idle_threads_sleep()
+keep_freed_memory()
 LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_unreadable_counters(tmp_path):
 @pytest.mark.parametrize(
     ("given", "policy", "spin"),
     [
-        ({}, "PASSIVE", "10000"),
+        ({}, "PASSIVE", "1000"),
         ({"GOMP_SPINCOUNT": "7"}, "PASSIVE", "7"),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", None),
     ],
@@ -144,6 +145,33 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch, given, p
     arguments.let_idle_threads_sleep()
     assert os.environ["OMP_WAIT_POLICY"] == policy
     assert os.environ.get("GOMP_SPINCOUNT") == spin
+
+
+@pytest.mark.parametrize("library", ["glibc", "no mallopt", "none"])
+def test_freed_memory_is_kept(monkeypatch, library):
+    """M_MMAP_MAX (-4) is 0 and M_TRIM_THRESHOLD (-1) is off, where the library has them."""
+    calls = []
+    libraries = {
+        "glibc": lambda _: SimpleNamespace(mallopt=lambda *given: calls.append(given)),
+        "no mallopt": lambda _: SimpleNamespace(),
+        "none": lambda _: raise_type_error(),
+    }
+    monkeypatch.setattr("ctypes.CDLL", libraries[library])
+    arguments.keep_freed_memory()
+    assert calls == ([(-4, 0), (-1, -1)] if library == "glibc" else [])
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")  # the user's choice
+    arguments.keep_freed_memory()
+    assert len(calls) in (0, 2)
+
+
+def raise_type_error():
+    """As Windows does without a library's name."""
+    raise TypeError
+
+
+@pytest.mark.parametrize("name", ["benchmark", "main"])
+def test_trainings_keep_freed_memory(name):
+    assert "\nkeep_freed_memory()\n" in (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
