@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from engines import make_engine
 
 from magnifier_plugin.engine.threads import FIXED_BY, CpuUse, ThreadCount, read_cpu_use
 
@@ -82,6 +83,31 @@ def test_says_so(threads, caplog):
     ]
 
 
+def test_the_number_is_given_back(threads):
+    count = ThreadCount(CPU, Readings(3), seconds=1)
+    with pytest.raises(KeyboardInterrupt), count.restored():
+        count.adapt()
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+    assert torch.get_num_threads() == 4
+
+
+def test_a_run_gives_the_number_back(threads, market_folder, tmp_path, monkeypatch):
+    """A second training in the same process would have one thread for ever."""
+    found = []
+
+    def adapt(self):
+        torch.set_num_threads(1)
+        found.append(torch.get_num_threads())
+
+    monkeypatch.setattr(ThreadCount, "adapt", adapt)
+    engine = make_engine(market_folder)
+    engine.run(save_dir=tmp_path, max_epoch=1)
+    assert set(found) == {1} and torch.get_num_threads() == 4
+    engine.run(save_dir=tmp_path, test_only=True)
+    assert torch.get_num_threads() == 4
+
+
 def test_looks_only_every_few_seconds(threads):
     readings = Readings(3, 3)
     readings.now = CpuUse(time.monotonic(), 0, 0)
@@ -104,15 +130,17 @@ def test_a_gpu_and_deterministic_algorithms_keep_the_number(threads):
         torch.use_deterministic_algorithms(False)
 
 
-def test_own_processes_are_not_other_programs():
-    """A second of CPU time here and in a child counts as total and as own."""
+SPIN = "import time\nwhile time.process_time() < 1: pass\nprint(flush=True)\ninput()"
+SERVER = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+
+
+@pytest.mark.parametrize("words", [("-c", SPIN), ("-c", SERVER, SPIN)])
+def test_own_processes_are_not_other_programs(words):
+    """A second of CPU time in a child, or in a child's child, counts as total and as own."""
     before = read_cpu_use()
     if before is None:
         pytest.skip("Linux alone counts the CPU time of all programs")
-    spin = "import time\nwhile time.process_time() < 1: pass\nprint(flush=True)\ninput()"
-    child = subprocess.Popen(
-        [sys.executable, "-c", spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    child = subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdout.readline()
     running = read_cpu_use()
     child.communicate(b"\n")
@@ -120,6 +148,33 @@ def test_own_processes_are_not_other_programs():
     for after in (running, ended):
         assert 0.9 < after.own - before.own < 2.5
         assert after.total - before.total > after.own - before.own - 0.2
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError])
+@pytest.mark.parametrize("ended", ["17/stat", "task/1/children"])
+def test_a_process_that_ends_meanwhile_is_left_out(tmp_path, monkeypatch, error, ended):
+    """Both are what Linux says; an error would end the adaptation for the whole training."""
+    files = {
+        "stat": "".join(f"cpu{n} 1 1 1 1 1 1 1 1\n" for n in range(256)),
+        "self/task/1/children": "17",
+        "self/task/2/children": "18",
+        "17/stat": f"17 (a) b) S {'0 ' * 10}100 200 300 400 0",
+        "18/stat": f"18 (c) S {'0 ' * 10}1000 2000 3000 4000 0",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    ticks = os.sysconf("SC_CLK_TCK")
+    whole, read = read_cpu_use(tmp_path), Path.read_text
+
+    def read_or_fail(path, *given):
+        if str(path).endswith(ended):
+            raise error(path)
+        return read(path, *given)
+
+    monkeypatch.setattr(Path, "read_text", read_or_fail)
+    left = read_cpu_use(tmp_path)
+    assert (whole.own - left.own) * ticks == pytest.approx(1000, abs=0.3 * ticks)
 
 
 def test_unreadable_counters(tmp_path):

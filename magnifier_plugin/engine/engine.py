@@ -158,7 +158,8 @@ class StagedEngine(torchreid.engine.Engine):
             if start_epoch >= self.max_epoch and not self.state.test_due:
                 logger.info("All %d epochs are trained already; testing only", self.max_epoch)
                 test_only = True
-        with locked_folder(save_dir) if self.step.processes.is_first else nullcontext():
+        lock = locked_folder(save_dir) if self.step.processes.is_first else nullcontext()
+        with lock, self.step.threads.restored():
             if test_only:
                 self.test(save_dir=save_dir, **testing)
                 return

@@ -1,10 +1,11 @@
 """How many threads torch computes with on a CPU that other programs use too."""
 
+import contextlib
 import glob
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,23 +39,32 @@ def read_cpu_use(proc: Path = Path("/proc")) -> CpuUse | None:
         # user, nice, system, idle, iowait, irq, softirq, steal
         counts = [[int(word) for word in words[1:9]] for words in lines if words[0] in names]
         total = sum(sum(count) - count[3] - count[4] for count in counts) / ticks
-        own = time.process_time() + sum(os.times()[2:4]) + _children_ticks(proc) / ticks
+        own = time.process_time() + sum(os.times()[2:4]) + _started_ticks(proc, "self") / ticks
     except (AttributeError, IndexError, OSError, ValueError):
         return None
     return CpuUse(time.monotonic(), total, own) if counts else None
 
 
-def _children_ticks(proc: Path) -> int:
-    """CPU time of the processes that this one has started and that still run."""
+def _started_ticks(proc: Path, pid: str) -> int:
+    """CPU time of the processes that one has started, that these have started, and so on.
+
+    Workers of a loader may be started by a server in between (Python 3.14's default).
+    """
     ticks = 0
-    for path in glob.glob(f"{proc}/self/task/*/children"):  # noqa: PTH207
-        for pid in Path(path).read_text().split():
-            try:
-                words = (proc / pid / "stat").read_text().rpartition(")")[2].split()
-            except FileNotFoundError:  # it has just ended
-                continue
-            ticks += int(words[11]) + int(words[12])
+    for path in glob.glob(f"{proc}/{pid}/task/*/children"):  # noqa: PTH207
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            for child in Path(path).read_text().split():
+                ticks += _ticks(proc, child) + _started_ticks(proc, child)
     return ticks
+
+
+def _ticks(proc: Path, pid: str) -> int:
+    """CPU time of a process and of those it waited for; 0 if it has just ended."""
+    try:
+        words = (proc / pid / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(map(int, words[11:15]))  # utime, stime, cutime, cstime
 
 
 class ThreadCount:
@@ -107,6 +117,16 @@ class ThreadCount:
                 "OMP_NUM_THREADS fixes the number",
                 *(max(others, 0), cores, threads, self.most),
             )
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Gives torch its number of threads back at the end, for what the process does next."""
+        before = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
 
     def _choose(self, free: float) -> int:
         """The number of threads for so many free cores; one more only if most of it is free."""
