@@ -9,8 +9,7 @@ from engines import make_engine, make_manager, weights
 from PIL import Image
 from tiny import tiny_model
 from torch import Tensor
-from torchvision.transforms import Compose, Normalize, Resize, ToTensor
-from torchvision.transforms.v2 import GaussianBlur
+from torchvision.transforms import Compose, Normalize, Resize, ToTensor, v2
 
 from magnifier_plugin.builders import build_datamanager, find_system
 from magnifier_plugin.config import load_config
@@ -144,13 +143,22 @@ def test_files_of_any_folder(market_folder: MarketFolder) -> None:
 
 def test_steps_after_normalisation_leave_floats(market_folder: MarketFolder) -> None:
     """Any transform of floats but erasing must run before the batch leaves the worker."""
-    compose = Compose([Resize((32, 16)), ToTensor(), Normalize(MEAN, STD), GaussianBlur(3)])
+    compose = Compose([Resize((32, 16)), ToTensor(), Normalize(MEAN, STD), v2.GaussianBlur(3)])
     photo = read_image(next(market_folder.images.glob("query/*.jpg")))
     view = rebuild(compose)(photo)
     assert isinstance(view.result, Tensor) and view.result.dtype == torch.float32
     sharp = rebuild(Compose(compose.transforms[:3]))(photo).image
     assert torch.equal(view.photo, rebuild(Compose(compose.transforms[:1]))(photo).result)
     assert not torch.equal(view.image, sharp) and (view.image - sharp).abs().mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"), [(v2.Resize(20), (40, 20)), (v2.Resize(20, max_size=30), (30, 15))]
+)
+def test_a_resize_of_one_edge_keeps_all_its_arguments(resize: v2.Resize, size: tuple) -> None:
+    photo = Image.fromarray(np.zeros((80, 40, 3), np.uint8))
+    steps = [resize, ToTensor(), Normalize(MEAN, STD)]
+    assert rebuild(Compose(steps))(photo).image.shape[-2:] == size
 
 
 @pytest.mark.parametrize(("size", "share"), [((16, 8), 0.05), ((200, 70), 0.15)])

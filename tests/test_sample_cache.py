@@ -10,6 +10,7 @@ import torchreid
 from conftest import make_market
 from engines import make_manager
 from torchvision.transforms import Compose, Normalize, ToTensor
+from torchvision.transforms.v2 import Resize
 
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.pixels import normalised
@@ -144,12 +145,13 @@ def test_spawned_workers_share_the_bound():
     assert copy.read(0) is None and cache.read(0) is not None
 
 
-def test_refusals(market_folder):
-    steps = [ToTensor(), Normalize([0.5] * 3, [0.5] * 3)]
+@pytest.mark.parametrize("first", [[], [Resize(16)]], ids=["none", "one edge"])
+def test_refusals(market_folder, first):
+    steps = [*first, ToTensor(), Normalize([0.5] * 3, [0.5] * 3)]
     dataset = AnnotatedDataset(
         "market1501", market_folder.root, transform=Compose(steps), verbose=False
     )
-    with pytest.raises(ValueError, match="data.cache_gb: expected a transform that begins with R"):
+    with pytest.raises(ValueError, match="data.cache_gb: .* begins with Resize to a height and"):
         dataset.keep_samples(GIB, 0)
     with pytest.raises(ValueError, match=r"data.cache_gb: the machine has no [\d.]+ GiB of memory"):
         SampleCache([(2**40,)], 2**20, 2**62)

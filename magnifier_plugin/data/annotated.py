@@ -129,7 +129,8 @@ class AnnotatedDataset(Dataset):
         """Keep resized images and their maps in at most `bound` bytes, see `sample_cache`.
 
         Raises:
-            ValueError: the transform does not begin with a Resize, or there is too little memory.
+            ValueError: the transform does not begin with a Resize to a height and width, or there
+                is too little memory.
         """
         self._bound, self._workers = bound, max(1, workers)
         self._open_cache()
@@ -202,7 +203,10 @@ class AnnotatedDataset(Dataset):
         if not self._bound:
             return
         if self._joint.resize is None:
-            raise ValueError("data.cache_gb: expected a transform that begins with Resize")
+            raise ValueError(
+                "data.cache_gb: expected a transform that begins with Resize to a height and "
+                "width, since all images that are kept have one size; 0 keeps none"
+            )
         height, width = self._joint.resize.size
         shapes = {"image": (height, width, 3), "labels": (height, width), "iuv": (3, height, width)}
         kept = [shapes[kind] for kind in ("image", *self.files)]

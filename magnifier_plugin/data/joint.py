@@ -1,7 +1,7 @@
 """One joint transform: an image and its maps go through the same steps with the same draws."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -88,13 +88,16 @@ class JointTransform:
 
     Args:
         steps: torchvision v2 transforms, in order; none of them leaves everything as it is.
-        exact: a Resize that comes first is Pillow's, as torchreid's is, see `pixels.resize_image`.
+        exact: a Resize to a height and width that comes first is Pillow's, as torchreid's is, see
+            `pixels.resize_image`.
     """
 
     def __init__(self, steps: Sequence[v2.Transform], *, exact: bool = True):
         self.steps, self.exact = tuple(steps), exact
-        self.resize = steps[0] if steps and isinstance(steps[0], v2.Resize) else None
-        """The Resize that comes first, if one does."""
+        first = steps[0] if steps else None
+        is_fixed = isinstance(first, v2.Resize) and len(first.size or ()) == 2
+        self.resize = cast(v2.Resize, first) if is_fixed else None
+        """The Resize to a height and width that comes first, if one does."""
         places = [i for i, step in enumerate(steps) if isinstance(step, ToImageTensor)]
         start, end = bool(self.resize), places[0] if places else len(steps)
         self._augmenting, self._rest = self.steps[start:end], self.steps[end:]
