@@ -159,6 +159,15 @@ class TestMetrics:
         assert found.twins.tolist() == ["3", "", "4"]
         assert found.labels["twin"].tolist() == ["with", "without", "with"]
 
+    def test_an_absent_twin_is_nobody_elses_number(self, tmp_path):
+        """A list of words and numbers numbers its identities anew: 3 may be somebody else."""
+        file = write(tmp_path / "c.csv", "path,twin", "a.jpg,3")
+        pids = {"anna": 2, "dieter": 3}
+        found = conditions_of(read_conditions(file, tmp_path), [str(tmp_path / "a.jpg")], pids)
+        assert not twin_hits(found, np.array([0]), np.array([3])).any()
+        assert found.labels["twin"].tolist() == ["with"]
+        assert twin_share(found, np.array([False]), np.ones(1)) == {"queries": 1, "share": 0}
+
     def test_twins(self):
         conditions = Conditions({}, np.array(["0004", "", "3", "4"]))
         is_twin = twin_hits(conditions, np.array([1, 1, 1, 0]), np.array([2, 4]))

@@ -140,7 +140,9 @@ def test_own_processes_are_not_other_programs(words):
     before = read_cpu_use()
     if before is None:
         pytest.skip("Linux alone counts the CPU time of all programs")
-    child = subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     child.stdout.readline()
     running = read_cpu_use()
     child.communicate(b"\n")

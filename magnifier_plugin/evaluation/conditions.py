@@ -20,6 +20,7 @@ from magnifier_plugin.text_files import read_csv
 PATH = "path"
 # Queries are grouped by whether they have a near-twin.
 WITH_TWIN, WITHOUT_TWIN = "with", "without"
+ABSENT = "absent"  # in place of the number of a near-twin that is neither query nor in the gallery
 EMPTY = "none"  # label of an empty cell
 _MAX_LABELS, _MAX_BINS = 8, 4  # numbers with more distinct values are cut into bins
 _WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # of a bin, times a power of ten
@@ -76,8 +77,8 @@ def conditions_of(
     Args:
         found: of `read_conditions`.
         images: paths of all query images.
-        pids: identity, as its data set's list has it → its number in torchreid's lists; a near-twin
-            that is not in it has its number already.
+        pids: identity, as its data set's list has it → its number in torchreid's lists. A near-twin
+            that is not in it is no hit's identity. None or empty: the file has the numbers.
     Raises:
         ValueError: an image is not in the file.
     """
@@ -95,12 +96,18 @@ def conditions_of(
     for place, name in enumerate(found.columns):
         cells = np.array([found.rows[path][place] for path in paths])
         if name == TWIN:
-            twins = np.array([str((pids or {}).get(plain_id(cell), cell)) for cell in cells])
+            twins = np.array([_twin_number(cell, pids or {}) for cell in cells.tolist()])
             labels[name] = np.where(cells != "", WITH_TWIN, WITHOUT_TWIN)
         else:  # bins follow from the whole file, so that they do not depend on the queries
             label = label_values([row[place] for row in found.rows.values()])
             labels[name] = np.array([label[cell] for cell in cells.tolist()])
     return Conditions(labels, twins)
+
+
+def _twin_number(cell: str, pids: Mapping[str, int]) -> str:
+    if not cell or not pids:
+        return cell
+    return str(pids.get(plain_id(cell), ABSENT))
 
 
 def label_values(values: Sequence[str]) -> dict[str, str]:
