@@ -114,6 +114,7 @@ class TestRows:
         pairs = ("stages.1.max_epoch", "2")
         assert call("--jobs", "8", *pairs, **{"G+M+SAB+SFB/seed-1": "last"}) == 1
         assert "resume None" in log(out, "G+M+SAB+SFB+SD")  # the other failed
+        assert "continues from the first stage" not in (out / "table.md").read_text()
         shutil.rmtree(out)
         assert call("--jobs", "8", *pairs) == 0
         stage = out / "G+M+SAB+SFB" / "seed-1" / "model" / "model.pth.tar-2"

@@ -32,6 +32,8 @@ class Record:
     """In which its processes worked, all of them together."""
     processes: list[int] = field(default_factory=list)
     """Number of the process that works, if one does."""
+    first_stage_of: str = ""
+    """Title of the row from whose first stage it continued; "" if it trained all stages."""
 
     def write(self, folder: Path) -> None:
         """Writes it into a row's folder, which is made if missing."""

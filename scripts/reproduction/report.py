@@ -38,7 +38,7 @@ class RowResult:
     seconds: Mapping[int, float]
     """Seed → seconds of its processes."""
     shares: str
-    """Title of the row whose first stage it shares; "" for none."""
+    """Title of the row from whose first stage it continued, with a seed at least; "" for none."""
 
     def values(self, metric: str) -> np.ndarray:
         """float64 [S], the metric of each seed, 0..1."""
@@ -51,7 +51,9 @@ def collect(settings: Settings, records: Mapping[Run, Record]) -> list[RowResult
     for row in settings.table.rows:
         runs = {run.seed: run for run in records if run.row is row}
         done = {seed: run for seed, run in runs.items() if is_finished(run, records[run])}
-        shared = next((run.shares.row.title for run in runs.values() if run.shares), "")
+        shared = next(
+            (title for run in done.values() if (title := records[run].first_stage_of)), ""
+        )
         found.append(
             RowResult(
                 row,

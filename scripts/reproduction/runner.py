@@ -138,13 +138,14 @@ class Runner:
         training = Training(command, run.folder, environment(given.jobs, gpu), given.lock)
         self._running[run] = training, gpu
         record.processes = [training.number]
-        record.write(run.folder)
         where = f" on GPU {gpu}" if gpu is not None else ""
         resumed = ""
         if command[-1] == AUTO:
             resumed = " from its checkpoint"
         elif run.shares and command[-1] == str(run.shares.first_stage):
             resumed = f" from stage 1 of {run.shares.name}"
+            record.first_stage_of = run.shares.row.title
+        record.write(run.folder)
         self._progress.set(run, RUNNING, f"{resumed}{where}".strip())
 
     def _free_gpu(self) -> str | None:
