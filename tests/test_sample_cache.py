@@ -155,3 +155,9 @@ def test_refusals(market_folder, first):
         dataset.keep_samples(GIB, 0)
     with pytest.raises(ValueError, match=r"data.cache_gb: the machine has no [\d.]+ GiB of memory"):
         SampleCache([(2**40,)], 2**20, 2**62)
+
+
+@pytest.mark.parametrize("value", [-1, float("inf"), float("nan")])
+def test_a_bound_in_code_that_is_none(market_folder, value):
+    with pytest.raises(ValueError, match="cache_gb: expected a number of GiB, 0 or more, got "):
+        make_manager(market_folder, cache_gb=value)

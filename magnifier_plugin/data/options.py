@@ -1,5 +1,6 @@
 """What a data manager can be asked for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ class DataOptions:
         num_replicas: how many processes share a training batch.
         rank: which of them this is, from 0.
     Raises:
-        ValueError: a data set or a transform is unknown, or no source is given.
+        ValueError: a data set or a transform is unknown, no source is given, or cache_gb is no bound.
     """
 
     root: str | Path = ""
@@ -102,6 +103,8 @@ class DataOptions:
             raise ValueError("sources: expected the name of a data set to train on, got none")
         self.targets = _plain_names(self.targets) or self.sources
         self.transforms = checked_names(self.transforms)
+        if not 0 <= self.cache_gb < math.inf:
+            raise ValueError(f"cache_gb: expected a number of GiB, 0 or more, got {self.cache_gb}")
 
     def of_datasets(self) -> dict[str, Any]:
         """What torchreid's manager hands to the class of each data set."""

@@ -105,9 +105,7 @@ def conditions_of(
 
 
 def _twin_number(cell: str, pids: Mapping[str, int]) -> str:
-    if not cell or not pids:
-        return cell
-    return str(pids.get(plain_id(cell), ABSENT))
+    return str(pids.get(plain_id(cell), ABSENT)) if cell and pids else cell
 
 
 def label_values(values: Sequence[str]) -> dict[str, str]:
