@@ -57,7 +57,8 @@ class DataOptions:
         num_replicas: how many processes share a training batch.
         rank: which of them this is, from 0.
     Raises:
-        ValueError: a data set or a transform is unknown, no source is given, or cache_gb is no bound.
+        ValueError: a data set or a transform is unknown, no source is given, or cache_gb is
+            negative or infinite.
     """
 
     root: str | Path = ""
