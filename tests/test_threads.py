@@ -207,6 +207,8 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch, given, p
 @pytest.mark.parametrize("library", ["glibc", "no mallopt", "none"])
 def test_freed_memory_is_kept(monkeypatch, library):
     """M_MMAP_MAX (-4) is 0 and M_TRIM_THRESHOLD (-1) is off, where the library has them."""
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
     calls = []
     libraries = {
         "glibc": lambda _: SimpleNamespace(mallopt=lambda *given: calls.append(given)),

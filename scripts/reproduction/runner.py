@@ -124,12 +124,15 @@ class Runner:
         return left
 
     def _waits(self, run: Run) -> bool:
-        """Whether a run that it takes something of is not finished.
+        """Whether a run that it takes something of is not that far.
 
         One whose first stage it shares may have failed: it then trains that stage itself.
         """
-        others = {run.needs, run.start, run.shares} - {None, *self.failures}
-        return not all(is_finished(other, self._records[other]) for other in others if other)
+        others = [other for other in (run.needs, run.start) if other]
+        shared = run.shares
+        if shared and shared not in self.failures and not shared.first_stage.is_file():
+            others.append(shared)
+        return not all(is_finished(other, self._records[other]) for other in others)
 
     def _launch(self, run: Run) -> None:
         given, gpu, record = self._resources, self._free_gpu(), self._records[run]
