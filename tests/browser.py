@@ -91,13 +91,15 @@ class Browser:
         box = self.js(f"""(async () => {{
             const element = document.querySelector({json.dumps(selector)});
             element.scrollIntoView({{ block: "center" }});
-            let before = [], middle = null;
-            for (let frame = 0; frame < 600; frame++) {{
+            await Promise.all([...document.images].map(one => one.decode().catch(() => null)));
+            let before = [], middle = null, still = 0;
+            for (let frame = 0; still < 5 && frame < 600; frame++) {{
                 await new Promise(requestAnimationFrame);
                 const box = element.getBoundingClientRect();
                 middle = [box.x + box.width / 2, box.y + box.height / 2];
                 const hit = element.contains(document.elementFromPoint(...middle));
-                if (hit && middle[0] === before[0] && middle[1] === before[1]) break;
+                const stays = middle[0] === before[0] && middle[1] === before[1];
+                still = hit && stays ? still + 1 : 0;
                 before = middle;
             }}
             return middle;
