@@ -28,7 +28,8 @@ from benchmarks.command_line import (
 )
 
 let_idle_threads_sleep()
-keep_freed_memory()
+if __name__ in ("__main__", "__mp_main__"):  # the second is a process of a measurement
+    keep_freed_memory()
 COMMANDS = {
     "evaluation": add_evaluation,
     "loading": add_loading,

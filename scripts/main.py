@@ -22,7 +22,6 @@ from pathlib import Path
 from arguments import add_import, keep_freed_memory, let_idle_threads_sleep, split_pairs
 
 let_idle_threads_sleep()
-keep_freed_memory()
 LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 
 
@@ -55,6 +54,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
 
 # isort: split

@@ -230,7 +230,7 @@ def raise_type_error():
 
 @pytest.mark.parametrize("name", ["benchmark", "main"])
 def test_trainings_keep_freed_memory(name):
-    assert "\nkeep_freed_memory()\n" in (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
+    assert "\n    keep_freed_memory()\n" in (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
