@@ -7,11 +7,13 @@ and loss into a file, from which the test knows where it is.
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import torch
 from engines import QUICK, make_engine
+from tqdm import tqdm
 
 from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.rotation import newest_checkpoint
@@ -62,6 +64,8 @@ class Training:
         os.dup2(output, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         torch.set_num_threads(1)
+        # tqdm's own is shared by all processes: one that is killed while it holds it never frees it.
+        tqdm.set_lock(threading.RLock())
         engine = self.build()
         if self.prepare:
             self.prepare(engine)
