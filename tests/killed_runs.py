@@ -64,7 +64,7 @@ class Training:
         os.dup2(output, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         torch.set_num_threads(1)
-        # tqdm's own is shared by all processes: one that is killed while it holds it never frees it.
+        # tqdm's own is shared by all processes: one that is killed while it holds it keeps it.
         tqdm.set_lock(threading.RLock())
         engine = self.build()
         if self.prepare:
