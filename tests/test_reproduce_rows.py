@@ -68,6 +68,8 @@ class TestTables:
             _, runs = plan(table, f"{system}_market", seeds=(1, 2))
             names[table] = {run.name: run.shares.name for run in runs if run.shares}
             assert all(run.needs is None or run.needs in runs for run in runs)
+            kept = {run for run in runs if "train.keep_freq" in run.pairs}
+            assert kept == {run.shares for run in runs if run.shares}
         assert names["table2"] == {
             f"G+M+SAB+SFB+SD/seed-{seed}": f"G+M+SAB+SFB/seed-{seed}" for seed in (1, 2)
         }

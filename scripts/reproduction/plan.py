@@ -119,23 +119,29 @@ def make_runs(settings: Settings) -> list[Run]:
 def _share_first_stages(settings: Settings, runs: Sequence[Run]) -> list[Run]:
     """Rows that differ in later stages alone train the first one once.
 
-    Resuming is exact, so that the results are those of rows that train it each.
+    Resuming is exact, so that the last test's numbers are those of rows that train it each.
     """
-    first: dict[str, Run] = {}
-    found: dict[Run, Run] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        found[run] = run
-        if run.needs or len(run.cfg.stages) < 2:
-            continue
-        values = {
-            key: value
-            for key, value in identity(run.cfg, settings.out).items()
-            if key != "train.max_epoch" and (not key.startswith("stages.") or "stages.1." in key)
-        }
-        keep = "train.keep_freq", str(run.cfg.stages[0]["max_epoch"])
-        found[run] = replace(run, pairs=(*run.pairs, *keep), shares=first.get(repr(values)))
-        first.setdefault(repr(values), found[run])
+        if not run.needs and len(run.cfg.stages) > 1:
+            groups.setdefault(_first_stage(run, settings.out), []).append(run)
+    found = {run: run for run in runs}
+    for run, *others in groups.values():
+        if others:  # only then is the checkpoint between the stages of use
+            keep = "train.keep_freq", str(run.cfg.stages[0]["max_epoch"])
+            first = found[run] = replace(run, pairs=(*run.pairs, *keep))
+            found |= {other: replace(other, shares=first) for other in others}
     return [replace(run, needs=found[run.needs]) if run.needs else run for run in found.values()]
+
+
+def _first_stage(run: Run, out: Path) -> str:
+    """What a run's first stage is recognised by."""
+    values = {
+        key: value
+        for key, value in identity(run.cfg, out).items()
+        if key != "train.max_epoch" and (not key.startswith("stages.") or "stages.1." in key)
+    }
+    return repr(values)
 
 
 def identity(cfg: CfgNode, out: Path) -> dict[str, Any]:
