@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TextIO
 
 import yaml
 
-_MAX_REASON = 300  # characters of a parser's message
+from magnifier_plugin.wording import one_line
 
 
 class Table(NamedTuple):
@@ -125,8 +125,3 @@ def _other_content(
     return ValueError(
         f"{path}: expected {kind} in UTF-8, found other content{where} ({one_line(error)})"
     )
-
-
-def one_line(message: object) -> str:
-    """What a library reports, or an untrusted file says, as one line of at most 300 characters."""
-    return " ".join(str(message).split())[:_MAX_REASON]

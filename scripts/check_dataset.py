@@ -61,9 +61,10 @@ from magnifier_plugin.catalogue.listed import own_source
 from magnifier_plugin.catalogue.names import ImageRecord, OriginalIds
 from magnifier_plugin.catalogue.numbering import drop_cameras, number_images
 from magnifier_plugin.catalogue.opening import open_lists, original_ids
-from magnifier_plugin.catalogue.problems import DatasetProblem, many
+from magnifier_plugin.catalogue.problems import DatasetProblem
 from magnifier_plugin.catalogue.splitting import split_identities
 from magnifier_plugin.user_modules import import_user_module
+from magnifier_plugin.wording import many
 
 SHOWN = 20  # errors, and warnings, that are printed
 FIRST_ROWS = 2  # of each split

@@ -71,7 +71,6 @@ if __name__ == "__main__":
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.files import write_png
 from magnifier_plugin.masks.checking import (
     FAULTS,
@@ -85,6 +84,7 @@ from magnifier_plugin.masks.paths import default_masks_dir, label_path
 from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.visualize.label_page import write_label_page
 from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
+from magnifier_plugin.wording import many
 
 # Faults that are printed one by one; the page has more.
 SHOWN = 20

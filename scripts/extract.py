@@ -49,12 +49,12 @@ if __name__ == "__main__":
 
 # isort: split
 from magnifier_plugin.catalogue.images import list_images
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import write_feature_file
 from magnifier_plugin.evaluation.index_file import require_faiss, write_index
 from magnifier_plugin.retrieval.network import load_network
 from magnifier_plugin.retrieval.photos import extract
+from magnifier_plugin.wording import many
 
 
 def main(argv: list[str] | None = None) -> int:

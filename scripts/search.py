@@ -62,7 +62,6 @@ if __name__ == "__main__":
 # isort: split
 from magnifier_plugin.builders import build_reranking
 from magnifier_plugin.catalogue.images import list_images
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import SUFFIX, ImageFeatures, read_feature_file
 from magnifier_plugin.retrieval.network import COMPARISON_KEYS, TrainedNetwork, load_network
@@ -76,6 +75,7 @@ from magnifier_plugin.retrieval.search import (
     search,
 )
 from magnifier_plugin.visualize.search_page import write_search_page
+from magnifier_plugin.wording import many
 
 
 def main(argv: list[str] | None = None) -> int:

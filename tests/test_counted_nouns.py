@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.evaluation.ranking import evaluate_ranking
 from magnifier_plugin.evaluation.summary import describe
+from magnifier_plugin.wording import many
 
 
 @pytest.mark.parametrize(

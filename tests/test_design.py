@@ -15,6 +15,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # design: a file imports from its own package or from one before it.
 PACKAGES = (
     ("regions",),
+    ("wording",),
     ("files",),
     ("text_files",),
     ("failures",),

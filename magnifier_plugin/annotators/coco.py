@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from magnifier_plugin.text_files import one_line, read_json
+from magnifier_plugin.text_files import read_json
+from magnifier_plugin.wording import one_line
 
 
 def read_results(path: Path, what: str) -> list[Any]:

@@ -25,7 +25,7 @@ from magnifier_plugin.annotators.detections import (
     PngChart,
 )
 from magnifier_plugin.annotators.unpickler import load_untrusted
-from magnifier_plugin.text_files import one_line
+from magnifier_plugin.wording import one_line
 
 # More people than DensePose detects in one image (100 by default).
 MAX_PEOPLE = 1000

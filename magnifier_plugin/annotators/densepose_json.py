@@ -15,7 +15,7 @@ from typing import Any
 from magnifier_plugin.annotators.coco import read_images, read_results, refuse_unknown_images
 from magnifier_plugin.annotators.densepose import label_set_definition, label_set_name
 from magnifier_plugin.annotators.detections import MIN_SCORE, DetectedPeople, Detection, PngChart
-from magnifier_plugin.text_files import one_line
+from magnifier_plugin.wording import one_line
 
 
 class ResultsFile:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from magnifier_plugin.annotators.joints import COCO, FEET, OPENPOSE_18, OPENPOSE_25, arrange
-from magnifier_plugin.text_files import one_line, read_json
+from magnifier_plugin.text_files import read_json
+from magnifier_plugin.wording import one_line
 
 # More people than any estimator finds in one image.
 MAX_PEOPLE = 1000

@@ -25,7 +25,8 @@ import numpy as np
 
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.regions import REGIONS, UNKNOWN
-from magnifier_plugin.text_files import one_line, read_yaml
+from magnifier_plugin.text_files import read_yaml
+from magnifier_plugin.wording import one_line
 
 _FOLDER = Path(__file__).parent / "label_sets"
 _UNKNOWN_NAME = "unknown"

@@ -15,7 +15,7 @@ import numpy as np
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
 from magnifier_plugin.files import MAX_PIXELS
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
-from magnifier_plugin.text_files import one_line
+from magnifier_plugin.wording import one_line
 
 SUFFIX = ".npy"
 

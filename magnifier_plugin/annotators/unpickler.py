@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
-from magnifier_plugin.text_files import one_line
+from magnifier_plugin.wording import one_line
 
 _ZIP = b"PK\x03\x04"
 

@@ -18,7 +18,8 @@ from magnifier_plugin.catalogue.image_list import (
 )
 from magnifier_plugin.catalogue.problems import DatasetProblem
 from magnifier_plugin.files import absolute_path, write_atomically
-from magnifier_plugin.text_files import one_line, read_csv
+from magnifier_plugin.text_files import read_csv
+from magnifier_plugin.wording import one_line
 
 PATH, PID, CAMID, SPLIT = COLUMNS = ("path", "pid", "camid", "split")
 _DELIMITERS = ",;\t"  # a spreadsheet writes the second in countries with a decimal comma

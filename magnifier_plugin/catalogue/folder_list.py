@@ -16,7 +16,8 @@ from magnifier_plugin.catalogue.image_list import (
 )
 from magnifier_plugin.catalogue.images import camera_of, list_images, market_ids
 from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
-from magnifier_plugin.catalogue.problems import DatasetProblem, many
+from magnifier_plugin.catalogue.problems import DatasetProblem
+from magnifier_plugin.wording import many
 
 # Names of each split's folder.
 FOLDERS = {

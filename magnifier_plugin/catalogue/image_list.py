@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from magnifier_plugin.catalogue.names import OriginalIds
-from magnifier_plugin.catalogue.problems import DatasetProblem, many, name_examples
+from magnifier_plugin.catalogue.problems import DatasetProblem
+from magnifier_plugin.wording import many, name_examples
 
 TRAIN, QUERY, GALLERY = SPLITS = ("train", "query", "gallery")
 # Market-1501's identities of false detections, which torchreid leaves out, and of gallery images

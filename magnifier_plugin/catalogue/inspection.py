@@ -14,8 +14,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from magnifier_plugin.catalogue.names import ImageRecord, OriginalIds
-from magnifier_plugin.catalogue.problems import DatasetProblem, many, name_examples
+from magnifier_plugin.catalogue.problems import DatasetProblem
 from magnifier_plugin.files import read_image
+from magnifier_plugin.wording import many, name_examples
 from magnifier_plugin.workers import on_all_cores
 
 # Training identities are renumbered; the names of files as in Market-1501 have the old number.

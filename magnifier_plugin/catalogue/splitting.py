@@ -14,7 +14,7 @@ from magnifier_plugin.catalogue.image_list import (
     checked_list,
     id_order,
 )
-from magnifier_plugin.catalogue.problems import many
+from magnifier_plugin.wording import many
 
 
 def split_identities(images: ImageList, share: float, seed: int) -> ImageList:

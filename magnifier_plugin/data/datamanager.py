@@ -10,12 +10,12 @@ import torchreid
 from torch.utils.data import DataLoader
 
 from magnifier_plugin.catalogue.names import ImageRecord
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.data.sample_cache import GIB
 from magnifier_plugin.data.samplers import SeededSampler, build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
+from magnifier_plugin.wording import many
 from magnifier_plugin.workers import leave_ctrl_c_to_parent
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from magnifier_plugin.annotators.source import check_size
 from magnifier_plugin.catalogue.listed import OwnSource
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.catalogue.opening import own_folder
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.data.checks import check_label_set
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.paths import default_masks_dir, iuv_path, label_path
+from magnifier_plugin.wording import many
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.engine.checkpoint import (
     DamagedCheckpoint,
     read_checkpoint,
@@ -17,6 +16,7 @@ from magnifier_plugin.engine.checkpoint import (
     write_checkpoint,
 )
 from magnifier_plugin.files import write_atomically
+from magnifier_plugin.wording import many
 
 BEST = "model-best.pth.tar"
 NUMBERED = "model.pth.tar-"

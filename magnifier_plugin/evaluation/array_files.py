@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from magnifier_plugin.files import torch_load_reason
-from magnifier_plugin.text_files import one_line
+from magnifier_plugin.wording import one_line
 
 NUMPY_SUFFIXES = (".npy", ".npz")
 TORCH_SUFFIXES = (".pt", ".pth")

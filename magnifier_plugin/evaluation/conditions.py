@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from magnifier_plugin.catalogue.image_list import TWIN, ConditionFile, plain_id
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.evaluation.array_files import listed
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.text_files import read_csv
+from magnifier_plugin.wording import many
 
 PATH = "path"
 # Queries are grouped by whether they have a near-twin.

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.evaluation.ranking import Ranking
+from magnifier_plugin.wording import many
 
 
 def summarise(ranking: Ranking, ranks: Sequence[int]) -> dict[str, Any]:

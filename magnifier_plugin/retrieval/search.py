@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from magnifier_plugin.catalogue.images import camera_of
-from magnifier_plugin.catalogue.problems import many
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.evaluator import Reranking, reranked_distances
 from magnifier_plugin.evaluation.feature_file import ImageFeatures
@@ -21,6 +20,7 @@ from magnifier_plugin.evaluation.scaling import l2_normalise
 from magnifier_plugin.retrieval.network import TrainedNetwork
 from magnifier_plugin.retrieval.photos import Regions, cosines, describe_files
 from magnifier_plugin.visualize.search_page import PageImage, PageQuery
+from magnifier_plugin.wording import many
 
 logger = logging.getLogger(__name__)
 

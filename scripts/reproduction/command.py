@@ -7,7 +7,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from magnifier_plugin.catalogue.problems import many
+from magnifier_plugin.wording import many
 from reproduction.code import training_code
 from reproduction.figures import PAPERS, save_figure
 from reproduction.markdown import ONE_SEED, write_table
