@@ -9,7 +9,7 @@ import yaml
 from mutation.drawing import Mutant
 from mutation.running import PACKAGE
 
-FOLDERS = ("models", "losses", "engine", "evaluation", "masks", "annotators")
+FOLDERS = ("data", "models", "losses", "engine", "evaluation", "masks", "annotators")
 FILES = ("systems.py", "builders.py", "recipe.py")
 # Relative to the project.
 TESTS = "scripts/mutation/tests.yaml"
