@@ -59,7 +59,7 @@ def test_part_id_over_24_is_refused_with_its_place(tmp_path):
 
 def test_swapped_byte_order_is_reported_as_such(tmp_path):
     Image.fromarray(make_iuv()).save(tmp_path / "a_IUV.png")  # red = I
-    with pytest.raises(ValueError, match="BGR and RGB are swapped"):
+    with pytest.raises(ValueError, match="red and blue are swapped"):
         read_iuv(tmp_path / "a_IUV.png")
 
 
@@ -75,7 +75,7 @@ def test_truncated_png_is_refused_with_its_path(tmp_path, keep):
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16"])
 def test_another_kind_of_png_is_no_iuv(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "a_IUV.png")
-    with pytest.raises(ValueError, match=f"image mode {mode}, expected RGB"):
+    with pytest.raises(ValueError, match=f"image mode {mode}, expected 8-bit RGB"):
         read_iuv(tmp_path / "a_IUV.png")
 
 
