@@ -71,5 +71,5 @@ def test_only_images_are_listed(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         list_images(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no image in it"):
+    with pytest.raises(ValueError, match="no images found"):
         list_images(tmp_path / "empty")

@@ -169,7 +169,7 @@ def test_a_tensor_larger_than_its_memory_is_refused(tmp_path, era):
     assert (tmp_path / "a.pkl").stat().st_size < 4000
     with pytest.raises(
         ValueError,
-        match=r"entry 0 .*refused, a tensor \[8000, 8000\] claims [0-9,]+ bytes, but its storage has 8\b",
+        match=r"entry 0 .*refused, a tensor \[8000, 8000\] claims .* but its storage has 8\)",
     ):
         list(DumpFile(tmp_path / "a.pkl"))
     entries = [{"file_name": "a", "scores": torch.ones(1).expand(10**9)}]
