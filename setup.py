@@ -1,12 +1,12 @@
-"""Installs magnifier_plugin and what torchreid 0.2.5 from PyPI imports without declaring it."""
+"""Installs magnifier_plugin, and the packages that torchreid 0.2.5 on PyPI needs but omits."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# What the package itself imports. torch 2.6 and Python 3.10 are the oldest that the tests pass on:
-# torch 2.4 lacks `safe_globals`, torchvision 0.19 `make_params` and `query_size`. PyPI's torch has
-# kernels for a V100 (compute capability 7.0) up to 2.10.
+# Packages that this package imports. torch 2.6 and Python 3.10 are the oldest versions with which
+# the tests pass: torch 2.4 lacks `safe_globals`, torchvision 0.19 `make_params` and `query_size`.
+# PyPI's torch up to 2.10 has kernels for a V100 (compute capability 7.0).
 OWN = [
     "torch>=2.6",
     "torchvision>=0.21",
@@ -21,7 +21,7 @@ OWN = [
     "yacs>=0.1.8",
     "pyyaml>=6.0",
 ]
-# What torchreid 0.2.5 imports at once or on use, and does not declare.
+# Packages that torchreid 0.2.5 imports, some only when they are used, and does not declare.
 TORCHREID = [
     "h5py>=3.11",
     "imageio>=2.34",
@@ -35,7 +35,7 @@ FAISS = ["faiss-cpu>=1.9"]
 setup(
     name="magnifier_plugin",
     version="0.1.0",
-    description="MagnifierNet and DSA-reID as first-class citizens of torchreid",
+    description="MagnifierNet and DSA-reID (person re-identification) for torchreid",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -48,7 +48,7 @@ setup(
         "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
         "test": [
             *FAISS,
-            "mutmut==3.8.*",  # another has other operators: scripts/mutants.py would differ
+            "mutmut==3.8.*",  # other versions have other operators: scripts/mutants.py would differ
             "mypy>=2.4",
             "pytest>=8.2",
             "pytest-xdist>=3.6",

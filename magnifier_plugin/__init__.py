@@ -1,12 +1,12 @@
 """MagnifierNet and DSA-reID as first-class citizens of torchreid.
 
-Importing this package registers its models, data sets, engine and losses in torchreid.
+Importing this package registers its models, data sets, engines and losses in torchreid.
 """
 
 import warnings
 
 with warnings.catch_warnings():
-    # torchreid recommends a compiled evaluator that PyPI's package does not ship; ours replaces it.
+    # torchreid recommends a compiled evaluator that its PyPI package lacks; ours replaces it.
     warnings.filterwarnings("ignore", message="Cython evaluation")
     import torchreid  # noqa: F401
 

@@ -2,10 +2,10 @@
 
     python -m magnifier_plugin PATH_TO_SCRIPT ARGS…
 
-torchreid's own scripts say `from torchreid.utils import …`, which the package on PyPI cannot
-answer: there the modules are called `torchreid.reid.…`. They get their other names here. The
-scripts also read their own checkpoints with `torch.load`, which since torch 2.6 refuses the numpy
-scalar in them: here numpy's scalars, and nothing else, are added to what it accepts.
+torchreid's own scripts import from `torchreid.utils`, but the package on PyPI has these modules
+under `torchreid.reid`; this program makes both names work. The scripts also read their own
+checkpoints with `torch.load`, which since torch 2.6 rejects the numpy scalar in them; this program
+allows numpy's scalars and nothing else.
 """
 
 import runpy
@@ -20,10 +20,10 @@ from magnifier_plugin.user_modules import alias_modules
 
 
 def main(argv: list[str]) -> None:
-    """Run `argv[0]` as a script with the rest as its arguments.
+    """Run the script `argv[0]` with the remaining arguments.
 
     Raises:
-        SystemExit: no script was named, or there is none of that name.
+        SystemExit: no script was given, or there is no such file.
     """
     if not argv or argv[0] in ("-h", "--help"):
         sys.exit(f"{__doc__}\nversion {magnifier_plugin.__version__}")

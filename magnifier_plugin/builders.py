@@ -1,4 +1,4 @@
-"""From a configuration to objects: data manager, network, criterion and stages."""
+"""Build data manager, network, criterion and stages from a configuration."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ from magnifier_plugin.systems import SYSTEMS, System, identity_options, triplet_
 
 
 def find_system(cfg: CfgNode) -> System | None:
-    """The row of a configuration's model; None for torchreid's own models.
+    """The system that a configuration's model belongs to; None for torchreid's own models.
 
     Raises:
-        ConfigError: no model has that name, or it cannot be trained with `loss.name`.
+        ConfigError: the model is unknown, or it cannot be trained with `loss.name`.
     """
     name, loss = cfg.model.name, cfg.loss.name
     system = SYSTEMS.get(name.partition("_resnet")[0])
@@ -43,7 +43,7 @@ def find_system(cfg: CfgNode) -> System | None:
 def build_datamanager(
     cfg: CfgNode, system: System | None, processes: Processes = ONE_PROCESS
 ) -> AnnotatedDataManager:
-    """Training and test data, with the inputs that the network will declare."""
+    """Training and test data, including the inputs that the network will declare."""
     _check_triplets(cfg, processes)
     given = {key: value for key, value in cfg.synthetic.items() if value is not None}
     training, test = system.inputs(cfg) if system else ((), ())
@@ -86,7 +86,7 @@ def build_datamanager(
 
 
 def _check_triplets(cfg: CfgNode, processes: Processes) -> None:
-    """Refuse a share of a batch that has no triplet, where each process mines its own."""
+    """Reject shares of a batch without a triplet, if each process mines its own share."""
     identities = cfg.train.batch_size // processes.count // cfg.sampler.num_instances
     mines = cfg.sampler.train_sampler == IDENTITY_SAMPLER and not cfg.ddp.gather
     if processes.count > 1 and mines and not cfg.test.evaluate and identities < 2:
@@ -101,7 +101,14 @@ def _check_triplets(cfg: CfgNode, processes: Processes) -> None:
 def build_network(
     cfg: CfgNode, system: System | None, num_classes: int, *, pretrained: bool | None = None
 ) -> nn.Module:
-    """The configuration's network for N identities; `pretrained` replaces `model.pretrained`."""
+    """The configuration's network for `num_classes` identities.
+
+    Args:
+        cfg: a loaded configuration.
+        system: of its model, see `find_system`.
+        num_classes: number N of training identities.
+        pretrained: overrides `model.pretrained`, unless None.
+    """
     pretrained = cfg.model.pretrained if pretrained is None else pretrained
     common = (cfg.model.name, num_classes, cfg.loss.name, pretrained, cfg.use_gpu)
     if system is None:
@@ -112,7 +119,7 @@ def build_network(
 def build_criterion(
     cfg: CfgNode, system: System | None, processes: Processes = ONE_PROCESS
 ) -> Criterion:
-    """The criterion of the configuration's loss."""
+    """The criterion for `loss.name`."""
     shared: dict[str, Any] = {"gathering": GatheredBatch(processes)} if cfg.ddp.gather else {}
     if system is None or cfg.loss.name != system.loss:
         return ClassificationCriterion(
@@ -122,7 +129,7 @@ def build_criterion(
 
 
 def build_reranking(cfg: CfgNode) -> Reranking:
-    """The configuration's settings of re-ranking."""
+    """The configuration's re-ranking parameters."""
     return Reranking(
         k1=cfg.test.rerank_k1,
         k2=cfg.test.rerank_k2,
@@ -132,7 +139,7 @@ def build_reranking(cfg: CfgNode) -> Reranking:
 
 
 def build_stages(cfg: CfgNode) -> list[Stage]:
-    """The configuration's stages."""
+    """The configuration's training stages."""
     return [
         Stage(
             max_epoch=train["max_epoch"],
@@ -163,7 +170,7 @@ def build_stages(cfg: CfgNode) -> list[Stage]:
 
 
 def build_test_options(cfg: CfgNode) -> TestOptions:
-    """How the configuration tests."""
+    """The configuration's test options."""
     return TestOptions(
         amp=cfg.test.amp,
         flip=cfg.test.flip,

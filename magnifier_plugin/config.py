@@ -1,7 +1,7 @@
-"""Reading a configuration: files that extend each other, flags, and KEY VALUE pairs.
+"""Read a configuration: files that extend each other, flags, and KEY VALUE pairs.
 
-The tree is in `config_tree.py`, what each key takes in `config_values.py`, the files in
-`config_files.py`, the stages in `config_stages.py`.
+`config_tree.py` has the keys and their defaults, `config_values.py` the values that each key
+accepts; `config_files.py` reads files, `config_stages.py` handles the stages.
 """
 
 import ast
@@ -40,7 +40,7 @@ __all__ = (
 
 COMMAND_LINE = "command line"
 SAVED = "the saved configuration"
-# torchreid's keys that are not taken, or the section that they are in, and why.
+# torchreid's keys, or whole sections, that are not supported, and why.
 NOT_TAKEN = {
     "data.load_train_targets": "targets are not trained on; leave it out",
     "sampler.train_sampler_t": "targets are not trained on; leave it out",
@@ -56,24 +56,24 @@ def load_config(
 ) -> Node:
     """The configuration of a run.
 
-    Later ones win: the defaults, what `magnifier.variant` sets, what is recorded, the file that is
-    extended, the file, the flags, the pairs.
+    In rising order of precedence: the defaults, the values that `magnifier.variant` sets, the
+    recorded values, the extended file, the file, the flags, the pairs.
 
     Args:
-        file: YAML, or None for the defaults. `extends: FILE` in it names another one, relative to
-            it, that it changes: mappings are merged, lists (also `stages`) replaced.
-        flags: values by key ("data.root") that the command line's flags stand for.
-        pairs: KEY VALUE KEY VALUE …, as typed; "stages.2.lr" is the second stage's learning rate,
-            and one stage more than there are adds it.
-        recorded: values by key that a checkpoint recorded.
+        file: YAML, or None for the defaults. Its key `extends` names a base file, relative to this
+            one: mappings are merged, lists (including `stages`) replaced.
+        flags: values of command-line flags, by configuration key ("data.root").
+        pairs: KEY VALUE KEY VALUE …, as typed; "stages.2.lr" is the second stage's learning rate.
+            The number after the last stage's adds a stage.
+        recorded: values by key, as recorded in a checkpoint.
     Returns:
-        The frozen tree; each of `stages` has `max_epoch`, `loss_weights` and `optimizer`,
-        `train.max_epoch` is their sum, and `train.scale` is applied.
+        The frozen tree. Each entry of `stages` has `max_epoch`, `loss_weights` and `optimizer`;
+        `train.max_epoch` is the sum of their epochs; `train.scale` has been applied and is 1.
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigError: an unknown key (the nearest known one is named), a value of another type or
-            out of range, files that extend each other in a circle or extend a missing one, or
-            stages that do not add up.
+        ConfigError: an unknown key (the error suggests the nearest known one), a value of the wrong
+            type or out of range, files that extend each other in a circle, a missing base file, or
+            stages that contradict each other or `train.max_epoch`.
     """
     cfg = default_config()
     layers = read_files(Path(file)) if file else []
@@ -81,7 +81,7 @@ def load_config(
     given = merge([*layers, (COMMAND_LINE, typed)])
     _set_variant(cfg, given.get("magnifier.variant"))
     for key, value in (recorded or {}).items():
-        if "magnifier.variant" not in given or key not in _of_variants():
+        if "magnifier.variant" not in given or key not in _variant_keys():
             _set(cfg, key, value, "recorded configuration")
     listed = False
     for origin, values in layers:
@@ -104,10 +104,10 @@ def given_scale(
     flags: Mapping[str, Any] | None = None,
     pairs: Sequence[str] = (),
 ) -> float:
-    """`train.scale` as it was given, which `load_config` applies and sets to 1.
+    """The given value of `train.scale`, which `load_config` applies and resets to 1.
 
     Args:
-        file, flags, pairs: that `load_config` took.
+        file, flags, pairs: as in `load_config`.
     """
     typed = {**(flags or {}), **parse_pairs(pairs)}
     layers = read_files(Path(file)) if file else []
@@ -115,15 +115,15 @@ def given_scale(
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
-    """The values that were typed, by key, in the order they were typed.
+    """The values typed on the command line, by key, in order.
 
     Args:
-        pairs: KEY VALUE KEY VALUE …; of a key that is typed twice the last value counts.
+        pairs: KEY VALUE KEY VALUE …; if a key is typed twice, the last value counts.
     Returns:
-        Values as Python would read them (`1e-3`, `[40, 70]`, `True`), other words as text. A number
-        for a key that takes text, such as a folder's name, stays text. Keys are not checked.
+        Values as Python literals (`1e-3`, `[40, 70]`, `True`), everything else as text. A number
+        for a key that accepts text, such as a folder's name, stays text. Keys are not checked.
     Raises:
-        ConfigError: a key without a value.
+        ConfigError: a key has no value.
     """
     if len(pairs) % 2:
         raise ConfigError(f"expected KEY VALUE pairs after the flags, got {' '.join(pairs)}")
@@ -141,15 +141,15 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def changed_values(before: str, cfg: Node) -> dict[str, tuple[Any, Any]]:
-    """The keys whose values differ between a saved configuration and another one.
+    """The keys whose values differ between a saved configuration and the current one.
 
     Args:
-        before: what `cfg.dump()` wrote, in a checkpoint or in `results.json`.
-        cfg: the other one.
+        before: text of `cfg.dump()`, as saved in a checkpoint or in `results.json`.
+        cfg: the current configuration.
     Returns:
-        Key → (value before, value in cfg); None for a key that one of them does not have.
+        Key → (saved value, current value); None stands for a key that is absent from one of them.
     Raises:
-        ConfigError: `before` is no configuration.
+        ConfigError: `before` is not a configuration.
     """
     try:
         old, new = (_by_key(parse_yaml(text, SAVED)) for text in (before, cfg.dump()))
@@ -160,25 +160,25 @@ def changed_values(before: str, cfg: Node) -> dict[str, tuple[Any, Any]]:
 
 
 def _by_key(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by key, those of stages as stages.N.KEY."""
+    """Values by key; keys of stages are stages.N.KEY."""
     stages = {str(number): stage for number, stage in enumerate(tree.get("stages", ()), start=1)}
     return dict(flatten({**tree, "stages": stages}))
 
 
 def _set_variant(cfg: Node, variant: Any) -> None:
-    """Set what a variant of MagnifierNet decides; an unknown one is refused when it is set."""
+    """Set the keys that a variant of MagnifierNet decides; `_set` rejects unknown variants."""
     if isinstance(variant, str):
         for key, value in VARIANTS.get(variant, {}).items():
             _set(cfg, key, value, f"magnifier.variant {variant}")
 
 
-def _of_variants() -> set[str]:
-    """The keys that a variant decides."""
+def _variant_keys() -> set[str]:
+    """The keys that variants decide."""
     return {key for values in VARIANTS.values() for key in values}
 
 
 def _set(cfg: Node, key: str, value: Any, origin: str) -> None:
-    """Set one key of the tree, after checking that it exists and that the value fits."""
+    """Set one key of the tree, after checking that it exists and accepts the value."""
     if key == "stages":
         set_stages(cfg, value, origin)
         return
@@ -210,7 +210,7 @@ def _refuse_key(cfg: Node, key: str, origin: str) -> None:
 
 
 def _typed_keys(typed: Mapping[str, Any]) -> set[str]:
-    """The keys of the command line, with those inside a typed list of stages."""
+    """The keys typed on the command line, including those inside a list of stages."""
     stages = typed.get("stages", ())
     return set(typed) | {
         f"stages.{number}.{name}" for number, stage in enumerate(stages, start=1) for name in stage

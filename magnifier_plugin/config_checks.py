@@ -1,4 +1,4 @@
-"""Kinds of values of a configuration: how each is read, and what an error says is expected."""
+"""Types of configuration values: how each is read, and how errors describe it."""
 
 import math
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 
 class Check(NamedTuple):
-    """What one key takes."""
+    """The values that a key accepts."""
 
     read: Callable[[Any], Any]
-    """Returns the value in the key's type; raises TypeError, ValueError or OverflowError."""
+    """Converts a value to the key's type; raises TypeError, ValueError or OverflowError."""
     expected: str
-    """What follows "expected" in an error, such as "a whole number of at least 1"."""
+    """The words after "expected" in an error, such as "a whole number of at least 1"."""
     choices: tuple[str, ...] = ()
-    """The names to choose from; empty for numbers and free text."""
+    """The accepted names; empty for numbers and free text."""
 
 
 def _require(fits: bool) -> None:
@@ -22,7 +22,7 @@ def _require(fits: bool) -> None:
 
 
 def whole(low: int, high: int | None = None, step: int = 1) -> Check:
-    """A whole number in low..high, a multiple of step; as text too, as in "40,70"."""
+    """A whole number in low..high, a multiple of step; also as text, as in "40,70"."""
 
     def read(value: Any) -> int:
         value = int(value) if isinstance(value, str) else value
@@ -35,12 +35,12 @@ def whole(low: int, high: int | None = None, step: int = 1) -> Check:
 
 
 def number(low: float, high: float | None = None, *, open_ends: str = "") -> Check:
-    """A finite number in low..high; as text too, since YAML reads 1e-3 as text.
+    """A finite number in low..high; also as text, since YAML reads 1e-3 as text.
 
     Args:
         low: the lowest value.
-        high: the highest one, None for any.
-        open_ends: "low" or "high": that limit itself is refused.
+        high: the highest value; None for no limit.
+        open_ends: "low" or "high" excludes that limit itself; "" excludes none.
     """
 
     def read(value: Any) -> float:
@@ -71,12 +71,12 @@ def one_of(*choices: str) -> Check:
 
 
 def list_of(item: Check, length: int | None = None, least: int = 0) -> Check:
-    """A list, as text "a,b" too; a single value is a list of one.
+    """A list, also as text "a,b"; a single value becomes a list of one.
 
     Args:
-        item: what each entry is.
-        length: how many entries, None for any number.
-        least: the lowest number of entries.
+        item: the check of each entry.
+        length: the exact number of entries; None for any number.
+        least: the lowest number of entries, if length is None.
     """
 
     def read(value: Any) -> list[Any]:
@@ -91,7 +91,7 @@ def list_of(item: Check, length: int | None = None, least: int = 0) -> Check:
 
 
 def optional(check: Check) -> Check:
-    """The same, or None."""
+    """The values that a check accepts, or None."""
 
     def read(value: Any) -> Any:
         return None if value is None else check.read(value)
@@ -106,7 +106,7 @@ def _truth(value: Any) -> bool:
 
 
 def _switch(*choices: str) -> Check:
-    """One of several names, of which "on" and "off" are YAML's True and False too."""
+    """One of several names; True and False count as "on" and "off", as YAML reads them."""
 
     def read(value: Any) -> str:
         value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
@@ -122,7 +122,7 @@ def _text(value: Any) -> str:
 
 
 def _path_or(nothing: str) -> Check:
-    """The path of a file or a folder, or none in any case, which is read as `nothing`."""
+    """A path; None, or "none" in upper or lower case, becomes `nothing`."""
 
     def read(value: Any) -> str:
         is_none = value is None or (isinstance(value, str) and value.strip().lower() == "none")
@@ -137,13 +137,13 @@ SWITCH = _switch(*SWITCHES)
 AMP = _switch(*SWITCHES, "bf16", "fp16")
 TEXT = Check(_text, "text")
 TEXTS = list_of(TEXT)
-# "" says of the one that there is no file, of the other that it is looked up elsewhere.
+# For the first, "" means no file; for the second, "" means the default file and "none" no file.
 PATH_OR_NONE = _path_or("")
 WEIGHTS_OR_NONE = _path_or("none")
 SHARE = number(0, 1)
 WEIGHT = number(0)
 ABOVE_0 = number(0, open_ends="low")
-DECAY = number(0, 1, open_ends="high")  # of a running mean
+DECAY = number(0, 1, open_ends="high")  # of a moving average
 COUNT = whole(0)
 SIZE = whole(1)
-SEED = whole(0, 2**32 - 1)  # numpy takes no other
+SEED = whole(0, 2**32 - 1)  # numpy's range

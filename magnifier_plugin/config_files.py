@@ -11,7 +11,17 @@ EXTENDS = "extends"
 
 
 def read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
-    """A file and those it extends, the base first: (path, values by key) of each."""
+    """Read a file and the files that it extends.
+
+    Args:
+        path: of the file.
+        above: the files that extend this one, directly or indirectly.
+    Returns:
+        (path, values by key) of each file, the base first.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: a file is not valid YAML, or a base is missing or part of a circle.
+    """
     content = _read_yaml(path)
     if EXTENDS not in content:
         return [(str(path), dict(flatten(content)))]
@@ -35,12 +45,12 @@ def read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict
 
 
 def merge(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """The values that are given, by key; of several the last one."""
+    """The values of all layers by key; the last layer wins."""
     return {key: value for _, values in layers for key, value in values.items()}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a tree of mappings, each with its key, such as "data.root"."""
+    """(key, value) for every value of nested mappings, with keys such as "data.root"."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""The stages of a configuration: their keys, their lengths, `train.scale`, and `optimizer keep`."""
+"""The stages of a configuration: their keys and lengths, `train.scale` and `optimizer keep`."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -10,15 +10,15 @@ from magnifier_plugin.config_values import ConfigError, did_you_mean, read_value
 
 logger = logging.getLogger(__name__)
 
-# Keys of train.* that a fresh optimiser and its learning rate schedule are made of.
+# Keys of train.* that define an optimiser and its learning rate schedule.
 FRESH_KEYS = (
     *("optim", "lr", "weight_decay", "staged_lr", "new_layers", "base_lr_mult"),
     *("lr_scheduler", "stepsize", "warmup_epoch", "warmup_factor"),
 )
-# Keys of train.* that an entry of `stages` may override; the others hold for the whole training.
+# Keys of train.* that an entry of `stages` may override; the others apply to the whole training.
 STAGE_KEYS = ("max_epoch", *FRESH_KEYS)
 SCALED_KEYS = ("max_epoch", "warmup_epoch", "stepsize")
-# γ and torchreid's `gamma` had one name once.
+# γ and torchreid's `gamma` once shared a name.
 GAMMA = (
     "no such key; the learning rate's factor is train.gamma, and the weight γ of the Semantic "
     "Diversity loss is stages.2.loss_weights.sd, for stage 2"
@@ -33,7 +33,7 @@ def set_stages(cfg: Node, stages: Any, origin: str) -> None:
         stages: a list of entries, each a mapping.
         origin: for errors: the file, or "command line".
     Raises:
-        ConfigError: another type, or an entry with an unknown key or a value that does not fit.
+        ConfigError: not a list of mappings, or an entry has an unknown key or an invalid value.
     """
     listed = isinstance(stages, (list, tuple))
     if not listed or not all(isinstance(stage, Mapping) for stage in stages):
@@ -47,10 +47,11 @@ def set_stages(cfg: Node, stages: Any, origin: str) -> None:
 def set_stage_key(cfg: Node, key: str, value: Any, origin: str) -> None:
     """Set one key of one stage, such as `stages.2.lr` or `stages.2.loss_weights.sd`.
 
-    Without any stage there is a first one, as `train.*` says; one more than there are adds one.
+    If there are no stages, a first one with the values of `train.*` is added. The number after the
+    last stage's adds a stage.
 
     Raises:
-        ConfigError: no such stage or key, or a value that does not fit.
+        ConfigError: no such stage or key, or an invalid value.
     """
     if not cfg.stages:
         cfg.stages.append({})
@@ -80,7 +81,7 @@ def _check_stage_key(cfg: Node, key: str, names: list[str], origin: str) -> None
         return
     if name in cfg.train:
         raise ConfigError(
-            f"{origin}: {key}: {name} holds for the whole training; set train.{name} instead"
+            f"{origin}: {key}: {name} applies to the whole training; set train.{name} instead"
         )
     hint = did_you_mean(name, (*STAGE_KEYS, "optimizer", "loss_weights"))
     raise ConfigError(f"{origin}: unknown configuration key {key}{hint}")
@@ -107,7 +108,7 @@ def _set_loss_weights(
 
 
 def check_sum(cfg: Node, origin: str) -> None:
-    """Refuse a `train.max_epoch` that contradicts the stages.
+    """Reject a `train.max_epoch` that contradicts the stages.
 
     Raises:
         ConfigError: it is not the sum of the stages' epochs.
@@ -122,20 +123,19 @@ def check_sum(cfg: Node, origin: str) -> None:
 
 
 def resolve_stages(cfg: Node, typed: Collection[str], *, listed: bool, origin: str) -> None:
-    """Complete the stages: each has `max_epoch`, `loss_weights` and `optimizer` afterwards.
+    """Complete the stages: afterwards each has `max_epoch`, `loss_weights` and `optimizer`.
 
-    `train.scale` is applied and set to 1; `train.max_epoch` becomes the stages' sum.
+    `train.scale` is applied and set to 1; `train.max_epoch` becomes the sum of the stages' epochs.
 
     Args:
         cfg: the tree, every value set.
-        typed: keys of the command line; `train.scale` does not scale them.
-        listed: whether a list of stages was given; a single stage without one has
-            `train.max_epoch` epochs.
-        origin: for errors about what was not typed: the file.
+        typed: keys typed on the command line; `train.scale` does not scale them.
+        listed: whether a list of stages was given. If it has several stages, each needs a
+            `max_epoch`; otherwise the first stage defaults to `train.max_epoch`.
+        origin: the file, for errors about values that were not typed.
     Raises:
-        ConfigError: a stage without a length, `optimizer keep` where there is nothing to keep, a
-            typed key that it makes void, no period for single_step, or a contradicting
-            `train.max_epoch`.
+        ConfigError: a stage has no length, `optimizer keep` has no optimiser to continue or makes a
+            typed key void, single_step has no period, or `train.max_epoch` contradicts the stages.
     """
     cfg.stages = cfg.stages or [{}]
     may_lack_length = 0 if listed and len(cfg.stages) > 1 else 1
@@ -163,7 +163,7 @@ def resolve_stages(cfg: Node, typed: Collection[str], *, listed: bool, origin: s
 
 
 def _check_keep(cfg: Node, number: int, typed: Collection[str], origin: str) -> None:
-    """Refuse or drop what has no effect on a stage that keeps the optimiser before it."""
+    """Check a stage with `optimizer keep`: drop keys without effect, reject them if typed."""
     key, stage = f"stages.{number}.optimizer", cfg.stages[number - 1]
     origin = "command line" if key in typed else origin
     if number == 1:
@@ -190,7 +190,7 @@ def _check_keep(cfg: Node, number: int, typed: Collection[str], origin: str) -> 
 
 
 def _scale(cfg: Node, typed: Collection[str]) -> None:
-    """Apply `train.scale` to what was not typed, and set it to 1."""
+    """Apply `train.scale` to the values that were not typed, and set it to 1."""
     scale, cfg.train.scale = cfg.train.scale, 1.0
     if scale == 1:
         return
@@ -208,11 +208,11 @@ def _scale(cfg: Node, typed: Collection[str]) -> None:
 
 
 def printed_config(cfg: Node, scale: float) -> str:
-    """A loaded configuration for people to read: with `train.scale` as given, and what it did.
+    """A loaded configuration as text, showing the given `train.scale` and its effect.
 
     Args:
-        cfg: a loaded configuration, whose own `train.scale` is 1, so that it is not applied twice.
-        scale: the one that was given.
+        cfg: a loaded configuration; its own `train.scale` is 1, so that it is not applied twice.
+        scale: the given `train.scale`.
     """
     if scale == 1:
         return str(cfg)
@@ -224,15 +224,15 @@ def printed_config(cfg: Node, scale: float) -> str:
 
 
 def stage_settings(cfg: Node) -> list[dict[str, Any]]:
-    """What each stage trains with: `train.*`, overridden by the stage's entry.
+    """The settings of each stage: `train.*`, overridden by the stage's entry.
 
-    A stage with `optimizer: keep` has the optimiser and the schedule of the stage before it, so
-    `lr`, `stepsize` and the other `FRESH_KEYS` are that stage's; epochs of the schedule count on.
+    A stage with `optimizer: keep` continues the previous stage's optimiser and schedule, so it has
+    that stage's `lr`, `stepsize` and other `FRESH_KEYS`; the schedule's epoch count goes on.
 
     Args:
         cfg: a loaded configuration.
     Returns:
-        One dict per stage: the keys of `train`, `loss_weights` (name → weight, maybe empty) and
+        One dict per stage: the keys of `train`, `loss_weights` (name → weight, possibly empty) and
         `optimizer` ("fresh" or "keep").
     """
     settings: list[dict[str, Any]] = []

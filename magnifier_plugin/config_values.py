@@ -1,4 +1,4 @@
-"""The values of a configuration: one table of what each key takes, and the reading of a value."""
+"""The values of a configuration: the table of what each key accepts, and the reading of a value."""
 
 import difflib
 import math
@@ -32,12 +32,12 @@ from magnifier_plugin.regions import BODY_REGIONS
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be meant: what was expected, what was found, and where."""
+    """An invalid configuration; the message says what was expected, what was found, and where."""
 
 
-# Key → what it takes. Keys whose default is True, False or text and that are not here take any
-# such value. What needs other packages to check (data sets, transforms, samplers, models) is
-# checked there.
+# Key → the values it accepts. A key that is missing here accepts True or False if its default is
+# one of these, else any text. Names of data sets, transforms, samplers and models are checked by
+# the packages that define them.
 CHECKS: dict[str, Check] = {
     **dict.fromkeys(("amp", "test.amp"), AMP),
     **dict.fromkeys(("channels_last", "train.fused"), SWITCH),
@@ -107,7 +107,7 @@ CHECKS: dict[str, Check] = {
     "dsa.textures": one_of("dsap", "csa"),
     "dsa.texture_size": whole(4, step=4),
     **dict.fromkeys(("dsa.weight_f", "dsa.weight_z", "dsa.weight_t"), WEIGHT),
-    # Their ranges are SyntheticOptions'.
+    # SyntheticOptions checks their ranges.
     **{
         f"synthetic.{name}": optional(COUNT)
         for name in ("identities", "train_identities", "cameras", "images", "height", "width")
@@ -120,16 +120,17 @@ CHECKS: dict[str, Check] = {
 
 
 def read_value(value: Any, *, like: str, default: Any, key: str, origin: str) -> Any:
-    """A value in its key's type, where nothing is lost: 1 → 1.0, "1e-3" → 0.001, "a,b" → a list.
+    """Convert a value to its key's type without loss: 1 → 1.0, "1e-3" → 0.001, "a,b" → a list.
 
     Args:
-        value: as YAML, Python or the command line gives it.
-        like: the key of `CHECKS` that says what is taken.
-        default: of the key; without an entry in `CHECKS`, True, False or text.
-        key: for the error, as it was written.
-        origin: for the error: the file, or "command line".
+        value: from YAML, Python or the command line.
+        like: the key in `CHECKS`, such as "stages.N.optimizer" for "stages.2.optimizer".
+        default: the key's default; it decides between True/False and text if `like` is not in
+            `CHECKS`.
+        key: the key as written, for the error.
+        origin: the file, or "command line", for the error.
     Raises:
-        ConfigError: another type, out of range, or no such choice (the nearest one is named).
+        ConfigError: wrong type, out of range, or no such choice (the error suggests the nearest).
     """
     check = CHECKS.get(like) or (TRUTH if isinstance(default, bool) else TEXT)
     try:

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, which onnxruntime compares with the network before it is kept."""
+"""Export a network as an ONNX file that onnxruntime has checked against the network."""
 
 import copy
 import importlib.util
@@ -20,29 +20,29 @@ from magnifier_plugin.synthetic.samples import rendered_people
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUTS = "images", ("embedding", "regions")
-OPSET = 18  # the oldest that torch's exporter writes; onnxruntime reads it since 1.14
+OPSET = 18  # the lowest that torch's exporter writes; onnxruntime reads it since 1.14
 MAX_DIFFERENCE = 1e-3
 MIN_CELLS = 0.999
 
 
 class Agreement(NamedTuple):
-    """How far onnxruntime's results are from the network's."""
+    """How closely onnxruntime's results agree with the network's."""
 
     difference: float
-    """Largest |a − b| / |b| over the compared images, a an embedding from onnxruntime, b the
-    network's; infinite if one of them is not finite."""
+    """Largest |a − b| / |b| over the compared images, where a is onnxruntime's embedding and b the
+    network's; infinite if any value is not finite."""
     images: int
     """Number of rendered people."""
     compared: int
-    """Number of them whose region maps agree in every cell; all of them without region maps."""
+    """Number of images whose region maps agree in every cell; all images if there are no maps."""
     cells: int
-    """Number of cells of the region maps of all images; 0 without region maps."""
+    """Total number of cells of the region maps; 0 if there are none."""
     equal_cells: int
-    """Number of them with the same region on both sides."""
+    """Number of cells with the same region in both results."""
 
     @property
     def is_close(self) -> bool:
-        """Whether the file may be kept."""
+        """Whether the agreement is close enough to keep the file."""
         agree = self.equal_cells >= MIN_CELLS * self.cells
         return agree and self.compared > 0 and self.difference <= MAX_DIFFERENCE
 
@@ -73,32 +73,33 @@ def export_onnx(
     regions: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> Agreement:
-    """Write a network as ONNX, if onnxruntime computes with the file what the network computes.
+    """Write a network as ONNX, if onnxruntime's results for the file agree with the network's.
 
     The input `images` is [N, 3, H, W], RGB, any N; the first output is `embedding`, float32
     [N, D].
 
     Args:
-        network: returns embeddings [N, D] in evaluation; a copy is exported, in float32.
-        path: of the file; written atomically.
-        size: H and W, pixels.
-        mean, std: of R, G, B in 0..1, which the network's images are normalised with.
-        uint8: the input is pixels, uint8, which the graph normalises; else float32, normalised.
-        normalise: embeddings of length 1, else raw.
-        regions: second output `regions`, uint8 [N, H/8, W/8], ids 0..7: what M predicts.
-        metadata: texts to write into the file besides size, mean, std, input and embedding.
+        network: returns embeddings [N, D] in evaluation mode; a float32 copy is exported.
+        path: the file to write, atomically.
+        size: H and W in pixels.
+        mean, std: of R, G, B in 0..1, used to normalise the network's images.
+        uint8: the input is uint8 pixels, which the graph normalises; else normalised float32.
+        normalise: scale embeddings to length 1.
+        regions: add the output `regions`, uint8 [N, H/8, W/8]: the region ids 0..7 predicted by M.
+        metadata: text entries for the file, in addition to size, mean, std, input, embedding and
+            regions.
     Returns:
         The result of the comparison.
     Raises:
         ModuleNotFoundError: a package of the extra `onnx` is missing.
         OSError: the file cannot be written.
-        ValueError: the network takes more than images, has no region maps to write, cannot be
-            exported, or the results differ too much; then nothing is written.
+        ValueError: the network needs more than images, predicts no regions although they are
+            requested, cannot be exported, or the results differ too much. Nothing is written.
     """
     check_packages()
     check_exportable(network, regions=regions)
     with write_atomically(path) as part:
-        part.touch()  # a folder that cannot be written ends it here, before the work
+        part.touch()  # fails early if the folder is not writable
         steps = ToImageTensor(mean, std)
         network = copy.deepcopy(network).to("cpu", torch.float32).eval()
         network = network.to(memory_format=torch.contiguous_format)
@@ -119,13 +120,13 @@ def export_onnx(
         agreement = _compare(exported, steps, rendered_people(size), part, whole)
         if not agreement.is_close:
             raise ValueError(
-                f"{path}: not written, onnxruntime computes something else: {agreement}"
+                f"{path}: not written, onnxruntime's results differ too much: {agreement}"
             )
     return agreement
 
 
 def check_packages() -> None:
-    """Raise a ModuleNotFoundError that says what to install, unless all packages are there."""
+    """Raise a ModuleNotFoundError that says what to install if a package is missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(
@@ -135,7 +136,7 @@ def check_packages() -> None:
 
 
 def check_exportable(network: nn.Module, *, regions: bool = False) -> None:
-    """Raise a ValueError if images alone do not give the outputs that are asked for."""
+    """Raise a ValueError if the requested outputs cannot be computed from images alone."""
     if inputs := getattr(network, "test_inputs", ()):
         raise ValueError(
             "export: expected a network that takes images alone in a test, this one takes "
@@ -149,10 +150,10 @@ def check_exportable(network: nn.Module, *, regions: bool = False) -> None:
 
 
 def _to_onnx(exported: ExportedNetwork, size: tuple[int, int]) -> Any:
-    """The `onnx.ModelProto` with all outputs."""
+    """The network as an `onnx.ModelProto` with all outputs."""
     images = torch.zeros(2, 3, *size, dtype=torch.uint8 if exported.takes_pixels else None)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch about its own recurrent layers
+        warnings.simplefilter("ignore")  # torch warns about its own recurrent layers
         try:
             program: Any = torch.onnx.export(
                 exported,
@@ -164,21 +165,21 @@ def _to_onnx(exported: ExportedNetwork, size: tuple[int, int]) -> Any:
                 opset_version=OPSET,
                 verbose=False,
             )
-        except Exception as error:  # which one depends on what torch cannot translate
+        except Exception as error:  # the type depends on what torch cannot translate
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise ValueError(f"export: torch cannot export this network: {reason}") from error
     return program.model_proto
 
 
 def _embedding_alone(whole: Any) -> Any:
-    """The graph with its first output, without what only the others need."""
+    """The graph of the first output only, without nodes that only the others need."""
     import onnx
 
     return onnx.utils.Extractor(whole).extract_model([INPUT], list(OUTPUTS[:1]))
 
 
 def _describe(model: Any, metadata: Mapping[str, str]) -> None:
-    """Write the metadata, and check the graph as onnx does."""
+    """Write the metadata and run onnx's checker."""
     import onnx
 
     onnx.helper.set_model_props(model, dict(metadata))
@@ -191,11 +192,11 @@ def _compare(
     """Compare the file's embeddings, and the whole graph's regions, with the network's own.
 
     Args:
-        exported: whose network is compared with.
-        steps: normalise the pixels.
+        exported: holds the network to compare with.
+        steps: normalises the pixels.
         pixels: uint8 [B, 3, H, W].
-        path: of the file.
-        whole: its graph with all outputs.
+        path: the file.
+        whole: `onnx.ModelProto` of the graph with all outputs.
     """
     images = steps.normalise(pixels)
     network, given = exported.network, pixels if exported.takes_pixels else images
@@ -220,7 +221,7 @@ def _compare(
 
 
 def _run(model: Path | bytes, images: Tensor, output: str) -> Tensor:
-    """An output that onnxruntime computes, in batches of different sizes."""
+    """Compute one output with onnxruntime, in batches of different sizes."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,21 +1,21 @@
-"""Run-time errors that a user can cause, as one line."""
+"""One-line messages for run-time errors that the user can fix."""
 
 import errno
 
-# What torch reports as a plain RuntimeError.
+# Parts of the messages of plain RuntimeErrors raised by torch.
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _WORKER = ("DataLoader worker (pid", "worker process was killed")
 
 
 def describe_failure(error: BaseException) -> str:
-    """What a user can do something about, in one line; "" for an error of the program.
+    """Describe an error that the user can fix in one line; "" for a bug in the program.
 
     Args:
-        error: that ended a run: a full disk, a missing or damaged file, a value that does not fit,
-            too little memory, a killed worker process.
+        error: the exception that ended a run. The user can fix a full disk, a missing or damaged
+            file, an invalid value, too little memory and a killed worker process.
     """
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if "Original Traceback" in text:  # torch puts a worker's whole traceback into the message
+    if "Original Traceback" in text:  # torch puts the worker's traceback into the message
         text = text.strip().splitlines()[-1].partition(": ")[2]
     text = " ".join(text.split())
     if isinstance(error, RuntimeError):

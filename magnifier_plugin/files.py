@@ -1,4 +1,4 @@
-"""Untrusted images read with limits; files written atomically."""
+"""Read untrusted images within limits, and write files atomically."""
 
 import os
 import re
@@ -9,21 +9,21 @@ from typing import BinaryIO
 
 from PIL import Image
 
-# Formats that Pillow may read a file as, whatever its name says. Without a list it tries all that
-# it knows, and for one of them (EPS) starts another program, Ghostscript, on the file's content.
+# The only formats that Pillow may try, whatever the file's name says. Without a list it tries all
+# formats it knows; for EPS it even runs another program, Ghostscript, on the file's content.
 PHOTO_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
 ANNOTATION_FORMATS = ("PNG",)
-# A person's crop has some ten thousand pixels. A file that claims more than this is refused before
-# it is decoded: a PNG of a few kB can hold gigabytes (a decompression bomb).
+# A crop of a person has tens of thousands of pixels. A file that claims more than this limit is
+# rejected before it is decoded: a PNG of a few kB can hold gigabytes (a decompression bomb).
 MAX_PIXELS = 64_000_000
-# What torch says about the content, among its advice.
+# The part of torch's message that describes the content.
 _TORCH_REASON = re.compile(r"(Unsupported|Trying to load unsupported) [^\n]*")
 
 
 def absolute_path(path: str | os.PathLike[str]) -> Path:
-    """The path from the root of the file system, `~` and `..` resolved as torchreid does.
+    """The absolute path, with `~` and `..` resolved as torchreid does.
 
-    Symbolic links are kept: a data set's folder is often one, and its own name counts.
+    Symbolic links are not resolved: a data set's folder is often one, and its own name matters.
     """
     return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111
 
@@ -33,7 +33,7 @@ def read_png(path: str | os.PathLike[str]) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no PNG, is damaged or truncated, or has more than MAX_PIXELS pixels.
+        ValueError: it is not a PNG, is damaged or truncated, or has more than MAX_PIXELS pixels.
     """
     with Path(path).open("rb") as content:
         return decode_png(content, path)
@@ -45,13 +45,13 @@ def decode_png(
     """An annotator's PNG, completely decoded.
 
     Args:
-        content: the file.
-        name: what errors call it.
-        size: height and width that it must have, checked before it is decoded; None for any.
+        content: the open file.
+        name: the file's name in errors.
+        size: required height and width, checked before decoding; None for any.
     Returns:
-        The image in its own mode: nothing is converted.
+        The image in its own mode, not converted.
     Raises:
-        ValueError: it is no PNG, is damaged or truncated, has another size, or has more than
+        ValueError: it is not a PNG, is damaged or truncated, has another size, or has more than
             MAX_PIXELS pixels.
     """
     try:
@@ -64,13 +64,13 @@ def decode_png(
         return _load(image)
     except _DecodingError as error:
         raise ValueError(
-            f"{name}: damaged or truncated image, or no PNG ({error}); write or copy this file "
+            f"{name}: damaged or truncated image, or not a PNG ({error}); write or copy this file "
             "again"
         ) from error
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """One photo, decoded completely (torchreid's own tries a damaged file again for ever).
+    """One photo, completely decoded (torchreid's reader retries a damaged file for ever).
 
     Args:
         path: an image file in one of PHOTO_FORMATS.
@@ -78,7 +78,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         The image in RGB.
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: the file is no image, is truncated or damaged, or has more than MAX_PIXELS pixels.
+        OSError: it is not an image, is damaged or truncated, or has more than MAX_PIXELS pixels.
     """
     try:
         with Path(path).open("rb") as content:
@@ -101,7 +101,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image, or has more than MAX_PIXELS pixels.
+        ValueError: it is not an image, or has more than MAX_PIXELS pixels.
     """
     try:
         with Path(path).open("rb") as content:
@@ -112,16 +112,16 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 class _DecodingError(Exception):
-    """What Pillow says of a file that it cannot decode."""
+    """Pillow cannot decode a file; the message is Pillow's."""
 
 
 def _open(content: BinaryIO, name: str | os.PathLike[str], formats: tuple[str, ...]) -> Image.Image:
-    """An image of which only the header is read; refuses what claims too many pixels."""
+    """Open an image by reading only its header; reject it if it claims too many pixels."""
     try:
         image = Image.open(content, formats=formats)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: refused, {error}") from error
-    # Which exception Pillow raises for a damaged file depends on format and place of the damage.
+    # The exception that Pillow raises depends on the format and on where the damage is.
     except Exception as error:
         raise _DecodingError(str(error)) from error
     width, height = image.size
@@ -134,7 +134,7 @@ def _open(content: BinaryIO, name: str | os.PathLike[str], formats: tuple[str, .
 
 
 def _load(image: Image.Image, mode: str | None = None) -> Image.Image:
-    """Decodes an opened image, and converts it to a mode if one is given."""
+    """Decode an opened image, and convert it to a mode if one is given."""
     try:
         image.load()
         return image if mode in (None, image.mode) else image.convert(mode)
@@ -143,27 +143,27 @@ def _load(image: Image.Image, mode: str | None = None) -> Image.Image:
 
 
 def write_png(path: str | os.PathLike[str], image: Image.Image) -> None:
-    """Writes an image as PNG, in its own mode; see `write_atomically`."""
+    """Write an image as PNG in its own mode, atomically; see `write_atomically`."""
     with write_atomically(path) as part:
         image.save(part, format="PNG")
 
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file that either has its whole new content or is as it was before.
+    """Write a file so that it has either all of its new content or all of its old.
 
         with write_atomically("log/results.json") as part:
             part.write_text(text, encoding="utf-8")
 
-    The content goes to a hidden file in the same folder, which is flushed to the disk and renamed
-    when the block ends. Where the block raises, also for Ctrl-C, the hidden file is removed.
+    The content goes to a hidden file in the same folder, which is flushed to disk and renamed when
+    the block ends. If the block raises, Ctrl-C included, the hidden file is removed.
 
     Args:
-        path: the target; missing folders are made, an existing file is replaced.
+        path: the target; missing folders are created, an existing file is replaced.
     Yields:
-        The path of the hidden file, which the block has to write. It has the target's suffix, so
-        that Pillow, torch and numpy choose the format as for the target, and a name of its own in
-        each process and each call.
+        The path of the hidden file, which the block must write. It has the target's suffix, so that
+        Pillow, torch and numpy choose the target's format; its name is unique to the process and
+        the call.
     Raises:
         OSError: a folder or the file cannot be written, or the block wrote no file.
     """
@@ -182,10 +182,10 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def torch_load_reason(error: Exception) -> str:
-    """What torch.load with weights_only=True did not take, in one line.
+    """Why torch.load with weights_only=True rejected a file, in one line.
 
-    torch's message also advises to load the file without this restriction, which would run what
-    the file contains; that advice is left out.
+    torch's message also advises loading the file without this restriction, which would run code in
+    the file; that advice is left out.
     """
     text = str(error)
     if found := _TORCH_REASON.search(text):

@@ -1,4 +1,4 @@
-"""From a configuration to a run: checks, engine, training or test, report."""
+"""Run a configuration: check it, build the engine, train or test, report."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -43,10 +43,15 @@ logger = logging.getLogger(__name__)
 
 
 def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -> None:
-    """Raise a ValueError for what cannot work, before any data are read.
+    """Raise a ValueError for options that cannot work, before any data are read.
 
-    A key without effect is an error if it was typed on the command line. From a file it is skipped
-    and logged, so that one file serves every row of an ablation.
+    A key without effect is an error only if it was typed on the command line, so that one file
+    serves every row of an ablation. A `report.*` key from a file that has no effect is logged.
+
+    Args:
+        cfg: a loaded configuration.
+        system: of its model; None for torchreid's own models.
+        typed: keys that were typed on the command line.
     """
     check_stages(build_stages(cfg), tuple(build_criterion(cfg, system).weights))
     for name, row in SYSTEMS.items():
@@ -65,7 +70,7 @@ def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -
 
 
 def check_layers(cfg: CfgNode, model: nn.Module) -> None:
-    """Raise a ConfigError if the network lacks a layer that is to be trained first or faster."""
+    """Raise a ConfigError if `open_layers` or `new_layers` names a layer that does not exist."""
     layers = {"train.open_layers": cfg.train.open_layers if cfg.train.fixbase_epoch else []}
     for number, stage in enumerate(stage_settings(cfg), start=1):
         layers[f"train.new_layers, stage {number}"] = stage["new_layers"] * stage["staged_lr"]
@@ -83,23 +88,23 @@ def check_layers(cfg: CfgNode, model: nn.Module) -> None:
 def prepare(
     cfg: CfgNode, typed: Collection[str] = (), processes: Processes = ONE_PROCESS
 ) -> Callable[[], StagedEngine]:
-    """Build everything; mistakes in a configuration end here, before training.
+    """Build everything that a run needs; configuration errors are raised here, before training.
 
     Args:
         cfg: a loaded configuration.
         typed: keys that were typed on the command line.
-        processes: that share the run.
+        processes: the processes of the run.
     Returns:
         A function that trains or tests, writes results and pictures, and returns the engine.
     Raises:
         ConfigError, ValueError, FileNotFoundError: the configuration, its data or its weights
-            cannot be used, as the message says.
+            cannot be used; the message says why.
     """
     system = find_system(cfg)
     check_options(cfg, system, typed)
     set_deterministic(cfg.train.deterministic)
     torchreid.utils.set_random_seed(cfg.train.seed)
-    with processes.in_turn():  # the first one renders, converts and downloads
+    with processes.in_turn():  # the first process renders, converts and downloads
         datamanager = build_datamanager(cfg, system, processes)
         model = build_network(cfg, system, datamanager.num_train_pids)
     check_layers(cfg, model)
@@ -154,7 +159,7 @@ def _build_engine(
 def _run(
     cfg: CfgNode, system: System | None, engine: StagedEngine, start_epoch: int
 ) -> StagedEngine:
-    """Test first if asked to, train or test, then report."""
+    """Test the untrained weights if requested, train or test, then report."""
     folder = Path(cfg.data.save_dir)
     testing: dict[str, Any] = {
         "dist_metric": cfg.test.dist_metric,
@@ -193,7 +198,7 @@ def _run(
 def _test_untrained(
     cfg: CfgNode, engine: StagedEngine, start_epoch: int, testing: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The numbers before training; those of the run that this one continues, if it has some."""
+    """The results before training; for a resumed run, those of the original run if it has any."""
     folder = Path(cfg.data.save_dir) / "untrained"
     if start_epoch or engine.state.is_resumed:
         return read_results(folder)
@@ -204,7 +209,7 @@ def _test_untrained(
 
 
 def _facts(cfg: CfgNode, engine: StagedEngine) -> dict[str, Any]:
-    """What `run-<time>.json` says."""
+    """The content of `run-<time>.json`."""
     return {
         **describe_process(),
         "run": engine.checkpoints.run,
@@ -216,7 +221,7 @@ def _facts(cfg: CfgNode, engine: StagedEngine) -> dict[str, Any]:
 
 
 def _report(cfg: CfgNode, system: System | None, engine: StagedEngine) -> None:
-    """Draw the pictures that are asked for; one that cannot be written stops no other."""
+    """Draw the requested pictures; if one cannot be written, the others still are."""
     folder = Path(cfg.data.save_dir)
     paths = [folder / RESULTS, *engine.tester.pictures.drawn]
 

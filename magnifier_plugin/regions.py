@@ -1,7 +1,7 @@
 """The 8 body regions of MagnifierNet and the 24 body parts of DensePose: names, numbers, tables.
 
-These numbers are written here only. "Part" is one of DensePose's 24, "region" one of the 8 that
-MagnifierNet pools (MagnifierNet, section 3.1 and 4.1); a region has no side, a part has.
+These numbers are defined only here. A "part" is one of DensePose's 24, a "region" one of the 8 that
+MagnifierNet pools (sections 3.1 and 4.1); most parts have a side, left or right, regions have none.
 """
 
 from types import MappingProxyType
@@ -20,7 +20,7 @@ REGIONS = (
 )
 NUM_REGIONS = len(REGIONS)
 BACKGROUND = REGIONS.index("background")
-# A pixel without a label; it counts in no mask loss. The same value as in Cityscapes and VOC.
+# A pixel without a label, ignored by the mask loss; the value used by Cityscapes and VOC.
 UNKNOWN = 255
 
 
@@ -33,7 +33,7 @@ UPPER_REGIONS = _region_ids("head", "upper arm", "lower arm", "chest")
 LOWER_REGIONS = _region_ids("upper leg", "lower leg", "foot")
 BODY_REGIONS = UPPER_REGIONS + LOWER_REGIONS
 
-# One colour a region, for palette PNGs and overlays: far apart also for colour-blind readers.
+# One colour per region, for palette PNGs and overlays; distinguishable by colour-blind readers.
 REGION_COLOURS = (
     (0, 0, 0),
     (240, 228, 66),
@@ -45,8 +45,8 @@ REGION_COLOURS = (
     (204, 121, 167),
 )
 
-# DensePose's fine parts, id 0 the background. Two parts of one name are the two charts (front and
-# back, or inner and outer) of one limb.
+# DensePose's fine parts; id 0 is the background. Torso, arms and legs have two charts each: front
+# and back, or inner and outer.
 PARTS = (
     "background",
     "torso back",
@@ -76,8 +76,8 @@ PARTS = (
 )
 NUM_PARTS = len(PARTS) - 1
 
-# Part (without its side and chart) → region. The paper's list has no hand: hands go with the
-# lower arm, or to the background (`part_to_region(hands="background")`).
+# Part (without side and chart) → region. The paper lists no hands: here they belong to the lower
+# arm, or to the background (`part_to_region(hands="background")`).
 _REGION_OF = MappingProxyType(
     {
         "background": "background",
@@ -118,7 +118,7 @@ def _read_only(values: list[int]) -> np.ndarray:
 
 
 def part_to_region(hands: str = "lower arm") -> np.ndarray:
-    """The table that turns DensePose's part ids into region ids.
+    """The table that maps DensePose's part ids to region ids.
 
     Args:
         hands: the region that hands count as, "lower arm" or "background".
@@ -133,12 +133,12 @@ def part_to_region(hands: str = "lower arm") -> np.ndarray:
     return _read_only([REGIONS.index(region_of[_limb(part)]) for part in PARTS])
 
 
-# uint8 [25]: region of a part, part on the other side of the body.
+# uint8 [25], indexed by part id: its region, and the part on the other side of the body.
 PART_TO_REGION = part_to_region()
 MIRRORED_PART = _read_only([PARTS.index(_mirrored(part)) for part in PARTS])
 
-# DSA-reID merges the parts twice (Fig. 4): left with right, 24 → 13, then back with front (of arms:
-# inner with outer), 13 → 8. Here the first entry is part 1: the background is no part.
+# DSA-reID merges the parts twice (Fig. 4): left with right, 24 → 13, then back with front (arms:
+# inner with outer), 13 → 8. The first entry is part 1: these tables leave out the background.
 SIDELESS_PARTS = tuple(dict.fromkeys(_without(part, _SIDES) for part in PARTS[1:]))
 MERGED_PARTS = tuple(dict.fromkeys(_limb(part) for part in SIDELESS_PARTS))
 # uint8 [24], values 0..12, and uint8 [13], values 0..7.

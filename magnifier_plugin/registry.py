@@ -1,7 +1,7 @@
-"""Adds this package's models, data sets, engines and losses to torchreid's registries.
+"""Add this package's models, data sets, engines and losses to torchreid's registries.
 
-torchreid exists as its repository's package and as a repackage on PyPI whose modules are one level
-deeper. Both have the same attributes of `torchreid`, and only these are used.
+torchreid exists as the package in its repository and as a package on PyPI whose modules are one
+level deeper. The attributes of `torchreid` are the same in both, and only these are used.
 """
 
 import os
@@ -29,15 +29,15 @@ from magnifier_plugin.systems import SYSTEMS
 
 
 def register() -> None:
-    """Add this package's names to torchreid's; a second call changes nothing.
+    """Register everything that this package adds to torchreid; a second call changes nothing.
 
-    Models, the data sets `synthetic` and `catalogue.occluded.OCCLUDED_SETS`, a data set
-    `<name>_masked` for each image data set that torchreid knows by now, and for each row of
-    `systems.SYSTEMS` its engine in `torchreid.engine` and its criterion in `torchreid.losses`;
+    These are the models; the data sets `synthetic` and `catalogue.occluded.OCCLUDED_SETS`; a data
+    set `<name>_masked` for each image data set registered so far; for each row of
+    `systems.SYSTEMS` its engine in `torchreid.engine` and its criterion in `torchreid.losses`; and
     `torchreid.losses.SemanticDiversityLoss`.
 
     Raises:
-        RuntimeError: one of these names is taken by something else.
+        RuntimeError: one of these names is already taken by something else.
     """
     for name in NAMES:
         _add(vars(torchreid.models)["__model_factory"], name, _Factory(build_model, name))
@@ -55,28 +55,28 @@ def register() -> None:
 
 
 def register_dataset(name: str, path: str | os.PathLike[str]) -> None:
-    """Add a data set of one's own, and `<name>_masked`, to torchreid's; again changes nothing.
+    """Register your own data set and `<name>_masked` in torchreid; a second call changes nothing.
 
     Args:
         name: letters, digits, _ and -.
-        path: a CSV with the columns path, pid, camid and split, or a folder of train, query and
-            gallery, as `catalogue/README.md` describes them.
+        path: a CSV with the columns path, pid, camid and split, or a folder with train, query and
+            gallery; see `catalogue/README.md`.
     Raises:
-        FileNotFoundError: there is nothing at path.
-        ValueError: another name, or one that is taken. What is wrong with the list itself is raised
-            when the data set is opened.
+        FileNotFoundError: path does not exist.
+        ValueError: the name has other characters or is taken. Errors in the content are raised when
+            the data set is opened.
     """
     register_source(name, path)
     register()
 
 
 def _open_masked(name: str, *, mode: str = "train", **options: Any) -> AnnotatedDataset:
-    """A data set whose training samples bring masks; an engine declares what else is needed."""
+    """A data set whose training samples include masks; an engine may declare other inputs."""
     return AnnotatedDataset(name, mode=mode, inputs=("mask",) * (mode == "train"), **options)
 
 
 class _Factory(partial):
-    """A function with its first arguments, equal to another one of the same."""
+    """A partial function that equals another one with the same function and arguments."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Factory) and (self.func, self.args, self.keywords) == (
@@ -137,5 +137,5 @@ def _put(module: ModuleType, name: str, entry: Any) -> None:
 def _refuse(name: str, taken: Any) -> None:
     raise RuntimeError(
         f"torchreid's name {name!r} is taken already, by {taken!r}; magnifier_plugin needs it. "
-        "Import magnifier_plugin first, or register the other one under another name."
+        "Import magnifier_plugin first, or register the other object under another name."
     )

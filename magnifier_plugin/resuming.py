@@ -1,4 +1,4 @@
-"""Where a training continues, and what differs from the run that it continues."""
+"""Find the checkpoint to resume from, and report what differs from the run that saved it."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from magnifier_plugin.config import ConfigError, changed_values
 from magnifier_plugin.engine.rotation import newest_checkpoint
 
 AUTO = "auto"
-# These change no number of a training.
+# These keys do not change the numbers of a training.
 _WITHOUT_EFFECT = (
     *("model.resume", "model.load_weights", "data.save_dir", "data.root", "data.workers"),
     *("train.start_epoch", "train.print_freq", "train.checkpoint_freq", "train.checkpoint_minutes"),
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 def find_checkpoint(resume: str, save_dir: str | Path) -> Path | None:
-    """The checkpoint to continue from; None to start at the beginning.
+    """The checkpoint to resume from; None to start from the beginning.
 
     Args:
-        resume: `model.resume`: a path, "auto" for the last saved one of save_dir that is intact, or
-            "" for none.
+        resume: `model.resume`: a path, "auto" for the newest intact checkpoint in save_dir, or ""
+            for none.
         save_dir: `data.save_dir`.
     """
     if resume != AUTO:
@@ -41,9 +41,9 @@ def report_changes(record: Mapping[str, Any], cfg: CfgNode, facts: Mapping[str, 
     """Log what differs between a checkpoint's run and the one that continues it.
 
     Args:
-        record: of the checkpoint.
-        cfg: configuration of the run that continues.
-        facts: of that run, under the same names as in the record, such as "data".
+        record: the checkpoint's record.
+        cfg: configuration of the resumed run.
+        facts: of the resumed run, under the same names as in the record, such as "data".
     """
     try:
         changed = changed_values(record.get("configuration", "{}"), cfg)
@@ -62,7 +62,7 @@ def report_changes(record: Mapping[str, Any], cfg: CfgNode, facts: Mapping[str, 
     ]
     if words:
         logger.warning(
-            "This run differs from the one that saved the checkpoint: %s. The values of now count "
-            "from here on; the results are those of neither alone",
+            "This run differs from the one that saved the checkpoint: %s. The new values apply "
+            "from here on; neither configuration alone reproduces the results",
             "; ".join(words),
         )

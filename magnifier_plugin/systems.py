@@ -1,4 +1,4 @@
-"""The table of systems: for each, its network, criterion, stages, inputs and configuration keys.
+"""The table of systems: network, criterion, stages, inputs and configuration keys of each.
 
 To add a system, add a row to `SYSTEMS`; `models/build.py` knows the names of the networks.
 """
@@ -31,33 +31,37 @@ class System:
     """One row of the table."""
 
     engine: str
-    """Name of its engine in torchreid.engine."""
+    """Name of the system's engine in torchreid.engine."""
     loss: str
-    """`loss.name` of its own loss."""
+    """Value of `loss.name` for the system's own loss."""
     section: str = ""
-    """Its section of the configuration; "" for none."""
+    """The system's section of the configuration; "" for none."""
     model: Callable[..., nn.Module] = build_model
     """Builds the network, with the arguments of `models.build.build_model`."""
     model_options: Callable[[CfgNode], dict[str, Any]] = lambda cfg: {}
     """Configuration → the network's keyword arguments."""
     criterion: Callable[..., Criterion]
-    """Builds the criterion; with `ddp.gather` it takes a `losses.gathering.Gathering` too."""
+    """Builds the criterion; with `ddp.gather` it also gets a `losses.gathering.Gathering`."""
     criterion_options: Callable[[CfgNode], dict[str, Any]] = lambda cfg: {}
     """Configuration → the criterion's keyword arguments."""
     stages: Callable[[], Sequence[Stage]]
-    """The paper's training, for the engine's default."""
+    """The stages of the paper's training, the engine's default."""
     inputs: Callable[[CfgNode], Inputs]
     """Configuration → the inputs that the network will declare, for training and testing."""
     input_options: Callable[[CfgNode], dict[str, dict[str, Any]]] = lambda cfg: {}
-    """Configuration → keyword arguments of the functions that make the inputs."""
+    """Configuration → keyword arguments of the functions that make the inputs, by batch key."""
     pictures: Callable[[StagedEngine, CfgNode, Path], list[Path]] = lambda engine, cfg, folder: []
     """Draws the system's own figures after a run; returns their paths."""
     needs: Mapping[str, Callable[[CfgNode], str]] = field(default_factory=dict)
-    """Key → why it has no effect with a configuration; "" if it has."""
+    """Key → a function that says why the key has no effect with a configuration; "" if it has."""
 
 
 def magnifier_stages(gamma: float = 2e-3) -> tuple[Stage, Stage]:
-    """MagnifierNet's two stages (section 4.1): 460 epochs without, 40 with the SD loss."""
+    """MagnifierNet's two stages (section 4.1): 460 epochs without and 40 with the SD loss.
+
+    Args:
+        gamma: γ, weight of the SD loss in the second stage.
+    """
     return (
         Stage(max_epoch=460, stepsize=(40, 70), warmup_epoch=10),
         Stage(max_epoch=40, lr=1e-3, loss_weights={"sd": gamma}),
@@ -65,13 +69,13 @@ def magnifier_stages(gamma: float = 2e-3) -> tuple[Stage, Stage]:
 
 
 def dsa_stages() -> tuple[Stage, ...]:
-    """DSA-reID's training (section 4.2): 320 epochs, half the rate every 40 epochs."""
+    """DSA-reID's training (section 4.2): 320 epochs, lr halved every 40 epochs from epoch 60."""
     steps = tuple(range(60, 320, 40))
     return (Stage(max_epoch=320, lr=8e-4, stepsize=steps, lr_gamma=0.5, warmup_epoch=20),)
 
 
 def identity_options(cfg: CfgNode) -> dict[str, Any]:
-    """Keyword arguments that every criterion takes from torchreid's keys."""
+    """Keyword arguments that every criterion takes, from torchreid's keys."""
     return {
         "label_smoothing": 0.1 if cfg.loss.softmax.label_smooth else 0.0,
         "margin": cfg.loss.triplet.margin,
@@ -79,14 +83,18 @@ def identity_options(cfg: CfgNode) -> dict[str, Any]:
 
 
 def triplet_weights(cfg: CfgNode) -> dict[str, Any]:
-    """torchreid's weights of cross entropy and triplet loss."""
+    """The weights of cross entropy and triplet loss, from torchreid's keys."""
     return {"weight_x": cfg.loss.triplet.weight_x, "weight_t": cfg.loss.triplet.weight_t}
 
 
 def section_options(section: str, keys: Sequence[str]) -> Callable[[CfgNode], dict[str, Any]]:
-    """A configuration's section → the network's keyword arguments.
+    """A function from a configuration to the network's keyword arguments.
 
-    The backbone is among them where the model's name does not say it (`magnifiernet_resnet18`).
+    The backbone is one of them, unless the model's name includes it (`magnifiernet_resnet18`).
+
+    Args:
+        section: of the configuration, such as "dsa".
+        keys: the section's keys that are keyword arguments of the network.
     """
 
     def options(cfg: CfgNode) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def _needs_branch(branch: str) -> Callable[[CfgNode], str]:
 
 
 def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path]:
-    """Regions that M predicts on query images of the first target (`report.regions`)."""
+    """Draw the regions that M predicts on query images of the first target (`report.regions`)."""
     if not cfg.report.regions or "M" not in cfg.magnifier.branches:
         return []
 
@@ -131,7 +139,7 @@ def _needs_guiding(cfg: CfgNode) -> str:
 
 
 def _draw_textures(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path]:
-    """Textures of training images (`report.textures`)."""
+    """Draw the textures of training images (`report.textures`)."""
     if not cfg.report.textures or _needs_guiding(cfg):
         return []
     found = engine.train_loader.dataset.files.get("iuv", {})

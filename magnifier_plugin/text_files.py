@@ -1,4 +1,4 @@
-"""JSON, YAML and CSV from untrusted files: errors are one line that names the file."""
+"""Read JSON, YAML and CSV from untrusted files; errors are one line that names the file."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ class Table(NamedTuple):
     header: tuple[str, ...]
     """Names of the columns, without spaces around them; empty in an empty file."""
     rows: list[tuple[int, list[str]]]
-    """The other lines that are not empty: the number in the file, from 1, and the cells."""
+    """The other non-empty lines: line number in the file, from 1, and cells."""
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -26,7 +26,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         OSError: the file is missing or cannot be opened.
-        ValueError: it is no JSON, is truncated, or is nested too deeply.
+        ValueError: it is not valid JSON, or is nested too deeply.
     """
     return _parse(path, _read(path, "JSON"), "JSON", json.loads)
 
@@ -36,13 +36,13 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         OSError: the file is missing or cannot be opened.
-        ValueError: it is no YAML, is nested too deeply, or has a tag or an alias.
+        ValueError: it is not valid YAML, is nested too deeply, or has a tag or an alias.
     """
     return parse_yaml(_read(path, "YAML"), path)
 
 
 def parse_yaml(text: str, name: str | os.PathLike[str]) -> Any:
-    """As `read_yaml`, of a text; errors call it by this name."""
+    """`read_yaml` for a text; `name` stands for the file in errors."""
     return _parse(name, text, "YAML", lambda content: yaml.load(content, _PlainLoader))
 
 
@@ -57,12 +57,12 @@ def read_csv(
 
     Args:
         path: the file.
-        delimiters: characters that may separate columns; the one that the header has most of does.
-        errors: what is done with other bytes than UTF-8, as in `open`.
-        ragged: take lines with other columns than the header too.
+        delimiters: characters that may separate columns; the most frequent in the header is used.
+        errors: how to handle bytes that are not UTF-8, as in `open`.
+        ragged: accept lines with more or fewer fields than the header.
     Raises:
         OSError: the file is missing or cannot be opened.
-        ValueError: it is no such file, or a line has other columns than the header.
+        ValueError: it is not such a file, or a line has more or fewer fields than the header.
     """
     with Path(path).open(newline="", encoding="utf-8-sig", errors=errors) as file:
         reader = csv.reader(file, delimiter=_delimiter(path, file, delimiters))
@@ -81,7 +81,7 @@ def read_csv(
 
 
 def _delimiter(path: str | os.PathLike[str], file: TextIO, delimiters: str) -> str:
-    """The delimiter of a file that is read from its beginning again."""
+    """Choose the delimiter by the header, and go back to the start of the file."""
     if len(delimiters) == 1:
         return delimiters
     try:
@@ -93,7 +93,7 @@ def _delimiter(path: str | os.PathLike[str], file: TextIO, delimiters: str) -> s
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them are gigabytes, or a value that contains itself."""
+    """Rejects aliases: a few lines of them can expand to gigabytes or contain themselves."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -121,7 +121,7 @@ def _parse(path: str | os.PathLike[str], text: str, kind: str, parse: Callable[[
 def _other_content(
     path: str | os.PathLike[str], kind: str, error: Exception, where: str = ""
 ) -> ValueError:
-    """What a parser reports, as one line that names the file."""
+    """A parser's error as one line that names the file."""
     return ValueError(
         f"{path}: expected {kind} in UTF-8, found other content{where} ({one_line(error)})"
     )

@@ -1,4 +1,4 @@
-"""Modules of a user that register data sets, as torchreid's documentation teaches it."""
+"""Import users' modules that register data sets, as torchreid's documentation describes."""
 
 import importlib
 import sys
@@ -10,10 +10,10 @@ PYPI_PREFIX = "torchreid.reid."
 
 
 def alias_modules() -> None:
-    """Let `torchreid.X` name every loaded `torchreid.reid.X`.
+    """Make every loaded module `torchreid.reid.X` available as `torchreid.X`.
 
-    So `from torchreid.data import ImageDataset` works with the package on PyPI too. All levels need
-    their other name: with fewer, Python would load a second copy with an empty registry.
+    `from torchreid.data import ImageDataset` then works with the package on PyPI too. Modules of
+    all levels need the alias: otherwise Python would load a second copy with an empty registry.
     """
     for name, module in list(sys.modules.items()):
         if name.startswith(PYPI_PREFIX):
@@ -21,13 +21,13 @@ def alias_modules() -> None:
 
 
 def import_user_module(name: str) -> None:
-    """Import a module, and register `<name>_masked` for the data sets that it registers.
+    """Import a module, and register `<name>_masked` for each data set that it registers.
 
     Args:
         name: of a module in the working directory or installed, such as `my_module`, or the path
             of its file.
     Raises:
-        ModuleNotFoundError: there is none.
+        ModuleNotFoundError: there is no such module.
     """
     alias_modules()
     path = Path(name)

@@ -1,9 +1,9 @@
-"""Wording that messages share: counted nouns, examples, one line of another program's text."""
+"""Shared wording of messages: counted nouns, examples, foreign text as one line."""
 
 from collections.abc import Sequence
 
-_MAX_LINE = 300  # characters of another program's text
-_LISTED = 3  # examples that a message names
+_MAX_LINE = 300  # characters
+_LISTED = 3  # examples in a message
 
 
 def many(count: int, noun: str) -> str:
@@ -22,5 +22,5 @@ def name_examples(examples: Sequence[str]) -> str:
 
 
 def one_line(message: object) -> str:
-    """What a library reports, or an untrusted file says, as one line of at most 300 characters."""
+    """A library's message, or text of an untrusted file, as one line of at most 300 characters."""
     return " ".join(str(message).split())[:_MAX_LINE]

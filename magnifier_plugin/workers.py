@@ -1,4 +1,4 @@
-"""Many small tasks on all cores, in order, with memory that does not grow with their number."""
+"""Run many small tasks on all cores, in order, in memory that does not grow with their number."""
 
 import multiprocessing
 import os
@@ -13,21 +13,21 @@ from typing import TypeVar
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# Tasks that a worker gets at once, enough that handing them over costs nothing.
+# Tasks sent to a worker at once, enough to make the overhead negligible.
 BATCH = 32
-# Batches that wait for each worker, so that none is idle and few are in memory.
+# Batches queued per worker, so that no worker is idle and few batches are in memory.
 _WAITING = 4
 
 
 def cores() -> int:
-    """Cores that this process may use, if the system says so; a container often has only some."""
+    """Number of cores that this process may use; in a container often not all of the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def check_workers(workers: int | None) -> None:
-    """Raises ValueError unless workers is None or at least 1."""
+    """Raise a ValueError unless workers is None or at least 1."""
     if workers is not None and workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
 
@@ -41,10 +41,10 @@ def on_all_cores(
     """`map(function, tasks)` in several processes, or in this one if there is only one batch.
 
     Args:
-        function: a module's function; what it raises is raised here and ends the work.
-        tasks: what can be pickled.
-        workers: processes; None: one for each core.
-        batch: tasks that a worker gets at once.
+        function: defined at module level; its exceptions end the work and are raised here.
+        tasks: arguments of the function; they can be pickled.
+        workers: number of processes; None for one per core.
+        batch: tasks sent to a worker at once.
     Raises:
         ValueError: workers is below 1.
         RuntimeError: a worker process was killed.
@@ -89,10 +89,10 @@ def _do_batch(function: Callable[[Task], Result], batch: Sequence[Task]) -> list
 
 
 def _prepare_worker() -> None:
-    """Leaves Ctrl-C to the parent process, and ends this one if the parent is killed.
+    """Leave Ctrl-C to the parent process, and exit if the parent is killed.
 
-    A terminal sends Ctrl-C to every process; the parent ends its workers. A worker whose parent is
-    killed would wait for work for ever, and a forked one would keep the parent's file locks.
+    A terminal sends Ctrl-C to every process; the parent ends its workers. If the parent is killed,
+    a worker would wait for work for ever, and a forked one would keep the parent's file locks.
     """
     leave_ctrl_c_to_parent()
     parent = multiprocessing.parent_process()
