@@ -39,7 +39,7 @@ def test_annotations_meet_images_by_name_then_by_folders():
 
 def test_names_that_fit_several_images_stop_the_conversion():
     images = [Path("/d/detected/1_001.png"), Path("/d/labeled/1_001.png")]
-    with pytest.raises(ValueError, match=r"1_001 matches .*detected.* and .*labeled.*[^$]*--images"):
+    with pytest.raises(ValueError, match=r"(?s)1_001 matches .*detected.* and .*labeled.*--images"):
         match([Named("/iuv/1_001")], images)
     with pytest.raises(ValueError, match=r"a/1 and b/1 both match /d/1\.png"):
         match([Named("a/1"), Named("b/1")], [Path("/d/1.png")])
