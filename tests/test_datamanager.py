@@ -234,7 +234,7 @@ def test_queries_without_a_match(market: Market, caplog: pytest.LogCaptureFixtur
     Image.new("RGB", (16, 32)).save(lonely)
     with caplog.at_level(logging.WARNING):
         build(folder)
-    assert "1 image of an identity that the gallery does not have" in caplog.text
+    assert "1 image of an identity that is not in the gallery" in caplog.text
     assert f"{lonely} (identity 9, camera 0)" in caplog.text
     for image in (folder.images / "bounding_box_test").glob("*_c2*"):
         image.unlink()
