@@ -18,7 +18,7 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     add("--spread", type=float, default=4.5, help="noise-to-signal ratio (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the random features (default: %(default)s)")
     add("--device", default="cpu", help="device of this package (default: %(default)s)")
-    add("--memory", type=float, help="GiB for re-ranking's blocks (default: 1/64, on a GPU 2)")
+    add("--memory", type=float, help="re-ranking's working memory, GiB (default: 1/64; GPU: 2)")
     add("--only", action="store_true", help="measure only this package, not torchreid")
     add("--growth", metavar="FILE.png", help="re-rank 5 k to 94 k images and plot time and memory")
 
