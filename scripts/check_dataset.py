@@ -58,7 +58,7 @@ from magnifier_plugin.catalogue.folder_list import read_identities
 from magnifier_plugin.catalogue.image_list import SPLITS, ImageList
 from magnifier_plugin.catalogue.inspection import Images, Lists, check_images, check_lists
 from magnifier_plugin.catalogue.layouts import require_dataset
-from magnifier_plugin.catalogue.listed import own_source
+from magnifier_plugin.catalogue.listed import register_source
 from magnifier_plugin.catalogue.names import ImageRecord, OriginalIds
 from magnifier_plugin.catalogue.numbering import drop_cameras, number_images
 from magnifier_plugin.catalogue.opening import open_lists, original_ids
@@ -119,7 +119,7 @@ def check_own(args: argparse.Namespace) -> int:
 
 def read_own(args: argparse.Namespace) -> ImageList:
     """Read a CSV or a folder, and split it anew if --split is given."""
-    source = own_source(*args.source.split("=", 1))
+    source = register_source(*args.source.split("=", 1))
     if args.split is None:
         return source.read()
     if source.path.is_dir():

@@ -10,11 +10,13 @@ from engines import make_manager, names
 from ranks import on_ranks
 from tiny import tiny_model
 from torch import nn
+from torch.utils.data import DataLoader
 
 from magnifier_plugin import build_model
 from magnifier_plugin.data.seeding import SampleKey
 from magnifier_plugin.engine.distributed import ONE_PROCESS, GatheredBatch
 from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.engine.sharded_extraction import ShardedExtraction
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.step import StepOptions, TrainingStep
 from magnifier_plugin.engine.sync_batchnorm import convert_sync_batchnorm
@@ -190,6 +192,31 @@ def evaluate(processes, folder, save_dir):
         engine.model.apply(spoil)  # running statistics are the first process's
     engine.test(save_dir=save_dir, rerank=True, normalize_feature=True)
     return engine.results, engine.tester.queries
+
+
+def extract(processes, cached):
+    """How many images one of the processes embedded, and whether embeddings count as cached."""
+    images = [
+        {"img": torch.full((3, 1, 1), float(n)), "pid": n, "camid": 0, "impath": str(n)}
+        for n in range(5)
+    ]
+    embedded = []
+
+    def embed(batch):
+        embedded.extend(batch["img"][:, 0, 0, 0].tolist())
+        return batch["img"][:, :, 0, 0]
+
+    extraction = ShardedExtraction(processes)
+    found, _ = extraction.extract(embed, DataLoader(images, batch_size=2), "")
+    return embedded, found.features[:, 0].tolist(), extraction.agree(cached[processes.rank])
+
+
+@pytest.mark.parametrize("cached", [(True, False), (False, True)])
+def test_processes_share_the_extraction(cached):
+    first, second = on_ranks(extract, cached)
+    assert (first[0], second[0]) == ([0, 1], [2, 3, 4])
+    assert first[1] == [0, 1, 2, 3, 4]
+    assert first[2] == second[2] == cached[0]  # else one would wait for ever
 
 
 def spoil(module):

@@ -593,7 +593,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "reason"),
         [
-            ({"loss": "center"}, "loss: DSA-reID knows dsa, triplet, softmax; got 'center'"),
+            ({"loss": "center"}, "loss: DSA-reID supports dsa, triplet, softmax; got 'center'"),
             ({"backbone": "vgg"}, "dsa.backbone: expected one of resnet18.*got 'vgg'"),
             ({"streams": []}, r"dsa.streams: expected a list of MF, DSAG.*got \[\]"),
             ({"streams": "MF"}, "dsa.streams: expected a list"),

@@ -115,7 +115,7 @@ def test_looks_only_every_few_seconds(threads):
     assert torch.get_num_threads() == 4
 
 
-@pytest.mark.parametrize("name", FIXED_BY)
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
 def test_a_number_that_is_set_stays(threads, monkeypatch, name):
     monkeypatch.setenv(name, "4")
     assert numbers(3) == [4]
@@ -137,9 +137,9 @@ SERVER = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv
 @pytest.mark.parametrize("words", [("-c", SPIN), ("-c", SERVER, SPIN)])
 def test_own_processes_are_not_other_programs(words):
     """A second of CPU time in a child, or in a child's child, counts as total and as own."""
-    before = read_cpu_use()
-    if before is None:
+    if sys.platform != "linux":
         pytest.skip("Linux alone counts the CPU time of all programs")
+    before = read_cpu_use()
     child = subprocess.Popen(
         [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""Cross entropy and triplet loss: the criterion of torchreid's own models, and shared terms."""
+"""Cross entropy and triplet loss: the criterion of torchreid's own models, and shared losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,12 +16,12 @@ LOSSES = ("softmax", "triplet")
 
 
 def identity_loss(logits: Tensor, pids: Tensor, label_smoothing: float = 0.1) -> Tensor:
-    """Cross entropy with label smoothing, in at least float32; equal to torchreid's.
+    """Cross entropy with label smoothing, in at least float32; the same values as torchreid's.
 
     Args:
         logits: float [B, N].
         pids: integer [B], 0..N-1.
-        label_smoothing: 0 for none.
+        label_smoothing: in 0..1; 0 for none.
     Returns:
         Scalar, the mean over the batch.
     """
@@ -29,25 +29,32 @@ def identity_loss(logits: Tensor, pids: Tensor, label_smoothing: float = 0.1) ->
 
 
 def accuracy(logits: Tensor, pids: Tensor) -> Tensor:
-    """Share of a batch whose largest logit is the right identity's, in %."""
+    """Percentage of a batch whose largest logit is that of the true identity.
+
+    Args:
+        logits: float [B, N].
+        pids: integer [B].
+    Returns:
+        Scalar in 0..100, without gradient.
+    """
     return (logits.detach().argmax(dim=1) == pids).float().mean() * 100
 
 
 class ClassificationCriterion(nn.Module):
     """Cross entropy and triplet loss for torchreid's models in this package's engine.
 
-    Terms: `cls`, and with loss="triplet" `tri`. Lists of outputs are averaged, as torchreid's
-    `DeepSupervision` does.
+    Terms: `cls`, and with loss="triplet" also `tri`. If the model returns lists, each term is the
+    mean over the list, as in torchreid's `DeepSupervision`.
 
     Args:
         loss: torchreid's "softmax" (the model returns logits) or "triplet" (logits and features).
-        weight_x: default weight of `cls` with loss="triplet"; 1 with loss="softmax".
+        weight_x: default weight of `cls` with loss="triplet"; with loss="softmax" it is 1.
         weight_t: default weight of `tri`.
         label_smoothing: 0 for none.
         margin: of the triplet loss.
-        gathering: of the processes that share a batch; None for one process.
+        gathering: access to the batch of all processes; None for one process.
     Raises:
-        ValueError: loss is neither of the two.
+        ValueError: loss is unknown.
     """
 
     def __init__(
@@ -74,16 +81,16 @@ class ClassificationCriterion(nn.Module):
         targets: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> CriterionOutput:
-        """The batch's terms, and the metric `acc` (%, of the first logits).
+        """Compute the batch's terms, and the metric `acc` (%, of the first logits).
 
         Args:
-            outputs: logits [B, N] or a list of them; with loss="triplet" a pair of these and
-                features [B, D] or a list of them.
+            outputs: logits [B, N] or a list of them; with loss="triplet" a pair: logits as before,
+                and features [B, D] or a list of them.
             pids: integer [B].
             targets: not used.
-            weights: weights by name, in place of the defaults.
+            weights: weights by term, which override the defaults.
         Raises:
-            ValueError: `weights` names a term that the criterion does not know.
+            ValueError: `weights` has an unknown term.
         """
         weights = override_weights(self.weights, weights)
         given: Any = outputs if self.loss == "triplet" else (outputs, ())

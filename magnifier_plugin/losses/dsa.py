@@ -15,16 +15,16 @@ class DSACriterion(nn.Module):
     """Identity losses on f and z, batch-hard triplet losses on z.
 
     Its terms are `cls_f_G`, `cls_f_L` (the sum over the 8 parts), `cls_z_G`, `cls_z_L`, `tri_z_G`
-    and `tri_z_L`; `weights` holds their default weights. A term whose branch or stream is not built
-    does not exist.
+    and `tri_z_L`; `weights` holds their default weights. Terms of branches or streams that are not
+    built are left out.
 
     Args:
         weight_f: weight of the identity losses on f_G and on each f_L,i.
         weight_z: weight of the identity losses on z_G and z_L.
         weight_t: weight of the triplet losses on z_G and z_L.
-        label_smoothing: 0 for none; the paper cites it without a value.
+        label_smoothing: 0 for none; the paper gives no value.
         margin: of the triplet loss.
-        gathering: of the processes that share a batch; None for one process.
+        gathering: access to the batch of all processes; None for one process.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class DSACriterion(nn.Module):
         targets: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> CriterionOutput:
-        """Weigh what the network says about a batch.
+        """Compute the batch's terms, and the metric `acc`.
 
         Args:
             outputs: of a `DSAReID` in training.
             pids: integer [B].
-            targets: not used: DSA-reID's textures are an input, no target.
-            weights: by term, instead of the default ones; 0 leaves a term out.
+            targets: not used; DSA-reID's textures are inputs, not targets.
+            weights: weights by term, which override the defaults; 0 leaves a term out.
         Returns:
-            The terms of what is built, and `acc`: the accuracy in % of f_G's classifier, without
-            f_G of z_G's, without that of z_L's.
+            The terms of the branches and streams that are built, and `acc`: the accuracy in % of
+            the first classifier that exists: f_G's, z_G's or z_L's.
         Raises:
-            ValueError: a weight's name is no term's.
+            ValueError: `weights` has an unknown term.
         """
         terms, rows = {}, self.gathering.rows
         for name, weight in override_weights(self.weights, weights).items():
@@ -81,7 +81,7 @@ class DSACriterion(nn.Module):
         return CriterionOutput(terms, {"acc": accuracy(logits, pids)})
 
     def _identity_loss(self, logits: Tensor, pids: Tensor) -> Tensor:
-        """Of logits [B, N], or the sum over the parts of logits [B, P, N]."""
+        """The identity loss of logits [B, N]; for logits [B, P, N] the sum over the P parts."""
         parts = logits.shape[1] if logits.ndim == 3 else 1
         mean = identity_loss(
             logits.reshape(-1, logits.shape[-1]),

@@ -14,15 +14,15 @@ from magnifier_plugin.regions import UNKNOWN
 def batch_hard_triplet(features: Tensor, pids: Tensor, margin: float = 0.3) -> Tensor:
     """Triplet loss of each anchor's farthest positive and nearest negative (Hermans et al., 2017).
 
-    Euclidean distance; an anchor is its own positive where the batch has no other image of its
-    identity. The numbers are torchreid's `TripletLoss`'s, without its loop over the batch.
+    Euclidean distance; an anchor is its own positive if the batch has no other image of its
+    identity. The values are those of torchreid's `TripletLoss`, without its loop over the batch.
 
     Args:
         features: float [B, D].
         pids: integer [B].
         margin: in units of distance, at least 0.
     Returns:
-        Scalar, the mean over the anchors; 0 (with a gradient) when all images show one identity.
+        Scalar, the mean over the anchors; 0 (with a gradient) if all images show one identity.
     Raises:
         ValueError: the shapes do not match.
     """
@@ -38,29 +38,29 @@ def batch_hard_triplet(features: Tensor, pids: Tensor, margin: float = 0.3) -> T
     distances = distances.clamp(min=1e-12).sqrt()  # the root's gradient is infinite at 0
     farthest = distances.masked_fill(~same, float("-inf")).amax(dim=1)
     nearest = distances.masked_fill(same, float("inf")).amin(dim=1)
-    # Without any negative the nearest is at infinity, and the loss and its gradient are 0.
+    # Without a negative, the nearest is infinitely far away, and loss and gradient are 0.
     return F.relu(farthest - nearest + margin).mean()
 
 
 def semantic_diversity(regions: Tensor, eps: float = 1e-6) -> Tensor:
     """Mean pairwise cosine similarity of pooled region features (Semantic Diversity Loss, Eq. 3).
 
-    The mean runs over the batch and the K(K−1)/2 pairs i < j; the paper's sum starts at i = j by a
-    slip: a pair of a region with itself is no pair.
+    The mean is over the batch and the K(K−1)/2 pairs i < j. (The paper's sum starts at i = j, by
+    mistake: that would pair a region with itself.)
 
     Args:
-        regions: float [B, K, D], any scale; a region that is absent from an image is all zeros and
-            adds nothing.
-        eps: lower bound of the norms' product (Eq. 3); the gradient is finite at zero too.
+        regions: float [B, K, D], any scale. A region that is absent from an image is all zeros; its
+            pairs have similarity 0 and count in the mean.
+        eps: lower bound of the product of norms (Eq. 3), with which the gradient is finite at zero.
     Returns:
         Scalar in [-1, 1].
     Raises:
-        ValueError: regions is not 3-D or K < 2.
+        ValueError: regions is not three-dimensional, or K < 2.
     """
     if regions.ndim != 3 or regions.shape[1] < 2:
         raise ValueError(f"expected regions [B, K >= 2, D], got {list(regions.shape)}")
     regions = at_least_float32(regions)
-    # Brought to a largest entry of 1 first, so that neither huge nor tiny features overflow.
+    # Scaled to a largest entry of 1 first, so that squares neither overflow nor underflow.
     scale = regions.detach().abs().amax(dim=2, keepdim=True)
     present = scale > 0
     regions = regions / torch.where(present, scale, 1)
@@ -82,13 +82,13 @@ def segmentation_cross_entropy(
 
     Args:
         logits: float [B, K, h, w].
-        labels: uint8 [B, H, W], region ids; 255 is unknown and counts nowhere. Another size than
-            the logits' is scaled by nearest neighbour.
+        labels: uint8 [B, H, W], region ids; 255 is unknown and ignored. They are rescaled to the
+            logits' size by nearest neighbour.
         class_balanced: average over the pixels of each region present in the batch, then over these
             regions; else over all known pixels.
-        total: adds sums over the processes that share the batch, see `Gathering.total`.
+        total: sums a tensor over the processes that share the batch, see `Gathering.total`.
     Returns:
-        Scalar, at least 0; 0 (with a gradient) when no pixel is known.
+        Scalar, at least 0; 0 (with a gradient) if no pixel is known.
     Raises:
         ValueError: the shapes do not match.
     """

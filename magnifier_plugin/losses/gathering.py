@@ -1,24 +1,24 @@
-"""What a loss needs of the other processes that share a batch."""
+"""Access to the parts of a batch that other processes hold, for losses over the whole batch."""
 
 from torch import Tensor
 
 
 class Gathering:
-    """A batch of one process, which is whole; `engine.distributed` has that of several.
+    """The batch of a single process; `engine.distributed.GatheredBatch` is for several processes.
 
-    A process's losses are means over its share of the batch, and the processes' gradients are
-    averaged: a loss that every process computes of the whole batch then has the gradient of one
-    process with that batch.
+    By default a process's losses are means over its share of the batch, and gradients are averaged
+    over the processes. If instead every process computes a loss over the whole batch with these
+    methods, the averaged gradient is that of one process with the whole batch.
     """
 
     def rows(self, tensor: Tensor) -> Tensor:
-        """[b, …] of this process's images → [B, …] of all, in the order of the processes."""
+        """[b, …] of this process → [B, …] of all processes, in their order, with the gradient."""
         return tensor
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes, with its gradient."""
+        """The sum over the processes, with the gradient."""
         return tensor
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean over the processes, with its gradient."""
+        """The mean over the processes, with the gradient."""
         return tensor

@@ -24,8 +24,8 @@ class SemanticDiversityLoss(nn.Module):
     """Semantic Diversity Loss (MagnifierNet, Eq. 3) as a module; see `semantic_diversity`.
 
     Args:
-        eps: lower bound of the norms' product.
-        floor: clamp the loss at 0 from below, as the authors' code does.
+        eps: lower bound of the product of norms.
+        floor: clamp the loss to at least 0, as the authors' code does.
     """
 
     def __init__(self, eps: float = 1e-6, floor: bool = False) -> None:
@@ -33,7 +33,7 @@ class SemanticDiversityLoss(nn.Module):
         self.eps, self.floor = eps, floor
 
     def forward(self, regions: Tensor) -> Tensor:
-        """Args: regions: float [B, K, D]. Returns: scalar in [-1, 1], in [0, 1] with the floor."""
+        """Args: regions: float [B, K, D]. Returns: scalar in [-1, 1], or [0, 1] with floor."""
         loss = semantic_diversity(regions, self.eps)
         return loss.clamp(min=0) if self.floor else loss
 
@@ -41,9 +41,9 @@ class SemanticDiversityLoss(nn.Module):
 class MagnifierCriterion(nn.Module):
     """MagnifierNet's loss, L = L_cls + L_tri + γ L_SD + λ L_mask (Eq. 4).
 
-    Terms: `cls_*` and `tri_*` for each branch G, SAB, SFB; `cls_regions`, the sum over the 8
-    regions' label-smoothed cross entropies; `sd`; `mask`. `weights` holds their default weights;
-    γ, the weight of `sd`, is 0 there, because the paper trains it in the second stage only.
+    Terms: `cls_*` and `tri_*` for each branch G, SAB, SFB; `cls_regions`, the sum of the 8 regions'
+    label-smoothed cross entropies; `sd`; `mask`. `weights` holds their default weights; γ, the
+    weight of `sd`, is 0 there, because the paper uses this loss only in the second stage.
 
     Args:
         weight_x: weight of the branches' cross entropy.
@@ -54,10 +54,11 @@ class MagnifierCriterion(nn.Module):
         mask_weight: λ.
         class_balanced_mask: see `segmentation_cross_entropy`.
         sab_triplet: train SAB with the triplet loss (paper: every branch; authors' code: False).
-        sd_floor: clamp L_SD at 0 from below (authors' code).
-        share_weighted: multiply SAB's losses by sigmoid(share of cells kept) and each region's by
-            sigmoid(share of cells it covers), shares of the batch (authors' code).
-        gathering: of the processes that share a batch; None for one process.
+        sd_floor: clamp L_SD to at least 0 (authors' code).
+        share_weighted: multiply SAB's losses by sigmoid(share of cells kept) and each region's
+            cross entropy by sigmoid(share of cells that it covers), with shares over the batch
+            (authors' code).
+        gathering: access to the batch of all processes; None for one process.
     """
 
     def __init__(
@@ -98,18 +99,18 @@ class MagnifierCriterion(nn.Module):
         targets: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> CriterionOutput:
-        """The batch's terms.
+        """Compute the batch's terms, and the metric `acc`.
 
         Args:
             outputs: of a `MagnifierNet` in training.
             pids: integer [B].
             targets: "mask": label maps uint8 [B, H, W]; without it there is no term `mask`.
-            weights: weights by name, in place of the defaults.
+            weights: weights by term, which override the defaults; 0 leaves a term out.
         Returns:
-            The terms of the branches that the network has, and the metric `acc` (%, of the first
-            branch).
+            The terms of the branches that the network has, and `acc`: the accuracy in % of the
+            first branch.
         Raises:
-            ValueError: `weights` names a term that the criterion does not know.
+            ValueError: `weights` has an unknown term.
         """
         weights = override_weights(self.weights, weights)
         terms: dict[str, Term] = {}
@@ -135,7 +136,7 @@ class MagnifierCriterion(nn.Module):
     def _region_terms(
         self, branch: BranchOutput, pids: Tensor, weights: Mapping[str, float]
     ) -> dict[str, Term]:
-        """`cls_regions` and `sd` of SFB."""
+        """SFB's terms `cls_regions` and `sd`."""
         terms = {}
         if weights["cls_regions"]:
             losses = [

@@ -8,21 +8,21 @@ from torch import Tensor
 
 
 class Term(NamedTuple):
-    """One loss of a batch."""
+    """One loss term of a batch."""
 
     loss: Tensor
     """Scalar, unweighted."""
     weight: float | Tensor
-    """Factor in the total; a tensor where it follows from the batch."""
+    """Factor in the total; a tensor if it depends on the batch."""
 
 
 class CriterionOutput(NamedTuple):
-    """The loss terms that are trained, and the metrics that are only logged."""
+    """The loss terms to minimise, and metrics that are only logged."""
 
     terms: dict[str, Term]
-    """By name; terms of weight 0 are left out."""
+    """By name; terms with weight 0 are left out."""
     metrics: dict[str, Tensor]
-    """By name, scalars such as "acc", the accuracy on the batch in %."""
+    """Scalars by name, such as "acc", the accuracy on the batch in %."""
 
     @property
     def total(self) -> Tensor:
@@ -40,11 +40,11 @@ class CriterionOutput(NamedTuple):
 
 
 class Criterion(Protocol):
-    """What a system is trained with; an `nn.Module` or any other object."""
+    """The interface of a system's criterion, an `nn.Module` or any other object."""
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """Default weights of all terms that it knows, by name, whatever branches are built."""
+        """Default weights of all terms by name, including those of branches that are not built."""
 
     def __call__(
         self,
@@ -53,26 +53,26 @@ class Criterion(Protocol):
         targets: Mapping[str, Tensor],
         weights: Mapping[str, float],
     ) -> CriterionOutput:
-        """The terms of a batch.
+        """Compute the terms of a batch.
 
         Args:
             outputs: of the network in training.
             pids: integer [B].
-            targets: the declared inputs.
-            weights: weights by name, in place of the defaults.
+            targets: the batch's other declared inputs, by key.
+            weights: weights by term, which override the defaults.
         """
 
 
 def override_weights(
     defaults: Mapping[str, float], weights: Mapping[str, float] | None
 ) -> dict[str, float]:
-    """The weights of a criterion's terms, where those given replace the defaults.
+    """The weights of a criterion's terms: the defaults, overridden by the given weights.
 
     Args:
-        defaults: by name, of all terms that the criterion knows.
-        weights: by name, of some of them.
+        defaults: weights of all terms of the criterion, by name.
+        weights: weights of some of them, by name; None for none.
     Raises:
-        ValueError: a name that the criterion does not know.
+        ValueError: `weights` has an unknown term.
     """
     unknown = sorted(set(weights or {}) - set(defaults))
     if unknown:

@@ -1,4 +1,4 @@
-"""torchvision's ResNets without the last down-sampling, and where their weights come from."""
+"""torchvision's ResNets without the last down-sampling, and the loading of their weights."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 WEIGHTS_VARIABLE = "MAGNIFIER_BACKBONE_WEIGHTS"
-BACKBONE_PREFIX = "backbone."  # of a backbone's keys in a network's state dict
+BACKBONE_PREFIX = "backbone."  # of the backbone's keys in a network's state dict
 
 
 class Backbone(nn.Module):
@@ -27,10 +27,10 @@ class Backbone(nn.Module):
 
     Args:
         name: one of `BACKBONES`.
-        stem_relu: ReLU after the first batch norm, as in the network that was trained on ImageNet;
-            False as in the authors' code, whose weights need it.
+        stem_relu: apply a ReLU after the first batch norm, as the network trained on ImageNet does;
+            False as in the authors' code, and required for weights trained with it.
     Raises:
-        ValueError: the name is none of `BACKBONES`.
+        ValueError: the name is not one of `BACKBONES`.
     """
 
     conv1: nn.Module
@@ -62,8 +62,8 @@ class Backbone(nn.Module):
         Args:
             images: float [B, 3, H, W], normalised.
         Returns:
-            layer3's float [B, C, H/16, W/16] and layer4's float [B, 2C, H/16, W/16], C the number
-            of `layer3_channels`: 1024 for ResNet-50.
+            layer3's float [B, C, H/16, W/16] and layer4's float [B, 2C, H/16, W/16], where C is
+            `layer3_channels`: 1024 for ResNet-50.
         """
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         layer3 = self.layer3(self.layer2(self.layer1(features)))
@@ -82,22 +82,22 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
     """Load ImageNet weights into a backbone.
 
     Args:
-        backbone: filled in place; its state-dict keys are among torchvision's, and its attribute
-            `name` is the torchvision network's.
-        weights: a file of torchvision's keys, or a checkpoint of MagnifierNet or DSA-reID, whose
-            backbone is taken; "none" for none at all; "" for the value of the environment's
-            MAGNIFIER_BACKBONE_WEIGHTS (a file or `none`), and without that variable torchvision's
-            download (IMAGENET1K_V1, the weights of the paper's time).
+        backbone: changed in place. Its state-dict keys are a subset of torchvision's, and its
+            attribute `name` is the name of the torchvision network.
+        weights: a file with torchvision's keys, or a checkpoint of MagnifierNet or DSA-reID, from
+            which the backbone is loaded; "none" to load nothing; "" for the environment variable
+            MAGNIFIER_BACKBONE_WEIGHTS (a file or `none`), or if that is not set, torchvision's
+            download (IMAGENET1K_V1, the weights available when the papers were written).
     Raises:
-        FileNotFoundError: the file is missing, or nothing could be downloaded.
-        ValueError: the file is damaged, holds more than tensors, or those of another network.
+        FileNotFoundError: the file is missing or could not be downloaded.
+        ValueError: the file is damaged, contains more than tensors, or belongs to another network.
     """
     weights = str(weights) or os.environ.get(WEIGHTS_VARIABLE, "")
     if weights.lower() == "none":
         return
     path = Path(weights).expanduser() if weights else download_weights(str(backbone.name))
     expected = backbone.state_dict()
-    # Files from before torch 0.4.1 have no such counts.
+    # Files written before torch 0.4.1 have no num_batches_tracked.
     state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
     state |= backbone_weights(read_weights(path))
     wrong = [
@@ -118,7 +118,7 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
 
 
 def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a backbone by torchvision's keys, from those of a network or a backbone."""
+    """The backbone's weights under torchvision's keys, from a network's or a backbone's weights."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
     own = {key: value for key, value in state.items() if key.startswith(BACKBONE_PREFIX)}
     return {key.removeprefix(BACKBONE_PREFIX): value for key, value in (own or state).items()}
@@ -128,10 +128,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file; no code in the file is run.
 
     Args:
-        path: a dictionary of tensors, or one with such a dictionary as its `state_dict`.
+        path: a file with a dictionary of tensors, possibly as its entry `state_dict`.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or holds anything but dense real tensors by name.
+        ValueError: the file is damaged or contains anything but dense real tensors by name.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -140,7 +140,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # depends on where the damage is
+    except Exception as error:  # the type depends on where the damage is
         raise ValueError(
             f"{path}: expected backbone weights that torch.load reads with weights_only=True, got "
             f"{type(error).__name__}: {torch_load_reason(error)}. The file is damaged or holds "
@@ -150,14 +150,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(_is_weight(*item) for item in state.items()):
         raise ValueError(
             f"{path}: expected a dictionary of names and dense real tensors, found "
-            f"another content ({type(state).__name__}); point model.backbone_weights to weights "
+            f"other content ({type(state).__name__}); point model.backbone_weights to weights "
             "of torchvision"
         )
     return state
 
 
 def _is_weight(key: object, value: object) -> bool:
-    """Whether it is what a network's state dict holds: real numbers, or a batch norm's count."""
+    """Whether it fits into a network's state dict: real numbers, or a batch norm's batch count."""
     if not isinstance(key, str) or not isinstance(value, Tensor):
         return False
     number = value.is_floating_point() or value.dtype == torch.int64
@@ -165,15 +165,15 @@ def _is_weight(key: object, value: object) -> bool:
 
 
 def download_weights(name: str) -> Path:
-    """torchvision's ImageNet weights of a network: the file in torch's cache, or downloaded there.
+    """The path of torchvision's ImageNet weights in torch's cache, downloaded if missing.
 
-    torchvision's own `get_state_dict` is not used: it lets a file in the cache run code.
+    torchvision's own `get_state_dict` is not used, because it lets a file in the cache run code.
 
     Args:
         name: one of `BACKBONES`.
     Raises:
         FileNotFoundError: the file is not in the cache and could not be downloaded.
-        ValueError: what was downloaded is damaged.
+        ValueError: the downloaded file is damaged.
     """
     url: str = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -192,6 +192,6 @@ def download_weights(name: str) -> Path:
             f"environment's {WEIGHTS_VARIABLE}=FILE, or train without: `model.pretrained False` "
             f"or {WEIGHTS_VARIABLE}=none."
         ) from error
-    except RuntimeError as error:  # another hash
+    except RuntimeError as error:  # wrong hash
         raise ValueError(f"{url}: the download is damaged ({error}); try again") from error
     return path

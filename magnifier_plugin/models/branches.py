@@ -26,12 +26,12 @@ class BranchOutput(NamedTuple):
     """float [B, N]: for cross entropy."""
     share: Tensor | None = None
     """SAB: scalar in [0, 1], share of the batch's cells that were kept. SFB: float [8] in [0, 1],
-    share of the batch's cells that each region covers."""
+    share of the batch's cells covered by each region. In training only."""
     regions: Tensor | None = None
-    """SFB, training: float [B, 8, C], the pooled regions p(x_k) in id order; [B, 8, C/8], these
-    after their reductions, with fusion="concat-reduced"."""
+    """SFB, training: float [B, 8, C], the pooled regions p(x_k) in id order; with
+    fusion="concat-reduced" [B, 8, C/8], the reduced p(x_k)."""
     region_logits: Tensor | None = None
-    """SFB, training: float [B, 8, N], of one classifier per region."""
+    """SFB, training: float [B, 8, N], from one classifier per region."""
 
 
 class GlobalBranch(nn.Module):
@@ -54,24 +54,24 @@ class GlobalBranch(nn.Module):
         return BranchOutput(feature, *self.head(feature))
 
     def feature_map(self, layer3: Tensor, layer4: Tensor) -> Tensor:
-        """What is pooled, float [B, 2C, h, w]."""
+        """The feature map that is pooled, float [B, 2C, h, w]."""
         return layer4
 
 
 class SemanticAdversarialBranch(nn.Module):
-    """SAB: identify people from a few regions, drawn for each batch (section 3.2, Eq. 2).
+    """SAB: identify people from a few regions, redrawn for each batch (section 3.2, Eq. 2).
 
-    layer3 → own bottleneck → in training all but the kept regions zeroed → global max pooling →
+    layer3 → own bottleneck → in training, zero all but the kept regions → global max pooling →
     1 × 1 reduction → identity head. At inference nothing is zeroed.
 
     Args:
-        channels: layer3's width C, also the embedding's.
+        channels: width C of layer3 and of the embedding.
         num_classes: number N of training identities.
-        sampling: "torso" or "baseline".
-        keep: K̂, how many body regions are kept; the background always is.
-        authors_bias: reduction without and classifier with a bias, as in the authors' code.
+        sampling: "torso" or "baseline", see `sample_kept_regions`.
+        keep: K̂, number of body regions that are kept; the background is always kept.
+        authors_bias: no bias in the reduction, a bias in the classifier, as in the authors' code.
     Raises:
-        ValueError: sampling and keep do not go together.
+        ValueError: an unknown sampling, or it cannot draw `keep` regions.
     """
 
     def __init__(
@@ -104,16 +104,16 @@ class SemanticAdversarialBranch(nn.Module):
         return BranchOutput(feature, embedding, logits, share)
 
     def feature_map(self, layer3: Tensor, layer4: Tensor) -> Tensor:
-        """What is pooled, before regions are zeroed, float [B, C, h, w]."""
+        """The feature map that is pooled, before regions are zeroed, float [B, C, h, w]."""
         features: Tensor = self.bottleneck(layer3)
         return features
 
 
 class RecurrentFusion(nn.Module):
-    """Regions in id order through one recurrent layer; its last output (section 3.3).
+    """Feed the regions in id order to one recurrent layer and return its last output (section 3.3).
 
     Args:
-        channels: width C of a region's feature and of the state.
+        channels: width C of a region's feature and of the hidden state.
         cell: `nn.GRU` (the paper) or `nn.LSTM` (the authors' code).
     """
 
@@ -129,13 +129,13 @@ class RecurrentFusion(nn.Module):
 
 
 class ConcatFusion(nn.Module):
-    """The ablation branch AB (Fig. 4): a 1 × 1 convolution per region to C/8, concatenated to C.
+    """The ablation branch AB (Fig. 4): reduce each region to C/8 (1 × 1 convolution), concatenate.
 
     Args:
         channels: width C of a region's feature and of the result, a multiple of 8.
         bias: give the reductions a bias (the authors' code does not).
         reduced: the region heads and the Semantic Diversity loss act on the reduced regions
-            (authors' code), else on p(x_k), as they do in SFB.
+            (authors' code), else on p(x_k), as in SFB.
     """
 
     def __init__(self, channels: int, *, bias: bool = True, reduced: bool = False) -> None:
@@ -160,9 +160,9 @@ def build_fusion(
     Args:
         fusion: "gru", "lstm", "concat" or "concat-reduced".
         channels: width C of a region's feature.
-        authors_bias: AB's reductions without a bias, as the authors' code has them.
+        authors_bias: no bias in AB's reductions, as in the authors' code.
     Raises:
-        ValueError: fusion is none of the four.
+        ValueError: fusion is not one of `FUSIONS`.
     """
     if fusion not in FUSIONS:
         raise ValueError(f"magnifier.fusion: expected one of {', '.join(FUSIONS)}; got {fusion!r}")
@@ -176,17 +176,17 @@ class SemanticFusionBranch(nn.Module):
     """SFB: pool every region and fuse them selectively (section 3.3).
 
     layer3 → own bottleneck → p(x_k) for k = 0..7 → fusion → identity head. In training each p(x_k)
-    has an identity head of its own, and the Semantic Diversity loss acts on them.
+    also has its own identity head, and the Semantic Diversity loss acts on all p(x_k).
 
     Args:
-        channels: layer3's width C, also the embedding's.
+        channels: width C of layer3 and of the embedding.
         num_classes: number N of training identities.
-        fusion: "gru" (paper) or "lstm" (authors' code); the ablation branch AB is "concat", and
-            "concat-reduced" as in the authors' code, where the region heads and the Semantic
-            Diversity loss act on the reduced regions.
-        authors_bias: classifiers with and AB's reductions without a bias, as in the authors' code.
+        fusion: "gru" (paper) or "lstm" (authors' code); for the ablation branch AB "concat", or
+            "concat-reduced" (authors' code), where the region heads and the Semantic Diversity loss
+            act on the reduced regions.
+        authors_bias: a bias in the classifiers, none in AB's reductions, as in the authors' code.
     Raises:
-        ValueError: fusion is none of the four.
+        ValueError: fusion is not one of `FUSIONS`.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class SemanticFusionBranch(nn.Module):
         return output._replace(share=share, regions=regions, region_logits=logits)
 
     def feature_map(self, layer3: Tensor, layer4: Tensor) -> Tensor:
-        """What is pooled region by region, float [B, C, h, w]."""
+        """The feature map that is pooled per region, float [B, C, h, w]."""
         features: Tensor = self.bottleneck(layer3)
         return features
 

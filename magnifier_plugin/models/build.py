@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Build models by name."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,20 +11,20 @@ from magnifier_plugin.models.magnifiernet import MagnifierNet
 
 
 class ModelFamily(NamedTuple):
-    """A model class; each of its backbones has a name of its own."""
+    """A model class, which is registered under one name per backbone."""
 
     network: type[MagnifierNet] | type[DSAReID]
-    """Built as `network(num_classes, loss=..., backbone=..., **options)`. Its `imagenet_modules()`
-    returns the module to load ImageNet weights into, None for none."""
+    """Built by `network(num_classes, loss=..., backbone=..., **options)`. Its `imagenet_modules()`
+    returns the module to load ImageNet weights into, or None."""
     loss: str
-    """The model's own loss, the value of `loss=None`."""
+    """The model's own loss, used for `loss=None`."""
 
 
 MODELS = {
     "magnifiernet": ModelFamily(MagnifierNet, "magnifier"),
     "dsa_reid": ModelFamily(DSAReID, "dsa"),
 }
-# torchreid passes no options, so each backbone has a name of its own there.
+# torchreid passes no options, so each backbone needs its own name there.
 NAMES = tuple(MODELS) + tuple(
     f"{model}_{backbone}" for model in MODELS for backbone in BACKBONES if backbone != "resnet50"
 )
@@ -43,20 +43,20 @@ def build_model(
     """Build a model of this package.
 
     Args:
-        name: "magnifiernet", or "magnifiernet_resnet18", "_resnet34", "_resnet101".
+        name: "magnifiernet" or "dsa_reid" (ResNet-50), or one of these with the suffix "_resnet18",
+            "_resnet34" or "_resnet101".
         num_classes: number N of training identities.
-        loss: what the model returns in training: its own loss ("magnifier") or torchreid's
-            "softmax", "triplet"; None for its own.
+        loss: decides what the model returns in training: "magnifier" or "dsa", the model's own
+            loss, or torchreid's "softmax" or "triplet"; None for the model's own.
         pretrained: load ImageNet weights into the backbone.
-        use_gpu: torchreid's argument; the model is built on the CPU and the caller moves it.
-        backbone_weights: a file of torchvision's keys, or "none"; "" for the environment's
-            MAGNIFIER_BACKBONE_WEIGHTS, and without that torchvision's download.
+        use_gpu: torchreid's argument, not used: the model is built on the CPU, the caller moves it.
+        backbone_weights: see `load_backbone_weights`.
         options: keyword arguments of the model's constructor.
     Raises:
-        KeyError: no model has that name.
-        TypeError: the constructor knows no such option.
-        ValueError: the options do not go together, or the weights do not fit.
-        FileNotFoundError: there are no weights.
+        KeyError: there is no such model.
+        TypeError: the constructor has no such option.
+        ValueError: the options contradict each other, or the weights do not fit.
+        FileNotFoundError: the weights were not found and could not be downloaded.
     """
     if name not in NAMES:
         raise KeyError(f"Unknown model: {name!r}. Must be one of {', '.join(NAMES)}")

@@ -15,7 +15,7 @@ from magnifier_plugin.models.dsa_options import (
     check_values,
 )
 from magnifier_plugin.models.dsa_streams import (
-    PARTS_OF,
+    PART_COUNTS,
     GuidingStream,
     NoBackbone,
     NoGuidingStream,
@@ -26,13 +26,13 @@ from magnifier_plugin.models.parts import classifier
 
 
 class DSAOutput(NamedTuple):
-    """What DSA-reID returns in training with `loss="dsa"`; branches that are not built are absent.
+    """The output of DSA-reID in training with `loss="dsa"`, without entries for missing branches.
 
-    B is the batch, N the number of training identities, C layer4's width.
+    B is the batch size, N the number of training identities, C layer4's width.
     """
 
     f_logits: dict[str, Tensor]
-    """"G": float [B, N]; "L": float [B, 8, N], one classifier for each f_L,i. Empty without the
+    """"G": float [B, N]; "L": float [B, 8, N], from one classifier per f_L,i. Empty without the
     MF-Stream."""
     z_logits: dict[str, Tensor]
     """"G", "L": float [B, N]."""
@@ -44,8 +44,8 @@ class ImageNetModules(nn.ModuleDict):
     """Modules under torchvision's names, to load ImageNet weights into.
 
     Args:
-        name: the torchvision network's.
-        modules: by the name of its child.
+        name: of the torchvision network.
+        modules: by their names in that network.
     """
 
     def __init__(self, name: str, modules: Mapping[str, nn.Module]) -> None:
@@ -56,24 +56,24 @@ class ImageNetModules(nn.ModuleDict):
 class DSAReID(nn.Module):
     """Main full image stream and densely semantically aligned guiding stream (Fig. 3).
 
-    The DSAG-Stream guides the training; the embedding is f_G and f_L of the MF-Stream, from the
-    image alone (2048 + 8 · 256 numbers with ResNet-50). A network without the DSAG-Stream has the
-    same state-dict keys but those of `training_only_keys`.
+    The DSAG-Stream guides the training; the embedding consists of f_G and f_L of the MF-Stream and
+    needs only the image (2048 + 8 · 256 dimensions with ResNet-50). A network without the
+    DSAG-Stream has the same state-dict keys except those of `training_only_keys`.
 
     Args:
         num_classes: number N of training identities.
-        loss: what `forward` returns in training: "dsa" a `DSAOutput`; "softmax" and "triplet" what
-            torchreid's engines expect. These know no textures, so the MF-Stream is built alone,
-            whatever `streams` says.
-        backbone: a torchvision ResNet.
-        streams: "MF", "DSAG" or both. Without one of them z is the other one's feature.
-        branches: "global", "local" or both: Table 3's "Single" rows have one.
+        loss: decides what `forward` returns in training: a `DSAOutput` for "dsa", what torchreid's
+            engines expect for "softmax" and "triplet". These engines provide no textures, so only
+            the MF-Stream is built then, whatever `streams` says.
+        backbone: name of a torchvision ResNet, one of `BACKBONES`.
+        streams: "MF", "DSAG" or both. With one stream, z is that stream's feature.
+        branches: "global", "local" or both; only one for Table 3's "Single" rows.
         fusion: "add" (paper) or "concat" (Table 5).
         test_features: the embedding: "f" (paper), "z", "z_G" or "z_L" (Table 3).
         width: factor of the channels of the DSAG-Stream's conv1 to conv4.
-        pretrained_head: the global head starts from ImageNet's layer4 too (paper: random).
+        pretrained_head: initialise the global head with ImageNet's layer4 (paper: random).
     Raises:
-        ValueError: an unknown name, or options that do not go together.
+        ValueError: an unknown name, or options that contradict each other.
     """
 
     # Prefixes of the state-dict keys that only a network with the DSAG-Stream has.
@@ -113,7 +113,7 @@ class DSAReID(nn.Module):
         self.fusion = build_fusion(fusion, self.streams, channels, self.branches)
         self.f_classifiers, self.z_classifiers = nn.ModuleDict(), nn.ModuleDict()
         for name in main:
-            self.f_classifiers[name] = classifier(channels, num_classes, parts=PARTS_OF[name])
+            self.f_classifiers[name] = classifier(channels, num_classes, parts=PART_COUNTS[name])
         for name in self.branches:
             self.z_classifiers[name] = classifier(channels, num_classes)
         one = test_features.removeprefix("z_")
@@ -124,10 +124,10 @@ class DSAReID(nn.Module):
     def declared_inputs(
         streams: Sequence[str], test_features: str, loss: str
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The batch keys that training and testing take besides the image, before a network exists.
+        """The batch keys that a network with these options needs in addition to the image.
 
         Args:
-            streams, test_features, loss: as of the constructor.
+            streams, test_features, loss: as in the constructor.
         Returns:
             `training_inputs` and `test_inputs`: ("textures",) or ().
         """
@@ -137,19 +137,20 @@ class DSAReID(nn.Module):
     def forward(
         self, images: Tensor, textures: Tensor | None = None, return_featuremaps: bool = False
     ) -> Tensor | DSAOutput | list[Tensor] | tuple[list[Tensor], list[Tensor]]:
-        """Embed images, or describe them for the losses.
+        """Embed images, or compute the inputs of the losses.
 
         Args:
             images: float [B, 3, H, W], normalised.
-            textures: float [B, 24, 3, S, S], normalised DSAP-images, S a multiple of 4; needed
-                where `training_inputs` or `test_inputs` says so, else not used.
+            textures: float [B, 24, 3, S, S], normalised DSAP-images, S a multiple of 4; required
+                if `training_inputs` or `test_inputs` names them, else not used.
             return_featuremaps: return the global branch's feature map float [B, C, H/16, W/16]
-                instead, without that branch the local one's (torchreid's activation tool).
+                instead, or the local branch's if there is no global one (for torchreid's activation
+                map tool).
         Returns:
-            In evaluation the raw embedding float [B, D]; in training what `loss` asks for.
+            In evaluation the raw embedding float [B, D]; in training the outputs for `loss`.
         Raises:
-            ValueError: the textures are missing or of another shape; a feature map is asked of a
-                network without the MF-Stream.
+            ValueError: the textures are missing or have the wrong shape or dtype, or a feature map
+                is requested of a network without the MF-Stream.
         """
         features, _ = self.backbone(images)  # F [B, 1024, H/16, W/16]
         if return_featuremaps:
@@ -166,11 +167,11 @@ class DSAReID(nn.Module):
         return self._for_loss(DSAOutput(f_logits, z_logits, z))
 
     def imagenet_modules(self) -> ImageNetModules | None:
-        """What starts from ImageNet weights, under torchvision's names, to load them into.
+        """The modules that are initialised with ImageNet weights, under torchvision's names.
 
         Returns:
             The network's own modules, not copies: conv1 to layer3, and with `pretrained_head` the
-            global head as layer4. None without the MF-Stream.
+            global head as layer4. None if there is no MF-Stream.
         """
         if not isinstance(self.backbone, Backbone):
             return None

@@ -1,4 +1,4 @@
-"""The options of DSA-reID: what they may be, and which go together."""
+"""The options of DSA-reID: allowed values and combinations."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ TEST_FEATURES: dict[str, tuple[str, ...]] = {
 
 
 def built_streams(streams: Sequence[str], loss: str) -> tuple[str, ...]:
-    """The streams that are built, in a fixed order: torchreid's losses have the MF-Stream alone."""
+    """The streams that are built, in a fixed order; with torchreid's losses only the MF-Stream."""
     return tuple(name for name in STREAMS if name in streams) if loss == "dsa" else ("MF",)
 
 
@@ -31,9 +31,9 @@ def check_values(
     test_features: str,
     width: float,
 ) -> None:
-    """Refuse an option's value that `DSAReID` does not know."""
+    """Raise a ValueError if `DSAReID` does not support an option's value."""
     if loss not in LOSSES:
-        raise ValueError(f"loss: DSA-reID knows {', '.join(LOSSES)}; got {loss!r}")
+        raise ValueError(f"loss: DSA-reID supports {', '.join(LOSSES)}; got {loss!r}")
     for key, value, known in (
         ("backbone", backbone, BACKBONES),
         ("fusion", fusion, FUSIONS),
@@ -63,7 +63,7 @@ def check_combination(
     test_features: str,
     pretrained_head: bool,
 ) -> None:
-    """Refuse known values that make no network together."""
+    """Raise a ValueError if valid values contradict each other."""
     built = built_streams(streams, loss)
     if not set(TEST_FEATURES[test_features]) & set(branches):
         raise ValueError(

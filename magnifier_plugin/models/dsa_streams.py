@@ -1,4 +1,4 @@
-"""The streams of DSA-reID up to their features, and their fusion (section 3.2, Fig. 3)."""
+"""The streams of DSA-reID up to their features, and the fusion of these (section 3.2, Fig. 3)."""
 
 from typing import Any
 
@@ -23,19 +23,19 @@ from magnifier_plugin.regions import (
     SIDELESS_TO_MERGED,
 )
 
-# One branch's features by stream: what both streams and the fusion return.
+# Branch ("G", "L") → feature [B, C]; returned by both streams and by the fusion.
 Features = dict[str, Tensor]
-# How many parts a branch's feature consists of.
-PARTS_OF = {"G": 1, "L": len(MERGED_PARTS)}
-# conv3 and conv4 halve the DSAP-images.
-SHRINKAGE = 4
+# Number of parts that a branch's feature consists of.
+PART_COUNTS = {"G": 1, "L": len(MERGED_PARTS)}
+# conv3 and conv4 each halve the DSAP-images.
+DOWNSAMPLING = 4
 
 
 class HeadNetwork(nn.ModuleDict):
     """A stream's Head network: layers and average pooling for each of its branches (Eq. 1 and 2).
 
     Args:
-        modules: layers by branch, "G" (global) and "L" (local); none for a stream left out.
+        modules: layers by branch, "G" (global) and "L" (local); empty if the stream is not built.
     """
 
     def forward(self, features: Tensor | None) -> Features:
@@ -46,14 +46,14 @@ class HeadNetwork(nn.ModuleDict):
 def main_head(
     backbone: Backbone, branches: tuple[str, ...], in_channels: int, channels: int
 ) -> HeadNetwork:
-    """Build the MF-Stream's Head network on layer3, and take layer4 from the backbone for it.
+    """Build the MF-Stream's Head network on layer3, and move layer4 from the backbone into it.
 
-    Global: the backbone's layer4 (stride 1). Local: a layer4 of one eighth of the channels for
-    each of the 8 merged parts, all on the same feature map F (section 4.2).
+    Global: the backbone's layer4 (stride 1). Local: for each of the 8 merged parts a layer4 with
+    one eighth of the channels, all on the same feature map F (section 4.2).
 
     Args:
-        backbone: its layer4 is replaced by an identity: what remains are the pre-trained layers,
-            so that torchreid's `open_layers` and `new_layers` can tell them from the new ones.
+        backbone: its layer4 is replaced by an identity. Only pre-trained layers remain in it, so
+            that torchreid's `open_layers` and `new_layers` can tell them from new layers.
         branches: "G", "L", both or none.
         in_channels: layer3's width.
         channels: layer4's width.
@@ -64,26 +64,26 @@ def main_head(
     if "G" in branches:
         head["G"] = layer4
     if "L" in branches:
-        parts = PARTS_OF["L"]
+        parts = PART_COUNTS["L"]
         part = residual_stage(type(layer4[0]), in_channels, channels // parts, blocks=len(layer4))
         head["L"] = for_parts(part, parts, shared_input=True)
     return head
 
 
 class NoBackbone(nn.Module):
-    """Takes the backbone's place where the MF-Stream is left out; its Head network is empty."""
+    """Replaces the backbone in a network without the MF-Stream, whose Head network is empty."""
 
     def forward(self, images: Tensor) -> tuple[None, None]:
         return None, None
 
 
 class GuidingStream(nn.Module):
-    """DSAG-Stream: sub-branches of the 24 DSAP-images, merged twice, and a Head network (Table 1).
+    """DSAG-Stream: a sub-branch per DSAP-image, merged twice, and a Head network (Table 1).
 
     Args:
-        channels: width C of d_G and of d_L: that of the backbone's layer4.
+        channels: width C of d_G and of d_L, equal to the width of the backbone's layer4.
         branches: "G", "L" or both.
-        width: factor of the channels of conv1 to conv4; rounded to a multiple of 8 from 8 on.
+        width: factor of the channels of conv1 to conv4, see `scaled`.
     """
 
     def __init__(self, channels: int, branches: tuple[str, ...], *, width: float = 1.0) -> None:
@@ -106,7 +106,7 @@ class GuidingStream(nn.Module):
             )
 
     def forward(self, textures: Tensor | None, batch: int) -> Features:
-        """Features of the DSAP-images.
+        """Compute the features of the DSAP-images.
 
         Args:
             textures: float [B, 24, 3, S, S], normalised; S is a multiple of 4.
@@ -114,7 +114,7 @@ class GuidingStream(nn.Module):
         Returns:
             d_G and d_L as "G" and "L", float [B, C] each.
         Raises:
-            ValueError: textures is None or of another shape or dtype.
+            ValueError: textures is None, or has the wrong shape or dtype.
         """
         parts = check_textures(textures, batch).flatten(1, 2)  # [B, 24·3, S, S]
         parts = self.conv3(self.conv2(self.conv1(parts)))  # [B, 24·64, S/2, S/2]
@@ -124,7 +124,7 @@ class GuidingStream(nn.Module):
 
 
 class NoGuidingStream(nn.Module):
-    """Takes the DSAG-Stream's place where it is left out."""
+    """Replaces the DSAG-Stream in a network without it."""
 
     def forward(self, textures: Tensor | None, batch: int) -> Features:
         return {}
@@ -141,8 +141,8 @@ class AddFusion(nn.Module):
 class ConcatFusion(nn.Module):
     """z = FC([f, d]), "Concatenation+fc" of Table 5.
 
-    Global: one layer from 2C to C. Local: one layer for each part, from [f_L,i, d_L,i] to z_L,i,
-    so that a part's feature stays its own (the paper does not say).
+    Global: one layer from 2C to C. Local: one layer per part, from [f_L,i, d_L,i] to z_L,i, so that
+    the features of different parts are not mixed (the paper does not specify this).
 
     Args:
         channels: width C of f and of d in each branch.
@@ -153,60 +153,61 @@ class ConcatFusion(nn.Module):
         super().__init__()
         self.layers = nn.ModuleDict()
         for name in branches:
-            width = channels // PARTS_OF[name]
-            self.layers[name] = PartLinear(2 * width, width, parts=PARTS_OF[name])
+            width = channels // PART_COUNTS[name]
+            self.layers[name] = PartLinear(2 * width, width, parts=PART_COUNTS[name])
 
     def forward(self, f: Features, d: Features) -> Features:
         """Args: f, d: float [B, C] by branch. Returns: z, the same."""
         fused = {}
         for name, layer in self.layers.items():
-            shape = (PARTS_OF[name], -1)
+            shape = (PART_COUNTS[name], -1)
             pair = [torch.unflatten(features, 1, shape) for features in (f[name], d[name])]
             fused[name] = layer(torch.cat(pair, dim=2).flatten(1))
         return fused
 
 
 class SingleStream(nn.Module):
-    """z := f or z := d, where the other stream is left out."""
+    """z := f or z := d in a network with one stream."""
 
     def forward(self, f: Features, d: Features) -> Features:
-        """Args: f, d: float [B, C] by branch, one of them empty. Returns: the other one."""
+        """Args: f, d: float [B, C] by branch, one of them empty. Returns: the other."""
         return f or d
 
 
 def build_fusion(
     fusion: str, streams: tuple[str, ...], channels: int, branches: tuple[str, ...]
 ) -> nn.Module:
-    """The fusion by its configuration name, "add" or "concat"; none of a single stream."""
+    """The fusion by its configuration name, "add" or "concat"; `SingleStream` for one stream."""
     if len(streams) == 1:
         return SingleStream()
     return AddFusion() if fusion == "add" else ConcatFusion(channels, branches)
 
 
 def scaled(channels: int, width: float) -> int:
-    """A width's share: a multiple of 8 from 8 on (for tensor cores), and at least 1."""
+    """channels × width, at least 1; from 8 on rounded to a multiple of 8 (for tensor cores)."""
     share = channels * width
     return max(1, round(share)) if share < 8 else 8 * round(share / 8)
 
 
 def check_textures(textures: Tensor | None, batch: int) -> Tensor:
-    """Refuse what the DSAG-Stream cannot read."""
+    """Raise a ValueError unless the textures have the shape and dtype that the stream expects."""
     expected = f"float textures [{batch}, {NUM_PARTS}, 3, S, S] (DSAP-images), S a multiple of 4"
     if textures is None:
         raise ValueError(
             f"DSA-reID's DSAG-Stream expects {expected}; got none. Pass textures=..., or build "
-            "without it (dsa.streams ['MF']), or test the MF-Stream alone (dsa.test_features f)"
+            "without this stream (dsa.streams ['MF']), or test with the MF-Stream's features "
+            "(dsa.test_features f)"
         )
     shape = tuple(textures.shape)
     size = shape[-1] if shape else 0
     if (
         shape != (batch, NUM_PARTS, 3, size, size)
         or not size
-        or size % SHRINKAGE
+        or size % DOWNSAMPLING
         or not textures.is_floating_point()
     ):
         raise ValueError(
-            f"DSA-reID's DSAG-Stream expects {expected}, normalised as the images; got "
+            f"DSA-reID's DSAG-Stream expects {expected}, normalised like the images; got "
             f"{textures.dtype} {list(shape)}"
         )
     return textures

@@ -1,4 +1,4 @@
-"""What an exported graph computes: a network, its input's normalisation, its embedding's length."""
+"""The module that is exported: a network with optional normalisation of input and embedding."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from magnifier_plugin.data.pixels import ToImageTensor
 
 
 class ExportedNetwork(nn.Module):
-    """What the graph computes: a network between its input and the form of its embedding.
+    """A network with optional normalisation of its input and of its embedding.
 
     Args:
-        network: in evaluation.
-        pixels: normalises uint8 pixels; None for images that are normalised already.
-        unit_length: embeddings of length 1, else raw.
+        network: in evaluation mode.
+        pixels: normalises uint8 pixels; None if the input is already normalised.
+        unit_length: scale embeddings to length 1.
     """
 
     scale: Tensor
@@ -35,9 +35,9 @@ class ExportedNetwork(nn.Module):
         """Embed images.
 
         Args:
-            images: [B, 3, H, W], RGB: uint8 with `pixels`, else float32, normalised.
+            images: [B, 3, H, W], RGB: uint8 with `pixels`, else normalised float32.
         Returns:
-            Embeddings float32 [B, D]; of a network with M its regions too, uint8 [B, H/8, W/8].
+            Embeddings float32 [B, D], and the region ids uint8 [B, H/8, W/8] if the network has M.
         """
         if self.takes_pixels:
             images = images.float() * self.scale + self.shift
@@ -51,5 +51,5 @@ class ExportedNetwork(nn.Module):
 
 
 def predicts_regions(network: nn.Module) -> bool:
-    """Whether a network predicts regions; torchreid's models declare nothing."""
+    """Whether a network predicts regions; False for torchreid's models, which do not declare it."""
     return bool(getattr(network, "predicts_regions", False))

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 def fix_shift(norm: nn.modules.batchnorm._BatchNorm) -> None:
     """Make a batch norm's shift a buffer of zeros.
 
-    A buffer, not a frozen parameter: torchreid's engine sets every `requires_grad` at each epoch's
-    start. The key stays `bias`, so that weights of other strong baselines fit.
+    It is a buffer, not a frozen parameter, because torchreid's engine sets every `requires_grad` at
+    the start of each epoch. The key stays `bias`, so that weights of other strong baselines fit.
     """
     del norm.bias
     norm.register_buffer("bias", torch.zeros(norm.num_features))
 
 
 class BNNeck(nn.BatchNorm1d):
-    """Batch norm with no shift (Luo et al., "Bag of tricks and a strong baseline", 2019).
+    """Batch norm without a shift (Luo et al., "Bag of tricks and a strong baseline", 2019).
 
-    The triplet loss acts on what comes before it, cross entropy and retrieval on what comes after.
+    The triplet loss uses the feature before it, cross entropy and retrieval the feature after it.
 
     Args:
         channels: width D of the feature.
@@ -58,7 +58,7 @@ class IdentityHead(nn.Module):
 
     def forward(self, features: Tensor) -> HeadOutput:
         """Args: features: float [B, D]."""
-        # In the BNNeck's own precision: the statistics of a few dozen images stay float32 under
-        # autocast, and a model converted by `.half()` or `.double()` gets what it computes in.
+        # In the BNNeck's own precision: under autocast the statistics of a few dozen images stay
+        # float32, and in a model converted by `.half()` or `.double()` the dtypes match.
         embedding = self.neck(features.to(self.neck.weight.dtype))
         return HeadOutput(embedding, self.classifier(embedding))

@@ -1,4 +1,4 @@
-"""The options of MagnifierNet as a whole: what they may be, and which go together."""
+"""The options of MagnifierNet as a whole: allowed values and combinations."""
 
 import functools
 import warnings
@@ -9,9 +9,9 @@ LOSSES = ("magnifier", "triplet", "softmax")
 
 
 def check_options(loss: str, branches: Sequence[str]) -> None:
-    """Refuse a loss or a set of branches that makes no network."""
+    """Raise a ValueError for an unknown loss, or branches that do not form a network."""
     if loss not in LOSSES:
-        raise ValueError(f"loss: MagnifierNet knows {', '.join(LOSSES)}; got {loss!r}")
+        raise ValueError(f"loss: MagnifierNet supports {', '.join(LOSSES)}; got {loss!r}")
     unknown = sorted(set(branches) - set(BRANCHES))
     if unknown or isinstance(branches, str):
         raise ValueError(
@@ -33,8 +33,8 @@ def check_options(loss: str, branches: Sequence[str]) -> None:
 def warn_no_masks_are_learnt() -> None:
     """Warn once that torchreid's engines do not train the segmentation head."""
     warnings.warn(
-        "MagnifierNet is trained without its mask loss: torchreid's losses know no masks, so "
-        "SAB and SFB pool with the prediction of an untrained segmentation head. Use "
+        "MagnifierNet is trained without its mask loss: torchreid's losses do not use masks, so "
+        "SAB and SFB pool with the predictions of an untrained segmentation head. Use "
         "torchreid.engine.ImageMagnifierEngine (or scripts/main.py with loss.name magnifier).",
         stacklevel=2,
     )

@@ -37,10 +37,10 @@ class MagnifierOutput(NamedTuple):
 
 
 class RegionDescription(NamedTuple):
-    """The regions of an image as the network sees them without a label map."""
+    """The regions of images as the network predicts them, and their features."""
 
     labels: Tensor
-    """int64 [B, H/8, W/8], the region ids that M predicts."""
+    """int64 [B, H/8, W/8], region ids predicted by M."""
     features: Tensor | None
     """float32 [B, 8, C], SFB's pooled regions p(x_k) (Eq. 1) in id order, zeros for a region that
     is absent; None without SFB."""
@@ -49,28 +49,28 @@ class RegionDescription(NamedTuple):
 class MagnifierNet(nn.Module):
     """Global, Semantic Adversarial and Semantic Fusion Branch on one backbone (Fig. 1).
 
-    With ResNet-50 the embedding has 2048 + 1024 + 1024 = 4096 numbers. The state-dict keys do not
-    depend on `loss`. Besides the image, the network takes the batch keys `training_inputs` in
-    training and `test_inputs` in evaluation (see `declared_inputs`).
+    With ResNet-50 the embedding has 2048 + 1024 + 1024 = 4096 dimensions. The state-dict keys do
+    not depend on `loss`. In addition to the image, the network takes the batch keys
+    `training_inputs` in training and `test_inputs` in evaluation (see `declared_inputs`).
 
     Args:
         num_classes: number N of training identities.
-        loss: what `forward` returns in training: "magnifier" a `MagnifierOutput`, "softmax" and
-            "triplet" what torchreid's engines expect (lists over the branches).
-        backbone: a torchvision ResNet.
-        branches: which of G, M, SAB, SFB to build: the rows of the paper's Table 2.
-        sampling: SAB's strategy, "torso" or "baseline".
-        keep: K̂, how many body regions SAB keeps.
-        fusion: SFB's, "gru" or "lstm" (authors' code); the ablation branch AB is "concat" or
+        loss: decides what `forward` returns in training: a `MagnifierOutput` for "magnifier", what
+            torchreid's engines expect (lists over the branches) for "softmax" and "triplet".
+        backbone: name of a torchvision ResNet, one of `BACKBONES`.
+        branches: which of G, M, SAB, SFB to build, as in the rows of the paper's Table 2.
+        sampling: SAB's sampling, "torso" or "baseline".
+        keep: K̂, number of body regions that SAB keeps.
+        fusion: of SFB, "gru" or "lstm" (authors' code); for the ablation branch AB "concat" or
             "concat-reduced" (authors' code), see `SemanticFusionBranch`.
         mask_rescaling: "bilinear" (paper), "nearest" or "nearest-corner" (authors' code).
         authors_bias: biases as in the authors' code: SAB's reduction, AB's reductions and the
             transposed convolution of M have none, the classifiers have one.
         stem_relu: ReLU after the backbone's first batch norm; the authors' code has none.
-        deconvolution_init: first weights of M's transposed convolution, "kaiming" or "normal"
+        deconvolution_init: initialisation of M's transposed convolution, "kaiming" or "normal"
             (authors' code), see `SegmentationHead`.
     Raises:
-        ValueError: an unknown name, or options that do not go together.
+        ValueError: an unknown name, or options that contradict each other.
     """
 
     def __init__(
@@ -119,49 +119,51 @@ class MagnifierNet(nn.Module):
     def declared_inputs(
         branches: Sequence[str], loss: str
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The batch keys that training and testing take besides the image, before a network exists.
+        """The batch keys that a network with these options needs in addition to the image.
 
         Args:
-            branches, loss: as of the constructor.
+            branches, loss: as in the constructor.
         Returns:
-            `training_inputs`, ("mask",) where M learns from label maps, else (), and
-            `test_inputs`, always ().
+            `training_inputs`, ("mask",) if M learns from label maps, else (); and `test_inputs`,
+            always ().
         """
         return (("mask",) if "M" in branches and loss == "magnifier" else ()), ()
 
     def forward(
         self, images: Tensor, mask: Tensor | None = None, return_featuremaps: bool = False
     ) -> Tensor | MagnifierOutput | list[Tensor] | tuple[list[Tensor], list[Tensor]]:
-        """The embedding, in training the inputs of the losses.
+        """Embed images, or compute the inputs of the losses.
 
         Args:
             images: float [B, 3, H, W], normalised.
             mask: training only: label maps uint8 [B, H, W], region ids or 255; without them the
                 branches pool with the segmentation head's prediction.
-            return_featuremaps: return layer4's float [B, 2C, H/16, W/16] instead (torchreid's
-                activation tool).
+            return_featuremaps: return layer4's feature map float [B, 2C, H/16, W/16] instead (for
+                torchreid's activation map tool).
         Returns:
-            In evaluation the raw embedding float [B, D]; in training what `loss` asks for.
+            In evaluation the raw embedding float [B, D]; in training the outputs for `loss`.
         """
         features: tuple[Tensor, Tensor] = self.backbone(images)
         layer3, layer4 = features
         if return_featuremaps:
             return layer4
-        output = self._describe(layer3, layer4, mask)
+        output = self._compute_outputs(layer3, layer4, mask)
         return self._for_loss(output) if self.training else output.embedding
 
-    def _describe(self, layer3: Tensor, layer4: Tensor, mask: Tensor | None) -> MagnifierOutput:
+    def _compute_outputs(
+        self, layer3: Tensor, layer4: Tensor, mask: Tensor | None
+    ) -> MagnifierOutput:
         mask_logits, regions = self.mask_module(layer4, mask)
         outputs = {name: branch(layer3, layer4, regions) for name, branch in self.branches.items()}
         return MagnifierOutput(outputs, mask_logits)
 
     @property
     def predicts_regions(self) -> bool:
-        """Whether the network has M, which predicts regions."""
+        """Whether the network has M."""
         return isinstance(self.mask_module, MaskModule)
 
     def predict_regions(self, images: Tensor) -> Tensor:
-        """Regions that the segmentation head predicts.
+        """Predict regions with the segmentation head.
 
         Args:
             images: float [B, 3, H, W], normalised.
@@ -174,7 +176,7 @@ class MagnifierNet(nn.Module):
         return logits.argmax(dim=1)
 
     def embed_with_regions(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedding and the predicted regions in one pass; for a network in evaluation.
+        """Compute embedding and predicted regions in one pass; for a network in evaluation mode.
 
         Args:
             images: float [B, 3, H, W], normalised.
@@ -185,14 +187,14 @@ class MagnifierNet(nn.Module):
         """
         self._require_mask_module()
         layer3, layer4 = self.backbone(images)
-        output = self._describe(layer3, layer4, None)
+        output = self._compute_outputs(layer3, layer4, None)
         return output.embedding, cast(Tensor, output.mask_logits).argmax(dim=1)
 
     def describe_regions(self, images: Tensor) -> RegionDescription:
         """The predicted regions and their features, for comparing two images region by region.
 
         Args:
-            images: float [B, 3, H, W], normalised; the network is in evaluation.
+            images: float [B, 3, H, W], normalised; the network is in evaluation mode.
         Raises:
             ValueError: the network has no M.
         """
@@ -213,7 +215,7 @@ class MagnifierNet(nn.Module):
         return self.mask_module
 
     def branch_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Branch → the feature map that it pools, float [B, C, H/16, W/16]; of G 2C channels.
+        """Branch → the feature map that it pools, float [B, C, H/16, W/16]; G's has 2C channels.
 
         Args:
             images: float [B, 3, H, W], normalised.
@@ -223,12 +225,12 @@ class MagnifierNet(nn.Module):
         return {name: branch.feature_map(layer3, layer4) for name, branch in branches.items()}
 
     def embedding_sizes(self) -> dict[str, int]:
-        """Branch → width of its part of the embedding, in order."""
+        """Branch → number of its dimensions in the embedding, in order."""
         branches = cast(Mapping[str, Branch], self.branches)
         return {name: branch.embedding_size for name, branch in branches.items()}
 
     def imagenet_modules(self) -> Backbone:
-        """What starts from ImageNet weights, under torchvision's names, to load them into."""
+        """The module that is initialised with ImageNet weights, under torchvision's names."""
         return self.backbone
 
     def _for_loss(

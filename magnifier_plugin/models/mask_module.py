@@ -1,6 +1,6 @@
-"""The mask module M: predict the regions, and make the masks the branches pool with (section 3.1).
+"""MagnifierNet's mask module M predicts regions and makes the masks for pooling (section 3.1).
 
-Of MagnifierNet (Lan et al., "MagnifierNet: Towards Semantic Adversary and Fusion", BMVC 2020).
+Lan et al., "MagnifierNet: Towards Semantic Adversary and Fusion", BMVC 2020.
 """
 
 from typing import cast
@@ -18,16 +18,16 @@ class SegmentationHead(nn.Module):
     """Region logits at twice the feature map's size (section 3.1; the head of Mask R-CNN).
 
     3 × 3 transposed convolution of stride 2 to 256 channels, batch norm, ReLU, 1 × 1 convolution.
-    Kernel and batch norm are the authors' code's; the paper only cites the head.
+    Kernel size and batch norm follow the authors' code; the paper only cites the head.
 
     Args:
         channels: width of the feature map.
         bias: give the transposed convolution a bias (the authors' code does not).
-        deconvolution_init: first weights of the transposed convolution, "kaiming" (He et al.,
-            2015, as in Mask R-CNN) or "normal" (authors' code), a normal distribution of standard
+        deconvolution_init: initialisation of the transposed convolution: "kaiming" (He et al.,
+            2015, as in Mask R-CNN) or "normal" (authors' code), a normal distribution with standard
             deviation 0.001.
     Raises:
-        ValueError: deconvolution_init is neither of the two.
+        ValueError: deconvolution_init is unknown.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class SegmentationHead(nn.Module):
 
 
 class MaskModule(nn.Module):
-    """M: predict the regions, and choose what the branches pool with (section 3.1).
+    """M: predict the regions, and make the masks that the branches pool with (section 3.1).
 
     Args:
         channels: layer4's width.
-        rescaling: of region maps from 2h × 2w to h × w; see `region_masks`.
+        rescaling: how region maps are rescaled from 2h × 2w to h × w, see `region_masks`.
         bias: give the transposed convolution a bias (the authors' code does not).
         deconvolution_init: see `SegmentationHead`.
     Raises:
@@ -89,10 +89,10 @@ class MaskModule(nn.Module):
         self.rescaling = rescaling
 
     def forward(self, layer4: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Region logits and masks.
+        """Compute region logits and masks.
 
-        Training pools with the label maps; where a pixel is unknown, without label maps, and at
-        inference, with the head's own arg-max.
+        In training the masks come from the label maps. Unknown pixels, training without label maps,
+        and inference use the arg-max of the head's logits.
 
         Args:
             layer4: float [B, C, h, w].

@@ -1,8 +1,8 @@
-"""The same layers once for each body part, computed as one grouped layer.
+"""Layers with separate weights for each body part, computed as one grouped layer.
 
-A grouped layer of P parts holds the tensors of P separate layers, concatenated along the first
-dimension: `tensor.chunk(P)[i]` is part i's. A grouped convolution of 24 parts is one operation
-where 24 convolutions of a few channels each would leave a GPU idle.
+A grouped layer of P parts stores the tensors of P separate layers, concatenated along the first
+dimension: `tensor.chunk(P)[i]` belongs to part i. A grouped convolution of 24 parts is one
+operation; 24 convolutions of a few channels each would leave a GPU idle.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def residual_stage(
         block: torchvision's `BasicBlock` or `Bottleneck`.
         in_channels: width of the input.
         channels: width of the output, a multiple of the block's expansion.
-        blocks: how many.
+        blocks: number of blocks.
         stride: of the first block.
     """
     planes = channels // block.expansion
@@ -44,7 +44,7 @@ def residual_stage(
 
 
 def convolution(in_channels: int, channels: int, kernel: int) -> nn.Sequential:
-    """A convolution that keeps the size, batch norm and ReLU."""
+    """Convolution with same padding, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(channels),
@@ -53,14 +53,14 @@ def convolution(in_channels: int, channels: int, kernel: int) -> nn.Sequential:
 
 
 def for_parts(stage: nn.Sequential, parts: int, *, shared_input: bool = False) -> nn.Sequential:
-    """Turn the layers of one part into the layers of all parts, each with weights of its own.
+    """Turn the layers of one part into grouped layers of all parts, each with its own weights.
 
     Args:
-        stage: layers of one part, of `convolution` or `residual_stage`; changed in place and
-            initialised anew.
-        parts: how many parts P; channels are P times as many afterwards, part by part.
-        shared_input: all parts read one feature map, so that the input keeps its channels; the
-            stage is a residual one that changes the width.
+        stage: layers of one part, from `convolution` or `residual_stage`; changed in place and
+            reinitialised.
+        parts: number P of parts; the channels are multiplied by P and ordered part by part.
+        shared_input: all parts read the same feature map, so the input channels stay; the stage
+            must come from `residual_stage` and change the width.
     Returns:
         The stage; state-dict keys stay the same.
     """
@@ -76,7 +76,7 @@ def for_parts(stage: nn.Sequential, parts: int, *, shared_input: bool = False) -
 
 
 def _grouped(convolution: nn.Conv2d, parts: int, *, shared: bool) -> nn.Conv2d:
-    """One convolution for each part; where the input is shared, their outputs side by side."""
+    """One convolution per part as one layer, whose outputs are concatenated part by part."""
     groups = 1 if shared else parts
     grouped = nn.Conv2d(
         convolution.in_channels * groups,
@@ -93,7 +93,7 @@ def _grouped(convolution: nn.Conv2d, parts: int, *, shared: bool) -> nn.Conv2d:
 
 @torch.no_grad()
 def _initialise(convolution: nn.Conv2d, parts: int) -> None:
-    """ResNet's, part by part: torch's fan-out of a grouped weight would count all parts."""
+    """ResNet's initialisation per part: torch's fan-out of a grouped weight counts all parts."""
     for weight in convolution.weight.chunk(parts):
         nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
@@ -102,7 +102,7 @@ class Merge(nn.Module):
     """Add the feature maps of parts that belong together (DSA-reID, section 3.2.1, Fig. 4).
 
     Args:
-        table: integer [P], values 0..M − 1, each at least once: where a part goes.
+        table: integer [P], part → merged part, values 0..M − 1, each at least once.
     """
 
     table: Tensor
@@ -123,23 +123,23 @@ class Merge(nn.Module):
 
 
 def average_pool(features: Tensor) -> Tensor:
-    """Mean over space, at least in float32.
+    """Global average pooling in at least float32.
 
     Args:
         features: float [B, C, h, w].
     Returns:
-        float32 (float64 of float64) [B, C].
+        float32 [B, C]; float64 if the input is.
     """
     return features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
 
 
 class PartLinear(nn.Module):
-    """A fully connected layer for each part, initialised as torch's `nn.Linear`.
+    """A fully connected layer per part, initialised like torch's `nn.Linear`.
 
     Args:
         in_features: width of one part's input.
         out_features: width of one part's output.
-        parts: how many parts P.
+        parts: number P of parts.
         bias: add a learnt bias.
     """
 
@@ -157,8 +157,8 @@ class PartLinear(nn.Module):
             self.register_parameter("bias", None)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Args: features: float [B, P·in]. Returns: float [B, P·out]."""
-        # In the layer's own precision, since a model converted by `.half()` still pools in float32.
+        """Args: features: float [B, P·in_features]. Returns: float [B, P·out_features]."""
+        # In the layer's own precision: a model converted by `.half()` still pools in float32.
         features = features.to(self.weight.dtype)
         parts = torch.unflatten(features, 1, (len(self.weight), -1))
         outputs = torch.einsum("bpi,poi->bpo", parts, self.weight)
@@ -168,18 +168,18 @@ class PartLinear(nn.Module):
 def classifier(
     channels: int, num_classes: int, *, parts: int = 1, hidden: int = 512
 ) -> nn.Sequential:
-    """Two fully connected layers for each part (DSA-reID, section 3.2.4).
+    """Two fully connected layers per part (DSA-reID, section 3.2.4).
 
-    The paper names the two layers; the hidden width and the batch norm and ReLU between them are
-    choices of ours.
+    The paper specifies only the two layers; the hidden width and the batch norm and ReLU between
+    them are our choice.
 
     Args:
-        channels: width of the features, C for each part.
+        channels: width P·C of the features of all parts together.
         num_classes: number N of training identities.
-        parts: how many parts P, each with a classifier of its own.
+        parts: number P of parts, each with its own classifier.
         hidden: width between the layers.
     Returns:
-        A module from float [B, P·C] to logits float [B, P, N]; [B, N] of one part.
+        A module from float [B, P·C] to logits float [B, P, N], or [B, N] for one part.
     """
     last = PartLinear(hidden, num_classes, parts=parts)
     nn.init.normal_(last.weight, std=0.001)

@@ -1,4 +1,4 @@
-"""Label maps to region masks, and region pooling (MagnifierNet, section 3.1, Eq. 1)."""
+"""Region masks from label maps, and region pooling (MagnifierNet, section 3.1, Eq. 1)."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,22 @@ from torch import Tensor
 
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 
-# Hard rescalings and torch's name of each.
+# Nearest-neighbour rescalings → torch's names for them.
 _NEAREST = {"nearest": "nearest-exact", "nearest-corner": "nearest"}
 RESCALINGS = ("bilinear", *_NEAREST)
-# torch 2.6 cannot tell an export from a compilation; the plain form is right in both.
+# torch 2.6 cannot tell export from compilation; `plain_region_max_pool` is correct in both.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def rescale_labels(labels: Tensor, size: Sequence[int], rescaling: str = "nearest") -> Tensor:
-    """Scale label maps by nearest neighbour: labels are categories and never interpolated.
+    """Rescale label maps by nearest neighbour: labels are categories, never interpolated.
 
     Args:
         labels: uint8 [B, H, W], region ids or 255.
         size: target height and width.
-        rescaling: "nearest" takes the pixel under the centre of the target pixel (torch's
-            `nearest-exact`), "nearest-corner" the upper left one, which shifts the map (torch's
-            `nearest`).
+        rescaling: "nearest" reads the label at the centre of each target pixel (torch's
+            `nearest-exact`), "nearest-corner" the one at its upper left corner, which shifts the
+            map (torch's `nearest`).
     Returns:
         uint8 [B, *size].
     """
@@ -34,7 +34,7 @@ def rescale_labels(labels: Tensor, size: Sequence[int], rescaling: str = "neares
 
 
 def fill_unknown(labels: Tensor, predicted: Tensor) -> Tensor:
-    """Replace unknown pixels (255) by the segmentation head's prediction.
+    """Replace unknown labels (255) with the segmentation head's prediction.
 
     Args:
         labels: uint8 [B, h, w], region ids or 255.
@@ -51,18 +51,18 @@ def region_masks(
     rescaling: str = "bilinear",
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """One mask per region at the feature map's size: R_k of Eq. 1.
+    """One mask per region at the size of the feature map: R_k of Eq. 1.
 
     Args:
         labels: integer [B, H, W], region ids 0..7.
         size: height and width of the feature map.
         rescaling: "bilinear" (the paper; align_corners=False, no antialias), "nearest" or
-            "nearest-corner" (authors' code); the last two as in `rescale_labels`.
-        dtype: of the result; default float32.
+            "nearest-corner" (authors' code); for the last two see `rescale_labels`.
+        dtype: of the result; None for float32.
     Returns:
         float [B, 8, *size] in [0, 1], summing to 1 over the regions.
     Raises:
-        ValueError: rescaling is none of the three.
+        ValueError: rescaling is unknown.
     """
     if rescaling not in RESCALINGS:
         raise ValueError(
@@ -78,15 +78,15 @@ def region_masks(
 
 
 def plain_region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
-    """`region_max_pool` as products and maxima alone, whose shapes do not depend on the values.
+    """`region_max_pool` with products and maxima only, whose shapes do not depend on the values.
 
-    Exported graphs take this form: every runtime has its operators, and the batch stays dynamic.
-    One region after the other, so that one product [B, C, h, w] is in memory at a time.
+    Exported graphs use this form: every runtime has its operators, and the batch size stays
+    dynamic. Regions are pooled one by one, so that only one product [B, C, h, w] is in memory.
 
     Args:
-        features, masks: as of `region_max_pool`.
+        features, masks: as in `region_max_pool`.
     Returns:
-        The same.
+        As `region_max_pool`.
     """
     products = (features * mask.unsqueeze(1) for mask in masks.to(features.dtype).unbind(1))
     return torch.stack([product.amax(dim=(2, 3)) for product in products], dim=1)
@@ -95,18 +95,18 @@ def plain_region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
 def region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
     """Global max pooling of each region's masked features: p(x_k) = GMP(F ⊗ R_k), Eq. 1.
 
-    The plain product holds [B, K, C, h, w] in memory. Where R_k is 0 the product is 0, so only the
-    pixels with R_k > 0 are computed, each with its weight: their feature vectors are gathered as
-    rows and reduced by scatter-max. Hard masks have one such region per pixel, bilinear ones about
-    1.3. `python scripts/benchmark.py pooling` on two cores, forward and backward, B 32, C 1024,
-    24 × 12, K 8: 3.5 × (fp32) to 16 × (bf16, channels-last, hard masks) faster than the plain
-    product, soft masks 10 × in bf16. A segment reduction was up to 1.8 × slower than scatter-max.
+    The plain product would take [B, K, C, h, w] of memory. Where R_k is 0 the product is 0, so only
+    pixels with R_k > 0 are computed: their feature vectors are gathered as rows, multiplied by R_k
+    and reduced by scatter-max. Hard masks have one such region per pixel, bilinear ones about 1.3.
+    `python scripts/benchmark.py pooling` on two cores, forward and backward, B 32, C 1024, 24 × 12,
+    K 8: 3.5 × (fp32) to 16 × (bf16, channels-last, hard masks) faster than the plain product, soft
+    masks 10 × in bf16. A segment reduction was up to 1.8 × slower than scatter-max.
 
     Args:
         features: float [B, C, h, w].
-        masks: [B, K, h, w] in [0, 1], hard or soft; computed with in the features' dtype.
+        masks: [B, K, h, w] in [0, 1], hard or soft; converted to the features' dtype.
     Returns:
-        [B, K, C] of the features' dtype; zeros for a region that is absent from an image.
+        [B, K, C] with the features' dtype; zeros for a region that is absent from an image.
     Raises:
         ValueError: the shapes do not match.
     """
@@ -129,7 +129,7 @@ def region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
     image = torch.div(segment, regions, rounding_mode="floor")
     values = rows.index_select(0, image * (height * width) + pixel)
     values = values * weights[segment, pixel].unsqueeze(1)
-    # A product is 0 wherever the mask is: the maximum starts there, unless no such pixel exists.
+    # Where the mask is 0 the product is 0: the maximum starts at 0, unless no such pixel exists.
     covered = (weights != 0).all(dim=1, keepdim=True)
     start = torch.zeros_like(weights[:, :1]).masked_fill(covered, float("-inf"))
     pooled = start.expand(-1, channels).scatter_reduce(

@@ -1,11 +1,11 @@
-"""Which precision sums and losses are computed in."""
+"""The precision in which sums and losses are computed."""
 
 import torch
 from torch import Tensor
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Raise half and bfloat16 to float32; keep float32 and float64.
+    """Convert float16 and bfloat16 to float32; keep float32 and float64.
 
     Args:
         tensor: floating point, any shape.
@@ -14,10 +14,10 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def mean_in_float32(tensor: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
-    """Mean that is summed and returned in at least float32, without a copy of the input.
+    """Mean, accumulated and returned in at least float32, without converting the input first.
 
     Args:
         tensor: floating point, any shape.
-        dim: dimensions to average over, default all.
+        dim: dimensions to average over; None for all.
     """
     return tensor.mean(dim, dtype=torch.promote_types(tensor.dtype, torch.float32))

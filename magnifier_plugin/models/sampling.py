@@ -1,4 +1,4 @@
-"""Which regions the Semantic Adversarial Branch keeps (MagnifierNet, section 3.2)."""
+"""Sampling of the regions that SAB keeps (MagnifierNet, section 3.2)."""
 
 import torch
 
@@ -8,13 +8,13 @@ SAMPLINGS = ("torso", "baseline")
 
 
 def check_sampling(sampling: str, keep: int) -> None:
-    """Refuse what the paper's two strategies cannot draw.
+    """Check the options of `sample_kept_regions`.
 
     Args:
         sampling: "torso" (Random-torso) or "baseline" (Random-baseline).
-        keep: K̂, the number of body regions that stay.
+        keep: K̂, the number of body regions that are kept.
     Raises:
-        ValueError: an unknown strategy, or a K̂ it cannot draw.
+        ValueError: an unknown sampling, or a K̂ that it cannot draw.
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"magnifier.sampling: expected one of {SAMPLINGS}, got {sampling!r}")
@@ -24,7 +24,7 @@ def check_sampling(sampling: str, keep: int) -> None:
             raise ValueError(
                 f"magnifier.keep: Random-torso keeps K̂/2 upper and K̂/2 lower regions, so K̂ is "
                 f"even, 2..{most}; got {keep}. Random-baseline (magnifier.sampling baseline) "
-                "takes odd numbers too."
+                "accepts odd numbers too."
             )
     elif not 1 <= keep <= len(BODY_REGIONS):
         raise ValueError(
@@ -33,16 +33,16 @@ def check_sampling(sampling: str, keep: int) -> None:
 
 
 def sample_kept_regions(sampling: str, keep: int) -> tuple[int, ...]:
-    """Draw the regions that stay for one batch; the others are the paper's Ô.
+    """Draw the regions that are kept in one batch; the others are the paper's Ô.
 
-    The draw takes torch's global CPU generator, so it is part of a checkpoint's random state and
-    costs a GPU nothing.
+    They are drawn from torch's global CPU generator, whose state checkpoints save; the GPU does not
+    wait for the draw.
 
     Args:
         sampling: "torso" keeps K̂/2 of U_torso and K̂/2 of L_torso, "baseline" any K̂ body regions.
-        keep: K̂.
+        keep: K̂, the number of body regions that are kept.
     Returns:
-        Region ids in rising order, the background (which is never in Ô) first.
+        Region ids in ascending order, starting with the background, which is never in Ô.
     """
     groups = (UPPER_REGIONS, LOWER_REGIONS) if sampling == "torso" else (BODY_REGIONS,)
     kept = [BACKGROUND]
