@@ -131,7 +131,7 @@ def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
             return index, first
         first += stage.max_epoch
     raise ValueError(
-        f"epoch {epoch + 1}: expected one of the stages' {first}; lengthen a stage "
+        f"epoch {epoch + 1}: the stages have only {first} epochs; lengthen a stage "
         "(stages.N.max_epoch) or scale them all (train.scale)"
     )
 
