@@ -93,7 +93,7 @@ def _set_loss_weights(
     given = {names[0]: value} if names else value
     if not isinstance(given, Mapping):
         raise ConfigError(
-            f"{origin}: {key}: expected weights by the loss term's name, such as {{sd: 0.002}}, or "
+            f"{origin}: {key}: expected weights by loss term, such as {{sd: 0.002}}, or "
             f"{key}.sd 0.002 on the command line; got {value!r}"
         )
     weights = stage.setdefault("loss_weights", {})

@@ -99,7 +99,7 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.constructor.ConstructorError(
-                None, None, "aliases are not taken; write the value out", mark
+                None, None, "aliases are not supported; write the value out", mark
             )
         return super().compose_node(parent, index)
 

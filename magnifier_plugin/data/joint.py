@@ -167,7 +167,7 @@ class JointTransform:
         """
         if not self._rest:
             raise ValueError(
-                "transform: expected a step ToTensor with Normalize after it, found none"
+                "transform: expected a step ToTensor followed by Normalize, found none"
             )
         return self._rest[0].normalise(pixels)
 
