@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from magnifier_plugin.catalogue.listed import own_source
+from magnifier_plugin.catalogue.listed import register_source
 from magnifier_plugin.catalogue.names import MASKED_SUFFIX, registered_datasets
 from magnifier_plugin.catalogue.occluded import OCCLUDED_SETS
 from magnifier_plugin.data.annotated import AnnotatedDataset
@@ -66,7 +66,7 @@ def register_dataset(name: str, path: str | os.PathLike[str]) -> None:
         ValueError: the name has other characters or is taken. Errors in the content are raised when
             the data set is opened.
     """
-    own_source(name, path)
+    register_source(name, path)
     register()
 
 

@@ -36,7 +36,7 @@ def test_the_person_in_the_middle_is_taken():
     assert choose([50, 50], [0.6, 0.7])[0] == 1
     best, ambiguity = choose([60, 100], [1.0, 0.7])
     assert best == 1 and "100 and 60 pixels" in ambiguity
-    assert choose([0, 0], [0.6, 0.7]) == (1, "no person in the middle of the picture")
+    assert choose([0, 0], [0.6, 0.7]) == (1, "no person in the middle of the image")
     with pytest.raises(ValueError, match="expected at least one, got none"):
         choose_person([], [])
 
@@ -47,7 +47,11 @@ def test_the_person_in_the_middle_is_taken():
         ([(2, 2), (468, 0)], 1, "no person in the middle"),
         ([(2, 2), (468, 1)], 1, "with 1 and 2 pixels there"),
         ([(2, 2), (468, 300)], 1, ""),
-        ([(60, 60), (468, 10)], 0, "a larger person next to this one, with 468 and 60 pixels"),
+        (
+            [(60, 60), (468, 10)],
+            0,
+            "a larger person next to the chosen one, with 468 and 60 pixels",
+        ),
         ([(300, 60), (468, 10)], 0, ""),
         ([(0, 0), (0, 0)], 0, "no person in the middle"),
     ],
@@ -193,7 +197,7 @@ def test_cse_dumps_are_reported(tmp_path):
         found = cls()
         found.embedding = torch.zeros(1, 16, 4, 4)
         torch.save([entry("a.jpg", [[0, 0, 4, 4]], [0.9], found)], tmp_path / "a.pkl")
-    with pytest.raises(ValueError, match="CSE model, which writes embeddings and no parts"):
+    with pytest.raises(ValueError, match="CSE model, which writes embeddings, not parts"):
         list(DumpFile(tmp_path / "a.pkl"))
 
 
@@ -205,11 +209,11 @@ def test_other_content_is_no_dump(tmp_path):
         DumpFile(tmp_path / "a.pkl")
     for wrong in ({"file_name": "a.jpg", "scores": torch.ones(1)}, {"scores": torch.ones(0)}, 5):
         torch.save([wrong], tmp_path / "a.pkl")
-        with pytest.raises(ValueError, match=r"a\.pkl: entry 0 is not a dump's"):
+        with pytest.raises(ValueError, match=r"a\.pkl: entry 0 is not a DensePose result"):
             list(DumpFile(tmp_path / "a.pkl"))
     with stand_in(CHART) as cls:
         torch.save([entry("a", [[0, 0, 4, 4]], [0.9], [cls()])], tmp_path / "a.pkl")
-    with pytest.raises(ValueError, match="entry 0 is not a dump's.*labels"):
+    with pytest.raises(ValueError, match="entry 0 is not a DensePose result.*labels"):
         list(DumpFile(tmp_path / "a.pkl"))
 
 
@@ -254,15 +258,17 @@ def test_wrong_json_is_reported(tmp_path):
     names = annotations(tmp_path / "names.json", [1])
     result = {"image_id": 1, "score": 0.9, "bbox": [0, 0, 4, 4], "uv_shape": [3, 4, 4]}
     results = written("results.json", [result | {"uv_data": "no base64!"}])
-    with pytest.raises(ValueError, match=r"names\.json: holds a dict.*belong to --annotations"):
+    with pytest.raises(
+        ValueError, match=r"names\.json: holds a dict.*pass them with --annotations"
+    ):
         ResultsFile(names, names)
-    with pytest.raises(ValueError, match=r"results\.json: no COCO annotations"):
+    with pytest.raises(ValueError, match=r"results\.json: not COCO annotations"):
         ResultsFile(results, results)
     with pytest.raises(ValueError, match=r"cut\.json: expected JSON in UTF-8"):
         ResultsFile(written("cut.json", '[{"image_id": 1'), names)
     with pytest.raises(ValueError, match=r"detection 0 is not a DensePose result \(KeyError"):
         ResultsFile(written("less.json", [result]), names)
-    with pytest.raises(ValueError, match="has no image with id 1"):
+    with pytest.raises(ValueError, match="no image has the id 1 that"):
         ResultsFile(results, annotations(tmp_path / "other.json", [2]))
     good = result | {"uv_data": encode(make_iuv(4, 4, 2))[1]}
     wrong = [
@@ -278,9 +284,9 @@ def test_wrong_json_is_reported(tmp_path):
         with pytest.raises(ValueError, match=r"r\.json: detection 0 is not a DensePose result"):
             ResultsFile(written("r.json", content), names)
     for images in ([{"id": [1], "file_name": "a"}], [{"id": 1}], 5, [None]):
-        with pytest.raises(ValueError, match=r"n\.json: no COCO annotations"):
+        with pytest.raises(ValueError, match=r"n\.json: not COCO annotations"):
             ResultsFile(results, written("n.json", {"images": images}))
-    for data, message in (("no base64!", "damaged or truncated|no base64"), ("", "damaged")):
+    for data, message in (("no base64!", "damaged or truncated|not base64"), ("", "damaged")):
         (item,) = ResultsFile(written("r.json", [result | {"uv_data": data}]), names)
         with pytest.raises(ValueError, match=message):
             item.read((8, 8))

@@ -83,7 +83,7 @@ def test_market_without_the_inner_folder(market: Market) -> None:
 
 def test_a_folder_name_that_torchreid_takes_for_an_identity(tmp_path: Path) -> None:
     folder = make_market(tmp_path / "run-1_c2")
-    with pytest.raises(ValueError, match=r"takes '-1_c2' in this folder's name"):
+    with pytest.raises(ValueError, match=r"read them from '-1_c2' in this folder's path"):
         build(folder)
 
 
@@ -109,7 +109,7 @@ def test_an_empty_list_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             super().__init__([], [], [], **options)
 
     monkeypatch.setitem(registered_datasets(), "empty", Empty)
-    with pytest.raises(ValueError, match="empty in .*: torchreid found no image for training"):
+    with pytest.raises(ValueError, match="empty in .*: torchreid found no images for training"):
         AnnotatedDataset("empty", tmp_path)
 
 

@@ -42,9 +42,11 @@ def test_queries_without_a_match_are_named_with_the_reason():
     lists = check_lists(TRAIN, query, GALLERY)
     assert (lists.absent, lists.same_camera) == ([query[2]], [query[3]])
     absent, same = texts(lists, is_error=False)
-    assert "1 image of an identity that the gallery does not have" in absent
+    assert "1 image of an identity that is not in the gallery" in absent
     assert absent.endswith(": absent.jpg (identity 5, camera 0)")
-    assert "own camera only" in same and same.endswith(": same.jpg (identity 9, camera 2)")
+    assert "in the gallery only in the query's own camera" in same and same.endswith(
+        ": same.jpg (identity 9, camera 2)"
+    )
 
 
 def test_no_query_with_a_match_is_an_error():
@@ -70,13 +72,16 @@ def test_an_empty_list_is_an_error():
 def test_training_identities_must_count_from_0(numbers):
     train = records(*[(number, camera) for number in numbers for camera in (0, 1)])
     (text,) = texts(check_lists(train, QUERY, GALLERY), True)
-    assert f"numbered {numbers[0]}..{numbers[1]}; a classifier of 2 identities needs 0..1" in text
+    assert (
+        f"numbered {numbers[0]}..{numbers[1]}; a classifier for 2 identities needs the numbers 0..1"
+        in text
+    )
 
 
 def test_identities_with_one_image_and_repeated_files_are_warned_of():
     lists = check_lists([*TRAIN, TRAIN[0], ("one.jpg", 2, 0, 0)], QUERY, GALLERY)
     single, repeated = texts(lists, False)
-    assert "1 identity with one image" in single
+    assert "1 identity with only one image" in single
     assert repeated == "train: 1 image listed more than once: train0.jpg"
 
 
@@ -84,7 +89,9 @@ def test_identities_on_both_sides_are_found_by_file_names():
     train = [("a/0002_c1s1_000001_01.jpg", 0, 0, 0), ("a/0002_c2s1_000001_01.jpg", 0, 1, 0)]
     gallery = [*GALLERY, ("b/0002_c3s1_000001_01.jpg", 2, 2, 0)]
     (text,) = texts(check_lists(train, QUERY, gallery), True)
-    assert text.startswith("1 identity trained and tested on") and text.endswith(": 0002")
+    assert text.startswith("1 identity in both training and test images") and text.endswith(
+        ": 0002"
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -104,7 +111,7 @@ def test_images_are_decoded_and_compared(tmp_path, workers):
     assert len(found) == 4
     assert found[0].startswith(f"{paths[3]}: ") and found[1].startswith(f"{paths[5]}: ")
     assert found[2].startswith("gone.jpg: no such image")
-    assert found[3] == f"trained and tested on: {paths[0]} = {paths[69]}"
+    assert found[3] == f"in both training and test images: {paths[0]} = {paths[69]}"
 
 
 def test_the_same_file_twice_on_one_side_is_no_error(tmp_path):
@@ -121,7 +128,7 @@ def test_a_sound_data_set_passes(market_folder, capsys):
     assert main(["-s", "market1501", "--root", str(market_folder.root)]) == 0
     shown = capsys.readouterr().out
     assert "| train | 12 | 3 | 2 | 4, 4, 4 |" in shown
-    assert "Images that decode: 28 in 1 size, most often 16 × 32 (28)" in shown
+    assert "Decoded images: 28 in 1 size, most often 16 × 32 (28)" in shown
     assert "0 errors, 0 warnings" in shown
 
 
@@ -153,7 +160,7 @@ def test_a_decompression_bomb_fails(tmp_path, capsys):
 def test_overlapping_identities_fail(tmp_path, capsys):
     folder = make_market(tmp_path, pids=(1, 2), test_pids=(1, 3))
     assert main(["-s", "market1501", "--root", str(folder.root), "--quick"]) == 1
-    assert "1 identity trained and tested on" in capsys.readouterr().out
+    assert "1 identity in both training and test images" in capsys.readouterr().out
 
 
 def test_many_problems_are_counted(tmp_path, capsys):

@@ -47,8 +47,8 @@ def test_a_body_at_the_side_or_hardly_any_is_odd(tmp_path):
     labels = np.zeros(SIZE, np.uint8)
     labels[10:20, 28:31] = REGIONS.index("chest")
     assert check_one(tmp_path, labels).reasons == (
-        "the body covers 1.5% of the picture",
-        "the body is at the right side",
+        "the body covers 1.5% of the image",
+        "the body is at the image's right side",
         "only 1 of 7 body regions",
     )
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_trained_on_is_reported(tmp_path):
     finding = check_one(tmp_path, figure()[:32])
     assert (finding.kind, finding.reasons) == (
         "wrong size",
-        ("label map: 32 × 32 (height × width), its image is 64 × 32",),
+        ("label map: 32 × 32 (height × width), but its image is 64 × 32",),
     )
     photo, label = placed(tmp_path, "a", figure())
     Image.fromarray(figure() * 3).save(label)
@@ -115,7 +115,7 @@ def test_faults_of_iuv_are_found(tmp_path):
     assert (finding.kind, finding.iuv) == ("fine", iuv_path(label))
     write_iuv(iuv_path(label), facing_us()[:32])
     (finding,) = check_labels({photo: label}, progress=False)
-    reason = "IUV: 32 × 32 (height × width), its image is 64 × 32"
+    reason = "IUV: 32 × 32 (height × width), but its image is 64 × 32"
     assert (finding.kind, finding.reasons) == ("wrong size", (reason,))
     assert finding.body > 0  # the label map is good
     planes = np.zeros((*SIZE, 3), np.uint8)
@@ -173,7 +173,7 @@ def test_label_maps_of_another_label_set_stop_a_run(tmp_path, caplog):
     ):
         check_manifest(tmp_path, "densepose")
     write_manifest(tmp_path, Manifest("parsing", "lip", {"classes": {}}))
-    with pytest.raises(ValueError, match="another state of label set lip"):
+    with pytest.raises(ValueError, match="another version of label set lip"):
         check_manifest(tmp_path, "lip")
     write_manifest(tmp_path, Manifest("parsing", "mine", {}))
     assert check_manifest(tmp_path, "mine").label_set == "mine"
@@ -253,7 +253,7 @@ class TestPlaceOfThePage:
         read_only.add(tmp_path)
         assert self.run(folder) == 2
         error = capsys.readouterr().err
-        assert f"neither {labels} nor {tmp_path} can be written to" in error and "--out" in error
+        assert f"neither {labels} nor {tmp_path} is writable" in error and "--out" in error
         assert self.run(folder, "--limit", 2, "--out", tmp_path / "a" / "page.html") == 0
 
 
@@ -293,7 +293,7 @@ def test_script_stops_at_another_label_set(market, capsys):
         Manifest("parsing", "lip", load_label_set("lip").definition),
     )
     assert check(folder) == 1
-    assert "label maps of label set lip, expected densepose" in capsys.readouterr().out
+    assert "label maps use label set lip, expected densepose" in capsys.readouterr().out
     assert check(folder, "--label-set", "lip") == 0
 
 

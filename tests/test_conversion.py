@@ -218,7 +218,7 @@ def test_script_tells_a_missing_or_empty_folder(tmp_path, capsys):
     assert densepose_iuv(tmp_path / "empty", market, tmp_path / "m") == 2
     assert densepose_iuv(iuv, tmp_path / "nowhere", tmp_path / "m") == 2
     printed = capsys.readouterr().err
-    assert "nowhere: no such folder" in printed and "no *_IUV.png in it" in printed
+    assert "nowhere: no such folder" in printed and "contains no *_IUV.png" in printed
     with pytest.raises(SystemExit, match="2"):
         run("--source", "densepose-iuv", "--images", market, "--out", tmp_path / "m")
     assert "needs --iuv" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_some_queries_have_no_match(folder, manager, caplog):
     for path in (folder.images / "bounding_box_test").glob("0001*"):
         path.rename(path.with_name("0009" + path.name[4:]))
     manager(folder)
-    found = [r for r in caplog.records if "identity that the gallery does not have" in r.message]
+    found = [r for r in caplog.records if "identity that is not in the gallery" in r.message]
     assert len(found) == 1
 
 
@@ -77,7 +77,7 @@ def test_a_query_without_a_match_is_named_by_the_numbers_of_torchreids_lists(
         path.rename(path.with_name("0009" + path.name[4:]))
     options = {"same_camera": "keep"} if manager is our_manager else {}
     manager(folder, **options)
-    found = [r for r in caplog.records if "identity that the gallery does not have" in r.message]
+    found = [r for r in caplog.records if "identity that is not in the gallery" in r.message]
     named = re.findall(r"_c(\d)s1_\d+_01.jpg \(identity 1, camera (\d)\)", found[0].message)
     assert len(named) == 3 and all(int(in_name) == int(c) + 1 for in_name, c in named)
 

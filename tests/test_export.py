@@ -124,7 +124,7 @@ class TestRefusals:
         monkeypatch.setattr(export, "PACKAGES", ())
         for row in ({"test_features": "z"}, {"streams": ["DSAG"], "test_features": "z_L"}):
             model = resnet18("dsa_reid", width=0.1, **row)
-            with pytest.raises(ValueError, match="takes textures too; use dsa.test_features f"):
+            with pytest.raises(ValueError, match="also needs textures; use dsa.test_features f"):
                 write(model, tmp_path / "a.onnx")
         assert not list(tmp_path.iterdir())
 
@@ -176,7 +176,7 @@ class TestScript:
         path = save(tmp_path, model.state_dict())
         line = f"--config-file {CONFIG} --weights {path} --out {tmp_path / 'a.onnx'}"
         assert script("export_onnx").main(line.split()) == 2
-        assert "the file is of another model" in capsys.readouterr().err
+        assert "the file belongs to another model" in capsys.readouterr().err
         assert not (tmp_path / "a.onnx").exists()
 
     def test_rows_that_test_with_textures(self, tmp_path, monkeypatch, capsys):

@@ -121,7 +121,7 @@ def test_numbered_images_are_named_by_annotations(run, folder, capsys):
     content["images"][0]["id"] = 8
     images.write_text(json.dumps(content))
     assert run(results, "--annotations", images)[0] == 2
-    assert "images.json: has no image with id 7, which" in capsys.readouterr().err
+    assert "images.json: no image has the id 7 that" in capsys.readouterr().err
 
 
 def test_files_of_one_format_at_any_depth(folder):
@@ -261,7 +261,9 @@ def test_a_joint_a_little_outside_is_drawn(folder):
 
 def test_pixels_where_shares_are_expected(folder):
     write_ultralytics(folder, NAME, [person()], size=(1, 1))
-    with pytest.raises(ValueError, match=rf"{NAME}\.txt: .* expected shares of the image's size"):
+    with pytest.raises(
+        ValueError, match=rf"{NAME}\.txt: .* expected fractions of the image's size"
+    ):
         read(folder)
 
 
@@ -296,8 +298,8 @@ def test_other_numbers_of_key_points(folder, numbers, message):
         (".predictions.json", "{}", "holds a dict, expected OpenPifPaf's list"),
         (".predictions.json", "[5]", "person 0: no list `keypoints`"),
         (".predictions.json", json.dumps([{}] * 1001), "1,001 people, expected at most 1,000"),
-        ("_keypoints.json", "[]", "holds no OpenPose people.*--keypoints FILE.json"),
-        ("_keypoints.json", '{"people": 5}', "holds no OpenPose people"),
+        ("_keypoints.json", "[]", "not OpenPose's output.*--keypoints FILE.json"),
+        ("_keypoints.json", '{"people": 5}', "not OpenPose's output"),
         ("_keypoints.json", '{"people": [{}]}', "person 0: no list `pose_keypoints_2d`"),
         (
             "_keypoints.json",
@@ -307,7 +309,7 @@ def test_other_numbers_of_key_points(folder, numbers, message):
         (".txt", "0 0.5 0.5 0.1 0.1", "5 numbers, expected class, box, 17 points"),
         (".txt", "read me", "2 numbers, .*is it the output of a pose model"),
         (".txt", " ".join(["x"] * 56), "not a number"),
-        (".txt", b"\xff\xfe", "no text"),
+        (".txt", b"\xff\xfe", "not a text file"),
     ],
 )
 def test_damaged_files_are_named(folder, suffix, content, message):
@@ -320,7 +322,7 @@ def test_damaged_files_are_named(folder, suffix, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"images": []}, "holds a dict, .* key point results; these are COCO annotations"),
+        ({"images": []}, "holds a dict, .* keypoint results; these are COCO annotations"),
         ([5], "result 0: no list `keypoints`"),
         ([{"keypoints": flat(person())}], "result 0: image_id None, expected a file's name"),
         (
@@ -339,7 +341,7 @@ def test_damaged_results_are_refused(folder, content, message):
         KeypointSource(folder / "r.json")
     with pytest.raises(FileNotFoundError):
         KeypointSource(folder / "absent.json")
-    with pytest.raises(ValueError, match=r"no \*\.predictions\.json or .* or \*\.txt in it"):
+    with pytest.raises(ValueError, match=r"contains no \*\.predictions\.json or .* or \*\.txt"):
         KeypointSource(folder)
 
 

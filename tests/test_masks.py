@@ -59,7 +59,7 @@ def test_part_id_over_24_is_refused_with_its_place(tmp_path):
 
 def test_swapped_byte_order_is_reported_as_such(tmp_path):
     Image.fromarray(make_iuv()).save(tmp_path / "a_IUV.png")  # red = I
-    with pytest.raises(ValueError, match="BGR and RGB are swapped"):
+    with pytest.raises(ValueError, match="red and blue are swapped"):
         read_iuv(tmp_path / "a_IUV.png")
 
 
@@ -75,7 +75,7 @@ def test_truncated_png_is_refused_with_its_path(tmp_path, keep):
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16"])
 def test_another_kind_of_png_is_no_iuv(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "a_IUV.png")
-    with pytest.raises(ValueError, match=f"image mode {mode}, expected RGB"):
+    with pytest.raises(ValueError, match=f"image mode {mode}, expected 8-bit RGB"):
         read_iuv(tmp_path / "a_IUV.png")
 
 
@@ -127,7 +127,7 @@ def test_greyscale_png_of_ids_is_accepted(tmp_path):
     assert np.array_equal(read_labels(tmp_path / "a.png"), all_ids())
 
 
-@pytest.mark.parametrize(("label", "hint"), [(24, "DensePose parts"), (200, "no label map")])
+@pytest.mark.parametrize(("label", "hint"), [(24, "DensePose parts"), (200, "not a label map")])
 def test_foreign_ids_are_refused_with_a_hint(tmp_path, label, hint):
     Image.fromarray(np.full((2, 2), label, np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=rf"a\.png: label {label}, expected 0\.\.7 or 255.*{hint}"):
@@ -187,7 +187,7 @@ def test_label_path_follows_the_image_path(image, label):
 
 
 def test_label_path_refuses_an_image_of_another_data_set():
-    with pytest.raises(ValueError, match="expected inside the data set's folder"):
+    with pytest.raises(ValueError, match="expected an image inside the data set's folder"):
         label_path("/data/cuhk03/a.jpg", "/data/market1501", "market1501", "masks")
 
 

@@ -39,9 +39,9 @@ def test_annotations_meet_images_by_name_then_by_folders():
 
 def test_names_that_fit_several_images_stop_the_conversion():
     images = [Path("/d/detected/1_001.png"), Path("/d/labeled/1_001.png")]
-    with pytest.raises(ValueError, match=r"1_001 fits .*detected.* and .*labeled.*[^$]*--images"):
+    with pytest.raises(ValueError, match=r"(?s)1_001 matches .*detected.* and .*labeled.*--images"):
         match([Named("/iuv/1_001")], images)
-    with pytest.raises(ValueError, match=r"a/1 and b/1 both fit /d/1\.png"):
+    with pytest.raises(ValueError, match=r"a/1 and b/1 both match /d/1\.png"):
         match([Named("a/1"), Named("b/1")], [Path("/d/1.png")])
     with pytest.raises(
         ValueError, match=r"no annotation has the name of an image.*\['7'\].*1\.png"
@@ -71,5 +71,5 @@ def test_only_images_are_listed(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         list_images(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no image in it"):
+    with pytest.raises(ValueError, match="no images found"):
         list_images(tmp_path / "empty")

@@ -107,16 +107,16 @@ class TestRegistered:
         assert options.sources == options.targets == ["shop"]
 
     def test_an_unknown_name_says_what_to_type(self):
-        with pytest.raises(ValueError, match=", or shop=PATH for images of your own$"):
+        with pytest.raises(ValueError, match=", or shop=PATH for your own images$"):
             DataOptions(sources="shop")
 
     @pytest.mark.parametrize(
         ("word", "message"),
         [
             ("sh op={shop}", "expected a name of letters, digits, _ and -.*got 'sh op'"),
-            ("shop_masked={shop}", "without _masked at its end"),
+            ("shop_masked={shop}", "does not end in _masked"),
             ("={shop}", "got ''"),
-            ("market1501={shop}", "the name market1501 is taken, by a data set that torchreid"),
+            ("market1501={shop}", "the name market1501 is taken by a data set that torchreid"),
             ("synthetic={shop}", "is taken"),
         ],
     )
@@ -127,13 +127,13 @@ class TestRegistered:
 
     def test_two_paths_for_a_name(self, shop, listing):
         find_name(f"shop={shop}")
-        with pytest.raises(ValueError, match=f"taken, by {shop}; choose another name"):
+        with pytest.raises(ValueError, match=f"taken by {shop}; choose another name"):
             find_name(f"shop={listing}")
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="shop: expected a CSV or a folder at .*gone"):
             magnifier_plugin.register_dataset("shop", tmp_path / "gone")
-        with pytest.raises(ValueError, match=r"needs a name for it: my_images=\./list.csv"):
+        with pytest.raises(ValueError, match=r"give it a name: my_images=\./list.csv"):
             open_dataset("./list.csv", tmp_path)
 
     def test_mistakes_stop_it_with_all_of_them(self, tmp_path):
@@ -150,7 +150,7 @@ class TestRegistered:
         quoted = [f'"{row}'.replace('"ü"', '""ü""').replace(".png,", '.png",') for row in rows]
         file = write_lines(tmp_path / "train.csv", "path,pid,split", *quoted)
         assert len(open_dataset(f"shop={file}", "").train) == 4
-        with pytest.raises(ValueError, match=r"no images of split query.*tested on \(-t\)"):
+        with pytest.raises(ValueError, match=r"no images in split query.*tested on \(-t\)"):
             open_dataset("shop", "", mode="query")
 
     def test_combineall_counts_identities_on(self, shop):
@@ -177,7 +177,7 @@ class TestRegistered:
         dataset = open_dataset(f"mine={make_images(tmp_path, names)}", "")
         assert check_lists(dataset.train, dataset.query, dataset.gallery).problems
         AnnotatedDataset("mine", mode="query")
-        assert "trained and tested on" not in caplog.text
+        assert "in both training and test" not in caplog.text
         assert check_dataset(["-s", f"mine={tmp_path}"]) == 0
 
 
@@ -194,8 +194,8 @@ class TestWordsInMessages:
         return write_lines(tmp_path / "words.csv", "path,pid,camid,split", *lines)
 
     EXPECTED = (
-        "1 identity with one image, no pair to learn from: {folder}/2.png (identity emil, camera "
-        "door)",
+        "1 identity with only one image, no pair to learn from: {folder}/2.png (identity emil, "
+        "camera door)",
         "left out of all metrics: {folder}/5.png (identity felix, camera door)",
         "left out of all metrics: {folder}/6.png (identity greta, camera hall)",
     )
@@ -361,7 +361,7 @@ class TestScripts:
         before = file.read_text()
         again = ["-s", f"cut={file}", "--split", "0", "--write-csv"]
         assert check_dataset([*again, str(file)]) == 2
-        assert "is there already" in capsys.readouterr().out and file.read_text() == before
+        assert "already exists" in capsys.readouterr().out and file.read_text() == before
         other = tmp_path / "test.csv"
         assert check_dataset([*again, str(other)]) == 0
         assert "train" not in {line.split(",")[-1] for line in other.read_text().splitlines()[1:]}
@@ -377,7 +377,7 @@ class TestScripts:
         for part in (
             "| a.png | x | 1 | train |",
             "1 line repeating an image: line 3",
-            "another number of cells",
+            "a number of cells other than",
             "1 identity in train and in query or gallery: x",
             f"{tmp_path}/c.png: expected an image",
             "query: no image has a match in the gallery",
@@ -390,7 +390,7 @@ class TestScripts:
         (tmp_path / "empty").mkdir()
         assert check_dataset(["-s", f"none={tmp_path}/empty"]) == 1
         shown = capsys.readouterr().out
-        assert "error   no image in it" in shown and "| train |" not in shown
+        assert "error   no images found" in shown and "| train |" not in shown
         assert check_dataset(["-s", f"gone={tmp_path}/gone"]) == 2
 
     def test_figures_of_queries_with_the_same_file_names(self, shop, tmp_path):

@@ -74,11 +74,14 @@ class TestCsv:
             (["file;name", "a.png;1"], "without path, pid, split: .*found file,name"),
             (["path,pid,split,pid", "a.png,1,train,1"], "an empty or repeated name"),
             ([""], "found nothing"),
-            ([HEADER], "no line after the header"),
-            ([HEADER, "a.png,1,1"], "1 line with another number of cells .* 4: line 2 .3 cells"),
+            ([HEADER], "no lines after the header"),
+            (
+                [HEADER, "a.png,1,1"],
+                "1 line with a number of cells other than .* 4: line 2 .3 cells",
+            ),
             ([HEADER, ",1,1,train"], "1 line without a path: line 2"),
             ([HEADER, "a.png,,1,train"], "1 line without a pid: line 2: a.png"),
-            ([HEADER, "a.png,1,1,val"], "of another split than train, .*: line 2: a.png 'val'"),
+            ([HEADER, "a.png,1,1,val"], "with a split other than train, .*: line 2: a.png 'val'"),
             ([HEADER, f"{'x' * 500},1,1,train"], "image that does not exist: line 2: x{300}$"),
             ([HEADER, "~nobody/x,1,1,train"], "image that does not exist: line 2: ~nobody/x"),
             ([HEADER, "x.png,1,1,train"], "image that does not exist: line 2: x.png"),
@@ -88,7 +91,7 @@ class TestCsv:
             ),
             (
                 [HEADER, "a.png,1,1,train", "b.png,1,,train"],
-                "1 image without a camera, the others have one.*b.png",
+                "1 image without a camera although others have one.*b.png",
             ),
             ([HEADER, "a.png,1,1,query"], "^gallery: no images$"),
             ([HEADER, "a.png,1,1,gallery"], "^query: no images$"),
@@ -182,7 +185,7 @@ class TestFolder:
         for folder in ("plain", "archive"):
             found = read_folder(tmp_path / folder)
             assert found.problems == []
-            assert found.notes == ["1 image of identity -1 (junk) left out, as torchreid does"]
+            assert found.notes == ["1 image of identity -1 (junk) left out, as in torchreid"]
             lists = number_images(found)
             assert [record[1:3] for record in lists.train] == [(0, 0)]
             assert [record[1:3] for record in lists.query] == [(3, 0)]
@@ -193,18 +196,18 @@ class TestFolder:
         (tmp_path / "query").mkdir()
         (tmp_path / "bounding_box_train").mkdir()
         texts = errors(read_folder(tmp_path))
-        assert texts[0].startswith("1 image neither in a folder named by identity nor named as")
-        assert texts[1] == "train: both train and bounding_box_train are there"
-        assert texts[2] == f"{tmp_path}/bounding_box_train: no image in it"
-        assert texts[3:] == [f"{tmp_path}/query: no image in it", "query: no images"]
+        assert texts[0].startswith("1 image neither in a folder named by identity nor named like")
+        assert texts[1] == "train: both train and bounding_box_train exist"
+        assert texts[2] == f"{tmp_path}/bounding_box_train: no images found"
+        assert texts[3:] == [f"{tmp_path}/query: no images found", "query: no images"]
 
     def test_another_layout_is_described(self, tmp_path):
         make_images(tmp_path / "photos", [f"{letter}/1.png" for letter in "abcdef"])
         (text,) = errors(read_folder(tmp_path / "photos"))
-        assert "found 6 images in folders a, b, c, d, e, …. Where folders are identities" in text
+        assert "found 6 images in folders a, b, c, d, e, …. If each folder is an identity" in text
         assert "--split 0.5 --write-csv FILE" in text
         (tmp_path / "empty").mkdir()
-        assert errors(read_folder(tmp_path / "empty")) == ["no image in it"]
+        assert errors(read_folder(tmp_path / "empty")) == ["no images found"]
         with pytest.raises(FileNotFoundError, match="no such folder"):
             read_folder(tmp_path / "nowhere")
 
@@ -300,7 +303,7 @@ class TestSplit:
         assert len({image.pid for image in found.of_split("train")}) == trained
 
     def test_a_folder_with_a_split(self, tmp_path):
-        with pytest.raises(ValueError, match="has a split already, in gallery, query, train"):
+        with pytest.raises(ValueError, match="already has a split, in gallery, query, train"):
             read_identities(make_images(tmp_path, split_names()))
 
     def test_one_folder_with_market_names(self, tmp_path):

@@ -159,10 +159,10 @@ def test_features_of_other_weights_are_refused(files, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gallery": "empty"}, "empty: no image in it"),
+        ({"gallery": "empty"}, "empty: no images found"),
         ({"gallery": "none"}, "none: no such folder"),
         ({"gallery": "none.npz"}, "none.npz: expected a file of scripts/extract.py"),
-        ({"query": "empty"}, "empty: no image in it"),
+        ({"query": "empty"}, "empty: no images found"),
         ({"query": "none.jpg"}, "none.jpg: no such folder"),
         ({"query": f"photos/{BROKEN}"}, "none of 1 images can be read"),
     ],
@@ -176,9 +176,9 @@ def test_search_says_what_is_missing(files, capsys, changes, message):
 
 def test_extract_says_what_is_wrong(files, capsys):
     assert run_extract(files, folder="empty") == 2
-    assert "empty: no image in it" in capsys.readouterr().err
+    assert "empty: no images found" in capsys.readouterr().err
     assert run_extract(files, "-a", "osnet_x0_25") == 2
-    assert "the file is of another model, or of other options" in capsys.readouterr().err
+    assert "the file belongs to another model, or to other options" in capsys.readouterr().err
     assert run_extract(files, "train.lr", "1") == 2
     assert "train.lr: has no effect here" in capsys.readouterr().err
     assert run_extract(files, "test.dist_metric", "cosine") == 2

@@ -103,11 +103,11 @@ def test_iuv_alone(run, tmp_path, capsys):
 
 def test_a_folder_that_is_missing_or_empty(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"nowhere: no such folder, expected one of \*\.npy"
+        FileNotFoundError, match=r"nowhere: no such folder, expected one that contains \*\.npy"
     ):
         NpyFolder(tmp_path / "nowhere")
     (tmp_path / ".a.npy").touch()  # hidden
-    with pytest.raises(ValueError, match=r"no \*\.npy in it; did the annotator"):
+    with pytest.raises(ValueError, match=r"contains no \*\.npy; did the annotator"):
         NpyFolder(tmp_path)
 
 

@@ -119,7 +119,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_file_holds_every_image(folder):
-    plan, results = make_plan(OPTIONS), read_results(folder / KEYPOINTS, "key point")
+    plan, results = make_plan(OPTIONS), read_results(folder / KEYPOINTS, "keypoint")
     for shot, result in zip(plan.shots, results, strict=True):
         assert result["image_id"] == f"Market-1501-v15.09.15/{shot.folder}/{shot.name}"
         assert (folder / "market1501" / result["image_id"]).is_file()

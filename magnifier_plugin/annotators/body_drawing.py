@@ -1,7 +1,7 @@
 """Joints of one person → a label map: limbs and trunk as capsules and triangles.
 
-The person's size is measured on the bones that are there. Where a joint is missing, everything
-within reach of the joints next to it is unknown, unless another part covers it.
+The person's size is estimated from the bones whose joints were found. Where a joint is missing,
+everything within reach of its neighbouring joints is unknown, unless another part covers it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,9 +25,10 @@ from magnifier_plugin.annotators.capsules import Canvas
 from magnifier_plugin.annotators.joints import JOINTS
 from magnifier_plugin.regions import REGIONS, UNKNOWN
 
-# Of the bones' sizes that count as the person's: one that points out of the picture looks shorter.
+# Each bone gives an estimate of the stature. A high quantile of them is taken, because a
+# foreshortened bone gives too small an estimate.
 _QUANTILE = 0.75
-# How far a missing limb may reach beyond its bone, in statures: its own width.
+# How far a missing limb may reach beyond its bone, as a fraction of the stature: the limb's width.
 _MARGIN = 0.05
 _HEAD, _UPPER_ARM, _LOWER_ARM, _CHEST, _UPPER_LEG, _LOWER_LEG, _FOOT = (
     REGIONS.index(name)
@@ -37,14 +38,15 @@ _UP = np.array([0.0, -1.0])
 
 
 def draw_body(points: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """The regions of one person.
+    """Draws the label map of one person.
 
     Args:
-        points: float [23, 3] in the order of `joints.JOINTS`: x, y, confidence; pixels, whole
-            numbers at the pixels' centres; confidence 0 where the joint was not found.
+        points: float [23, 3] in the order of `joints.JOINTS`: x, y, confidence; x and y in pixels,
+            with integers at the pixels' centres; confidence 0 where the joint was not found.
         size: the image's height and width.
     Returns:
-        uint8 [H, W], 0..7, 255 unknown; None if there is no bone to measure the person's size on.
+        uint8 [H, W], 0..7, 255 unknown; None if no bone is visible from which to estimate the
+        person's size.
     """
     found = {name: point[:2] for name, point in zip(JOINTS, points, strict=True) if point[2] > 0}
     body = _Body(found, size)
@@ -65,11 +67,11 @@ def draw_body(points: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
 
 
 class _Body:
-    """A person's joints and size, and the picture that they are drawn into.
+    """A person's joints and size, and the label map that they are drawn into.
 
     Args:
-        found: joint → place, float [2].
-        size: the picture's height and width.
+        found: joint → position, float [2], x and y in pixels.
+        size: the image's height and width.
     """
 
     def __init__(self, found: Mapping[str, np.ndarray], size: tuple[int, int]):
@@ -81,17 +83,17 @@ class _Body:
         if head is not None:
             self.joints[HEAD] = head
         self.stature = self._measure()
-        """Pixels; 0 if there is no bone to measure it on."""
+        """Pixels; 0 if no bone is visible from which to estimate it."""
 
     def far_side(self) -> str:
-        """The side that is turned away from the camera; "" if that cannot be seen."""
+        """The side that is turned away from the camera; "" if the joints do not show it."""
         behind = self._ears if self._ears is not None else self._pair("shoulder")
         if self._face is None or behind is None:
             return ""
         return "left" if self._face[0] > behind[0] else "right"
 
     def draw_unknown(self) -> None:
-        """All places where the limbs of missing joints can be."""
+        """Marks as unknown all places where the limbs of missing joints can be."""
         self.canvas.start_layer()
         there = [NODES.index(name) for name in self.joints]
         for row, missing in enumerate(NODES):
@@ -112,7 +114,7 @@ class _Body:
         self._draw(_UPPER_ARM, shoulder, elbow, (WIDTHS.shoulder, WIDTHS.elbow))
         self._draw(_LOWER_ARM, elbow, wrist, (WIDTHS.elbow, WIDTHS.wrist))
         if elbow is not None and wrist is not None:
-            # A forearm that points out of the picture has a short hand too.
+            # A foreshortened forearm has a foreshortened hand.
             full = BONES[f"{side} elbow", f"{side} wrist"] * self.stature
             along = wrist - elbow
             along = along / max(float(np.hypot(*along)), full)
@@ -128,7 +130,7 @@ class _Body:
         heel = self.joints.get(f"{side} heel", ankle)
         if toes is None or heel is None:
             return
-        # Toes and heel are points of the outline: the discs at the ends stay inside.
+        # Toes and heel are points on the outline: the discs at the ends must stay inside it.
         radius, along = WIDTHS.foot, toes - heel
         inset = along * min(0.4, 0.8 * radius * self.stature / max(float(np.hypot(*along)), 1e-6))
         self._draw(_FOOT, heel + inset, toes - inset, (radius, radius))
@@ -159,7 +161,7 @@ class _Body:
         if head is None:
             return
         if any(f"{side} shoulder" not in self.joints for side in SIDES):
-            shoulders = None  # one alone is not below the head
+            shoulders = None  # a single shoulder is not below the head
         up = _UP if shoulders is None else head - shoulders
         up = up * (self.stature / max(float(np.hypot(*up)), 1e-6))
         if shoulders is not None:
@@ -179,14 +181,14 @@ class _Body:
         return 0.0
 
     def _pair(self, name: str) -> np.ndarray | None:
-        """The middle of the left and the right one, or the one of them that is there."""
+        """The midpoint of the left and the right joint, or the only one that was found."""
         return _middle(self.joints, [f"{side} {name}" for side in SIDES])
 
     def _limb(self, side: str, *names: str) -> list[np.ndarray | None]:
         return [self.joints.get(f"{side} {name}") for name in names]
 
     def _corners(self, name: str, middle: np.ndarray, inset: float) -> list[np.ndarray]:
-        """The trunk's left and right corner; of one joint alone both are there."""
+        """The trunk's left and right corner; if only one joint was found, both are at it."""
         places = [self.joints.get(f"{side} {name}") for side in SIDES]
         here = [place for place in places if place is not None]
         left, right = here[0], here[-1]
@@ -199,13 +201,20 @@ class _Body:
         end: np.ndarray | None,
         radii: tuple[float, float],
     ) -> None:
-        """A capsule between two joints, radii in statures; nothing if one of them is missing."""
+        """Draws a capsule between two joints, unless one of them is missing.
+
+        The radii are fractions of the stature.
+        """
         if start is not None and end is not None:
             scaled = radii[0] * self.stature, radii[1] * self.stature
             self.canvas.draw_capsule(region, start, end, scaled)
 
     def _draw_reach(self, missing: str, joint: str, reach: float) -> None:
-        """Makes the places unknown where a missing joint's limb can be, seen from another joint."""
+        """Marks as unknown the places where a missing joint's limb can be.
+
+        `reach` is the distance of the missing joint from the given one, as a fraction of the
+        stature.
+        """
         centre, own, other = self.joints[joint], level(joint), level(missing)
         margin = _MARGIN * self.stature
         rows = -np.inf, np.inf
@@ -216,7 +225,7 @@ class _Body:
 
 
 def _middle(places: Mapping[str, np.ndarray], names: Iterable[str]) -> np.ndarray | None:
-    """The mean of those places that are there."""
+    """The mean position of the named joints that were found; None if none was."""
     found = [places[name] for name in names if name in places]
     middle: np.ndarray | None = np.mean(found, axis=0) if found else None
     return middle

@@ -1,7 +1,8 @@
 """The proportions of a body: the distances between its joints and the widths of its limbs.
 
-All are shares of the stature: lengths after Drillis and Contini (1966), widths of people in
-clothes, fitted to the exact label maps of rendered people (`scripts/benchmark.py masks`).
+All are fractions of the stature. The lengths follow Drillis and Contini (1966); the widths are
+those of clothed people, fitted to the exact label maps of rendered people
+(`scripts/benchmark.py masks`).
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from scipy.sparse.csgraph import shortest_path
 from magnifier_plugin.annotators.joints import JOINTS
 
 SIDES = ("left", "right")
-# The place of the head is that of its ears or, without them, of its face.
+# The head's position is that of the ears or, if they were not found, that of the face.
 EARS, FACE = ("left ear", "right ear"), ("nose", "left eye", "right eye")
 HEAD = "head"
 NODES = (HEAD, *(joint for joint in JOINTS if joint not in (*EARS, *FACE)))
@@ -30,7 +31,7 @@ class Widths(NamedTuple):
     wrist: float = 0.021
     knuckles: float = 0.018
     hand: float = 0.075
-    """Length of the hand, beyond the wrist."""
+    """Length of the hand beyond the wrist."""
     hip: float = 0.060
     knee: float = 0.045
     ankle: float = 0.027
@@ -40,9 +41,9 @@ class Widths(NamedTuple):
     waist: float = 0.045
     """Radius of the trunk's lower corners."""
     chest_inset: float = 0.40
-    """How far the upper corners are from the shoulders towards their middle, 0..1."""
+    """How far the upper corners are moved from the shoulders towards their midpoint, 0..1."""
     waist_inset: float = 0.30
-    """How far the lower corners are from the hips towards their middle, 0..1."""
+    """How far the lower corners are moved from the hips towards their midpoint, 0..1."""
     rise: float = 0.028
     """How far the lower corners are above the hips."""
 
@@ -59,7 +60,7 @@ _LENGTHS = {
     ("ankle", "big toe"): 0.130,
     ("ankle", "small toe"): 0.120,
 }
-# From the left to the right one.
+# From the left joint to the right one.
 _ACROSS = {"shoulder": 0.214, "hip": 0.100}
 _HEAD_TO_SHOULDER = 0.165
 
@@ -73,7 +74,8 @@ BONES: Mapping[tuple[str, str], float] = {
     **{(f"left {name}", f"right {name}"): length for name, length in _ACROSS.items()},
     **{(HEAD, f"{side} shoulder"): _HEAD_TO_SHOULDER for side in SIDES},
 }
-# Those that show a person's size in any pose: feet are short, and widths vary with the heading.
+# Bones that show a person's size in any pose. Feet are too short for it, and the distances between
+# left and right joints vary with the direction that the person faces.
 MEASURES = tuple(
     (f"{side} {a}", f"{side} {b}") for a, b in _LENGTHS if a != "ankle" for side in SIDES
 )
@@ -89,7 +91,7 @@ def _distances() -> np.ndarray:
 
 
 DISTANCES = _distances()
-# How low a joint is in a person who stands; arms go anywhere.
+# The vertical order of the joints in a standing person; elbows and wrists can be anywhere.
 LEVELS = {HEAD: 0, "shoulder": 1, "hip": 2, "knee": 3, "ankle": 4, "toe": 5, "heel": 5}
 
 

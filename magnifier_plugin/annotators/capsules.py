@@ -1,16 +1,16 @@
-"""Label maps drawn from capsules and triangles, layer over layer."""
+"""Label maps drawn from capsules and triangles, layer upon layer."""
 
 import numpy as np
 
-# A shape of a damaged file may be any size; its pixels are those of the picture.
+# Upper limit of a shape's coordinates: a damaged file may contain any number.
 _HUGE = 2**20
 
 
 class Canvas:
     """A label map that shapes are drawn into.
 
-    Within a layer each pixel takes the shape into which it is deepest, so that two limbs meet in
-    the middle of their overlap; a new layer covers the layers before.
+    Within a layer each pixel takes the label of the shape in which it is deepest, so that two limbs
+    meet in the middle of their overlap; a new layer covers the earlier ones.
 
     Args:
         size: height and width, pixels.
@@ -24,13 +24,19 @@ class Canvas:
         self.start_layer()
 
     def start_layer(self) -> None:
-        """The next shapes cover those before."""
+        """Starts a layer whose shapes cover those drawn so far."""
         self._depths = np.zeros(self.labels.shape, dtype=np.float32)
 
     def draw_capsule(
         self, label: int, start: np.ndarray, end: np.ndarray, radii: tuple[float, float]
     ) -> None:
-        """All discs between two; start and end are their centres, float [2], x and y."""
+        """Draws a capsule between two discs.
+
+        Args:
+            label: the label of its pixels.
+            start, end: the discs' centres, float [2], x and y in pixels.
+            radii: the radii of the first and the last disc, in pixels.
+        """
         window = self._window(np.stack([start, end]), max(radii))
         x, y = self._columns[window[1]] - start[0], self._rows[window[0]] - start[1]
         along = end - start
@@ -40,7 +46,7 @@ class Canvas:
         self._fill(window, label, radii[0] + (radii[1] - radii[0]) * share - distance)
 
     def draw_triangle(self, label: int, corners: np.ndarray, depth: float) -> None:
-        """A triangle, corners float [3, 2]; all its pixels count as so deep."""
+        """Draws a triangle with corners float [3, 2]; all its pixels have the given depth."""
         window = self._window(corners, 0)
         x, y = self._columns[window[1]], self._rows[window[0]]
         ends = np.roll(corners, -1, axis=0)
@@ -54,14 +60,14 @@ class Canvas:
     def draw_disc(
         self, label: int, centre: np.ndarray, radius: float, rows: tuple[float, float]
     ) -> None:
-        """A disc, without what is above the first or below the last of two rows."""
+        """Draws the part of a disc that is within a range of rows, both ends included."""
         window = self._window(np.array([centre, centre]), radius)
         x, y = self._columns[window[1]] - centre[0], self._rows[window[0]]
         depth = radius - np.hypot(x, y - centre[1])
         self._fill(window, label, np.where((y >= rows[0]) & (y <= rows[1]), depth, 0))
 
     def _window(self, points: np.ndarray, margin: float) -> tuple[slice, slice]:
-        """Rows and columns that a shape may cover."""
+        """The rows and columns that a shape may cover."""
         low = np.clip(np.floor(points.min(axis=0) - margin), 0, _HUGE).astype(int)
         high = np.clip(np.ceil(points.max(axis=0) + margin) + 1, 0, _HUGE).astype(int)
         return slice(low[1], high[1]), slice(low[0], high[0])

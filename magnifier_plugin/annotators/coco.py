@@ -1,4 +1,4 @@
-"""Files in COCO's formats: results, a flat JSON list, and annotations, which name the images."""
+"""COCO's file formats: results (a flat JSON list) and annotations, which name the images."""
 
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ def read_results(path: Path, what: str) -> list[Any]:
 
     Args:
         path: the file.
-        what: whose results are expected, for the message.
+        what: the kind of results that is expected, for the message.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON or no list.
+        ValueError: it is not JSON, or not a list.
     """
     content = read_json(path)
     if not isinstance(content, list):
         hint = ""
         if isinstance(content, dict) and "images" in content:
-            hint = "; these are COCO annotations, they belong to --annotations"
+            hint = "; these are COCO annotations, pass them with --annotations"
         raise ValueError(
             f"{path}: holds a {type(content).__name__}, expected the flat list of {what} "
             f"results{hint}"
@@ -30,11 +30,11 @@ def read_results(path: Path, what: str) -> list[Any]:
 
 
 def read_images(path: Path) -> dict[Any, dict[str, Any]]:
-    """The images of COCO annotations by their id; each has at least `file_name`.
+    """The images of COCO annotations: id → entry, which has at least `file_name`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no COCO annotations.
+        ValueError: it is not a file of COCO annotations.
     """
     content = read_json(path)
     try:
@@ -44,7 +44,7 @@ def read_images(path: Path) -> dict[Any, dict[str, Any]]:
         }
     except (LookupError, TypeError) as error:
         raise ValueError(
-            f"{path}: no COCO annotations, expected a JSON object with images[].id and "
+            f"{path}: not COCO annotations, expected a JSON object with images[].id and "
             f"images[].file_name ({type(error).__name__}: {one_line(error)})"
         ) from error
 
@@ -54,6 +54,6 @@ def refuse_unknown_images(annotations: Path, results: Path, known: Any, used: An
     unknown = [image for image in used if image not in known]
     if unknown:
         raise ValueError(
-            f"{annotations}: has no image with id {unknown[0]!r}, which {results} has; "
+            f"{annotations}: no image has the id {unknown[0]!r} that {results} refers to; "
             "expected the annotations of the same images"
         )

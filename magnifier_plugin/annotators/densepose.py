@@ -20,12 +20,12 @@ from magnifier_plugin.files import read_png, write_png
 from magnifier_plugin.regions import NUM_PARTS, part_to_region
 
 SUFFIX = "_IUV.png"
-# The file next to it: the number of the person at each pixel.
+# The file next to it, which holds the number of the person at each pixel.
 PEOPLE_SUFFIX = "_INDS.png"
 
 
 def read_iuv(path: str | os.PathLike[str]) -> np.ndarray:
-    """One `NAME_IUV.png`.
+    """Reads a `NAME_IUV.png`.
 
     Args:
         path: the file, in DensePose's own byte order.
@@ -33,14 +33,14 @@ def read_iuv(path: str | os.PathLike[str]) -> np.ndarray:
         uint8 [H, W, 3] in the order I, U, V; I in 0..24, 0 the background.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, not RGB with 8 bits, holds a part id over 24, or holds the
-            three planes in reverse order.
+        ValueError: it is damaged, not 8-bit RGB, holds a part id over 24, or holds the three
+            planes in reverse order.
     """
     image = read_png(path)
     if image.mode != "RGB":
         raise ValueError(
-            f"{path}: image mode {image.mode}, expected RGB with 8 bits (V, U, I); "
-            f"DensePose's file with the parts is the one that ends in {SUFFIX}"
+            f"{path}: image mode {image.mode}, expected 8-bit RGB (V, U, I); DensePose writes the "
+            f"parts to the file that ends in {SUFFIX}"
         )
     planes = np.asarray(image)
     _refuse_other_parts(path, planes)
@@ -54,7 +54,7 @@ def write_iuv(path: str | os.PathLike[str], iuv: np.ndarray) -> None:
         path: the file; missing folders are made.
         iuv: uint8 [H, W, 3] in the order I, U, V.
     Raises:
-        ValueError: iuv is no uint8 [H, W, 3] or holds a part id over 24.
+        ValueError: iuv is not uint8 [H, W, 3], or holds a part id over 24.
     """
     _check_iuv(iuv)
     if iuv[..., 0].max(initial=0) > NUM_PARTS:
@@ -67,11 +67,11 @@ def to_regions(iuv: np.ndarray, hands: str = "lower arm") -> np.ndarray:
 
     Args:
         iuv: uint8 [H, W, 3] in the order I, U, V.
-        hands: the region that hands count as, "lower arm" or "background"; the paper is silent.
+        hands: the region that hands count as, "lower arm" or "background"; the paper does not say.
     Returns:
         uint8 [H, W], 0..7.
     Raises:
-        ValueError: iuv is no uint8 [H, W, 3], or hands is neither of the two.
+        ValueError: iuv is not uint8 [H, W, 3], or hands is neither of the two.
     """
     _check_iuv(iuv)
     regions: np.ndarray = part_to_region(hands)[iuv[..., 0]]
@@ -79,7 +79,10 @@ def to_regions(iuv: np.ndarray, hands: str = "lower arm") -> np.ndarray:
 
 
 def label_set_name(hands: str = "lower arm") -> str:
-    """The name of DensePose's table: it has two forms, and their label maps must not be mixed."""
+    """The name of DensePose's label set.
+
+    It has two variants, whose label maps must not be mixed.
+    """
     return "densepose" if hands == "lower arm" else "densepose-no-hands"
 
 
@@ -90,7 +93,7 @@ def label_set_definition(hands: str = "lower arm") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class IuvFile:
-    """One `NAME_IUV.png`, not yet read."""
+    """A `NAME_IUV.png` that has not been read yet."""
 
     path: Path
     hands: str = "lower arm"
@@ -107,17 +110,21 @@ class IuvFile:
         return Annotation(to_regions(iuv, self.hands), iuv, ambiguity)
 
     def _without_other_people(self, iuv: np.ndarray) -> tuple[np.ndarray, str]:
-        """The person the picture is about, by the `NAME_INDS.png` next to it if there is one."""
+        """The IUV of the target person alone, and why the choice is ambiguous ("" if it is not).
+
+        A `NAME_INDS.png` next to the file says which person a pixel belongs to; without it nothing
+        is removed.
+        """
         path = self.path.with_name(self.path.name.removesuffix(SUFFIX) + PEOPLE_SUFFIX)
         if not path.is_file():
             return iuv, ""
         image = read_png(path)
         if image.mode != "L":
-            raise ValueError(f"{path}: image mode {image.mode}, expected L (8 bits, grey)")
+            raise ValueError(f"{path}: image mode {image.mode}, expected L (8-bit greyscale)")
         people = np.asarray(image)
         check_size(path, people.shape, iuv.shape[:2])
-        # The numbers begin at 0, for the first person as for the background; DensePose numbers
-        # people by rising score, so the numbers also serve as scores.
+        # Both the first person and the background have the number 0. DensePose numbers people in
+        # order of rising score, so the numbers also serve as scores.
         body = iuv[..., 0] > 0
         numbers = np.unique(people[body]).tolist()
         if len(numbers) < 2:
@@ -128,7 +135,7 @@ class IuvFile:
 
 
 class IuvFolder:
-    """A folder of `NAME_IUV.png`, flat as DensePose writes it or with folders inside.
+    """A folder of `NAME_IUV.png`: flat, as DensePose writes it, or with subfolders.
 
     Args:
         folder: the folder.
@@ -157,20 +164,20 @@ def _check_iuv(iuv: np.ndarray) -> None:
 
 
 def _refuse_other_parts(path: str | os.PathLike[str], planes: np.ndarray) -> None:
-    """Refuses part ids over 24 in planes [H, W, 3] that should run V, U, I."""
+    """Refuses part ids over 24 in planes [H, W, 3], whose order should be V, U, I."""
     part = planes[..., 2]
     highest = int(part.max())
     if highest <= NUM_PARTS:
         return
     if planes[..., 0].max() <= NUM_PARTS:
         raise ValueError(
-            f"{path}: BGR and RGB are swapped: the blue plane, where DensePose has the part, goes "
-            f"up to {highest}, and the red one stays within 0..{NUM_PARTS}; write it again as "
-            "cv2.imwrite does with an array in the order I, U, V"
+            f"{path}: red and blue are swapped: the blue plane, which should hold the part ids, "
+            f"goes up to {highest}, and the red one stays within 0..{NUM_PARTS}; write the file "
+            "again with cv2.imwrite from an array in the order I, U, V"
         )
     row, column = np.argwhere(part > NUM_PARTS)[0]
     raise ValueError(
         f"{path}: part id {part[row, column]} at row {row}, column {column}, expected "
-        f"0..{NUM_PARTS} in the blue plane; was it resized with interpolation, or is it no "
-        "DensePose output?"
+        f"0..{NUM_PARTS} in the blue plane; was the file resized with interpolation, or is it not "
+        "DensePose's output?"
     )

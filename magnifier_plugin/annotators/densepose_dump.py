@@ -1,11 +1,11 @@
-"""The dumps of detectron2's DensePose (`apply_net.py dump`), of all three formats.
+"""The dumps of detectron2's DensePose (`apply_net.py dump`), in all three of its formats.
 
 A dump is a list with a dict for each image: `file_name`, `scores`, `pred_boxes_XYXY` and
-`pred_densepose`, one chart for each person. They are read without detectron2, and none of their
-code is run (`unpickler`):
-- since 2022-10-31 a `torch.save` archive of chart results; it is mapped, not read;
-- from 2020-10 to then a plain pickle of the same: it is in memory while converting;
-- from 2019-10 to 2020-10 a plain pickle of `DensePoseResult`, whose charts are base64 PNGs.
+`pred_densepose`, one chart for each person. Dumps are read without detectron2, and no code in them
+is run (see `unpickler`):
+- since 2022-10-31, a `torch.save` archive of chart results, which is memory-mapped;
+- from 2020-10 until then, a plain pickle of chart results, which stays in memory while converting;
+- from 2019-10 to 2020-10, a plain pickle of `DensePoseResult`, whose charts are base64 PNGs.
 """
 
 import os
@@ -32,15 +32,15 @@ MAX_PEOPLE = 1000
 
 
 class ChartResult:
-    """Takes the place of detectron2's chart results: `labels` [h, w], `uv` [2, h, w]."""
+    """Stands in for detectron2's chart results: `labels` [h, w], `uv` [2, h, w]."""
 
 
 class QuantizedResult:
-    """Takes the place of the first `DensePoseResult`: `results` [((3, h, w), base64 PNG), …]."""
+    """Stands in for the first `DensePoseResult`: `results` [((3, h, w), base64 PNG), …]."""
 
 
 class Embedding:
-    """Takes the place of the output of CSE models: a surface embedding, no parts."""
+    """Stands in for the output of CSE models, which is a surface embedding without parts."""
 
 
 _MODULE = "densepose.structures"
@@ -58,11 +58,11 @@ class DumpFile:
     Args:
         path: the file that `apply_net.py dump --output` wrote.
         hands: the region that hands count as, "lower arm" or "background".
-        min_score: detections below this score, 0..1, are left out.
+        min_score: detections with a lower score, 0..1, are left out.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such dump, is damaged, or names anything but a dump's classes
-            ("refused"). While reading: an entry is malformed, or comes from a CSE model.
+        ValueError: it is not such a dump, is damaged, or names anything but a dump's classes
+            ("refused"). While iterating: an entry is malformed, or comes from a CSE model.
     """
 
     name = "densepose-dump"
@@ -91,13 +91,13 @@ class DumpFile:
                 name, people = _name(entry), tuple(_people(entry))
             except _EmbeddingsFoundError:
                 raise ValueError(
-                    f"{self.path}: comes from a CSE model, which writes embeddings and no parts; "
+                    f"{self.path}: comes from a CSE model, which writes embeddings, not parts; "
                     "run a chart model such as densepose_rcnn_R_50_FPN_s1x"
                 ) from None
-            # What a malformed entry raises depends on what it has in the place of a dump's types.
+            # A malformed entry can raise anything, depending on the types that it contains.
             except Exception as error:
                 raise ValueError(
-                    f"{self.path}: entry {number} is not a dump's "
+                    f"{self.path}: entry {number} is not a DensePose result "
                     f"({type(error).__name__}: {one_line(error)}), expected file_name, scores, "
                     "pred_boxes_XYXY and pred_densepose"
                 ) from error
@@ -107,7 +107,7 @@ class DumpFile:
 
 
 class _EmbeddingsFoundError(Exception):
-    """An entry has a CSE model's embeddings."""
+    """An entry holds the embeddings of a CSE model."""
 
 
 def _name(entry: dict[str, Any]) -> str:
@@ -118,7 +118,7 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def _people(entry: dict[str, Any]) -> Iterator[Detection]:
-    # Without a person the other keys may be missing too.
+    # If no person was found, the other keys may be missing as well.
     number = len(entry["scores"]) if "scores" in entry else 0
     if not number:
         return
@@ -141,17 +141,17 @@ def _charts(found: Any) -> list[Chart]:
 
 
 def _array(tensor: Any) -> np.ndarray:
-    """A tensor's memory as an array: it is pickled for a worker, a tensor would need a file.
+    """A tensor's memory as an array, which can be pickled for a worker without a shared file.
 
     Raises:
-        ValueError: the tensor has more elements than its memory, because a stride is 0 or too
-            small; a copy of it, which pickling makes, could need any amount of memory.
+        ValueError: the tensor claims more bytes than its storage has, because a stride is 0 or too
+            small; the copy that pickling makes could need any amount of memory.
     """
     size = tensor.numel() * tensor.element_size()
     if size > tensor.untyped_storage().nbytes():
         raise ValueError(
-            f"refused, a tensor {list(tensor.shape)} of {tensor.untyped_storage().nbytes():,} "
-            f"bytes that claims {size:,}"
+            f"refused, a tensor {list(tensor.shape)} claims {size:,} bytes, but its storage has "
+            f"{tensor.untyped_storage().nbytes():,}"
         )
     array: np.ndarray = tensor.numpy()
     return array

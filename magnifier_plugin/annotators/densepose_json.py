@@ -1,9 +1,9 @@
 """DensePose's results in the COCO format: one flat JSON list of detections for a whole data set.
 
 A detection has `image_id`, `score`, `bbox` [x, y, w, h], `uv_shape` [3, h, w] and `uv_data`, the
-base64 of a PNG with red I, green U, blue V: the opposite order of `_IUV.png`. Only the COCO
-annotations say which file an `image_id` is (`images[].id`, `images[].file_name`). Both files are
-read completely and are in memory while converting.
+base64 of a PNG with I in red, U in green and V in blue: the opposite order of `_IUV.png`. Only the
+COCO annotations say which file an `image_id` refers to (`images[].id`, `images[].file_name`). Both
+files are read completely and stay in memory while converting.
 """
 
 import os
@@ -25,10 +25,10 @@ class ResultsFile:
         path: the results.
         annotations: the COCO annotations, for `images[].id` and `images[].file_name`.
         hands: the region that hands count as, "lower arm" or "background".
-        min_score: detections below this score, 0..1, are left out.
+        min_score: detections with a lower score, 0..1, are left out.
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: a file is no JSON, is the other one of the two, or is malformed.
+        ValueError: a file is not JSON or is malformed, or the two files are swapped.
     """
 
     name = "densepose-json"

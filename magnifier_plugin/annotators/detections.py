@@ -1,7 +1,7 @@
-"""DensePose's detections, each in a box of its own → the IUV of the person a picture is about.
+"""DensePose's detections, each in its own box → the IUV of the target person in an image.
 
-Common to detectron2's dumps and the COCO results. A detection's claimed size is compared with the
-image's before its pixels are read: a few bytes can claim gigabytes.
+This is common to detectron2's dumps and the COCO results. The size that a detection claims is
+compared with the image's before its pixels are read: a few bytes can claim gigabytes.
 """
 
 import base64
@@ -18,18 +18,19 @@ from magnifier_plugin.annotators.source import Annotation
 from magnifier_plugin.files import decode_png
 from magnifier_plugin.regions import NUM_PARTS
 
-# DensePose writes whatever it finds with a score over 0.05; most of that is no person.
+# DensePose writes every detection with a score over 0.05; most of these are not people.
 MIN_SCORE = 0.5
-# A box may end this many pixels outside its image: boxes are fractions, charts whole pixels.
+# A box may end this many pixels outside its image: boxes have fractional coordinates, charts a
+# whole number of pixels.
 SLACK = 2
 
 
 class Chart(Protocol):
-    """A detection's parts and coordinates, of its box's size."""
+    """The parts and coordinates of a detection, as large as its box."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width that the chart claims; nothing is read for it.
+        """The height and width that the chart claims; no pixels are read.
 
         Raises:
             ValueError: the claim contradicts itself.
@@ -44,7 +45,7 @@ class Chart(Protocol):
 
 
 class FloatChart(NamedTuple):
-    """A chart as detectron2's dumps have it."""
+    """A chart as detectron2's dumps hold it."""
 
     parts: np.ndarray
     """Integer [h, w], 0..24."""
@@ -73,12 +74,12 @@ class FloatChart(NamedTuple):
 
 
 class PngChart(NamedTuple):
-    """A chart as COCO results have it."""
+    """A chart as COCO results hold it."""
 
     shape: tuple[int, ...]
     """(3, h, w)."""
     png: str
-    """Base64 of an RGB PNG, red I, green U, blue V."""
+    """Base64 of an RGB PNG: I in red, U in green, V in blue."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,7 +91,7 @@ class PngChart(NamedTuple):
         try:
             content = base64.b64decode(self.png)
         except (binascii.Error, ValueError, TypeError) as error:
-            raise ValueError(f"the detection is no base64 ({error})") from error
+            raise ValueError(f"the detection is not base64 ({error})") from error
         image = decode_png(io.BytesIO(content), "the detection", self.size)
         if image.mode != "RGB":
             raise ValueError(f"the detection's PNG is {image.mode}, expected RGB")
@@ -103,9 +104,9 @@ class Detection(NamedTuple):
     """One person that DensePose found."""
 
     x: float
-    """The box's left side, pixels."""
+    """The left side of the box, pixels."""
     y: float
-    """The box's upper side, pixels."""
+    """The top of the box, pixels."""
     score: float
     """0..1."""
     chart: Chart
@@ -114,17 +115,17 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectedPeople:
-    """All people whom DensePose found in one image."""
+    """All people that DensePose found in one image."""
 
     name: str
-    """DensePose's name of the image."""
+    """The image's name in DensePose's output."""
     people: tuple[Detection, ...]
     """At least one."""
     hands: str = "lower arm"
     """The region that hands count as, "lower arm" or "background"."""
 
     def read(self, size: tuple[int, int]) -> Annotation:
-        """One canvas at a time, however many detections a file claims."""
+        """Pastes the target person; one canvas at a time, however many detections there are."""
         iuv = paste(self.people[0], size)
         extents = [extent(iuv[..., 0] > 0)]
         extents += [extent(paste(person, size)[..., 0] > 0) for person in self.people[1:]]
@@ -135,10 +136,10 @@ class DetectedPeople:
 
 
 def paste(person: Detection, size: tuple[int, int]) -> np.ndarray:
-    """A person's IUV, uint8 [H, W, 3], at its place in an image of this height and width.
+    """A person's IUV, uint8 [H, W, 3], at its position in an image of this height and width.
 
     Raises:
-        ValueError: the chart is damaged, or its box is not inside such an image.
+        ValueError: the chart is damaged, or its box is not inside the image.
     """
     height, width = person.chart.size
     if not (np.isfinite(person.x) and np.isfinite(person.y)):
@@ -166,6 +167,6 @@ def _check_parts(parts: np.ndarray) -> None:
 
 
 def _without_background(iuv: np.ndarray) -> np.ndarray:
-    """Coordinates have no meaning outside the parts."""
+    """Sets U and V to 0 outside the parts, where they have no meaning."""
     iuv[iuv[..., 0] == 0] = 0
     return iuv

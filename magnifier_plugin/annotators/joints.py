@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# COCO's 17, then the feet as COCO-WholeBody has them. "left" is the person's.
+# COCO's 17 joints, then COCO-WholeBody's for the feet. "Left" is the person's left.
 JOINTS = (
     *("nose", "left eye", "right eye", "left ear", "right ear"),
     *("left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist"),
@@ -14,8 +14,8 @@ JOINTS = (
 )
 COCO, FEET = JOINTS[:17], JOINTS[17:]
 
-# OpenPose's BODY_25 and its older COCO model. Neck and mid hip are the middles of the shoulders
-# and of the hips and tell nothing new.
+# OpenPose's BODY_25 and its older COCO model. Neck and mid hip are the midpoints of the shoulders
+# and of the hips, so they add no information.
 _BETWEEN = ("neck", "mid hip")
 _RIGHT_ARM = ("nose", "neck", "right shoulder", "right elbow", "right wrist")
 _LEFT_ARM = ("left shoulder", "left elbow", "left wrist")

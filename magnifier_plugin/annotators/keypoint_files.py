@@ -1,11 +1,11 @@
-"""The files of pose estimators → people, each with the joints of `joints.JOINTS`.
+"""Files of pose estimators → people, each with the joints of `joints.JOINTS`.
 
 | format | files | points |
 |---|---|---|
 | COCO results (MMPose, ViTPose, AlphaPose, detectron2) | one JSON | 17, with `foot_kpts` 23 |
 | OpenPifPaf | `NAME.jpg.predictions.json` | 17 |
 | OpenPose | `NAME_keypoints.json` | 25 or 18 |
-| Ultralytics, `save_txt` | `NAME.txt`, in shares of the image's size | 17 |
+| Ultralytics, `save_txt` | `NAME.txt`, in fractions of the image's size | 17 |
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,24 +22,25 @@ from magnifier_plugin.wording import one_line
 MAX_PEOPLE = 1000
 _COCO_ORDERS = {3 * len(COCO): COCO}
 _OPENPOSE_ORDERS = {3 * len(OPENPOSE_25): OPENPOSE_25, 3 * len(OPENPOSE_18): OPENPOSE_18}
-# A line of Ultralytics: class, box, points, and perhaps the box's confidence.
+# A line of Ultralytics has the class, the box (4 numbers), the points, and perhaps the box's
+# confidence; so many numbers come before the points.
 _BEFORE = 5
 
 
 class Person(NamedTuple):
-    """One person whom an estimator found."""
+    """One person that an estimator found."""
 
     points: np.ndarray
     """float [23, 3] in the order of JOINTS: x, y, confidence; not yet checked."""
     score: float | None
-    """How sure the estimator is of the whole person; None if its files do not say."""
+    """The estimator's confidence in the whole person; None if its files do not give it."""
 
 
 def from_coco(result: Any) -> Person:
     """One entry of COCO results, or of OpenPifPaf's list.
 
     Raises:
-        ValueError: it has no key points, or a number of them that is not COCO's.
+        ValueError: it has no keypoints, or a number of them that is not COCO's.
     """
     points = _points(_get(result, "keypoints"), _COCO_ORDERS)
     if "foot_kpts" in result:
@@ -49,7 +50,7 @@ def from_coco(result: Any) -> Person:
 
 
 def read_openpifpaf(path: Path, size: tuple[int, int]) -> list[Person]:
-    """One `NAME.jpg.predictions.json`."""
+    """Reads a `NAME.jpg.predictions.json`."""
     content = read_json(path)
     if not isinstance(content, list):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected OpenPifPaf's list")
@@ -57,24 +58,24 @@ def read_openpifpaf(path: Path, size: tuple[int, int]) -> list[Person]:
 
 
 def read_openpose(path: Path, size: tuple[int, int]) -> list[Person]:
-    """One `NAME_keypoints.json`."""
+    """Reads a `NAME_keypoints.json`."""
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("people"), list):
         raise ValueError(
-            f"{path}: holds no OpenPose people, expected an object with a list `people`; COCO "
-            "results are one file: --keypoints FILE.json"
+            f"{path}: not OpenPose's output, expected an object with a list `people`; COCO results "
+            "are a single file: --keypoints FILE.json"
         )
     return _read_all(path, content["people"], _from_openpose)
 
 
 def read_ultralytics(path: Path, size: tuple[int, int]) -> list[Person]:
-    """One `NAME.txt` of an image of this height and width."""
+    """Reads the `NAME.txt` of an image of this height and width."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: no text ({one_line(error)})") from error
+        raise ValueError(f"{path}: not a text file ({one_line(error)})") from error
     people = _read_all(path, [line.split() for line in lines if line.strip()], _from_ultralytics)
-    # From shares of the size to pixels, whose centres are whole numbers.
+    # From fractions of the size to pixels, whose centres have integer coordinates.
     for person in people:
         person.points[:, :2] *= size[::-1]
         person.points[:, :2][person.points[:, :2].any(axis=1)] -= 0.5
@@ -86,16 +87,16 @@ class Format(NamedTuple):
 
     title: str
     read: Callable[[Path, tuple[int, int]], list[Person]]
-    """File, and the image's height and width → people; ValueError if it is damaged."""
+    """(file, (height, width) of the image) → people; raises ValueError if the file is damaged."""
     expected: str = "pixels"
-    """What its coordinates are."""
+    """The unit of its coordinates, for messages."""
 
 
-# End of the file's name → format.
+# The end of the file's name → its format.
 FORMATS: Mapping[str, Format] = {
     ".predictions.json": Format("OpenPifPaf", read_openpifpaf),
     "_keypoints.json": Format("OpenPose", read_openpose),
-    ".txt": Format("Ultralytics", read_ultralytics, "shares of the image's size"),
+    ".txt": Format("Ultralytics", read_ultralytics, "fractions of the image's size"),
 }
 
 
@@ -123,7 +124,7 @@ def _get(entry: Any, key: str) -> Any:
 
 
 def _points(numbers: Any, orders: Mapping[int, Sequence[str]]) -> np.ndarray:
-    """float [23, 3] of a flat list of numbers, whose length decides the order."""
+    """A flat list of numbers, whose length determines the joints' order → float [23, 3]."""
     if len(numbers) not in orders:
         known = " or ".join(f"{count} ({count // 3} points)" for count in orders)
         raise ValueError(

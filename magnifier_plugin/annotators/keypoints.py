@@ -1,7 +1,7 @@
-"""Key points of pose estimators → label maps.
+"""Keypoints of pose estimators → label maps.
 
-An estimator finds joints; `body_drawing` draws the body round them. What is drawn is rougher than
-DensePose's parts or a parser's classes, but estimators run everywhere.
+An estimator finds joints; `body_drawing` draws a body around them. The result is coarser than
+DensePose's parts or a parser's classes, but pose estimators run everywhere.
 """
 
 import os
@@ -23,25 +23,25 @@ from magnifier_plugin.annotators.source import Annotation, annotation_files, che
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.regions import NUM_REGIONS
 
-# Points that an estimator is less sure of are guesses, mostly of what is hidden.
+# Points with a lower confidence are guesses, mostly about hidden joints.
 MIN_SCORE = 0.3
-# Estimators place a joint that the picture's edge cuts off a little outside, in shares of the
-# larger side; what is farther is of another image size.
+# Estimators place a joint that is cut off by the image's edge a little outside the image. Points
+# farther outside than this fraction of the larger side must belong to another image size.
 OUTSIDE = 0.25
 
 
 @dataclass(frozen=True)
 class PosedPeople:
-    """All people of COCO results in one image."""
+    """All people that COCO results list for one image."""
 
     name: str
     """The image's name."""
     people: tuple[Person, ...]
     """At least one."""
     min_score: float
-    """Points and people below are left out."""
+    """Points and people with a lower score are left out."""
     size: tuple[int, int] | None = None
-    """Height and width that the COCO annotations give the image; None if they do not."""
+    """The image's height and width according to the COCO annotations; None if not given."""
 
     def read(self, size: tuple[int, int]) -> Annotation | None:
         if self.size is not None:
@@ -51,13 +51,13 @@ class PosedPeople:
 
 @dataclass(frozen=True)
 class PeopleFile:
-    """The file of one image, not yet read."""
+    """The file of one image, which has not been read yet."""
 
     path: Path
     suffix: str
     """A key of `keypoint_files.FORMATS`."""
     min_score: float
-    """Points and people below are left out."""
+    """Points and people with a lower score are left out."""
 
     @property
     def name(self) -> str:
@@ -76,21 +76,22 @@ class KeypointSource:
     """A pose estimator's output.
 
     Args:
-        path: a JSON file of COCO results, or a folder with a file for each image, of OpenPifPaf,
-            OpenPose or Ultralytics; the files' names show which.
+        path: a JSON file of COCO results, or a folder of OpenPifPaf, OpenPose or Ultralytics with a
+            file for each image; the files' names show which of the three.
         annotations: the COCO annotations that name the images of COCO results; None if
             `image_id` is the file's name, as AlphaPose writes it.
-        min_score: points and people below are left out; people only where the files rate them.
+        min_score: points and people with a lower score, 0..1, are left out; people only if the
+            files give them a score.
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: it is none of these formats, or the annotations are missing or not needed.
+        ValueError: it has none of these formats, or the annotations are missing or not needed.
     """
 
     name = "keypoints"
     has_iuv = False
     label_set = "keypoints"
     folders: tuple[Path, ...] = ()
-    """None: OpenPifPaf writes its files next to the images."""
+    """Empty, because OpenPifPaf writes its files next to the images."""
     definition: ClassVar[Mapping[str, Any]] = definition()
 
     def __init__(
@@ -106,8 +107,8 @@ class KeypointSource:
             self._annotations = list(self._results(images))
         elif annotations is not None:
             raise ValueError(
-                f"{annotations}: not needed, files of a folder are named as their images; COCO "
-                "results are one file"
+                f"{annotations}: not needed, the files in a folder are named after their images; "
+                "COCO results are a single file"
             )
         else:
             suffix, paths = _files_of_one_format(self.path)
@@ -118,11 +119,11 @@ class KeypointSource:
 
     def _results(self, annotations: Path | None) -> Iterator[PosedPeople]:
         people: dict[int | str, list[Person]] = defaultdict(list)
-        for number, result in enumerate(read_results(self.path, "key point")):
+        for number, result in enumerate(read_results(self.path, "keypoint")):
             try:
                 person, image = from_coco(result), result.get("image_id")
                 if not isinstance(image, str if annotations is None else int | str):
-                    hint = "" if annotations else "; --annotations FILE names numbered images"
+                    hint = "" if annotations else "; --annotations FILE gives the names of numbers"
                     raise ValueError(f"image_id {image!r}, expected a file's name{hint}")
             except ValueError as error:
                 raise ValueError(f"{self.path}: result {number}: {error}") from error
@@ -137,7 +138,7 @@ class KeypointSource:
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of an image in COCO annotations, None if they are not there."""
+    """Height and width of an image in COCO annotations; None if they are not given."""
     height, width = image.get("height"), image.get("width")
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
@@ -148,20 +149,21 @@ def annotate(
     min_score: float = MIN_SCORE,
     expected: str = "pixels",
 ) -> Annotation | None:
-    """The label map of the person whom a picture is about.
+    """The label map of the target person in an image.
 
     Args:
-        people: all that were found in it, in pixels.
-        size: its height and width.
-        min_score: points and people below are left out.
-        expected: what the file's coordinates should be, for the message.
+        people: all people found in the image, with coordinates in pixels.
+        size: the image's height and width.
+        min_score: points and people with a lower score, 0..1, are left out.
+        expected: the unit of the file's coordinates, for the message.
     Returns:
-        None if no person is left whose size can be measured.
+        None if no person is left whose size can be estimated.
     Raises:
-        ValueError: points are far outside the picture, or all within one pixel.
+        ValueError: a point is far outside the image, or all coordinates are between -1 and 1
+            although they should be pixels.
     """
     bodies, extents, scores = [], [], []
-    drawn = None  # one map at a time, however many people a file claims
+    drawn = None  # one map at a time, however many people a file lists
     for person in people:
         if person.score is not None and person.score < min_score:
             continue
@@ -183,9 +185,9 @@ def annotate(
 
 
 def _reliable(points: np.ndarray, min_score: float) -> np.ndarray:
-    """The points with confidence 0 where it is below the limit or the point is at (0, 0)."""
+    """The points, with confidence 0 for those below the limit and those at (0, 0)."""
     points = points.copy()
-    # Some tools write (0, 0) for a point that they did not find, but keep its confidence.
+    # Some tools write (0, 0) for a point that they did not find, but with a confidence.
     points[(points[:, 2] < min_score) | ~points[:, :2].any(axis=1), 2] = 0
     return points
 
@@ -217,7 +219,7 @@ def _files_of_one_format(folder: Path) -> tuple[str, list[Path]]:
     if len(found) > 1:
         kinds = ", ".join(f"*{suffix} ({FORMATS[suffix].title})" for suffix in found)
         raise ValueError(
-            f"{folder}: files of several pose estimators, {kinds}; expected those of one, give "
-            "each its own folder"
+            f"{folder}: files of several pose estimators, {kinds}; expected those of one, put each "
+            "estimator's files into a folder of their own"
         )
     return found[0], paths

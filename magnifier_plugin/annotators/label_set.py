@@ -1,16 +1,16 @@
-"""Label sets: which class of a human parser is which of the 8 regions, one YAML file each.
+"""Label sets: YAML files that map the classes of a human parser to the 8 regions.
 
 name: mine
-trunk: [coat]                              # where limbs join; only needed for limbs
+trunk: [coat]                              # the classes that limbs join; only needed for limbs
 classes:
   0: {name: background, region: background}
   1: {name: coat, region: chest}
   2: {name: arm, limb: arm}
-  3: {name: smoke, region: unknown}        # counts in no loss
-limbs:                                     # classes without a middle, split there
+  3: {name: smoke, region: unknown}        # ignored by every loss
+limbs:                                     # classes to be split into an upper and a lower half
   arm: {upper: upper arm, lower: lower arm, stubby: lower arm}
-  legs: {upper: upper leg, lower: lower leg, extent: [shin]}   # shin has a region of its own, and
-                                           # counts for the limb's middle
+  legs: {upper: upper leg, lower: lower leg, extent: [shin]}   # shin keeps its own region, but is
+                                           # counted when the middle of the limb is computed
 """
 
 import json
@@ -34,40 +34,41 @@ _UNKNOWN_NAME = "unknown"
 
 @dataclass(frozen=True)
 class Limb:
-    """Classes that together are one limb, and the regions of its two halves."""
+    """Classes that together form one limb, and the regions of its two halves."""
 
     classes: tuple[int, ...]
     """Class ids."""
     upper: int
-    """The region of the half at the trunk."""
+    """The region of the half next to the trunk."""
     lower: int
     """The region of the other half."""
     stubby: int | None = None
-    """The region of pieces too short to have halves; None: one limb, always split."""
+    """The region of pieces that are too short to be split; None: all pixels are one limb, which is
+    always split."""
     extent: tuple[int, ...] = ()
-    """Ids of classes that count for the limb's middle and keep a region of their own."""
+    """Ids of classes that count for the middle of the limb but keep their own region."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """A parser's classes and the regions they become."""
+    """A parser's classes and their regions."""
 
     name: str
     """Its name in `labels.json`."""
     classes: Mapping[int, str]
     """Class id → name."""
     region_of: Mapping[int, int]
-    """Class id → region, for classes that are no limb."""
+    """Class id → region, for classes that are not part of a limb."""
     trunk: tuple[int, ...]
     """Ids of the classes that limbs join."""
     limbs: tuple[Limb, ...]
-    """Classes that have to be split."""
+    """The limbs that have to be split."""
     definition: Mapping[str, Any]
-    """The file's content, for the checksum."""
+    """The file's content, from which the checksum is computed."""
 
     @cached_property
     def regions(self) -> np.ndarray:
-        """uint8 [256]: the region of each class that is no limb; 255 elsewhere."""
+        """uint8 [256]: the region of each class that is not part of a limb; 255 elsewhere."""
         table = np.full(256, UNKNOWN, dtype=np.uint8)
         for class_id, region in self.region_of.items():
             table[class_id] = region
@@ -80,13 +81,13 @@ def label_set_names() -> tuple[str, ...]:
 
 
 def load_label_set(name: str | os.PathLike[str]) -> LabelSet:
-    """A label set by its name, or from a YAML file of one's own.
+    """Loads a label set by its name, or from a custom YAML file.
 
     Args:
         name: `lip`, `cihp`, `atr`, `pascal`, `sapiens`, or the path of a file that ends in `.yaml`.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there is no such name, or the file is no label set.
+        ValueError: there is no such name, or the file is not a label set.
     """
     if str(name) in label_set_names():
         path = _FOLDER / f"{name}.yaml"
@@ -102,13 +103,13 @@ def load_label_set(name: str | os.PathLike[str]) -> LabelSet:
         return _parse(content)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{path}: {one_line(error)}; a label set has name, classes and, for limbs, trunk and "
-            f"limbs, as in {_FOLDER / 'lip.yaml'}"
+            f"{path}: {one_line(error)}; a label set has the keys name and classes and, for limbs, "
+            f"trunk and limbs, as in {_FOLDER / 'lip.yaml'}"
         ) from error
 
 
 def _parse(content: Mapping[str, Any]) -> LabelSet:
-    _refuse_unknown_keys(content, {"name", "classes", "trunk", "limbs"}, "at the top")
+    _refuse_unknown_keys(content, {"name", "classes", "trunk", "limbs"}, "at the top level")
     known = {"name", "region", "limb"}
     for class_id, entry in content["classes"].items():
         if not isinstance(class_id, int) or not 0 <= class_id < UNKNOWN:
@@ -120,7 +121,10 @@ def _parse(content: Mapping[str, Any]) -> LabelSet:
     limb_of = {i: entry["limb"] for i, entry in content["classes"].items() if "limb" in entry}
     limbs = {name: dict(limb) for name, limb in content.get("limbs", {}).items()}
     if set(limb_of.values()) != set(limbs):
-        raise ValueError(f"limbs of classes {set(limb_of.values())}, limbs given {set(limbs)}")
+        raise ValueError(
+            f"the classes refer to the limbs {sorted(set(map(str, limb_of.values())))}, but "
+            f"`limbs` defines {sorted(map(str, limbs))}"
+        )
     return LabelSet(
         name=str(content["name"]),
         classes=classes,
@@ -134,7 +138,7 @@ def _parse(content: Mapping[str, Any]) -> LabelSet:
             _limb([i for i in classes if limb_of.get(i) == name], limb, classes)
             for name, limb in limbs.items()
         ),
-        # As it comes back from a JSON file, where keys are strings.
+        # The form that a JSON file gives back: its keys are strings.
         definition=json.loads(json.dumps(content)),
     )
 
@@ -149,7 +153,7 @@ def _limb(own: list[int], limb: Mapping[str, Any], classes: Mapping[int, str]) -
 def _class_id(classes: Mapping[int, str], name: str, where: str) -> int:
     ids = [class_id for class_id, known in classes.items() if known == name]
     if not ids:
-        raise ValueError(f"{where}: no class is called {name!r}")
+        raise ValueError(f"{where}: no class has the name {name!r}")
     return ids[0]
 
 
@@ -164,4 +168,4 @@ def _region(name: str) -> int:
 def _refuse_unknown_keys(entry: Mapping[str, Any], known: set[str], where: str) -> None:
     unknown = set(entry) - known
     if unknown:
-        raise ValueError(f"{sorted(unknown)} {where}, expected {sorted(known)}")
+        raise ValueError(f"unknown keys {sorted(unknown)} {where}, expected {sorted(known)}")

@@ -1,9 +1,10 @@
-"""Limbs that a human parser labels in one piece, split into their upper and lower half."""
+"""Limbs that a human parser labels as one class, split into an upper and a lower half."""
 
 import numpy as np
 from scipy import ndimage
 
-# A limb shorter than this many times its width is no limb but its end: the hand below a sleeve.
+# A piece shorter than this many times its width is only the end of a limb, such as the hand that a
+# sleeve leaves visible.
 STUBBY = 2.0
 _TOUCHING = np.ones((3, 3), dtype=bool)
 
@@ -13,16 +14,16 @@ def split_limb(
 ) -> np.ndarray:
     """Splits a limb at the middle of its extent along its long axis.
 
-    The long axis is the first principal axis of the limb's pixels. The half whose end is nearer to
-    the trunk is the upper one; if no trunk is visible, the half that is higher in the picture.
+    The long axis is the first principal axis of the limb's pixels. The upper half is the one
+    towards the trunk or, if no trunk is visible, the one that is higher in the image.
 
     Args:
         mask: bool [H, W], the limb's pixels.
-        trunk: bool [H, W], the pixels that the limb joins.
+        trunk: bool [H, W], the pixels of the trunk, to which the limb is attached.
         upper, lower: the regions of the two halves.
-        stubby: None: one limb, even if something hides its middle. Else each connected piece is a
-            limb (parsers mistake one hand for the other), and a piece shorter than twice its width
-            becomes this region as a whole.
+        stubby: if None, all pixels are one limb, even if something hides its middle. Otherwise each
+            connected piece is split by itself (parsers mistake one hand for the other), and a piece
+            shorter than twice its width gets this region as a whole.
     Returns:
         uint8 [H, W], the two halves' regions; 0 outside the limb.
     """
@@ -38,7 +39,7 @@ def split_limb(
 def _split(
     points: np.ndarray, trunk: np.ndarray, upper: int, lower: int, stubby: int | None
 ) -> np.ndarray:
-    """The region of each of a limb's points [N, 2], row and column."""
+    """The region of each point of a limb; points are [N, 2], row and column."""
     centre = points.mean(axis=0)
     # Columns: the short axis, then the long one.
     _, axes = np.linalg.eigh(np.cov(points - centre, rowvar=False, ddof=0))

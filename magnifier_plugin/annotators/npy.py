@@ -1,7 +1,7 @@
-"""The label maps of MagnifierNet's authors: `<image name>.npy`, region ids 0..7, nothing else.
+"""The label maps of MagnifierNet's authors: `<image name>.npy`, an array of region ids 0..7.
 
-Which id is which region is not documented beyond 1..4 for the upper and 5..7 for the lower body.
-The model relies on nothing more than this, so the ids are taken as they are.
+The authors document only that 1..4 are regions of the upper and 5..7 of the lower body. The model
+relies on nothing more than this, so the ids are taken as they are.
 """
 
 import os
@@ -21,16 +21,16 @@ SUFFIX = ".npy"
 
 
 def read_npy(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
-    """One label map of the authors' kind.
+    """Reads one label map in the authors' format.
 
     Args:
         path: the file.
-        size: height and width of the image, checked before the ids are read; None for any.
+        size: height and width of the image, checked before the ids are read; None: any size.
     Returns:
         uint8 [H, W], 0..7 or 255 (unknown).
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: as `read_ids`, or it holds other ids.
+        ValueError: as in `read_ids`, or it holds other ids.
     """
     ids = read_ids(path, f"region ids 0..{NUM_REGIONS - 1}", size)
     wrong = ~(np.isin(ids, range(NUM_REGIONS)) | (ids == UNKNOWN))
@@ -44,18 +44,18 @@ def read_npy(path: str | os.PathLike[str], size: tuple[int, int] | None = None) 
 def read_ids(
     path: str | os.PathLike[str], what: str, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The ids in a `.npy` file.
+    """Reads the ids in a `.npy` file.
 
     Args:
         path: the file.
-        what: which ids are expected, for the message.
-        size: height and width of the image, checked before the ids are read; None for any.
+        what: the ids that are expected, for the message.
+        size: height and width of the image, checked before the ids are read; None: any size.
     Returns:
-        [H, W] of numbers, mapped from the file.
+        [H, W] of integers or floats, memory-mapped from the file.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, holds Python objects ("refused"), is not 2-D, of another size,
-            or not of numbers.
+        ValueError: it is damaged, holds Python objects ("refused"), is not 2-D, has another or too
+            large a size, or does not hold numbers.
     """
     ids = _map_array(path)
     if ids.ndim != 2 or ids.dtype.kind not in "uif":
@@ -68,9 +68,10 @@ def read_ids(
 
 
 def holds_ids(path: str | os.PathLike[str]) -> bool:
-    """Whether a `.npy` file holds a 2-D array of whole numbers: no truth values, no logits.
+    """Whether a `.npy` file holds a 2-D array of integers, rather than booleans or logits.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: it is damaged, or holds Python objects ("refused").
     """
     array = _map_array(path)
@@ -79,20 +80,20 @@ def holds_ids(path: str | os.PathLike[str]) -> bool:
 
 def _map_array(path: str | os.PathLike[str]) -> np.ndarray:
     try:
-        # Mapped: a header that claims more than the file has fails before memory is allocated.
+        # Mapping fails before memory is allocated if the header claims more than the file has.
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise
-    # The header is a Python literal: numpy raises whatever its parser does for a damaged one.
+    # The header is a Python literal: if it is damaged, numpy raises whatever its parser raises.
     except Exception as error:
-        reason = "refused, it" if "object" in str(error) else "damaged or truncated,"
-        raise ValueError(f"{path}: {reason} holds no plain array ({one_line(error)})") from error
+        reason = "refused" if "object" in str(error) else "damaged or truncated"
+        raise ValueError(f"{path}: {reason}, not a plain array ({one_line(error)})") from error
     return array
 
 
 @dataclass(frozen=True)
 class NpyFile:
-    """One label map of the authors' kind, not yet read."""
+    """A label map in the authors' format that has not been read yet."""
 
     path: Path
 
@@ -105,7 +106,7 @@ class NpyFile:
 
 
 class NpyFolder:
-    """A folder of the authors' label maps, at any depth below it.
+    """A folder with label maps in the authors' format, at any depth.
 
     Raises:
         FileNotFoundError: there is no such folder.

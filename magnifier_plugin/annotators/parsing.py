@@ -1,8 +1,8 @@
-"""Human parsing: palette PNGs or arrays whose ids mean what the parser's label set says.
+"""Human parsing: palette PNGs or arrays of class ids, whose meaning a label set defines.
 
-The label set is not in the file, so it is named (`lip`, `cihp`, `atr`, `pascal`, `sapiens`: the
-YAML files in `label_sets/`) or given as a YAML file of one's own, and every file's ids are checked
-against it.
+The files do not say which label set they use, so the user names it (`lip`, `cihp`, `atr`, `pascal`,
+`sapiens`: the YAML files in `label_sets/`) or gives a custom YAML file. The ids in every file are
+checked against it.
 """
 
 import os
@@ -20,18 +20,18 @@ from magnifier_plugin.annotators.source import Annotation, annotation_files, che
 from magnifier_plugin.files import read_png
 
 SUFFIX = ".png"
-# Sapiens's demo writes the ids to NAME_seg.npy, and to NAME.npy which of them are not 0.
+# Sapiens's demo writes the ids to NAME_seg.npy, and the foreground mask to NAME.npy.
 _IDS = "_seg"
 
 
 def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarray:
-    """The class ids of one parsing PNG or array.
+    """Reads the class ids of one parsing PNG or array.
 
     Args:
         path: a palette or greyscale PNG whose bytes are class ids, or a `.npy` file of class ids.
-        label_set: what the ids mean.
+        label_set: the label set of the ids.
     Returns:
-        uint8 [H, W], ids of label_set's classes alone.
+        uint8 [H, W], only ids of label_set's classes.
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, its palette was lost, or it has ids that label_set lacks.
@@ -44,14 +44,14 @@ def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarra
     unknown = [i for i in found.tolist() if i not in label_set.classes]
     if unknown and mode == "L" and _VOC_GREYS.issuperset(found.tolist()):
         raise ValueError(
-            f"{path}: id {unknown[0]}: these are the greys of the parser's palette, it was lost "
-            "by convert('L') or cv2; keep the parser's own PNG as it is"
+            f"{path}: id {unknown[0]}: these are the grey levels of the parser's palette, which "
+            "was lost by convert('L') or cv2; use the parser's own PNG unchanged"
         )
     if unknown:
         raise ValueError(
             f"{path}: id {unknown[0]}, but label set {label_set.name} has "
-            f"{min(label_set.classes)}..{max(label_set.classes)}; is it another label set "
-            "(--labels)? LIP and CIHP have 20 classes, ATR has 18, Pascal 7, Sapiens 28"
+            f"{min(label_set.classes)}..{max(label_set.classes)}; does the file use another label "
+            "set (--labels)? LIP and CIHP have 20 classes, ATR 18, Pascal 7, Sapiens 28"
         )
     return classes.astype(np.uint8)
 
@@ -62,7 +62,7 @@ def _read_png(path: str | os.PathLike[str]) -> tuple[np.ndarray, str]:
     if image.mode not in ("P", "L"):
         raise ValueError(
             f"{path}: image mode {image.mode}, expected a palette PNG (P) whose bytes are class "
-            "ids; colours are not ids, keep the parser's own PNG as it is"
+            "ids; colours are not ids, use the parser's own PNG unchanged"
         )
     return np.array(image), image.mode
 
@@ -71,8 +71,8 @@ def to_regions(classes: np.ndarray, label_set: LabelSet) -> np.ndarray:
     """The region of every pixel.
 
     Args:
-        classes: uint8 [H, W], ids of label_set's classes alone.
-        label_set: which class is which region, or part of which limb.
+        classes: uint8 [H, W], only ids of label_set's classes.
+        label_set: the region or limb of each class.
     Returns:
         uint8 [H, W], 0..7 or 255 (unknown).
     """
@@ -88,11 +88,11 @@ def to_regions(classes: np.ndarray, label_set: LabelSet) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ParsingFile:
-    """One parsing PNG or array, not yet read."""
+    """A parsing PNG or array that has not been read yet."""
 
     path: Path
     label_set: LabelSet
-    """What its ids mean."""
+    """The label set of its ids."""
 
     @property
     def name(self) -> str:
@@ -107,17 +107,17 @@ class ParsingFile:
 
 
 class ParsingFolder:
-    """A folder of parsing PNGs or arrays, at any depth below it.
+    """A folder with parsing PNGs or arrays, at any depth.
 
-    Where there are arrays of class ids the PNGs are the parser's pictures of them; other arrays
-    (foreground, logits) are left out.
+    If there are arrays of class ids, the PNGs are ignored: they are the parser's visualisations.
+    Other arrays (foreground, logits) are ignored too.
 
     Args:
         folder: the folder.
-        labels: the label set's name, or the path of a YAML file of one's own.
+        labels: the label set's name, or the path of a custom YAML file.
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: the folder holds no such file, the label set is unknown or its file is wrong.
+        ValueError: the folder holds no such file, or the label set is unknown or malformed.
     """
 
     name = "parsing"
@@ -135,14 +135,14 @@ class ParsingFolder:
 
 
 def _class_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The arrays of class ids in a folder, damaged ones among them, or else the PNGs."""
+    """The arrays of class ids in a folder, damaged ones included; if there are none, the PNGs."""
     paths = annotation_files(folder, SUFFIX, ARRAY_SUFFIX)
     arrays = [path for path in paths if path.suffix == ARRAY_SUFFIX]
     found = list(filter(_may_hold_ids, arrays)) or [p for p in paths if p.suffix == SUFFIX]
     if not found:
         raise ValueError(
-            f"{folder}: {len(arrays)} *{ARRAY_SUFFIX} in it, none a 2-D array of whole numbers; "
-            "expected the parser's class ids, no foreground or logits"
+            f"{folder}: none of the {len(arrays)} *{ARRAY_SUFFIX} files is a 2-D array of "
+            "integers; expected the parser's class ids, not foreground masks or logits"
         )
     return found
 
@@ -150,14 +150,14 @@ def _class_files(folder: str | os.PathLike[str]) -> list[Path]:
 def _may_hold_ids(path: Path) -> bool:
     try:
         return holds_ids(path)
-    except ValueError:  # damaged: reading it says so
+    except ValueError:  # damaged: reported when it is read
         return True
 
 
 def _voc_greys(classes: int) -> frozenset[int]:
-    """The greys that `convert("L")` makes of the palette that parsers take from Pascal VOC.
+    """The grey levels that `convert("L")` makes of Pascal VOC's palette, which parsers use.
 
-    The bits of an id go in turn into the high bits of red, green and blue.
+    The palette distributes the bits of an id in turn over the high bits of red, green and blue.
     """
     greys = set()
     for i in range(classes):

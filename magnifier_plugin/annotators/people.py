@@ -1,9 +1,9 @@
-"""Choosing one of several people in a picture.
+"""Choosing the target person, whose identity an image is labelled with, among several people.
 
-A data set's picture shows the person whose identity it carries in its middle; other people reach in
-from the sides. The person is chosen who covers most pixels of the central window, the middle half
-of the height and of the width; among equals the one whom the annotator is surest of. A person far
-smaller than the largest one, such as a false detection of a few pixels, is not chosen.
+The target person is in the middle of the image; other people reach in from the sides. The chosen
+person is the one with most pixels in the central window, which is half as high and half as wide as
+the image; among equals, the one with the highest score. A person much smaller than the largest one,
+such as a false detection of a few pixels, is never chosen.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Another person who covers at least this share of what the chosen one covers may be the right one.
+# The choice is ambiguous if another person covers at least this fraction of the chosen person's
+# central pixels, or if the chosen person covers less than this fraction of the largest one's area.
 AMBIGUOUS_SHARE = 0.5
-# A person who covers less than this share of what the largest one covers is not chosen.
+# A person who covers less than this fraction of the largest one's area is not chosen.
 SPECK_SHARE = 0.1
 
 
 class Extent(NamedTuple):
-    """How much of a picture one person covers."""
+    """How much of an image one person covers."""
 
     total: int
-    """Pixels in the whole picture."""
+    """Pixels in the whole image."""
     central: int
-    """Pixels in the middle half of both sides."""
+    """Pixels in the central window."""
 
 
 def extent(mask: np.ndarray) -> Extent:
@@ -35,15 +36,15 @@ def extent(mask: np.ndarray) -> Extent:
 
 
 def choose_person(people: Sequence[Extent], scores: Sequence[float]) -> tuple[int, str]:
-    """The person whom a picture is about.
+    """Chooses the target person.
 
     Args:
         people: each person's extent.
-        scores: how sure the annotator is of each; decides among equals.
+        scores: the annotator's score of each person; decides among equals.
     Returns:
-        The person's index, and why the choice is ambiguous, "" if it is not.
+        The person's index, and why the choice is ambiguous ("" if it is not).
     Raises:
-        ValueError: there is no person.
+        ValueError: people is empty.
     """
     if not people:
         raise ValueError("people: expected at least one, got none")
@@ -54,11 +55,11 @@ def choose_person(people: Sequence[Extent], scores: Sequence[float]) -> tuple[in
     others = [person for i, person in enumerate(people) if i != best]
     rival = max((person.central for person in others), default=0)
     if not central:
-        return best, "no person in the middle of the picture"
+        return best, "no person in the middle of the image"
     if rival >= AMBIGUOUS_SHARE * central:
         return best, (
-            f"two people in the middle of the picture, with {central} and {rival} pixels there"
+            f"two people in the middle of the image, with {central} and {rival} pixels there"
         )
     if total < AMBIGUOUS_SHARE * largest:
-        return best, f"a larger person next to this one, with {largest} and {total} pixels"
+        return best, f"a larger person next to the chosen one, with {largest} and {total} pixels"
     return best, ""

@@ -1,8 +1,8 @@
-"""The common form of every annotator's output.
+"""The common interface to the output of every annotator.
 
 A source is a collection of unread annotations, one for each annotated image. An unread annotation
 is small (a path, or arrays that are in memory already), can be pickled, and is read in a worker
-process. A new annotator is a file with these two classes.
+process. To add an annotator, add a file that implements these two protocols.
 """
 
 import os
@@ -23,23 +23,23 @@ class Annotation(NamedTuple):
     iuv: np.ndarray | None = None
     """uint8 [H, W, 3] in the order I, U, V, from DensePose's sources; else None."""
     ambiguity: str = ""
-    """Why the choice among several people in the picture is uncertain; "" if it is not."""
+    """Why the choice among several people in the image is ambiguous; "" if it is not."""
 
 
 class UnreadAnnotation(Protocol):
-    """The annotation of one image, not yet read."""
+    """The annotation of one image, which has not been read yet."""
 
     @property
     def name(self) -> str:
-        """The annotator's name of the image: a file name, with or without folders or suffix."""
+        """The image's name in the annotator's output, with or without folders and suffix."""
 
     def read(self, size: tuple[int, int]) -> Annotation | None:
         """Reads it for an image of this height and width.
 
         Returns:
-            None if the annotator found no person in the image.
+            The annotation; None if the annotator found no person in the image.
         Raises:
-            ValueError: the annotation is damaged, of another size, or holds unknown ids.
+            ValueError: the annotation is damaged, has another size, or holds unknown ids.
         """
 
 
@@ -60,11 +60,11 @@ class Source(Protocol):
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders of its files, which hold no images of the data set."""
+        """The folders of its files, which contain no images of the data set."""
 
     @property
     def has_iuv(self) -> bool:
-        """Whether its annotations have an IUV."""
+        """Whether its annotations include an IUV."""
 
     def __iter__(self) -> Iterator[UnreadAnnotation]: ...
 
@@ -83,14 +83,14 @@ def annotation_files(folder: str | os.PathLike[str], *suffixes: str) -> list[Pat
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds no file that ends in one of the suffixes.
+        ValueError: no file in it ends in one of the suffixes.
     """
     folder, kinds = absolute_path(folder), " or ".join(f"*{suffix}" for suffix in suffixes)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder, expected one of {kinds}")
-    # Hidden files are another process's unfinished ones, or macOS's copies of metadata.
+        raise FileNotFoundError(f"{folder}: no such folder, expected one that contains {kinds}")
+    # Hidden files are unfinished ones of another process, or macOS's copies of metadata.
     paths = {path for suffix in suffixes for path in folder.rglob(f"*{suffix}")}
     found = sorted(path for path in paths if path.name[0] != ".")
     if not found:
-        raise ValueError(f"{folder}: no {kinds} in it; did the annotator write elsewhere?")
+        raise ValueError(f"{folder}: contains no {kinds}; did the annotator write elsewhere?")
     return found

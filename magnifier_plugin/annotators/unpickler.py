@@ -1,9 +1,10 @@
-"""Reading untrusted pickles without running what they say.
+"""Reading untrusted pickles without running code that they name.
 
 A pickle is a program: it names functions and calls them. It can call only what `find_class`
-returns: here a short table of builders of plain data, and every other name is refused. New files of
-torch (zip archives) are read by torch's own `weights_only` reader, which works the same way; old
-plain pickles, which it cannot read, by the unpickler below.
+returns. Here that is a short table of functions and classes that build plain data; every other name
+is refused. Zip archives, which `torch.save` writes today, are read by torch's own `weights_only`
+reader, which works the same way. Old plain pickles, which that reader cannot read, are read by the
+unpickler below.
 """
 
 import io
@@ -24,15 +25,16 @@ _ZIP = b"PK\x03\x04"
 
 
 def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) -> Any:
-    """What `torch.save` or `pickle.dump` wrote, of tensors and plain types and a few classes.
+    """Loads a file of `torch.save` or `pickle.dump` that holds tensors, plain types and a few
+    classes.
 
-    A file of `torch.save` is mapped into memory, not read: its tensors cost nothing until they are
-    used. A plain pickle is read completely and stays in memory.
+    A file of `torch.save` is memory-mapped: its tensors take no memory until they are used. A plain
+    pickle is read completely and stays in memory.
 
     Args:
         path: the file.
-        classes: full name in the file → class to build instead; it needs no methods, the file's
-            content becomes its attributes.
+        classes: full name of a class in the file → the class to build instead. It needs no methods;
+            the file's content becomes its attributes.
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it names anything else or is compressed ("refused"), or is damaged.
@@ -45,23 +47,23 @@ def load_untrusted(path: str | os.PathLike[str], classes: Mapping[str, type]) ->
             return _load_archive(path, classes) if is_archive else _load_pickle(file, classes)
         except _RefusedError as error:
             raise ValueError(
-                f"{path}: refused, it wants {one_line(error)}; expected tensors, plain types and "
-                f"{', '.join(classes)} alone"
+                f"{path}: refused, it asks for {one_line(error)}; expected only tensors, plain "
+                f"types and {', '.join(classes)}"
             ) from None
-        # Which exception pickle, zipfile and torch raise depends on the damage.
+        # The exception that pickle, zipfile or torch raises depends on the damage.
         except Exception as error:
             raise ValueError(
-                f"{path}: damaged, truncated, or no file of pickle.dump or torch.save "
+                f"{path}: damaged, truncated, or not written by pickle.dump or torch.save "
                 f"({type(error).__name__}: {one_line(error)})"
             ) from error
 
 
 class _RefusedError(Exception):
-    """What a file asks for and does not get."""
+    """The name that a file asks for and that is refused."""
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Finds builders of plain data, by their exact names, and nothing else."""
+    """An unpickler that finds only the builders of plain data, by their exact names."""
 
     def __init__(self, file: io.BufferedIOBase, classes: Mapping[str, type]):
         super().__init__(file)
@@ -81,17 +83,17 @@ class _DataUnpickler(pickle.Unpickler):
 
 def _load_pickle(file: io.BufferedIOBase, classes: Mapping[str, type]) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch says that its storages are deprecated
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that its storages are deprecated
         return _DataUnpickler(file, classes).load()
 
 
 def _load_archive(path: Path, classes: Mapping[str, type]) -> Any:
     import torch
 
-    # torch.save compresses nothing; what is compressed can be a thousand times the file's size.
+    # torch.save does not compress; a compressed member can expand to a thousand times its size.
     with ZipFile(path) as archive:
         if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
-            raise _RefusedError("to be decompressed")
+            raise _RefusedError("decompression")
     known: list[Any] = [(stand_in, name) for name, stand_in in classes.items()]
     with torch.serialization.safe_globals(known), _shorter_refusals():
         return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
@@ -99,7 +101,7 @@ def _load_archive(path: Path, classes: Mapping[str, type]) -> Any:
 
 @contextmanager
 def _shorter_refusals() -> Iterator[None]:
-    """Only the refused name, in place of torch's page of advice on how to trust the file."""
+    """Reports only the refused name, without torch's long advice on how to trust the file."""
     try:
         yield
     except pickle.UnpicklingError as error:
@@ -112,7 +114,7 @@ def _shorter_refusals() -> Iterator[None]:
 def _tensor(
     storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Any:
-    """A tensor of a storage, without gradient and hooks."""
+    """Builds a tensor from a storage, without gradient and hooks."""
     import torch
 
     rebuild: Callable[..., Any] = torch._utils._rebuild_tensor_v2
@@ -120,11 +122,14 @@ def _tensor(
 
 
 def _storage(content: bytes) -> Any:
-    """A storage from the bytes that torch nests in a plain pickle; torch's own would trust them."""
+    """Builds a storage from the bytes that torch nests in a plain pickle.
+
+    torch's own function would trust the bytes.
+    """
     import torch
 
     if content.startswith(_ZIP):
-        raise _RefusedError("an archive within a pickle, where torch.save writes none")
+        raise _RefusedError("an archive within a pickle, which torch.save never writes")
 
     with _shorter_refusals():
         return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")

@@ -1,4 +1,4 @@
-"""Lists of images as CSV: `path,pid,camid,split`, and any other columns as conditions."""
+"""Lists of images as CSV: `path,pid,camid,split`; any other columns are conditions."""
 
 import csv
 import itertools
@@ -22,20 +22,20 @@ from magnifier_plugin.text_files import read_csv
 from magnifier_plugin.wording import one_line
 
 PATH, PID, CAMID, SPLIT = COLUMNS = ("path", "pid", "camid", "split")
-_DELIMITERS = ",;\t"  # a spreadsheet writes the second in countries with a decimal comma
-_ERRORS = "surrogateescape"  # names of files need not be Unicode
+_DELIMITERS = ",;\t"  # spreadsheets write semicolons in countries with a decimal comma
+_ERRORS = "surrogateescape"  # file names need not be valid Unicode
 
 
 def read_image_csv(file: Path, *, need_split: bool = True) -> ImageList:
-    """Reads a list of images; mistakes are collected in it, none is raised.
+    """Reads a list of images; mistakes are collected in the result's `problems`, not raised.
 
     Args:
-        file: with a header; columns are separated by commas, semicolons or tabs, paths are
-            absolute or relative to its folder. Without `camid` cameras are not known.
-        need_split: there must be a column `split`.
+        file: has a header; columns are separated by commas, semicolons or tabs; paths are absolute
+            or relative to its folder. Without the column `camid` cameras are unknown.
+        need_split: whether the column `split` is required.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no text of lines and cells.
+        ValueError: it is not a text file of lines and cells.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: expected a CSV of images, found no such file")
@@ -51,12 +51,12 @@ def read_image_csv(file: Path, *, need_split: bool = True) -> ImageList:
     images = [image for number, cells in rows if (image := reader.read(number, cells))]
     problems = reader.findings.problems("line")
     if not rows:
-        problems.append(DatasetProblem(True, "no line after the header"))
+        problems.append(DatasetProblem(True, "no lines after the header"))
     return checked_list(file, images, problems, conditions, need_split=need_split)
 
 
 def write_image_csv(file: Path, images: ImageList) -> None:
-    """Writes a list of images, as `read_image_csv` reads it, atomically."""
+    """Writes a list of images atomically, in the format that `read_image_csv` reads."""
     with_cameras = any(image.camid for image in images.images)
     columns = [name for name in COLUMNS if with_cameras or name != CAMID]
     with (
@@ -79,7 +79,7 @@ def _header_problem(header: list[str], missing: list[str]) -> DatasetProblem:
         hint = "; scripts/check_dataset.py --split 0.5 --write-csv FILE makes a split"
     return DatasetProblem(
         True,
-        f"header {wrong}: expected {','.join(COLUMNS)} (camid only where cameras are known) and "
+        f"header {wrong}: expected {','.join(COLUMNS)} (camid only if cameras are known) and "
         f"any conditions, found {found}{hint}",
     )
 
@@ -98,7 +98,7 @@ class _RowReader:
     def read(self, number: int, cells: list[str]) -> ListedImage | None:
         """One row's image; None if something is wrong with it."""
         if len(cells) != len(self.header):
-            mistake = f"with another number of cells than the header's {len(self.header)}"
+            mistake = f"with a number of cells other than the header's {len(self.header)}"
             self.findings.add(mistake, f"line {number} ({len(cells)} cells)")
             return None
         row = dict(zip(self.header, cells, strict=True))
@@ -107,7 +107,7 @@ class _RowReader:
         path = self._find(row[PATH])
         mistakes = [f"without a {name}" for name in (PATH, PID) if not texts[name]]
         if split not in self.splits:
-            mistakes.append(f"of another split than {', '.join(SPLITS)}")
+            mistakes.append(f"with a split other than {', '.join(SPLITS)}")
         if texts[PATH] and path is None:
             mistakes.append("with an image that does not exist")
         where = f"line {number}: {one_line(texts[PATH])}"
@@ -127,16 +127,16 @@ class _RowReader:
         return None if self._is_repeated(image, where) else image
 
     def _find(self, cell: str) -> Path | None:
-        """The image's file; a name with umlauts may be composed in two ways."""
+        """The image's file; Unicode can encode an accented letter in two ways (NFC and NFD)."""
         forms = (unicodedata.normalize(form, cell.strip()) for form in ("NFC", "NFD"))
         for text in itertools.chain((cell, cell.strip()), forms):
             path = absolute_path(self.folder / text)
-            if os.path.isfile(path):  # noqa: PTH113  Path's raises for a name that is too long
+            if os.path.isfile(path):  # noqa: PTH113  Path.is_file raises if the name is too long
                 return path
         return None
 
     def _is_repeated(self, image: ListedImage, where: str) -> bool:
-        """Whether an earlier row has this image; a query may be in the gallery too."""
+        """Whether an earlier row has this image; the same image may be query and gallery."""
         first = self.seen.setdefault(image.path, image)
         both = {first.split, image.split} == {QUERY, GALLERY}
         if first is image or (both and first[:3] == image[:3]):

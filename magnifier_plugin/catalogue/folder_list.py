@@ -1,4 +1,4 @@
-"""Lists of images from the names of folders and files."""
+"""Lists of images, read from the names of folders and files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,14 +25,14 @@ FOLDERS = {
     QUERY: ("query",),
     GALLERY: ("gallery", "bounding_box_test"),
 }
-_NAMED = 5  # folders that an error names
+_NAMED = 5  # number of folders that an error names
 
 
 def read_folder(folder: Path) -> ImageList:
-    """Reads a folder of train, query and gallery; mistakes are collected in the list.
+    """Reads a folder with train, query and gallery; mistakes are collected in `problems`.
 
-    Each of them holds folders named by identity, with images at any depth, or images with
-    Market-1501's names. A camera in a file's name is `_c3`, `c3s1` or `cam3`.
+    Each of the three holds folders named by identity, with images at any depth, or images with
+    Market-1501's names. A file's name may give the camera as `_c3`, `c3s1` or `cam3`.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -46,9 +46,9 @@ def read_folder(folder: Path) -> ImageList:
         for split, names in FOLDERS.items()
     }
     if not any(places.values()):
-        return ImageList(folder, [], problems=[_no_split(folder)])
+        return ImageList(folder, [], problems=[_missing_split(folder)])
     problems = [
-        DatasetProblem(True, f"{split}: both {found[0].name} and {found[1].name} are there")
+        DatasetProblem(True, f"{split}: both {found[0].name} and {found[1].name} exist")
         for split, found in places.items()
         if len(found) > 1
     ]
@@ -60,16 +60,16 @@ def read_folder(folder: Path) -> ImageList:
 
 
 def read_identities(folder: Path) -> ImageList:
-    """Reads a folder of identities, `<pid>/*`, or of Market-1501's names, that has no split yet.
+    """Reads a folder without a split: `<pid>/*`, or images with Market-1501's names.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: there is no image in it, or it has a split already.
+        ValueError: it contains no images, or it already has a split.
     """
     there = {name for names in FOLDERS.values() for name in names if (folder / name).is_dir()}
     if there:
         raise ValueError(
-            f"{folder}: has a split already, in {', '.join(sorted(there))}; expected one folder "
+            f"{folder}: already has a split, in {', '.join(sorted(there))}; expected one folder "
             "for each identity, or names such as 0002_c1s1_000451_03.jpg"
         )
     findings = Findings()
@@ -83,7 +83,7 @@ def _read_split(
     try:
         return _read_images(place, list_images(place), split, findings)
     except ValueError:
-        problems.append(DatasetProblem(True, f"{place}: no image in it"))
+        problems.append(DatasetProblem(True, f"{place}: no images found"))
         return []
 
 
@@ -102,25 +102,26 @@ def _read_images(
             images.append(ListedImage(path, pid, camid, split))
         else:
             findings.add(
-                "neither in a folder named by identity nor named as 0002_c1s1_000451_03.jpg", path
+                "neither in a folder named by identity nor named like 0002_c1s1_000451_03.jpg", path
             )
     return images
 
 
-def _no_split(folder: Path) -> DatasetProblem:
-    """What is wrong with a folder without train, query and gallery."""
+def _missing_split(folder: Path) -> DatasetProblem:
+    """The problem of a folder that has none of train, query and gallery."""
     try:
         found = many(len(list_images(folder)), "image")
     except ValueError:
-        return DatasetProblem(True, "no image in it")
+        return DatasetProblem(True, "no images found")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     more = ", …" if len(names) > _NAMED else ""
     there = f" in folders {', '.join(names[:_NAMED])}{more}" if names else ""
     return DatasetProblem(
         True,
         f"expected the folders train, query and gallery (or {', '.join(_market_folders())}), found "
-        f"{found}{there}. Where folders are identities, or names are as 0002_c1s1_000451_03.jpg, "
-        "check_dataset.py --split 0.5 --write-csv FILE makes a list with a split",
+        f"{found}{there}. If each folder is an identity, or names are like "
+        "0002_c1s1_000451_03.jpg, check_dataset.py --split 0.5 --write-csv FILE makes a list with "
+        "a split",
     )
 
 

@@ -1,4 +1,4 @@
-"""A data set as a list of images: what a CSV, or the names in a folder, say of each of them."""
+"""A data set as a list of images, with what a CSV or the names in a folder say about each image."""
 
 import re
 from collections import defaultdict
@@ -12,36 +12,36 @@ from magnifier_plugin.catalogue.problems import DatasetProblem
 from magnifier_plugin.wording import many, name_examples
 
 TRAIN, QUERY, GALLERY = SPLITS = ("train", "query", "gallery")
-# Market-1501's identities of false detections, which torchreid leaves out, and of gallery images
-# that show none of the queries' identities.
+# Market-1501's identity of junk detections, which torchreid leaves out, and that of distractors:
+# gallery images that show none of the queries' identities.
 JUNK, DISTRACTORS = "-1", "0"
-TWIN = "twin"  # the condition that holds the pid of the image's near-twin, empty for none
-_NUMBER = re.compile(r"-?[0-9]{1,18}")  # longer ones are words
+TWIN = "twin"  # the condition that holds the pid of the image's near-twin; empty if it has none
+_NUMBER = re.compile(r"-?[0-9]{1,18}")  # longer numbers count as words
 
 
 class ListedImage(NamedTuple):
-    """What is known of one image."""
+    """What is known about one image."""
 
     path: Path
     """Absolute."""
     pid: str
     """Identity, a number or a word; see `plain_id`."""
     camid: str = ""
-    """Camera, likewise; empty where cameras are not known."""
+    """Camera, a number or a word; empty if cameras are unknown."""
     split: str = ""
-    """train, query or gallery; empty before there is a split."""
+    """train, query or gallery; empty if there is no split yet."""
     conditions: tuple[str, ...] = ()
-    """Values of the list's conditions, in their order."""
+    """The image's values of the list's conditions, in their order."""
 
 
 @dataclass(frozen=True)
 class ConditionFile:
-    """What a file says of its images."""
+    """The conditions of images, as a file gives them."""
 
     file: Path
     """The file, for messages."""
     columns: tuple[str, ...]
-    """The conditions' names."""
+    """Names of the conditions."""
     rows: Mapping[Path, tuple[str, ...]]
     """Absolute path of an image → its values, in the order of `columns`."""
 
@@ -59,7 +59,7 @@ class ImageList:
     problems: list[DatasetProblem] = field(default_factory=list)
     """What is wrong with the list."""
     notes: list[str] = field(default_factory=list)
-    """What was decided where the list leaves it open."""
+    """Choices that were made where the list leaves something open, for the log."""
 
     def of_split(self, split: str) -> list[ListedImage]:
         """The images of train, query or gallery."""
@@ -67,23 +67,24 @@ class ImageList:
 
     @property
     def original_ids(self) -> OriginalIds:
-        """Identity and camera of each image as the list has them."""
+        """Identity and camera of each image as the list gives them."""
         return {str(image.path): (image.pid, image.camid) for image in self.images}
 
     def require(self, name: str) -> None:
         """Refuses a list with errors.
 
         Args:
-            name: the data set's, for the message.
+            name: the data set's name, for the message.
         Raises:
-            ValueError: there are errors; the message has all of them.
+            ValueError: there are errors; the message lists all of them.
         """
         errors = [problem.text for problem in self.problems if problem.is_error]
         if errors:
             raise ValueError(
                 f"{name}: {self.source}: {many(len(errors), 'error')}:\n  "
                 + ";\n  ".join(errors)
-                + f".\nHow it is read: python scripts/check_dataset.py -s {name}={self.source}"
+                + ".\nTo see how it was read: python scripts/check_dataset.py -s "
+                f"{name}={self.source}"
             )
 
 
@@ -98,7 +99,7 @@ class Findings:
         self.examples[mistake].append(str(where))
 
     def problems(self, noun: str) -> list[DatasetProblem]:
-        """One error for each mistake: "3 lines without a pid: line 5, line 6, line 9"."""
+        """One error for each mistake, such as "3 lines without a pid: line 5, line 6, line 9"."""
         return [
             DatasetProblem(True, f"{many(len(found), noun)} {mistake}{name_examples(found)}")
             for mistake, found in self.examples.items()
@@ -106,12 +107,12 @@ class Findings:
 
 
 def plain_id(text: str) -> str:
-    """An identity or camera as it is compared: numbers by their value, "0007" as "7"."""
+    """An identity or camera in the form in which it is compared: a number by value, 0007 as 7."""
     return str(int(text)) if _NUMBER.fullmatch(text) else text
 
 
 def id_order(text: str) -> tuple[bool, int, str]:
-    """The key to sort identities and cameras by: numbers by value, then words."""
+    """The sort key of identities and cameras: numbers by value, then words."""
     number = _NUMBER.fullmatch(text)
     return not number, int(text) if number else 0, text
 
@@ -124,29 +125,31 @@ def checked_list(
     *,
     need_split: bool = True,
 ) -> ImageList:
-    """A list without junk, with what is wrong with it as a whole.
+    """Builds a list without junk images, and checks it as a whole.
 
     Args:
         source: the CSV or folder.
-        images: all that it names.
-        problems: found while they were read.
+        images: all images that it names.
+        problems: those found while reading it.
         conditions: names of the conditions.
-        need_split: the images have a split.
+        need_split: whether the images must have a split; if so, the split is checked too.
     """
     given = list(images)
     kept = [image for image in given if image.pid != JUNK]
     found, notes = list(problems), []
     if len(kept) < len(given):
         junk = many(len(given) - len(kept), "image")
-        notes.append(f"{junk} of identity {JUNK} (junk) left out, as torchreid does")
+        notes.append(f"{junk} of identity {JUNK} (junk) left out, as in torchreid")
     if kept:
         without = [image for image in kept if not image.camid]
         if len(without) == len(kept):
             notes.append("no cameras, each image counts as its own camera")
         elif without:
-            text = f"{many(len(without), 'image')} without a camera, the others have one; give all"
+            text = f"{many(len(without), 'image')} without a camera although others have one; give"
             where = [str(image.path) for image in without]
-            found.append(DatasetProblem(True, f"{text} of them one, or none{name_examples(where)}"))
+            found.append(
+                DatasetProblem(True, f"{text} all images a camera, or none{name_examples(where)}")
+            )
         if need_split:
             found += _split_problems(kept)
             found += _twin_problems(kept, conditions)
@@ -157,14 +160,14 @@ def checked_list(
 
 
 def _shared_label_maps(images: Sequence[ListedImage]) -> list[DatasetProblem]:
-    """Images that differ in their suffix alone: a.jpg and a.png both have the label map a.png."""
+    """Images that differ only in their suffix: a.jpg and a.png both have the label map a.png."""
     by_stem: defaultdict[Path, set[Path]] = defaultdict(set)
     for image in images:
         by_stem[image.path.with_suffix("")].add(image.path)
     shared = [" = ".join(sorted(map(str, paths))) for paths in by_stem.values() if len(paths) > 1]
     if not shared:
         return []
-    text = f"{many(len(shared), 'label map')} would be of two images, which differ in their suffix"
+    text = f"{many(len(shared), 'label map')} shared by images that differ only in their suffix"
     return [DatasetProblem(False, f"{text}{name_examples(shared)}")]
 
 
@@ -186,7 +189,7 @@ def _split_problems(images: Sequence[ListedImage]) -> list[DatasetProblem]:
 def _twin_problems(
     images: Sequence[ListedImage], conditions: Sequence[str]
 ) -> list[DatasetProblem]:
-    """Near-twins of queries that the gallery does not have, so that no hit can be one of them."""
+    """Near-twins of queries that are not in the gallery, so that no hit can be one of them."""
     if TWIN not in conditions:
         return []
     place = conditions.index(TWIN)

@@ -18,13 +18,13 @@ _CAMERA = re.compile(r"(?:^|[^a-z0-9])c(?:am)?([0-9]+)(?=s[0-9]+|[^a-z0-9]|$)", 
 
 
 def market_ids(name: str) -> tuple[str, str] | None:
-    """Identity and camera of a file name that begins as Market-1501's; None of another."""
+    """Identity and camera in a file name that begins like Market-1501's; None for other names."""
     found = _MARKET_NAME.match(name)
     return (found[1], found[2]) if found else None
 
 
 def camera_of(name: str) -> str:
-    """The camera in a file name, anywhere as `_c3`, `c3s1` or `cam3`; "" for none."""
+    """The camera in a file name, given anywhere as `_c3`, `c3s1` or `cam3`; "" if there is none."""
     found = _CAMERA.search(PurePath(name).stem)
     return found[1] if found else ""
 
@@ -36,12 +36,12 @@ def list_images(
 
     Args:
         folder: the folder.
-        skip: folders inside it that hold other files, such as the annotations.
+        skip: folders inside it to leave out, such as those of annotations.
     Returns:
         Absolute paths; hidden files and DensePose's own PNGs are left out.
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: there is no image in it.
+        ValueError: it contains no images.
     """
     folder = absolute_path(folder)
     if not folder.is_dir():
@@ -53,7 +53,7 @@ def list_images(
         images += [Path(where, name) for name in names if _is_image(name)]
     if not images:
         raise ValueError(
-            f"{folder}: no image in it, expected files such as 0002_c1s1_000451_03.jpg"
+            f"{folder}: no images found, expected files such as 0002_c1s1_000451_03.jpg"
         )
     return sorted(images)
 

@@ -1,6 +1,7 @@
-"""Checks of a data set before it costs a training run: its lists, and each of its images.
+"""Checks of a data set before a training run is wasted on it: its lists, and each of its images.
 
-The lists take a moment, so they are checked before every run; the images take minutes.
+Checking the lists takes a moment, so it is done before every run; checking the images takes
+minutes.
 """
 
 import hashlib
@@ -19,12 +20,12 @@ from magnifier_plugin.files import read_image
 from magnifier_plugin.wording import many, name_examples
 from magnifier_plugin.workers import on_all_cores
 
-# Training identities are renumbered; the names of files as in Market-1501 have the old number.
+# Training identities are renumbered; file names like Market-1501's still have the original number.
 _IDENTITY_IN_NAME = re.compile(r"(-?\d+)_c\d")
 
 
 class Subset(NamedTuple):
-    """Counts of one list."""
+    """The counts of one list."""
 
     name: str
     """train, query or gallery."""
@@ -41,9 +42,9 @@ class Lists(NamedTuple):
     subsets: list[Subset]
     """Counts of train, query and gallery."""
     absent: list[ImageRecord]
-    """Queries whose identity the gallery lacks."""
+    """Queries whose identity is not in the gallery."""
     same_camera: list[ImageRecord]
-    """Queries whose identity the gallery has in their own camera only."""
+    """Queries whose identity is in the gallery only in images of the query's own camera."""
     problems: list[DatasetProblem]
     """What is wrong with them."""
 
@@ -54,7 +55,7 @@ class Images(NamedTuple):
     sizes: Counter[tuple[int, int]]
     """(width, height) → number of images."""
     problems: list[DatasetProblem]
-    """Files that do not decode, and files that are training and test images at once."""
+    """Files that do not decode, and files that are both training and test images."""
 
 
 def check_lists(
@@ -65,16 +66,17 @@ def check_lists(
     compare_names: bool = True,
     original_ids: OriginalIds | None = None,
 ) -> Lists:
-    """Checks torchreid's three lists; opens no file.
+    """Checks torchreid's three lists, without opening any file.
 
-    A data set for training only has neither query nor gallery, one for testing only no training
-    images.
+    A data set only for training may have neither query nor gallery; one only for testing may have
+    no training images.
 
     Args:
-        train, query, gallery: torchreid's.
-        compare_names: look for identities that are trained and tested on, by the files' names.
-        original_ids: how messages name identities and cameras; None for the numbers in query and
-            gallery. An image that is not in it is named by its path alone.
+        train, query, gallery: torchreid's lists.
+        compare_names: whether to look in the files' names for identities that are in both the
+            training and the test images.
+        original_ids: how messages name identities and cameras; None: by the numbers in query and
+            gallery. An image that is not in it is named only by its path.
     """
     parts = {"train": train, "query": query, "gallery": gallery}
     absent, same_camera = _without_match(query, gallery)
@@ -92,7 +94,7 @@ def check_lists(
 
 
 def numbers_as_ids(records: Iterable[ImageRecord]) -> OriginalIds:
-    """The numbers of torchreid's records, for messages."""
+    """Identity and camera of torchreid's records by their numbers, for messages."""
     return {path: (str(pid), str(camid)) for path, pid, camid, _ in records}
 
 
@@ -103,13 +105,13 @@ def check_images(
     workers: int | None = None,
     progress: bool = True,
 ) -> Images:
-    """Decodes every image, on all cores, and compares the files of both lists.
+    """Decodes every image, on all cores, and looks for files with the same content in both lists.
 
     Args:
         train: training images.
         test: query and gallery images.
-        workers: processes; None: one for each core.
-        progress: show a bar, if there is a terminal.
+        workers: number of processes; None: one for each core.
+        progress: show a progress bar, if there is a terminal.
     """
     in_train, in_test = ({record[0] for record in part} for part in (train, test))
     paths = sorted(in_train | in_test)
@@ -126,7 +128,8 @@ def check_images(
             same[digest].append(path)
     for equal in same.values():
         if in_train.intersection(equal) and in_test.intersection(equal):
-            problems.append(DatasetProblem(True, f"trained and tested on: {' = '.join(equal)}"))
+            text = f"in both training and test images: {' = '.join(equal)}"
+            problems.append(DatasetProblem(True, text))
     return Images(sizes, problems)
 
 
@@ -136,7 +139,7 @@ class _DecodedFile(NamedTuple):
     size: tuple[int, int] | None
     """Width and height; None if it does not decode."""
     digest: bytes
-    """The same for files of the same content."""
+    """Equal for files with the same content."""
     failure: str = ""
     """Why it does not decode; "" if it does."""
 
@@ -186,13 +189,13 @@ def _training_problems(train: Sequence[ImageRecord], ids: OriginalIds) -> list[D
         problems.append(
             DatasetProblem(
                 True,
-                f"train: identities are numbered {min(images)}..{max(images)}; a "
-                f"classifier of {many(len(images), 'identity')} needs 0..{len(images) - 1}",
+                f"train: identities are numbered {min(images)}..{max(images)}; a classifier for "
+                f"{many(len(images), 'identity')} needs the numbers 0..{len(images) - 1}",
             )
         )
     single = [record[0] for record in train if images[record[1]] == 1]
     if single:
-        text = f"train: {many(len(single), 'identity')} with one image, no pair to learn from"
+        text = f"train: {many(len(single), 'identity')} with only one image, no pair to learn from"
         problems.append(DatasetProblem(False, f"{text}{_name_images(single, ids)}"))
     repeated = [path for path, count in Counter(r[0] for r in train).items() if count > 1]
     if repeated:
@@ -213,23 +216,25 @@ def _matching_problems(
     none_left = len(absent) + len(same_camera) == len(query)
     problems = []
     for records, why in (
-        (absent, "of an identity that the gallery does not have"),
-        (same_camera, "of an identity that the gallery has in the query's own camera only"),
+        (absent, "of an identity that is not in the gallery"),
+        (same_camera, "of an identity that is in the gallery only in the query's own camera"),
     ):
         if records:
             examples = _name_images((record[0] for record in records), ids)
             text = f"query: {many(len(records), 'image')} {why}, left out of all metrics{examples}"
             problems.append(DatasetProblem(none_left, text))
     if none_left:
-        text = "query: no image has a match in the gallery, nothing can be measured"
+        text = "query: no image has a match in the gallery, so nothing can be measured"
         if len({record[2] for record in [*query, *gallery]}) == 1:
-            text += "; all images are of one camera, the metrics need two, or test.same_camera keep"
+            text += (
+                "; all images are of one camera: the metrics need two, or set test.same_camera keep"
+            )
         problems.append(DatasetProblem(True, text))
     return problems
 
 
 def _overlap(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[DatasetProblem]:
-    """Identities in both, by the files' names: in training identities are renumbered."""
+    """Identities in both lists by the files' names, since training identities are renumbered."""
     old = [
         {match[1] for record in part if (match := _IDENTITY_IN_NAME.match(Path(record[0]).name))}
         for part in (train, test)
@@ -237,5 +242,5 @@ def _overlap(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[
     both = sorted(old[0] & old[1])
     if not both:
         return []
-    text = f"{many(len(both), 'identity')} trained and tested on, by the files' names"
+    text = f"{many(len(both), 'identity')} in both training and test images, by the files' names"
     return [DatasetProblem(True, f"{text}{name_examples(both)}")]

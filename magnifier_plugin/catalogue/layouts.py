@@ -1,8 +1,7 @@
-"""Which files torchreid reads of its data sets, and whether they are there.
+"""The files that torchreid reads of each of its data sets, and checks that they exist.
 
-torchreid tries to download a missing data set from addresses that died years ago, and reads
-identities from file names with a pattern that looks at the folders' names too. Both are checked
-here, before torchreid does either.
+torchreid tries to download a missing data set from addresses that died years ago, and searches
+whole paths, not only file names, for identities. Both faults are avoided by checking beforehand.
 """
 
 import os
@@ -20,15 +19,15 @@ WHERE_TO_GET = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
 
 @dataclass(frozen=True)
 class Layout:
-    """What torchreid reads in a data set's folder."""
+    """The files and folders that torchreid reads in a data set's folder."""
 
     inner: str
-    """The folder in it that holds the rest, as the archive unpacks it."""
+    """The subfolder that contains them, as the archive unpacks it; "" if there is none."""
     required: tuple[str, ...]
-    """Paths in `inner`."""
+    """Paths relative to `inner`."""
 
     def missing(self, dataset_dir: Path) -> Path | None:
-        """The first required path that is not there."""
+        """The first required path that does not exist; None if all exist."""
         wanted = (dataset_dir / self.inner / path for path in self.required)
         return next((path for path in wanted if not path.exists()), None)
 
@@ -43,12 +42,12 @@ class MarketNames:
     cameras: int
     """Highest camera number."""
     identities: int | None = None
-    """Highest identity number, None for no limit."""
+    """Highest identity number; None: no limit."""
 
 
 _MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _MSMT17_LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
-# Each data set's layouts, the usual one first.
+# The possible layouts of each data set, the usual one first.
 LAYOUTS = {
     "market1501": (Layout(OPTIONAL_FOLDER, _MARKET_FOLDERS), Layout("", _MARKET_FOLDERS)),
     "dukemtmcreid": (Layout("DukeMTMC-reID", _MARKET_FOLDERS),),
@@ -82,7 +81,7 @@ LAYOUTS = {
     ),
 }
 _WITHDRAWN = {
-    "dukemtmcreid": "Its authors withdrew it, there is no download.",
+    "dukemtmcreid": "Its authors withdrew it: there is no download.",
     **dict.fromkeys(
         ("occluded_duke", "p_dukemtmc"),
         "It was made from DukeMTMC, which its authors withdrew: there is no download.",
@@ -92,7 +91,7 @@ MARKET_NAMES = {
     "market1501": MarketNames(cameras=6, identities=1501),
     "dukemtmcreid": MarketNames(cameras=8),
 }
-# torchreid's own pattern, which it searches for in the whole path.
+# torchreid's own pattern, for which it searches the whole path.
 _IDENTITY_AND_CAMERA = re.compile(r"([-\d]+)_c(\d)")
 _JUNK = -1
 
@@ -113,7 +112,7 @@ def require_dataset(name: str, root: str | os.PathLike[str]) -> None:
 
 
 def require_folder(name: str, dataset_dir: Path) -> None:
-    """As `require_dataset`, for a data set's own folder."""
+    """Like `require_dataset`, but takes the data set's own folder."""
     if not dataset_dir.is_dir():
         raise missing_data(name, dataset_dir, dataset_dir)
     layouts = LAYOUTS.get(name, ())
@@ -126,7 +125,7 @@ def require_folder(name: str, dataset_dir: Path) -> None:
 
 
 def missing_data(name: str, path: str | os.PathLike[str], dataset_dir: Path) -> FileNotFoundError:
-    """The error for a file or folder that a data set needs and that is not there."""
+    """The error for a missing file or folder of a data set."""
     message = f"{name}: looked for {path}, which does not exist. "
     if name in LAYOUTS:
         message += f"Expected in {dataset_dir}: {LAYOUTS[name][0]}. "
@@ -135,23 +134,23 @@ def missing_data(name: str, path: str | os.PathLike[str], dataset_dir: Path) -> 
     if name == "synthetic":
         return FileNotFoundError(
             f"{message}Render it with: python scripts/render_pedestrians.py --root "
-            f"{dataset_dir.parents[1]}, or give the root at which it is (data.root)."
+            f"{dataset_dir.parents[1]}, or set data.root to the root that it was rendered into."
         )
     source = "Nothing is downloaded"
     if str(getattr(registered_datasets().get(name), "__module__", "")).startswith("torchreid."):
         source += f": {WHERE_TO_GET} says where data sets come from"
     return FileNotFoundError(
-        f"{message}{source}; if it is elsewhere, give the folder above it as root (data.root)."
+        f"{message}{source}; if it is elsewhere, set data.root to the folder that contains it."
     )
 
 
 def _check_market_names(name: str, folder: Path) -> None:
-    """Refuses names from which torchreid would read a wrong identity or camera, or none."""
+    """Refuses names from which torchreid would read no identity and camera, or wrong ones."""
     misleading = _IDENTITY_AND_CAMERA.search(f"{folder}/")
     if misleading:
         raise ValueError(
-            f"{name}: {folder}: torchreid looks for identity and camera in the whole path and "
-            f"takes {misleading.group()!r} in this folder's name for them; rename the folder"
+            f"{name}: {folder}: torchreid searches the whole path for identity and camera, and "
+            f"would read them from {misleading.group()!r} in this folder's path; rename the folder"
         )
     for part in _MARKET_FOLDERS:
         names = sorted(path.name for path in (folder / part).glob("*.jpg"))

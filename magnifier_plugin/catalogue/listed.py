@@ -1,4 +1,4 @@
-"""Data sets of one's own in torchreid: a CSV or a folder under a name."""
+"""The user's own data sets in torchreid: a CSV or a folder under a name."""
 
 import logging
 import os
@@ -26,27 +26,27 @@ from magnifier_plugin.files import absolute_path
 
 logger = logging.getLogger(__name__)
 
-ANY = "any"  # the mode of a data set that is not trained or tested on
+ANY = "any"  # the mode of a data set that is opened only to read its lists
 _NAME = re.compile(r"[\w-]+")
 ImageDataset: Any = torchreid.data.ImageDataset
 
 
 class ListedDataset(ImageDataset):
-    """A torchreid data set from a list of images; see `numbering.number_images` for its numbers.
+    """A torchreid data set made of a list of images, numbered by `numbering.number_images`.
 
     Args:
-        name: the data set's, for messages.
-        images: the list, of any splits.
-        dataset_dir: the folder that all images are in; label maps mirror it.
-        mode, transform, k_tfm, combineall, verbose: as in torchreid's Dataset; mode ANY is for what
-            reads the lists alone.
-        others: what torchreid's managers hand to every data set; not used.
+        name: the data set's name, for messages.
+        images: the list; it may have any of the splits.
+        dataset_dir: the folder that contains all images; label maps mirror it.
+        mode, transform, k_tfm, combineall, verbose: as in torchreid's Dataset; mode ANY is for
+            callers that only read the lists.
+        others: arguments that torchreid's managers pass to every data set; ignored.
     Raises:
         ValueError: the list has errors, or no images for this mode.
     """
 
     identities_compared = True
-    """Identities of the splits were compared by name."""
+    """The identities of train and test have been compared as the list gives them."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class ListedDataset(ImageDataset):
         if mode in lists and not lists[mode]:
             use = "trained on (-s)" if mode == TRAIN else "tested on (-t)"
             raise ValueError(
-                f"{name}: {images.source} has no images of split {mode}, so it cannot be {use}"
+                f"{name}: {images.source} has no images in split {mode}, so it cannot be {use}"
             )
         for note in images.notes:
             _log_once(f"{name}: {note}")
@@ -91,7 +91,7 @@ class ListedDataset(ImageDataset):
             self.show_summary()
 
     def combine_all(self) -> None:
-        """Trains on query and gallery images too, their identities counted on."""
+        """Adds the query and gallery images to training, with identities numbered consecutively."""
         test = [r for r in [*self.query, *self.gallery] if r[1] not in self._junk_pids]
         first = self.get_num_pids(self.train)
         numbers = {pid: n for n, pid in enumerate(sorted({r[1] for r in test}), start=first)}
@@ -101,11 +101,12 @@ class ListedDataset(ImageDataset):
 
 @dataclass(frozen=True)
 class OwnSource:
-    """A CSV or a folder; calling it opens the data set, as calling torchreid's classes does.
+    """A CSV or a folder; calling it opens the data set, as calling one of torchreid's classes does.
 
     Raises:
-        FileNotFoundError: there is neither a file nor a folder.
-        ValueError: the name has other signs than letters, digits, _ and -.
+        FileNotFoundError: there is neither a file nor a folder at the path.
+        ValueError: the name has characters other than letters, digits, _ and -, or ends in
+            `_masked`.
     """
 
     name: str
@@ -115,7 +116,7 @@ class OwnSource:
         if not _NAME.fullmatch(self.name) or self.name.endswith(MASKED_SUFFIX):
             raise ValueError(
                 f"{self.name}={self.path}: expected a name of letters, digits, _ and - before the "
-                f"=, without {MASKED_SUFFIX} at its end, got {self.name!r}"
+                f"= that does not end in {MASKED_SUFFIX}, got {self.name!r}"
             )
         if not self.path.exists():
             raise FileNotFoundError(
@@ -123,23 +124,23 @@ class OwnSource:
             )
 
     def read(self) -> ImageList:
-        """The images as the CSV or the folder lists them, with what is wrong with them."""
+        """Reads the images that the CSV or the folder lists, with the problems found."""
         return read_folder(self.path) if self.path.is_dir() else read_image_csv(self.path)
 
     def folder(self, images: ImageList) -> Path:
-        """The folder that all images are in."""
+        """The folder that contains all images."""
         if self.path.is_dir():
             return self.path
         return common_folder([self.path, *(image.path for image in images.images)])
 
     def __call__(self, root: str = "", **options: Any) -> ListedDataset:
-        """Opens it; root is not used."""
+        """Opens the data set; root is ignored."""
         images = self.read()
         return ListedDataset(self.name, images, self.folder(images), **options)
 
 
-def own_source(name: str, path: str | os.PathLike[str]) -> OwnSource:
-    """Registers a CSV or a folder as one of torchreid's data sets; a second time changes nothing.
+def register_source(name: str, path: str | os.PathLike[str]) -> OwnSource:
+    """Registers a CSV or a folder as one of torchreid's data sets; repeating it changes nothing.
 
     Raises:
         FileNotFoundError, ValueError: as `OwnSource`, or the name is taken by another data set.
@@ -148,22 +149,20 @@ def own_source(name: str, path: str | os.PathLike[str]) -> OwnSource:
     taken = registered_datasets().setdefault(name, source)
     if taken != source:
         other = taken.path if isinstance(taken, OwnSource) else "a data set that torchreid knows"
-        raise ValueError(
-            f"{name}={path}: the name {name} is taken, by {other}; choose another name"
-        )
+        raise ValueError(f"{name}={path}: the name {name} is taken by {other}; choose another name")
     return source
 
 
 def find_name(word: str) -> str:
-    """The plain name of a data set, for a word such as `shop=PATH`, `market1501_masked`.
+    """The plain name of a data set given as `shop=PATH` or `market1501_masked`.
 
-    `shop=PATH` is registered first.
+    `shop=PATH` is also registered.
 
     Raises:
-        FileNotFoundError, ValueError: as `own_source`.
+        FileNotFoundError, ValueError: as `register_source`.
     """
     name, equals, path = word.partition("=")
-    return own_source(name, path).name if equals else plain_name(word)
+    return register_source(name, path).name if equals else plain_name(word)
 
 
 def _conditions(images: ImageList) -> ConditionFile | None:
@@ -174,12 +173,12 @@ def _conditions(images: ImageList) -> ConditionFile | None:
 
 
 def _distractors(images: ImageList, test_pids: dict[str, int]) -> list[int]:
-    """The number of Market-1501's distractors, identity 0 of the gallery alone, if it has any."""
+    """The number of Market-1501's distractors (identity 0, in the gallery only), if any."""
     is_query = any(image.pid == DISTRACTORS for image in images.of_split(QUERY))
     return [test_pids[DISTRACTORS]] if DISTRACTORS in test_pids and not is_query else []
 
 
 @cache
 def _log_once(text: str) -> None:
-    """A data set is opened for training, query and gallery, one after another."""
+    """Logs a text once, although a data set is opened for training, query and gallery in turn."""
     logger.info("%s", text)

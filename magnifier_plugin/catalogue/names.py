@@ -6,20 +6,20 @@ from typing import Any
 
 import torchreid
 
-# torchreid's tuple for one image: path, identity (pid), camera (camid), and the number of its
-# data set (dsetid) where several are trained on together.
+# torchreid's tuple for one image: path, identity (pid), camera (camid), and the number of its data
+# set (dsetid) when training on several data sets.
 ImageRecord = tuple[str, int, int, int]
 
-# Path of an image → its identity and camera in the words of the data set's author, for messages;
-# the camera is "" where cameras are not known.
+# Path of an image → its identity and camera as the data set's author names them, for messages;
+# the camera is "" if cameras are unknown.
 OriginalIds = Mapping[str, tuple[str, str]]
 
 MASKED_SUFFIX = "_masked"
 
 
 def registered_datasets() -> dict[str, Any]:
-    """torchreid's own table of image data sets: name → class, or what else opens the data set when
-    it is called; what is written there is registered."""
+    """torchreid's own table of image data sets: name → class, or another callable that opens the
+    data set. Adding an entry registers a data set."""
     return vars(torchreid.data.datasets)["__image_datasets"]
 
 
@@ -33,14 +33,14 @@ def dataset_class(name: str) -> Any:
     """The image data set class registered in torchreid under a name; see `registered_datasets`.
 
     Raises:
-        ValueError: there is none; the message lists the names that there are.
+        ValueError: there is none; the message lists the registered names.
     """
     known = registered_datasets()
     if name in known:
         return known[name]
     names = sorted({plain_name(other) for other in known})
     near = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f", or {name}=PATH for images of your own"
+    hint = f"; did you mean {near[0]!r}?" if near else f", or {name}=PATH for your own images"
     if "/" in name:
-        hint = f"; a CSV or a folder of your own needs a name for it: my_images={name}"
+        hint = f"; to use your own CSV or folder, give it a name: my_images={name}"
     raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(names)}{hint}")

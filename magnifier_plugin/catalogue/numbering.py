@@ -1,4 +1,4 @@
-"""From identities and cameras, which may be words, to the numbers in torchreid's lists."""
+"""Identities and cameras, which may be words → the numbers in torchreid's lists."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ from magnifier_plugin.catalogue.image_list import (
 )
 from magnifier_plugin.catalogue.names import ImageRecord
 
-SAME_CAMERA = ("drop", "keep")  # what is done with gallery images of a query's camera
-_LARGEST = 2**31  # identities stay below it, so that every integer type holds them
+SAME_CAMERA = ("drop", "keep")  # what to do with gallery images of the query's camera
+_LARGEST = 2**31  # identities are below it, so that they fit into 32-bit integers
 
 
 class NumberedLists(NamedTuple):
@@ -27,23 +27,23 @@ class NumberedLists(NamedTuple):
     """Identities numbered as in the gallery."""
     gallery: list[ImageRecord]
     test_pids: dict[str, int]
-    """Identity of query and gallery → its number."""
+    """Identity in query or gallery → its number."""
 
 
 def number_images(images: ImageList) -> NumberedLists:
-    """torchreid's lists of a data set.
+    """Turns a list of images into torchreid's three lists.
 
     Training identities become 0, 1, …; those of query and gallery share one numbering, and keep
-    their own numbers if all are numbers. Cameras are numbered in one order over all splits, those
-    of the training images first; without cameras each image file is its own.
+    their own numbers if all are numbers. Cameras share one numbering over all splits, which begins
+    with those of the training images; without cameras each image file is its own camera.
     """
     splits = [images.of_split(split) for split in (TRAIN, QUERY, GALLERY)]
     train, *test = splits
-    cameras = _count_on(
+    cameras = _number_words(
         sorted({_camera(image) for image in part}, key=id_order)
         for part in (train, [*test[0], *test[1]])
     )
-    train_pids = _count_on([sorted({image.pid for image in train}, key=id_order)])
+    train_pids = _number_words([sorted({image.pid for image in train}, key=id_order)])
     test_pids = _test_numbers({image.pid for part in test for image in part})
     numbered = [
         [(str(image.path), pids[image.pid], cameras[_camera(image)], 0) for image in part]
@@ -55,18 +55,18 @@ def number_images(images: ImageList) -> NumberedLists:
 def drop_cameras(
     query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    """The lists with each image file as its own camera.
+    """Replaces the cameras so that each image file is its own camera.
 
-    So a query keeps the gallery images of its own camera (`test.same_camera keep`); its own file,
-    if the gallery has it, is still left out.
+    Then gallery images of a query's camera are kept (`test.same_camera keep`). The query's own
+    file, if it is also in the gallery, is still left out.
     """
-    cameras = _count_on([dict.fromkeys(record[0] for record in [*query, *gallery])])
+    cameras = _number_words([dict.fromkeys(record[0] for record in [*query, *gallery])])
     parts = [[(r[0], r[1], cameras[r[0]], r[3]) for r in part] for part in (query, gallery)]
     return parts[0], parts[1]
 
 
 def common_folder(paths: Iterable[Path]) -> Path:
-    """The deepest folder that all files are in."""
+    """The deepest folder that contains all files."""
     folders = {path.parent for path in paths}
     first = next(iter(folders))
     return next(
@@ -80,8 +80,8 @@ def _camera(image: ListedImage) -> str:
     return image.camid or str(image.path)
 
 
-def _count_on(groups: Iterable[Iterable[str]]) -> dict[str, int]:
-    """Word → number, 0, 1, … in the order of the groups."""
+def _number_words(groups: Iterable[Iterable[str]]) -> dict[str, int]:
+    """Numbers distinct words 0, 1, … in the order of the groups."""
     words = dict.fromkeys(word for group in groups for word in group)
     return {word: number for number, word in enumerate(words)}
 
@@ -89,4 +89,4 @@ def _count_on(groups: Iterable[Iterable[str]]) -> dict[str, int]:
 def _test_numbers(pids: set[str]) -> dict[str, int]:
     ordered = sorted(pids, key=id_order)
     words = [pid for pid in ordered if id_order(pid)[0] or abs(int(pid)) >= _LARGEST]
-    return _count_on([ordered]) if words else {pid: int(pid) for pid in ordered}
+    return _number_words([ordered]) if words else {pid: int(pid) for pid in ordered}

@@ -1,4 +1,4 @@
-"""Occluded and partial pedestrians: data sets by name, in the folders that their users have."""
+"""Data sets of occluded and partial pedestrians by name, in their authors' folder layouts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class _Part(NamedTuple):
     split: str
     folder: str
     camid: str
-    """The folder's camera: in these data sets the folder is what two views differ in."""
+    """The folder's camera: these data sets distinguish two views only by their folders."""
 
 
 OCCLUDED, WHOLE = "0", "1"  # cameras
@@ -58,29 +58,29 @@ def _stem(path: Path) -> str:
 
 @dataclass(frozen=True)
 class OccludedSet:
-    """One of these data sets; calling it opens it, as calling torchreid's classes does."""
+    """One of these data sets; calling it opens it, as calling one of torchreid's classes does."""
 
     name: str
     dataset_dir: str
-    """Its folder in the folder of all data sets."""
+    """Its folder within the folder of all data sets."""
     parts: tuple[_Part, ...] = ()
-    """Its folders; none: Market-1501's, with cameras in the names."""
+    """Its subfolders; empty: Market-1501's, with cameras in the files' names."""
     pid_of: Callable[[Path], str] = _before_underscore
-    """An image → its identity."""
+    """Path of an image → its identity."""
 
     def __call__(self, root: str = "", *, mode: str = "train", **options: Any) -> ListedDataset:
-        """Opens it.
+        """Opens the data set.
 
         Raises:
             FileNotFoundError: a folder is missing.
-            ValueError: the lists have errors, or it is opened for training and is for testing only.
+            ValueError: the lists have errors, or a test-only data set is opened for training.
         """
         folder = absolute_path(root) / self.dataset_dir
         require_folder(self.name, folder)
         if mode == TRAIN and self.is_for_testing_only:
             raise ValueError(
-                f"{self.name}: has no training images, so it cannot be trained on (-s); test on "
-                f"it: -s market1501 -t {self.name}, as papers that report on it do"
+                f"{self.name}: has no training images, so it cannot be trained on (-s); use it for "
+                f"testing, as papers that report on it do: -s market1501 -t {self.name}"
             )
         images = self._read_parts(folder) if self.parts else read_folder(folder)
         return ListedDataset(self.name, images, folder, mode=mode, **options)
@@ -97,7 +97,7 @@ class OccludedSet:
                 if pid := self.pid_of(path):
                     images.append(ListedImage(path, plain_id(pid), part.camid, part.split))
                 else:
-                    findings.add("without an identity before the first _ of its name", path)
+                    findings.add("without an identity before the first _ in its name", path)
         return checked_list(folder, images, findings.problems("image"))
 
 

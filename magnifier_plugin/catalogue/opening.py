@@ -1,4 +1,5 @@
-"""Opening one of torchreid's data sets: nothing is downloaded, and errors say what is missing."""
+"""Opening one of torchreid's data sets without downloads, and with errors that name what is
+missing."""
 
 import os
 import re
@@ -16,13 +17,13 @@ from magnifier_plugin.catalogue.numbering import common_folder
 from magnifier_plugin.catalogue.occluded import OccludedSet
 from magnifier_plugin.files import absolute_path
 
-_NOT_FOUND = re.compile(r'"(.*)" is not found')  # what torchreid's check_before_run says
+_NOT_FOUND = re.compile(r'"(.*)" is not found')  # the message of torchreid's check_before_run
 
 
 def open_dataset(
     name: str, root: str | os.PathLike[str], *, verbose: bool = False, **options: Any
 ) -> torchreid.data.ImageDataset:
-    """A data set as torchreid reads it, checked first.
+    """Checks a data set's files, and opens it with torchreid.
 
     Args:
         name: its registered name, with or without `_masked`, or `shop=PATH`.
@@ -46,7 +47,7 @@ def open_dataset(
             return cls(root=str(folder), verbose=verbose, **options)
     except IndexError:
         raise ValueError(
-            f"{name} in {root}: torchreid found no image for training, query or gallery"
+            f"{name} in {root}: torchreid found no images for training, query or gallery"
         ) from None
     except RuntimeError as error:  # torchreid's check of the files that it needs
         found = _NOT_FOUND.search(str(error))
@@ -56,7 +57,7 @@ def open_dataset(
 
 
 def open_lists(name: str, root: str | os.PathLike[str], **options: Any) -> Any:
-    """A data set for the images that it lists; other than in `open_dataset`, one list may be empty.
+    """Opens a data set to read its lists; unlike in `open_dataset`, a list may be empty.
 
     Args:
         name, root, options: as in `open_dataset`.
@@ -69,10 +70,10 @@ def open_lists(name: str, root: str | os.PathLike[str], **options: Any) -> Any:
 
 
 def own_folder(dataset: Any) -> Path:
-    """The folder that all images of a data set are in; its label maps mirror it.
+    """The folder that contains all images of a data set; its label maps mirror it.
 
-    It is the data set's own one, such as `reid-data/market1501`. A class of one's own may name
-    another one or none; then it is the deepest folder that all its images are in.
+    It is the folder that the data set names, such as `reid-data/market1501`. If a user's class
+    names none, or one that does not contain all its images, it is the deepest folder that does.
     """
     lists = (getattr(dataset, split, ()) for split in ("train", "query", "gallery"))
     images = [record[0] for images in lists for record in images]
@@ -83,10 +84,10 @@ def own_folder(dataset: Any) -> Path:
 
 
 def original_ids(dataset: Any) -> OriginalIds:
-    """How messages name the identities and cameras of a data set, by the path of an image.
+    """The identities and cameras that messages name, by the path of an image.
 
-    In the words of a CSV or a folder of one's own; of torchreid's classes the numbers of query and
-    gallery, since they renumber training identities.
+    For the user's own CSV or folder they are as given there; for torchreid's classes they are the
+    numbers in query and gallery only, since those classes renumber training identities.
     """
     found: OriginalIds | None = getattr(dataset, "original_ids", None)
     return numbers_as_ids([*dataset.query, *dataset.gallery]) if found is None else found
@@ -98,12 +99,12 @@ def _is_inside(image: str, folder: Path) -> bool:
 
 
 def _named_folders(dataset: Any) -> list[Path]:
-    """The folders that a data set calls its own."""
+    """The folders that a data set's class and object name as its own."""
     of_class = getattr(type(dataset), "dataset_dir", None)
     of_object, root = vars(dataset).get("dataset_dir"), vars(dataset).get("root")
     named = []
     if isinstance(of_class, str) and isinstance(root, str):
-        # The class's first: CUHK02's constructor gives its instances a deeper one.
+        # The class's folder comes first: CUHK02's constructor sets a deeper one on its instances.
         named.append(absolute_path(Path(root) / of_class))
     if isinstance(of_object, str | os.PathLike):
         named.append(absolute_path(of_object))

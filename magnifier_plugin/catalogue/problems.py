@@ -1,4 +1,4 @@
-"""What is wrong with a data set, in words."""
+"""A problem of a data set, in words."""
 
 from typing import NamedTuple
 

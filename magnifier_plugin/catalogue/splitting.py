@@ -1,4 +1,4 @@
-"""A split of identities into training, query and gallery."""
+"""Splitting a list of images into training, query and gallery by identity."""
 
 import dataclasses
 import random
@@ -18,18 +18,18 @@ from magnifier_plugin.wording import many
 
 
 def split_identities(images: ImageList, share: float, seed: int) -> ImageList:
-    """Draws training identities; of each other one, chooses queries and leaves the rest to gallery.
+    """Draws training identities; for each other identity, draws queries and leaves the gallery.
 
-    Of a test identity the queries are one random image of each camera that has two or more, or one
-    image if no camera has; so a query's identity stays in the gallery. An identity that only one
-    camera has seen has no query. Without cameras one image of each identity is a query; an only
-    image goes to the gallery.
+    The queries of a test identity are one random image of each camera that has two or more images,
+    or a single image if no camera has; so a query's identity always remains in the gallery. An
+    identity seen by only one camera has no query. Without cameras one image of each identity is a
+    query; if an identity has only one image, it goes to the gallery.
 
     Args:
-        images: of all identities; their splits are ignored.
-        share: of the identities that are trained on, 0..1; between 0 and 1 at least one identity is
-            on each side.
-        seed: decides the draw, on every machine alike.
+        images: those of all identities; their splits are ignored.
+        share: fraction of the identities for training, 0..1; strictly between 0 and 1, training and
+            testing each get at least one identity.
+        seed: determines the draw, identically on every machine.
     """
     by_pid: defaultdict[str, list[ListedImage]] = defaultdict(list)
     unique = {image.path: image for image in images.images}
@@ -54,7 +54,7 @@ def split_identities(images: ImageList, share: float, seed: int) -> ImageList:
     notes = list(images.notes)
     if without := sum(not found for found in queries.values()):
         noun = many(without, "test identity")
-        notes.append(f"{noun} without a query: no second image, or none in another camera")
+        notes.append(f"{noun} without a query: no second image, or none from another camera")
     return dataclasses.replace(checked, notes=notes)
 
 

@@ -1,7 +1,7 @@
-"""Label maps and IUV, checked one by one before they cost a training run.
+"""Checks of each label map and IUV before a training run is wasted on them.
 
-What cannot be trained on (unreadable, of another size) is a fault; what can be trained on but looks
-like a mistake (feet above the head, a tiny body) is odd and for a person to judge.
+A file that cannot be trained on (unreadable, of another size) is a fault. A file that can be
+trained on but looks like a mistake (feet above the head, a tiny body) is odd: a person must judge.
 """
 
 import logging
@@ -27,7 +27,7 @@ from magnifier_plugin.workers import on_all_cores
 
 logger = logging.getLogger(__name__)
 
-# Kinds of findings, the worst first.
+# Kinds of findings, worst first.
 KINDS = (
     "unreadable",
     "wrong size",
@@ -39,7 +39,7 @@ KINDS = (
     "fine",
 )
 FAULTS = KINDS[:2]
-# A region with a smaller share of the picture is not counted or compared.
+# A region that covers a smaller fraction of the image is neither counted nor compared.
 SPECK = 0.002
 _SWAPPED = "left and right of the body may be swapped; a side view looks like this too"
 
@@ -57,14 +57,14 @@ class Finding(NamedTuple):
     reasons: tuple[str, ...] = ()
     """What is wrong or odd, in words."""
     hints: tuple[str, ...] = ()
-    """What correct label maps show too, only less often."""
+    """Signs of a mistake that correct label maps show too, but less often."""
     shares: tuple[float, ...] = ()
-    """Share of each region in the picture, 0..1, unknown last; empty without a label map that can
-    be read and has the image's size."""
+    """Fraction of the image that each region covers, 0..1, unknown last; empty if there is no label
+    map that can be read and has the image's size."""
 
     @property
     def body(self) -> float:
-        """The body's share in the picture."""
+        """The fraction of the image that the body covers, 0..1."""
         return sum(self.shares[region] for region in BODY_REGIONS) if self.shares else 0.0
 
 
@@ -78,12 +78,12 @@ def check_labels(
     """Checks every label map of a data set, and the IUV next to it, on all cores.
 
     Args:
-        labels: image → the place of its label map (`paths.label_path`), even if there is none.
-        min_regions: fewer body regions than these are a finding, 1..7.
-        workers: processes; None: one for each core.
-        progress: show a bar, if there is a terminal.
+        labels: image → path of its label map (`paths.label_path`), whether or not it exists.
+        min_regions: a label map with fewer body regions is a finding, 1..7.
+        workers: number of processes; None: one for each core.
+        progress: show a progress bar, if there is a terminal.
     Returns:
-        One finding for each image, the worst first.
+        One finding for each image, worst first.
     """
     tasks = [(Path(image), label, min_regions) for image, label in labels.items()]
     findings = on_all_cores(_inspect, tasks, workers)
@@ -92,42 +92,45 @@ def check_labels(
 
 
 def mean_shares(findings: Iterable[Finding]) -> dict[str, float]:
-    """Region → its mean share in the pictures whose label map could be read."""
+    """Region → mean fraction of the image that it covers, 0..1.
+
+    The mean is over the images whose label map could be read.
+    """
     shares = [finding.shares for finding in findings if finding.shares]
     return dict(zip((*REGIONS, "unknown"), np.mean(shares, axis=0), strict=True)) if shares else {}
 
 
 def check_manifest(folder: str | os.PathLike[str], label_set: str) -> Manifest | None:
-    """Makes sure that a data set's label maps are of the label set that a run expects.
+    """Checks that a data set's label maps use the label set that a run expects.
 
     Args:
-        folder: such as `mask_labels/market1501`.
-        label_set: the expected one's name (`densepose`, `lip`, …), or the path of a YAML file.
+        folder: the data set's label maps, such as `mask_labels/market1501`.
+        label_set: name of the expected label set (`densepose`, `lip`, …), or path of a YAML file.
     Returns:
-        How they were made; None, with a warning, if no `labels.json` says it.
+        The manifest; None, with a warning, if there is no `labels.json`.
     Raises:
-        ValueError: they are of another label set, or of another state of this one.
+        ValueError: they use another label set, or another version of the expected one.
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        logger.warning("%s: no %s, the label set of these label maps is unknown", folder, MANIFEST)
+        logger.warning("%s: no %s, so the label set of its maps is unknown", folder, MANIFEST)
         return None
     name, definition = _find_label_set(label_set)
     if manifest.label_set != name:
         raise ValueError(
-            f"{folder}: label maps of label set {manifest.label_set}, expected {name}; set "
+            f"{folder}: the label maps use label set {manifest.label_set}, expected {name}; set "
             f"masks.label_set {manifest.label_set}, or convert again into an empty folder"
         )
     if definition is not None and manifest.checksum != Manifest("", name, definition).checksum:
         raise ValueError(
-            f"{folder}: label maps of another state of label set {name} (checksum "
+            f"{folder}: the label maps use another version of label set {name} (checksum "
             f"{manifest.checksum}); convert again into an empty folder"
         )
     return manifest
 
 
 def manifest_folder(labels: Iterable[Path | None]) -> Path | None:
-    """The folder above a data set's label maps that holds `labels.json`; None if none does."""
+    """The folder above a data set's label maps that contains `labels.json`; None if none does."""
     label = next(filter(None, labels), None)
     return next((p for p in label.parents if (p / MANIFEST).is_file()), None) if label else None
 
@@ -158,7 +161,7 @@ class _Fault(NamedTuple):
 
 
 def _inspect(task: tuple[Path, Path, int]) -> Finding:
-    """Checks one image's files: a task is image, place of the label map, minimum of regions."""
+    """Checks one image's files; a task is (image, path of its label map, minimum of regions)."""
     image, place, min_regions = task
     label, iuv = (path if path.is_file() else None for path in (place, iuv_path(place)))
     if label is None and iuv is None:
@@ -187,7 +190,7 @@ def _inspect(task: tuple[Path, Path, int]) -> Finding:
 def _read(
     what: str, path: Path | None, reader: Callable[[Path], np.ndarray], size: tuple[int, int]
 ) -> tuple[np.ndarray | None, _Fault | None]:
-    """An array [H, W, …] of the image's size, or why there is none."""
+    """An array [H, W, …] of the image's size, or the fault of its file; neither without a file."""
     if path is None:
         return None, None
     try:
@@ -196,7 +199,7 @@ def _read(
         return None, _Fault("unreadable", f"{what}: {str(error).removeprefix(f'{path}: ')}")
     if array.shape[:2] == size:
         return array, None
-    reason = "{}: {} × {} (height × width), its image is {} × {}"
+    reason = "{}: {} × {} (height × width), but its image is {} × {}"
     return None, _Fault("wrong size", reason.format(what, *array.shape[:2], *size))
 
 

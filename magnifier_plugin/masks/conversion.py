@@ -1,7 +1,7 @@
 """Annotations of a whole data set → label maps and IUV, on all cores.
 
 Memory does not grow with the number of images, except for their names. Each file is written
-atomically and finished files are kept, so an interrupted conversion is simply started again.
+atomically and finished files are kept, so an interrupted conversion can simply be run again.
 """
 
 import os
@@ -27,22 +27,23 @@ from magnifier_plugin.workers import on_all_cores
 
 @dataclass(frozen=True)
 class ConversionSummary:
-    """What became of a data set's annotations."""
+    """The result of converting a data set's annotations."""
 
     converted: int
-    """Images whose label map, IUV or both were written now."""
+    """Number of images whose label map, IUV or both were written in this run."""
     already_there: int
-    """Images whose files an earlier run wrote."""
+    """Number of images whose files an earlier run wrote."""
     missing: tuple[Path, ...]
-    """Images without an annotation or a person in it; normal, not every person is found."""
+    """Images without an annotation, or whose annotation has no person. This is normal, since
+    annotators miss some people."""
     unmatched: tuple[str, ...]
     """Names of annotations without an image."""
     failures: Mapping[Path, str]
     """Image → why its annotation could not be read."""
     ambiguous: Mapping[Path, str]
-    """Image → why the choice among several people in it is uncertain."""
+    """Image → why the choice among several people in it is ambiguous."""
     areas: Mapping[str, float]
-    """Region → its share in the pixels converted now, 0..1; empty if there were none."""
+    """Region → its fraction of the pixels converted in this run, 0..1; empty if there were none."""
 
 
 def convert(
@@ -58,32 +59,33 @@ def convert(
     workers: int | None = None,
     progress: bool = True,
 ) -> ConversionSummary:
-    """Turns what an annotator wrote into a data set's label maps, IUV or both.
+    """Converts an annotator's output into a data set's label maps, IUV or both.
 
     Args:
         source: the annotations.
-        images_dir: the data set's images, or a folder within them.
+        images_dir: the folder of the data set's images, or a subfolder of it.
         out_dir: `<folder of all label maps>/<data set's name in torchreid>`.
-        dataset_dir: the data set's own folder; None: found from images_dir (`dataset_folder`).
-        images: the data set's images, absolute; None: all below images_dir.
-        keep_iuv: write the IUV next to each label map too; DSA-reID needs it.
-        iuv_only: write the IUV there and no label maps; label maps of any label set may be there.
-        overwrite: convert again what is finished.
-        workers: processes; None: one for each core.
-        progress: show a bar, if there is a terminal.
+        dataset_dir: the data set's own folder; None: derived from images_dir (`dataset_folder`).
+        images: absolute paths of the data set's images; None: all below images_dir.
+        keep_iuv: also write the IUV next to each label map; DSA-reID needs it.
+        iuv_only: write the IUV but no label maps; out_dir may hold label maps of any label set.
+        overwrite: convert finished images again.
+        workers: number of processes; None: one for each core.
+        progress: show a progress bar, if there is a terminal.
     Returns:
-        The summary. An annotation that cannot be read stops nothing, it is one of `failures`.
+        The summary. An annotation that cannot be read does not stop the conversion; it is listed in
+        `failures`.
     Raises:
-        ValueError: annotations cannot be distinguished by name, out_dir holds label maps of another
-            label set, the source has no IUV to write, or keep_iuv and iuv_only are both given.
-        OSError: a folder does not exist, out_dir cannot be written, the disk is full.
+        ValueError: annotations cannot be matched to images by name, out_dir holds label maps of
+            another label set, the source has no IUV, or keep_iuv and iuv_only are both set.
+        OSError: a folder does not exist, out_dir cannot be written, or the disk is full.
         RuntimeError: a worker process was killed.
     """
     if keep_iuv and iuv_only:
         raise ValueError("keep_iuv and iuv_only: expected one of the two, got both")
     if (keep_iuv or iuv_only) and not source.has_iuv:
         raise ValueError(
-            f"source {source.name} has no IUV; only DensePose's sources have (densepose-iuv, "
+            f"source {source.name} has no IUV; only DensePose's sources have one (densepose-iuv, "
             "densepose-dump, densepose-json)"
         )
     out_dir = absolute_path(out_dir)
@@ -113,28 +115,28 @@ class _Job(NamedTuple):
     annotation: UnreadAnnotation
     image: Path
     label: Path | None
-    """Where to write the label map; None: not at all."""
+    """Where to write the label map; None: do not write it."""
     iuv: Path | None
-    """Where to write the IUV; None: not at all."""
+    """Where to write the IUV; None: do not write it."""
 
     def is_done(self) -> bool:
-        """Whether its files are there; one of 0 bytes, as a power cut leaves it, is not."""
+        """Whether its files exist and are not empty; a power cut can leave files of 0 bytes."""
         files = (path for path in (self.label, self.iuv) if path)
         return all(path.is_file() and path.stat().st_size for path in files)
 
 
 class _Outcome(NamedTuple):
-    """What became of one job."""
+    """The result of one job."""
 
     image: Path
     counts: np.ndarray
-    """int64 [NUM_REGIONS + 1]: pixels of each region, those of unknown region last."""
+    """int64 [NUM_REGIONS + 1]: number of pixels of each region, unknown last."""
     missing: bool = False
     """Whether the annotator found no person."""
     failure: str = ""
     """Why the annotation could not be read; "" if it could."""
     ambiguous: str = ""
-    """Why the choice among several people is uncertain; "" if it is not."""
+    """Why the choice among several people is ambiguous; "" if it is not."""
 
 
 class _Totals(NamedTuple):
@@ -145,9 +147,9 @@ class _Totals(NamedTuple):
     failures: dict[Path, str]
     """Image → why its annotation could not be read."""
     ambiguous: dict[Path, str]
-    """Image → why the choice among several people in it is uncertain."""
+    """Image → why the choice among several people in it is ambiguous."""
     counts: np.ndarray
-    """int64 [NUM_REGIONS + 1], the sum of the outcomes'."""
+    """int64 [NUM_REGIONS + 1], the sum over the outcomes."""
 
     def add(self, outcome: _Outcome) -> None:
         if outcome.missing:
@@ -181,19 +183,19 @@ def _jobs(
 
 
 def _ensure_manifest(out_dir: Path, source: Source, none_kept: bool) -> None:
-    """Writes `labels.json` into out_dir if it is not there; refuses to mix two label sets."""
+    """Writes `labels.json` into out_dir unless it is up to date; refuses to mix two label sets."""
     ours = Manifest(source.name, source.label_set, source.definition)
     theirs = read_manifest(out_dir)
     if theirs is None and not none_kept:
         raise ValueError(
-            f"{out_dir}: holds label maps, but no labels.json that says how they were made; "
+            f"{out_dir}: contains label maps, but no labels.json that says how they were made; "
             "convert into another folder, or overwrite them (--overwrite)"
         )
     if theirs is not None and theirs.checksum != ours.checksum:
         raise ValueError(
-            f"{out_dir}: holds label maps of label set {theirs.label_set} ({theirs.checksum}), "
-            f"these would be {ours.label_set} ({ours.checksum}); two label sets must not be "
-            "mixed: convert into another folder, or remove this one first"
+            f"{out_dir}: contains label maps of label set {theirs.label_set} ({theirs.checksum}), "
+            f"the new ones would be of {ours.label_set} ({ours.checksum}); two label sets must not "
+            "be mixed: convert into another folder, or remove this one first"
         )
     if theirs != ours:
         write_manifest(out_dir, ours)
@@ -216,7 +218,7 @@ def _convert_one(job: _Job) -> _Outcome:
         return _Outcome(job.image, nothing, failure=str(error))
     if annotation is None:
         return _Outcome(job.image, nothing, missing=True)
-    # A file that cannot be written, on a full disk or without the right to, ends the conversion.
+    # An error while writing (full disk, no permission) is not caught: it ends the conversion.
     if job.iuv:
         write_iuv(job.iuv, cast(np.ndarray, annotation.iuv))
     if job.label:

@@ -1,26 +1,27 @@
-"""Label maps made worse on purpose: what a system loses by inexact annotations."""
+"""Degraded label maps, to measure how much a system loses by inexact annotations."""
 
 import numpy as np
 from scipy import ndimage
 
 from magnifier_plugin.regions import BACKGROUND, UNKNOWN
 
-_REFERENCE_HEIGHT = 256  # of an image, pixels, that radii are stated for
+_REFERENCE_HEIGHT = 256  # height of the image that radii are stated for, pixels
 
 
 def scaled_radius(pixels: float, height: int) -> float:
-    """A radius of so many pixels at 256 × 128 in an image of another height, at least one pixel."""
+    """Scales a radius from an image of 256 × 128 to one of another height; at least one pixel."""
     return max(1.0, pixels * height / _REFERENCE_HEIGHT)
 
 
 def erode(labels: np.ndarray, radius: float) -> np.ndarray:
-    """The body without its outermost pixels, which become background.
+    """Turns the outermost pixels of the body into background.
 
-    Borders between two regions stay, and so does the body at the image's edge.
+    Borders between two regions do not change, nor does the body at the image's edge.
 
     Args:
         labels: uint8 [H, W], region ids, 255 unknown.
-        radius: pixels of the body that are no farther from the background, centre to centre.
+        radius: pixels of the body at most this far from a background pixel are eroded; the distance
+            is from centre to centre, in pixels.
     Returns:
         uint8 [H, W], a new array; unknown pixels stay unknown.
     """
@@ -33,11 +34,12 @@ def erode(labels: np.ndarray, radius: float) -> np.ndarray:
 
 
 def dilate(labels: np.ndarray, radius: float) -> np.ndarray:
-    """The body with the background next to it, which takes the nearest region.
+    """Grows the body into the background next to it, which takes the nearest region.
 
     Args:
         labels: uint8 [H, W], region ids, 255 unknown.
-        radius: pixels of the background that are no farther from the body, centre to centre.
+        radius: background pixels at most this far from a pixel of the body are filled; the distance
+            is from centre to centre, in pixels.
     Returns:
         uint8 [H, W], a new array; unknown pixels stay unknown.
     """

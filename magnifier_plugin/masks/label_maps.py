@@ -1,4 +1,4 @@
-"""Label maps: a palette PNG for each image, whose bytes are the regions of its pixels."""
+"""Label maps: a palette PNG for each image, whose bytes are the region ids of the pixels."""
 
 import os
 
@@ -22,23 +22,23 @@ def _palette() -> np.ndarray:
 
 
 PALETTE = _palette()
-# The greys that `convert("L")` makes of the palette: a file with only these has lost its palette.
+# The grey levels that `convert("L")` makes of the palette; a file that has only these has lost it.
 _GREYS = frozenset(
     Image.fromarray(PALETTE[None, [*range(NUM_REGIONS), UNKNOWN]]).convert("L").tobytes()
 )
 
 
 def read_labels(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
-    """The label map of one image.
+    """Reads the label map of one image.
 
     Args:
         path: a palette or greyscale PNG whose bytes are region ids.
-        size: height and width of the image, or None to take any.
+        size: height and width of the image; None: any size.
     Returns:
         uint8 [H, W], 0..7, or 255 where the region is unknown.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, no label map, of another size, or holds other ids.
+        ValueError: it is damaged, not a label map, has another size, or holds other ids.
     """
     image = read_png(path)
     if image.mode not in ("P", "L"):
@@ -47,7 +47,7 @@ def read_labels(path: str | os.PathLike[str], size: tuple[int, int] | None = Non
             f"0..{NUM_REGIONS - 1}; colours are not ids, convert with scripts/convert_masks.py"
         )
     labels = np.array(image)
-    # Counted up by one, unknown (255) wraps to 0 and the highest allowed id is NUM_REGIONS.
+    # Adding one wraps unknown (255) to 0, so that the highest allowed value is NUM_REGIONS.
     if (labels + np.uint8(1)).max() > NUM_REGIONS:
         raise ValueError(_wrong_label_message(path, labels))
     if size is not None:
@@ -62,7 +62,7 @@ def write_labels(path: str | os.PathLike[str], labels: np.ndarray) -> None:
         path: the file; missing folders are made.
         labels: uint8 [H, W], 0..7 or 255.
     Raises:
-        ValueError: labels has another type, shape or other ids.
+        ValueError: labels is not uint8 [H, W], is empty, or holds other ids.
     """
     if labels.dtype != np.uint8 or labels.ndim != 2 or labels.size == 0:
         raise ValueError(f"labels: expected uint8 [H, W], got {labels.dtype} {list(labels.shape)}")
@@ -79,12 +79,12 @@ def _wrong_label_message(path: str | os.PathLike[str], labels: np.ndarray) -> st
     message = f"{path}: label {wrong[0]}, expected 0..{NUM_REGIONS - 1} or {UNKNOWN} (unknown); "
     if _GREYS.issuperset(ids.tolist()):
         return message + (
-            "these are the greys of the region colours: the palette was lost by convert('L') or "
-            "cv2; copy the palette PNG as it is, or convert again with scripts/convert_masks.py"
+            "these are the grey levels of the region colours: the palette was lost by convert('L') "
+            "or cv2; copy the palette PNG unchanged, or convert again with scripts/convert_masks.py"
         )
     if wrong[-1] <= NUM_PARTS:
         return message + (
             "this looks like DensePose parts or human parsing, convert it with "
             "scripts/convert_masks.py"
         )
-    return message + "this is no label map; make one with scripts/convert_masks.py"
+    return message + "this is not a label map; make one with scripts/convert_masks.py"

@@ -12,7 +12,7 @@ from magnifier_plugin.files import write_atomically
 from magnifier_plugin.text_files import read_json
 
 MANIFEST = "labels.json"
-# Increased when the converter makes other label maps of the same annotations than before.
+# Increased whenever the converter makes different label maps from the same annotations.
 CONVERTER = 1
 
 
@@ -20,7 +20,7 @@ CONVERTER = 1
 class Manifest:
     """How the label maps of a folder were made; the content of its `labels.json`.
 
-    Label maps of two tables must not be mixed, nor trained on where others are expected.
+    Label maps of two label sets must not be mixed, nor used in a training that expects others.
     """
 
     source: str
@@ -34,18 +34,18 @@ class Manifest:
 
     @property
     def checksum(self) -> str:
-        """Hex digits; two label sets with the same one give the same label maps."""
+        """Hex digits; equal checksums mean equal label maps from the same annotations."""
         decisive = json.dumps([self.definition, self.converter], sort_keys=True)
         return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
-    """How the label maps below a data set's folder of label maps were made.
+    """Reads how the label maps of a data set were made.
 
     Args:
-        folder: such as `mask_labels/market1501`.
+        folder: the data set's label maps, such as `mask_labels/market1501`.
     Returns:
-        The manifest, or None if there is none: the label maps were made in another way.
+        The manifest; None if there is no `labels.json`, as for label maps made by other means.
     Raises:
         ValueError: `labels.json` is damaged.
     """
@@ -59,12 +59,12 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error!r}); convert the masks again") from error
     if not intact:
-        raise ValueError(f"{path}: its checksum is not that of its content; convert again")
+        raise ValueError(f"{path}: its checksum does not match its content; convert again")
     return manifest
 
 
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
-    """Writes `labels.json` into a data set's folder of label maps, which is made if missing."""
+    """Writes `labels.json` into a data set's folder of label maps; makes the folder if missing."""
     text = json.dumps({**asdict(manifest), "checksum": manifest.checksum}) + "\n"
     with write_atomically(Path(folder, MANIFEST)) as part:
         part.write_text(text, encoding="utf-8")

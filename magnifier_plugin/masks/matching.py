@@ -1,8 +1,8 @@
 """Matching annotations to images, and finding the data set's own folder.
 
 An image is identified by its path inside its data set: CUHK03's labelled and detected images have
-the same names. DensePose's tools drop the folders, so annotations are matched by name if that is
-unique; if it is not, the conversion stops and lists them, rather than guess.
+the same names. DensePose's tools drop the folders, so annotations are matched by name if the name
+is unique; if it is not, the conversion stops and lists the ambiguous names instead of guessing.
 """
 
 import os
@@ -16,14 +16,14 @@ from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.files import absolute_path
 
-_LISTED = 10
+_LISTED = 10  # number of ambiguous names that an error lists
 
 
 class AnnotationMatches(NamedTuple):
-    """Which annotation is of which image."""
+    """Annotations matched to images."""
 
     pairs: list[tuple[UnreadAnnotation, Path]]
-    """Annotation and image, in the images' order."""
+    """Annotation and image, in the order of the images."""
     missing: list[Path]
     """Images without an annotation."""
     unmatched: list[str]
@@ -31,11 +31,11 @@ class AnnotationMatches(NamedTuple):
 
 
 def dataset_folder(images_dir: str | os.PathLike[str], dataset: str) -> Path:
-    """The data set's own folder (torchreid's `dataset_dir`), from a folder at or inside it.
+    """The data set's own folder (torchreid's `dataset_dir`), given this folder or one inside it.
 
-    It is the deepest folder on the way to images_dir that has the name torchreid gives to this
+    It is the deepest folder on the path to images_dir that has the name torchreid gives to this
     data set's folder (`market1501`, `dukemtmc-reid`, …); else the one above
-    `Market-1501-v15.09.15`; else, as for a data set of one's own, images_dir itself.
+    `Market-1501-v15.09.15`; else, as for the user's own data sets, images_dir itself.
 
     Args:
         images_dir: a folder of images.
@@ -55,15 +55,15 @@ def dataset_folder(images_dir: str | os.PathLike[str], dataset: str) -> Path:
 def match(annotations: Iterable[UnreadAnnotation], images: Sequence[Path]) -> AnnotationMatches:
     """Matches annotations to images by their names up to the first dot.
 
-    If several images have an annotation's name, the one is meant that also has the most folder
-    names in common with it, counted from the end of the path.
+    If several images have an annotation's name, the match is the image that shares the most folder
+    names with it, counted from the end of the path.
 
     Args:
         annotations: only their `name` is used.
         images: paths of images.
     Raises:
-        ValueError: a name fits several images equally well, two annotations fit one image, no
-            annotation fits any image, or a name has `..` within.
+        ValueError: a name matches several images equally well, two annotations match one image, no
+            annotation matches any image, or a name contains `..` after its beginning.
     """
     by_name = defaultdict(list)
     for image in images:
@@ -76,9 +76,9 @@ def match(annotations: Iterable[UnreadAnnotation], images: Sequence[Path]) -> An
         if not candidates:
             unmatched.append(name)
         elif len(candidates) > 1:
-            ambiguous.append(f"{name} fits " + " and ".join(map(str, candidates)))
+            ambiguous.append(f"{name} matches " + " and ".join(map(str, candidates)))
         elif candidates[0] in found:
-            ambiguous.append(f"{found[candidates[0]].name} and {name} both fit {candidates[0]}")
+            ambiguous.append(f"{found[candidates[0]].name} and {name} both match {candidates[0]}")
         else:
             found[candidates[0]] = annotation
     if ambiguous:
@@ -95,15 +95,15 @@ def match(annotations: Iterable[UnreadAnnotation], images: Sequence[Path]) -> An
 def _ambiguous_names(cases: list[str]) -> ValueError:
     more = [f"… and {len(cases) - _LISTED} more"] if len(cases) > _LISTED else []
     return ValueError(
-        "the names do not show which annotation is of which image:\n  "
+        "the names do not show which annotation belongs to which image:\n  "
         + "\n  ".join([*cases[:_LISTED], *more])
-        + "\nannotate and convert each folder of images by itself (--images FOLDER), or keep "
-        "the images' folders among the annotations"
+        + "\nannotate and convert each folder of images separately (--images FOLDER), or arrange "
+        "the annotations in the same folders as the images"
     )
 
 
 def _up_to_dot(name: str | PurePath) -> str:
-    """A file's name up to its first dot: DensePose's tools keep no more of it."""
+    """A file's name up to its first dot; DensePose's tools drop the rest."""
     return PurePath(name).name.partition(".")[0]
 
 
@@ -111,18 +111,18 @@ def _folders(name: str) -> tuple[str, ...]:
     """The folders in an annotation's name; no file is ever opened by such a name.
 
     An annotator that was called with a relative path writes names that begin with `..`, which is
-    dropped. No tool writes a `..` after that, so it is refused.
+    dropped. No tool writes `..` elsewhere in a name, so that is refused.
     """
     parts = PurePath(name).parent.parts
     while parts and parts[0] == "..":
         parts = parts[1:]
     if ".." in parts:
-        raise ValueError(f"{name}: refused, '..' within a path names no image")
+        raise ValueError(f"{name}: refused, the name of an image has no '..' within its path")
     return parts
 
 
 def _closest(folders: tuple[str, ...], images: list[Path]) -> list[Path]:
-    """Of images with one name, those with most folders in common, counted from the end."""
+    """Of images with the same name, those that share the most folders, counted from the end."""
     if len(images) < 2:
         return images
     shared = [_common_at_end(folders, image.parent.parts) for image in images]

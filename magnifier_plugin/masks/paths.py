@@ -1,4 +1,4 @@
-"""The places of an image's label map and IUV, the same for the converter and the data sets."""
+"""The paths of an image's label map and IUV, shared by the converter and the data sets."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from magnifier_plugin.files import absolute_path
 
 
 def default_masks_dir() -> Path:
-    """The folder of all label maps if none is given: `$MAGNIFIER_MASKS`, else `./mask_labels`."""
+    """The folder of all label maps by default: `$MAGNIFIER_MASKS`, else `./mask_labels`."""
     return absolute_path(os.environ.get("MAGNIFIER_MASKS") or "mask_labels")
 
 
@@ -19,9 +19,9 @@ def label_path(
     dataset: str,
     masks_dir: str | os.PathLike[str],
 ) -> Path:
-    """The place of an image's label map: `<masks_dir>/<dataset>/<path in the data set>.png`.
+    """The path of an image's label map: `<masks_dir>/<dataset>/<path in the data set>.png`.
 
-    Every path may be relative, begin with `~` or hold `..`; symbolic links are not followed.
+    Every path may be relative, begin with `~` or contain `..`; symbolic links are not resolved.
 
     Args:
         image_path: the image; inside dataset_dir.
@@ -29,8 +29,9 @@ def label_path(
         dataset: the data set's name in torchreid, such as `market1501`.
         masks_dir: the folder of all label maps.
     Returns:
-        The absolute path: below the data set's name as the image below dataset_dir, without the
-        optional folder `Market-1501-v15.09.15`, and with `.png` for the image's suffix.
+        The absolute path. The path in the data set is that of the image relative to dataset_dir,
+        without the optional folder `Market-1501-v15.09.15`, and with `.png` in place of the image's
+        suffix.
     Raises:
         ValueError: the image is not inside dataset_dir.
     """
@@ -38,7 +39,7 @@ def label_path(
         inside = absolute_path(image_path).relative_to(absolute_path(dataset_dir))
     except ValueError:
         raise ValueError(
-            f"{image_path}: expected inside the data set's folder {dataset_dir}; "
+            f"{image_path}: expected an image inside the data set's folder {dataset_dir}; "
             "was the data set moved after its image list was made?"
         ) from None
     kept = [folder for folder in inside.parts if folder != OPTIONAL_FOLDER]
@@ -46,6 +47,5 @@ def label_path(
 
 
 def iuv_path(label: Path) -> Path:
-    """The place of an image's IUV, by that of its label map: in the same folder, named as
-    DensePose does."""
+    """The path of an image's IUV, in the folder of its label map and named as by DensePose."""
     return label.with_name(f"{label.stem}{IUV_SUFFIX}")
