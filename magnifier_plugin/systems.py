@@ -115,6 +115,23 @@ def _needs_branch(branch: str) -> Callable[[CfgNode], str]:
     return reason
 
 
+def _needs_loss(
+    loss: str, other: Callable[[CfgNode], str] = lambda cfg: ""
+) -> Callable[[CfgNode], str]:
+    """For keys of a system's criterion: `loss.name` must be the system's; then `other` holds."""
+
+    def reason(cfg: CfgNode) -> str:
+        if cfg.loss.name == loss:
+            return other(cfg)
+        return f"loss.name {cfg.loss.name} does not use it, {loss} does"
+
+    return reason
+
+
+def _needs_other_loss(cfg: CfgNode) -> str:
+    return "dsa.weight_f, weight_z, weight_t count" if cfg.loss.name == "dsa" else ""
+
+
 def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path]:
     """Draw the regions that M predicts on query images of the first target (`report.regions`)."""
     if not cfg.report.regions or "M" not in cfg.magnifier.branches:
@@ -157,12 +174,18 @@ MAGNIFIER_OPTIONS = (
     *("branches", "sampling", "keep", "fusion", "mask_rescaling"),
     *("authors_bias", "stem_relu", "deconvolution_init"),
 )
-MAGNIFIER_CRITERION = (
-    *("region_weight", "mask_weight", "class_balanced_mask"),
-    *("sab_triplet", "sd_floor", "share_weighted"),
-)
+# Keys of the criterion → the branch that they are about.
+MAGNIFIER_CRITERION = {
+    "region_weight": "SFB",
+    "mask_weight": "M",
+    "class_balanced_mask": "M",
+    "sab_triplet": "SAB",
+    "sd_floor": "SFB",
+    "share_weighted": "M",  # of the losses of SAB and of the regions; both need M
+}
 
 DSA_OPTIONS = ("streams", "branches", "fusion", "test_features", "width", "pretrained_head")
+DSA_CRITERION = ("weight_f", "weight_z", "weight_t")
 
 SYSTEMS: dict[str, System] = {
     "magnifiernet": System(
@@ -180,14 +203,14 @@ SYSTEMS: dict[str, System] = {
         inputs=lambda cfg: MagnifierNet.declared_inputs(cfg.magnifier.branches, cfg.loss.name),
         pictures=_draw_regions,
         needs={
-            **{f"magnifier.{key}": _needs_branch("SAB") for key in ("sampling", "keep")},
-            "magnifier.sab_triplet": _needs_branch("SAB"),
-            **{f"magnifier.{key}": _needs_branch("SFB") for key in ("fusion", "region_weight")},
-            "magnifier.sd_floor": _needs_branch("SFB"),
+            "magnifier.sampling": _needs_branch("SAB"),
+            "magnifier.keep": _needs_branch("SAB"),
             **{
-                f"magnifier.{key}": _needs_branch("M")
-                for key in ("mask_rescaling", "mask_weight", "class_balanced_mask")
+                f"magnifier.{key}": _needs_loss("magnifier", _needs_branch(branch))
+                for key, branch in MAGNIFIER_CRITERION.items()
             },
+            "magnifier.fusion": _needs_branch("SFB"),
+            "magnifier.mask_rescaling": _needs_branch("M"),
             "report.regions": _needs_branch("M"),
         },
     ),
@@ -199,7 +222,7 @@ SYSTEMS: dict[str, System] = {
         criterion=DSACriterion,
         criterion_options=lambda cfg: {
             **identity_options(cfg),
-            **{key: cfg.dsa[key] for key in ("weight_f", "weight_z", "weight_t")},
+            **{key: cfg.dsa[key] for key in DSA_CRITERION},
         },
         stages=dsa_stages,
         inputs=lambda cfg: DSAReID.declared_inputs(
@@ -215,10 +238,8 @@ SYSTEMS: dict[str, System] = {
                 for key in ("fusion", "width", "textures", "texture_size")
             },
             "report.textures": _needs_guiding,
-            **{
-                f"loss.triplet.weight_{name}": lambda cfg: "dsa.weight_f, weight_z, weight_t count"
-                for name in ("t", "x")
-            },
+            **{f"dsa.{key}": _needs_loss("dsa") for key in DSA_CRITERION},
+            **{f"loss.triplet.weight_{name}": _needs_other_loss for name in ("t", "x")},
         },
     ),
 }

@@ -8,7 +8,7 @@ from mask_inputs import PROJECT
 from magnifier_plugin.builders import find_system
 from magnifier_plugin.config import ConfigError, load_config
 from magnifier_plugin.recipe import check_options
-from magnifier_plugin.systems import SYSTEMS
+from magnifier_plugin.systems import MAGNIFIER_CRITERION, SYSTEMS
 
 MAGNIFIER, DSA = "magnifier_market", "dsa_market"
 # Options → the keys of which they leave no effect, the reason.
@@ -41,12 +41,22 @@ LEFT = [
         ("loss.triplet.weight_t", "loss.triplet.weight_x"),
         "dsa.weight_f, weight_z, weight_t count",
     ),
+    (
+        (MAGNIFIER, "loss.name", "triplet", "stages", "[]", "train.max_epoch", "9"),
+        tuple(f"magnifier.{key}" for key in MAGNIFIER_CRITERION),
+        "loss.name triplet does not use it, magnifier does",
+    ),
+    (
+        (DSA, "loss.name", "softmax"),
+        ("dsa.weight_f", "dsa.weight_z", "dsa.weight_t"),
+        "loss.name softmax does not use it, dsa does",
+    ),
 ]
 
 
-def check(file, key, value, typed=()):
-    """`check_options` of a configuration with one key changed and both reports wanted."""
-    pairs = [key, value, "model.pretrained", "False", "report.regions", "3", "report.textures", "3"]
+def check(file, *pairs, typed=()):
+    """`check_options` of a configuration with some keys changed and both reports wanted."""
+    pairs = [*pairs, "model.pretrained", "False", "report.regions", "3", "report.textures", "3"]
     cfg = load_config(PROJECT / "configs" / f"{file}.yaml", {}, pairs)
     check_options(cfg, find_system(cfg), typed)
 
@@ -76,10 +86,16 @@ def test_it_is_taken_where_it_has_an_effect():
         check(file, *options[section == "dsa"], typed=own)
 
 
+def test_torchreids_weights_count_with_torchreids_losses():
+    keys = "loss.triplet.weight_t", "loss.triplet.weight_x"
+    check(DSA, "loss.name", "triplet", typed=keys)
+    check(MAGNIFIER, "loss.name", "magnifier", typed=keys)
+
+
 def find(section):
     return next(name for name, system in SYSTEMS.items() if system.section == section)
 
 
 def test_every_key_is_in_the_table():
-    listed = sorted(key for _, keys, _ in LEFT for key in keys)
-    assert listed == sorted(key for system in SYSTEMS.values() for key in system.needs)
+    listed = {key for _, keys, _ in LEFT for key in keys}
+    assert listed == {key for system in SYSTEMS.values() for key in system.needs}
