@@ -302,7 +302,7 @@ def test_images_that_are_gone(photos, caplog):
     paths[0].unlink()
     require_images(paths, "f.npz")
     assert "Missing: 1 of 6 images, such as" in caplog.text
-    with pytest.raises(FileNotFoundError, match="say where they are with --images FOLDER"):
+    with pytest.raises(FileNotFoundError, match="give their folder with --images FOLDER"):
         require_images(paths[:1], "f.npz")
 
 

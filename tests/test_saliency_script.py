@@ -61,7 +61,7 @@ def test_pictures_and_numbers(run, tmp_path, capsys):
 def test_one_branch_has_no_regions(run, tmp_path):
     assert run(pairs=("magnifier.branches", "G")) == 0
     text = (tmp_path / "out" / "saliency.md").read_text()
-    assert "IoU" not in text and "cosine of the pairs" not in text and "| all |" in text
+    assert "IoU" not in text and "Mean cosine" not in text and "| all |" in text
 
 
 @pytest.mark.parametrize(
