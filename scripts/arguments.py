@@ -1,9 +1,9 @@
-"""What the scripts' command lines share: types of arguments, KEY VALUE pairs, networks, output.
+"""Code that the scripts' command lines share: argument types, KEY VALUE pairs, networks, output.
 
-A wrong value ends with argparse's message and status 2.
+A wrong value ends the script with argparse's message and status 2.
 
-Nothing of the package is imported: a script parses its arguments before it imports the package,
-which takes seconds.
+This module imports nothing from the package: scripts parse their arguments before they import the
+package, which takes seconds.
 """
 
 import argparse
@@ -16,54 +16,55 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-WORDS = ("use_gpu", "amp", "channels_last")  # keys of the configuration that have no dot
+WORDS = ("use_gpu", "amp", "channels_last")  # configuration keys without a dot
 
 
 def let_idle_threads_sleep() -> None:
-    """Set how OpenMP's threads wait for each other, unless the user has; call it before torch.
+    """Let idle OpenMP threads sleep soon, unless the environment sets how they wait.
 
-    They spin for some microseconds, until the next of a network's small operations begins, and
-    then sleep, so that readers of images and other programs get the cores.
+    Call it before torch is imported. Idle threads then spin for some microseconds, long enough for
+    the next small operation of a network, before they sleep, so that data loading workers and
+    other programs get the cores.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU's; it goes before the policy
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU OpenMP: overrides the policy
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next step, unless the environment sets its MALLOC_….
+    """Let glibc keep freed memory for the next step, unless a MALLOC_… variable is set.
 
-    A training step frees the blocks that the next one asks for; returned to the system, they would
-    be cleared page by page each time. With another library nothing changes.
+    A training step frees the blocks that the next one asks for; if they went back to the system,
+    it would clear them page by page each time. With another C library, nothing changes.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no block of its own from the system
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing goes back
+        mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: no memory goes back to the system
 
 
 def path(text: str) -> Path:
-    """An absolute path, as `magnifier_plugin.files.absolute_path` makes it."""
+    """The absolute path, as `magnifier_plugin.files.absolute_path` returns it."""
     return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111
 
 
 def add_data_set(
     parser: argparse.ArgumentParser, name: str = "--source", *, required: bool = True
 ) -> None:
-    """Add the arguments that name one data set: -s, --root, --cuhk03-labeled, --import.
+    """Add the arguments that select one data set: -s, --root, --cuhk03-labeled, --import.
 
     Args:
-        parser: to add them to.
+        parser: the parser to add them to.
         name: the long form of -s.
-        required: whether -s has to be given.
+        required: whether -s is required.
     """
     parser.add_argument(
         "-s",
         name,
         required=required,
-        help="the data set's name in torchreid, or NAME=PATH: a CSV or a folder of your own",
+        help="the data set's name in torchreid, or NAME=PATH with your own CSV or folder",
     )
     parser.add_argument(
         "--root",
@@ -71,7 +72,7 @@ def add_data_set(
         default="reid-data",
         help="folder of all data sets (default: %(default)s)",
     )
-    parser.add_argument("--cuhk03-labeled", action="store_true", help="cuhk03: the labelled images")
+    parser.add_argument("--cuhk03-labeled", action="store_true", help="cuhk03: labelled boxes")
     add_import(parser)
 
 
@@ -83,7 +84,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="a Python module of yours that registers data sets in torchreid; may be repeated",
+        help="your own Python module that registers data sets in torchreid; may be repeated",
     )
 
 
@@ -99,7 +100,7 @@ def share(text: str) -> float:
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """The type of a whole number from `low` on, up to `high` unless that is None."""
+    """An argument type: whole numbers from `low` to `high`, without a limit if `high` is None."""
     expected = f"at least {low}" if high is None else f"{low}..{high}"
 
     def parse(text: str) -> int:
@@ -115,24 +116,29 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which network to load, for a command line that ends in KEY VALUE."""
+    """Add the arguments that select the network, for a command line that ends in KEY VALUE."""
     add = parser.add_argument
     add("--weights", type=path, required=True, metavar="FILE", help="a checkpoint")
     add(
         "--config-file",
         type=path,
         metavar="FILE",
-        help="YAML whose values replace those that the checkpoint records",
+        help="YAML file whose values replace those recorded in the checkpoint",
     )
-    add("-a", "--arch", metavar="NAME", help="model, for a checkpoint of torchreid's")
-    add("--flip", action="store_true", help="average an image's and its mirror image's features")
-    add("--batch-size", type=whole_number(1), metavar="N", help="images (default: 100)")
-    add("--workers", type=whole_number(0), metavar="N", help="processes that read (default: 4)")
+    add("-a", "--arch", metavar="NAME", help="model name, for a torchreid checkpoint")
+    add("--flip", action="store_true", help="average each image's and its mirror image's features")
+    add("--batch-size", type=whole_number(1), metavar="N", help="images per batch (default: 100)")
+    add(
+        "--workers",
+        type=whole_number(0),
+        metavar="N",
+        help="loading processes (default: one per core, at most 4)",
+    )
     add("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
 
 
 def network_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """The configuration's values, by key, of the flags of `add_network`."""
+    """The flags of `add_network` that were given, as configuration key → value."""
     given = {
         "model.name": args.arch,
         "test.flip": args.flip or None,
@@ -149,11 +155,11 @@ def parse_with_pairs(
     lists: Collection[str] = (),
     positional: int = 0,
 ) -> argparse.Namespace:
-    """Parse a command line that ends in KEY VALUE pairs, which become `pairs`.
+    """Parse a command line that ends in KEY VALUE pairs; they become the attribute `pairs`.
 
     Args:
-        parser: with an argument `pairs` of any number of words.
-        argv, lists, positional: as of `split_pairs`; lists also has flags that take no word.
+        parser: a parser with an argument `pairs` of any number of words.
+        argv, lists, positional: as for `split_pairs`; `lists` also has the flags without a value.
     """
     flags, pairs = split_pairs(argv, lists=lists, positional=positional)
     args = parser.parse_args(flags)
@@ -165,7 +171,7 @@ def parse_with_pairs(
 
 
 def print_any_name() -> None:
-    """Print file names that are not Unicode with escapes, rather than fail."""
+    """Print characters that a stream cannot encode, such as in file names, as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -176,14 +182,16 @@ def split_pairs(
 ) -> tuple[list[str], list[str]]:
     """Split a command line into its flags and the KEY VALUE pairs that follow them.
 
+    A key has a dot and no slash, or is one of WORDS. A word with = before its first dot is a data
+    set (`shop=shop.csv`). The word after a flag that is not in `lists` is the flag's value, even if
+    it looks like a key, as a path with a dot does.
+
     Args:
         argv: the words of the command line.
-        lists: flags that take several words; a key ends them.
-        positional: number of words at the start that are no keys.
+        lists: flags that take several words, up to the first key.
+        positional: number of words at the start that are not keys.
     Returns:
-        The words before the first key, and the pairs. A key has a dot or is one of WORDS, and no
-        slash; a word with = before its first dot is a data set, `shop=shop.csv`. The word after any
-        other flag is that flag's value, such as a path with a dot.
+        The words before the first key, and the rest, which are the pairs.
     """
     for place in range(positional, len(argv)):
         before = argv[place - 1] if place else ""

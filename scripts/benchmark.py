@@ -1,4 +1,4 @@
-"""Measures this package against the installed torchreid, or faiss, and prints Markdown.
+"""Compares this package with the installed torchreid, faiss or plain code, and prints Markdown.
 
     benchmark.py evaluation --size market
     benchmark.py loading
@@ -8,8 +8,7 @@
     benchmark.py search
     benchmark.py training
 
-The sides run one after the other, except in `models` each in a process of its own; other programs
-disturb the figures.
+Each command has its own --help. Other programs on the machine disturb the timings.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from benchmarks.command_line import (
 )
 
 let_idle_threads_sleep()
-if __name__ in ("__main__", "__mp_main__"):  # the second is a process of a measurement
+if __name__ in ("__main__", "__mp_main__"):  # the second: a child process that measures
     keep_freed_memory()
 COMMANDS = {
     "evaluation": add_evaluation,
@@ -42,7 +41,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one comparison; returns the exit status, 2 for wrong arguments or a failed process."""
+    """Run one comparison; return the exit status, 2 for wrong arguments or a failed process."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, add_options in COMMANDS.items():
         add_options(commands.add_parser(name))
     args = parser.parse_args(arguments)
-    # Only now: what the comparisons import takes seconds.
+    # Imported only now, because the comparisons' own imports take seconds.
     comparison = importlib.import_module(f"benchmarks.{args.command}")
     try:
         comparison.run(args)

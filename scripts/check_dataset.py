@@ -1,17 +1,18 @@
-"""Checks a data set before it costs a training run.
+"""Check a data set before training with it.
 
     check_dataset.py -s market1501 --root reid-data
     check_dataset.py -s shop=shop.csv
     check_dataset.py -s shop=photos --split 0.5 --seed 1 --write-csv photos/shop.csv
 
-counts identities, cameras and images, and names the queries without a match, the identities that
-are trained and tested on, and the files that do not decode. Of a CSV or a folder of your own
-(NAME=PATH) it prints the first rows as understood and everything that is wrong with it.
+The script counts identities, cameras and images, and lists queries without a match, identities in
+both training and test, and images that cannot be decoded. For your own CSV or folder (NAME=PATH),
+it prints the first rows as it reads them, and all errors.
 
---split draws training identities from a folder with one folder for each identity, or with names
-such as 0002_c1s1_000451_03.jpg, or from a CSV. Of each other identity the queries are one random
-image of each camera with two or more images (without cameras: one image); the rest is the gallery.
-Nothing is downloaded. Exit status: 0 no errors, 1 errors, 2 the data set cannot be opened.
+--split draws training identities from a folder with one folder per identity, from a folder of
+images with names such as 0002_c1s1_000451_03.jpg, or from a CSV. For each other identity, one
+random image of each camera with two or more images becomes a query (without cameras: one image);
+the rest is the gallery. Nothing is downloaded. Exit status: 0 no errors, 1 errors, 2 the data set
+cannot be opened.
 """
 
 import argparse
@@ -23,23 +24,23 @@ from arguments import add_data_set, path, share, whole_number
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; argparse itself ends with status 2 on a wrong one."""
+    """Parse the command line; argparse ends the script with status 2 if it is wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add_data_set(parser)
-    add("--quick", action="store_true", help="check the lists only, open no image")
+    add("--quick", action="store_true", help="check the lists only, without opening images")
     add(
         "--same-camera",
         choices=["drop", "keep"],
         default="drop",
-        help="gallery images of a query's camera (test.same_camera, default: %(default)s)",
+        help="matches from the query's own camera (test.same_camera, default: %(default)s)",
     )
-    add("--split", type=share, help="NAME=PATH: share of the identities to train on, 0..1")
-    add("--seed", type=whole_number(0), help="--split: of the draw (default: 1)")
+    add("--split", type=share, help="NAME=PATH: share of identities for training, 0..1")
+    add("--seed", type=whole_number(0), help="seed of --split (default: 1)")
     add("--write-csv", type=path, help="NAME=PATH: write the list to a new file")
-    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
+    add("--workers", type=whole_number(1), help="number of processes (default: one per core)")
     args = parser.parse_args(arguments)
     if "=" not in args.source and (args.split is not None or args.write_csv):
         parser.error("--split, --write-csv: expected -s NAME=PATH, a CSV or a folder of your own")
@@ -66,14 +67,14 @@ from magnifier_plugin.catalogue.splitting import split_identities
 from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.wording import many
 
-SHOWN = 20  # errors, and warnings, that are printed
-FIRST_ROWS = 2  # of each split
+SHOWN = 20  # errors that are printed, and as many warnings
+FIRST_ROWS = 2  # rows of each split that are printed
 MARKS = {True: "error  ", False: "warning"}
 Parts = tuple[Sequence[ImageRecord], Sequence[ImageRecord], Sequence[ImageRecord]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Checks as the arguments say; returns the exit status."""
+    """Check a data set as the arguments say; return the exit status."""
     args = parse(arguments)
     try:
         for module in args.modules:
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check_registered(args: argparse.Namespace) -> int:
-    """Checks a data set that torchreid knows by name; returns the exit status."""
+    """Check a data set that is registered in torchreid; return the exit status."""
     require_dataset(args.source, args.root)  # nothing is rendered here
     dataset = open_lists(args.source, args.root, cuhk03_labeled=args.cuhk03_labeled)
     parts = dataset.train, dataset.query, dataset.gallery
@@ -95,7 +96,7 @@ def check_registered(args: argparse.Namespace) -> int:
 
 
 def check_own(args: argparse.Namespace) -> int:
-    """Checks, and splits and writes, a CSV or a folder of one's own; returns the exit status."""
+    """Check a user's CSV or folder, split and written as asked; return the exit status."""
     images = read_own(args)
     print(args.source)
     problems = images.problems
@@ -106,9 +107,9 @@ def check_own(args: argparse.Namespace) -> int:
         problems = problems + check_parts(args, parts, False, images.original_ids)
     status = show_problems(list(dict.fromkeys(problems)))
     if args.write_csv and status:
-        print(f"{args.write_csv} is not written: mend the errors first")
+        print(f"{args.write_csv} is not written: fix the errors first")
     elif args.write_csv and args.write_csv.exists():
-        print(f"{args.write_csv} is there already and stays as it is: remove it, or name another")
+        print(f"{args.write_csv} already exists: remove it, or write another file")
         status = 2
     elif args.write_csv:
         write_image_csv(args.write_csv, images)
@@ -117,7 +118,7 @@ def check_own(args: argparse.Namespace) -> int:
 
 
 def read_own(args: argparse.Namespace) -> ImageList:
-    """The list of a CSV or a folder, with a new split if one was asked for."""
+    """Read a CSV or a folder, and split it anew if --split is given."""
     source = register_source(*args.source.split("=", 1))
     if args.split is None:
         return source.read()
@@ -131,7 +132,7 @@ def read_own(args: argparse.Namespace) -> ImageList:
 def check_parts(
     args: argparse.Namespace, parts: Parts, compare_names: bool, ids: OriginalIds
 ) -> list[DatasetProblem]:
-    """Checks and prints the three lists and, unless --quick, every image."""
+    """Check the three lists and, unless --quick, every image; print the counts."""
     train, query, gallery = parts
     if args.same_camera == "keep":
         query, gallery = drop_cameras(query, gallery)
@@ -145,7 +146,7 @@ def check_parts(
 
 
 def show_rows(images: ImageList) -> None:
-    """Prints the first rows of each split as they were understood, as a Markdown table."""
+    """Print the first rows of each split, as they were read, as a Markdown table."""
     folder = images.source if images.source.is_dir() else images.source.parent
     names = ["path", "identity", "camera", "split", *images.conditions]
     print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
@@ -160,8 +161,8 @@ def show_rows(images: ImageList) -> None:
 
 
 def show_lists(lists: Lists) -> None:
-    """Prints the counts as a Markdown table, and the queries without a match."""
-    print("| list | images | identities | cameras | images of an identity: min, median, max |")
+    """Print the counts as a Markdown table, and the number of queries without a match."""
+    print("| list | images | identities | cameras | images per identity: min, median, max |")
     print("|---|---:|---:|---:|---:|")
     for subset in lists.subsets:
         least, middle, most = subset.images_of_identity
@@ -170,16 +171,14 @@ def show_lists(lists: Lists) -> None:
             f"| {least}, {middle:g}, {most} |"
         )
     print(
-        f"\nQueries without a match: {len(lists.absent):,} of an identity not in the gallery, "
-        f"{len(lists.same_camera):,} seen there by their own camera only"
+        f"\nQueries without a match: {len(lists.absent):,} of an identity absent from the gallery, "
+        f"{len(lists.same_camera):,} of one seen there by the query's own camera only"
     )
 
 
 def show_sizes(images: Images) -> None:
-    """Prints the sizes of the images."""
-    print(
-        f"Images that decode: {images.sizes.total():,} in {many(len(images.sizes), 'size')}", end=""
-    )
+    """Print the sizes of the images."""
+    print(f"Decoded images: {images.sizes.total():,} in {many(len(images.sizes), 'size')}", end="")
     if images.sizes:
         usual = ", ".join(f"{w} × {h} ({n:,})" for (w, h), n in images.sizes.most_common(3))
         widths, heights = zip(*images.sizes, strict=True)
@@ -191,7 +190,7 @@ def show_sizes(images: Images) -> None:
 
 
 def show_problems(problems: Sequence[DatasetProblem]) -> int:
-    """Prints the problems, errors first; returns the exit status."""
+    """Print the problems, errors first; return the exit status."""
     errors = sum(problem.is_error for problem in problems)
     print(f"\n{many(errors, 'error')}, {many(len(problems) - errors, 'warning')}")
     for is_error in (True, False):

@@ -1,11 +1,12 @@
-"""Checks a data set's label maps and IUV before they cost a training run.
+"""Check a data set's label maps and IUV before training with them.
 
     python scripts/check_masks.py -s market1501 --root reid-data
 
-counts what is missing, unreadable, of another size, empty or odd (feet above the head, a tiny body,
-fewer regions than usual), prints how much of each region there is, and writes one HTML page with
-the pictures, the worst first, into the data set's folder of label maps. Exit status: 0 these files
-can be trained on, 1 they cannot, 2 the data set cannot be opened.
+The script counts label maps and IUV that are missing, unreadable, empty, of another size than the
+image, or implausible (feet above the head, a tiny body, few regions). It prints the area of each
+region, and writes one HTML page with the pictures, the worst first, into the data set's folder of
+label maps. Exit status: 0 these files can be used for training, 1 they cannot, 2 the data set
+cannot be opened.
 """
 
 import argparse
@@ -22,7 +23,7 @@ PAGE = "check_masks.html"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; argparse itself ends with status 2 on a wrong one."""
+    """Parse the command line; argparse ends the script with status 2 if it is wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,34 +34,39 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=path,
         help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)",
     )
-    add("--label-set", default="densepose", help="the expected one (default: %(default)s)")
+    add("--label-set", default="densepose", help="expected label set (default: %(default)s)")
     add(
         "--out",
         type=path,
-        help=f"the page (default: {PAGE} in the data set's folder of label maps, or in the working "
-        "directory if that folder cannot be written to)",
+        help=f"page to write (default: {PAGE} in the data set's folder of label maps, or in the "
+        "working directory if that folder is not writable)",
     )
     add(
         "--limit",
         type=whole_number(0),
         default=500,
-        help="pictures on the page (default: %(default)s)",
+        help="largest number of pictures on the page (default: %(default)s)",
     )
     add(
         "--min-regions",
         type=whole_number(1, BODY_REGIONS),
         default=3,
-        help="fewer are a finding (default: %(default)s)",
+        help="report label maps with fewer regions (default: %(default)s)",
     )
-    add("--max-missing", type=share, default=0.3, help="share, 0..1 (default: %(default)s)")
+    add(
+        "--max-missing",
+        type=share,
+        default=0.3,
+        help="largest share of images without a label map, 0..1 (default: %(default)s)",
+    )
     add(
         "--textures",
         type=whole_number(0),
         default=0,
         metavar="N",
-        help="draw the part images of N people",
+        help="also draw the part textures of N people (default: %(default)s)",
     )
-    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
+    add("--workers", type=whole_number(1), help="number of processes (default: one per core)")
     return parser.parse_args(arguments)
 
 
@@ -86,12 +92,11 @@ from magnifier_plugin.visualize.label_page import write_label_page
 from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
 from magnifier_plugin.wording import many
 
-# Faults that are printed one by one; the page has more.
-SHOWN = 20
+SHOWN = 20  # faulty images that are printed; the page has more
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Checks as the arguments say; returns the exit status."""
+    """Check label maps as the arguments say; return the exit status."""
     args = parse(arguments)
     try:
         for module in args.modules:
@@ -119,11 +124,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
-    """The data set's folder of label maps, and each training image → the place of its label map."""
+    """The data set's folder of label maps, and training image → path of its label map."""
     name = find_name(args.source)
     require_dataset(name, args.root)  # nothing is rendered here
     dataset = open_dataset(name, args.root, cuhk03_labeled=args.cuhk03_labeled)
-    # The rendered pedestrians bring label maps of their own.
+    # The rendered pedestrians have their own label maps.
     masks_dir = getattr(dataset, "masks_dir", None) or args.masks or default_masks_dir()
     name = getattr(dataset, "label_folder", name)
     folder = own_folder(dataset)
@@ -134,25 +139,25 @@ def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
 
 
 def default_page(folder: Path) -> Path:
-    """The page in a data set's folder of label maps, or in the working directory.
+    """The page's path: in a data set's folder of label maps, or in the working directory.
 
-    The latter where there is no such folder, or it cannot be written to.
+    The latter if there is no such folder, or it is not writable.
 
     Raises:
-        PermissionError: neither can be written to.
+        PermissionError: neither folder is writable.
     """
     for place in (folder, Path.cwd()):
         if os.access(place, os.W_OK):
             return place / PAGE
     raise PermissionError(
-        f"{PAGE}: neither {folder} nor {Path.cwd()} can be written to; name another file by --out"
+        f"{PAGE}: neither {folder} nor {Path.cwd()} is writable; name another file with --out"
     )
 
 
 def describe_label_set(
     folder: Path, findings: Sequence[Finding], expected: str
 ) -> tuple[str, bool]:
-    """The label set in words, and whether it is not the expected one."""
+    """A description of the label set, and whether it is another than the expected one."""
     if not any(finding.label for finding in findings):
         return "no label maps", False
     try:
@@ -160,12 +165,12 @@ def describe_label_set(
     except ValueError as error:
         return str(error), True
     if manifest is None:
-        return "unknown, no labels.json says how the label maps were made", False
+        return "unknown: there is no labels.json that says how the label maps were made", False
     return f"{manifest.label_set}, from {manifest.source} (checksum {manifest.checksum})", False
 
 
 def show(name: str, findings: Sequence[Finding], label_set: str) -> None:
-    """Prints the counts, the shares of the regions, and what cannot be trained on."""
+    """Print the counts, the area of each region, and the faulty files."""
     counts = Counter(finding.kind for finding in findings)
     print(f"{name}: {many(len(findings), 'training image')}")
     print(f"Label set: {label_set}")
@@ -184,7 +189,11 @@ def show(name: str, findings: Sequence[Finding], label_set: str) -> None:
 
 
 def draw_textures(findings: Sequence[Finding], count: int, page: Path) -> list[Path]:
-    """A sheet of photo, IUV and textures of people whose files are whole, next to the page."""
+    """Draw photo, IUV and textures of people without faulty files, next to the page.
+
+    Returns:
+        The sheet's path in a list, which is empty if none was drawn.
+    """
     files = [(f.image, f.iuv) for f in findings if f.iuv and f.kind not in FAULTS]
     if not count or not files:
         return []
@@ -194,14 +203,14 @@ def draw_textures(findings: Sequence[Finding], count: int, page: Path) -> list[P
 
 
 def can_be_trained_on(findings: Sequence[Finding], max_missing: float) -> bool:
-    """Whether no file is faulty and enough of them are there; prints why not."""
+    """Whether no file is faulty and few enough are missing; print the reason if too many are."""
     what, missing = "label map", sum(finding.label is None for finding in findings)
     without_iuv = sum(finding.iuv is None for finding in findings)
     if missing == len(findings) > without_iuv:
-        print("There are no label maps, only IUV: enough for DSA-reID, not for MagnifierNet.")
+        print("There are no label maps, only IUV: enough for DSA-reID but not for MagnifierNet.")
         what, missing = "IUV", without_iuv
     if missing > max_missing * len(findings):
-        print(f"More than {max_missing:.0%} have no {what}: convert_masks.py makes them.")
+        print(f"More than {max_missing:.0%} of the images have no {what}; run convert_masks.py.")
         return False
     return not any(finding.kind in FAULTS for finding in findings)
 

@@ -1,4 +1,4 @@
-"""Turns what DensePose, a parser or a pose estimator writes into label maps and IUV to train with.
+"""Convert the output of DensePose, a parser or a pose estimator to label maps and IUV.
 
     convert_masks.py --source densepose-iuv  --iuv DIR
     convert_masks.py --source densepose-dump --dump FILE
@@ -7,12 +7,12 @@
     convert_masks.py --source npy            --npy DIR
     convert_masks.py --source keypoints      --keypoints FILE|DIR [--annotations FILE]
 
-each with `-s market1501 --root reid-data`, or `-s shop=PATH` for a CSV or a folder of your own; or
-with `--images reid-data/market1501 --out mask_labels/market1501`: the data set's own folder or a
-folder within it, and a folder with the data set's name in torchreid. MagnifierNet learns from label
-maps, DSA-reID from IUV (`--keep-iuv`: both, `--iuv-only`: no label maps). Finished files are
-kept: after an interruption start it again. Exit status: 0 all annotations were read, 1 some could
-not be read, 2 nothing could be done.
+Add `-s market1501 --root reid-data`, or `-s shop=PATH` for your own CSV or folder, or
+`--images reid-data/market1501 --out mask_labels/market1501`: the data set's folder or one within
+it, and a folder with the data set's name in torchreid. MagnifierNet learns from label maps,
+DSA-reID from IUV (`--keep-iuv`: both, `--iuv-only`: no label maps). Finished files are kept; after
+an interruption, run the same command again. Exit status: 0 all annotations were read, 1 some could
+not be read, 2 nothing could be converted.
 """
 
 import argparse
@@ -40,47 +40,47 @@ MIN_SCORES = {"densepose-dump": 0.5, "densepose-json": 0.5, "keypoints": 0.3}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; argparse itself ends with status 2 on a wrong one."""
+    """Parse the command line; argparse ends the script with status 2 if it is wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, add_path = parser.add_argument, partial(parser.add_argument, type=path)
     add("--source", required=True, choices=NEEDED)
     add_path("--iuv", help="densepose-iuv: folder of NAME_IUV.png")
-    add_path("--dump", help="densepose-dump: the file of `apply_net.py dump --output`")
+    add_path("--dump", help="densepose-dump: file written by `apply_net.py dump --output`")
     add_path("--json", help="densepose-json: COCO DensePose results")
     add_path(
         "--annotations",
         help="densepose-json, and keypoints with numbered images: COCO annotations of the images",
     )
-    add_path("--parsing", help="parsing: folder of palette PNGs, or of .npy of class ids")
-    add("--labels", help="parsing: lip, cihp, atr, pascal, sapiens, or a YAML file of your own")
-    add_path("--npy", help="npy: folder of MagnifierNet's authors' NAME.npy")
+    add_path("--parsing", help="parsing: folder of palette PNGs, or of .npy files of class ids")
+    add("--labels", help="parsing: lip, cihp, atr, pascal, sapiens, or your own YAML file")
+    add_path("--npy", help="npy: folder of the NAME.npy files of MagnifierNet's authors")
     add_path(
         "--keypoints",
         metavar="PATH",
         help="keypoints: COCO results, or a folder of OpenPifPaf, OpenPose or Ultralytics",
     )
     add_data_set(parser, "--dataset", required=False)
-    add_path("--images", help="the data set's folder, or one within it (-s: all of its images)")
-    add_path("--out", help="folder of its label maps (-s: NAME in $MAGNIFIER_MASKS or mask_labels)")
+    add_path("--images", help="the data set's folder, or one within it (default: all of -s)")
+    add_path("--out", help="folder to write to (-s: NAME in $MAGNIFIER_MASKS or mask_labels)")
     add(
         "--hands",
         default="lower arm",
         choices=["lower arm", "background"],
-        help="DensePose: the region that hands count as (default: %(default)s)",
+        help="DensePose: region that hands become (default: %(default)s)",
     )
     add(
         "--min-score",
         type=share,
-        help="dump, json: leave out detections below (default: 0.5); keypoints: leave out people "
-        "and points below (default: 0.3)",
+        help="lowest score, of detections (densepose-dump, densepose-json; default: 0.5) or of "
+        "people and points (keypoints; default: 0.3)",
     )
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument("--keep-iuv", action="store_true", help="write label maps and IUV")
     outputs.add_argument("--iuv-only", action="store_true", help="write IUV, no label maps")
-    add("--overwrite", action="store_true", help="convert again what is finished")
-    add("--workers", type=whole_number(1), help="processes (default: one for each core)")
+    add("--overwrite", action="store_true", help="convert finished files again")
+    add("--workers", type=whole_number(1), help="number of processes (default: one per core)")
     args = parser.parse_args(arguments)
     if args.dataset is None and not (args.images and args.out):
         parser.error("expected -s DATASET, or both --images and --out")
@@ -122,15 +122,13 @@ SOURCES: Mapping[str, Callable[[argparse.Namespace], Source]] = {
     "npy": lambda a: NpyFolder(a.npy),
     "keypoints": lambda a: KeypointSource(a.keypoints, a.annotations, a.min_score),
 }
-# Names of files need not be Unicode.
-TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
-# Failures that are printed one by one; the file has all.
-SHOWN = 20
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be invalid Unicode
+SHOWN = 20  # failures that are printed; the file has all
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Converts as the arguments say and prints the summary; returns the exit status."""
+    """Convert as the arguments say and print the summary; return the exit status."""
     args = parse(arguments)
     try:
         source = SOURCES[args.source](args)
@@ -152,10 +150,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"convert_masks.py: {error}", file=sys.stderr)
         if getattr(error, "errno", None) in FULL:
-            print("The disk is full. Free some space and start it again.", file=sys.stderr)
+            print("The disk is full. Free some space and run the same command.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. Finished files are kept; start it again to go on.", file=sys.stderr)
+        print("Interrupted. Finished files are kept; the same command continues.", file=sys.stderr)
         return 130
     show(args, dataset_dir, summary, lists)
     print(f"{summary.converted / seconds:,.0f} images/s, processes: {args.workers or cores()}")
@@ -163,9 +161,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def choose_images(args: argparse.Namespace) -> tuple[Path, list[Path] | None]:
-    """The data set's own folder and its images, which -s names; sets the paths that it implies.
+    """The data set's own folder, and its images; None, all below --images, if -s is not given.
 
-    Without -s the images are those below --images.
+    Sets `args.images` and `args.out`, if they were not given, as -s implies.
     """
     for module in args.modules:
         import_user_module(module)
@@ -182,11 +180,13 @@ def choose_images(args: argparse.Namespace) -> tuple[Path, list[Path] | None]:
 
 
 def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[str, Path]:
-    """Writes the lists of missing, failed and ambiguous images into the folder of label maps.
+    """Write the lists of missing, failed and ambiguous images into the folder of label maps.
+
+    A conversion with --iuv-only has its own three lists, because those of the label maps in the
+    same folder remain valid.
 
     Returns:
-        `missing`, `failed` and `ambiguous` → the file. A conversion to IUV only has its own three,
-        for those of the label maps in the same folder are still true.
+        `missing`, `failed` and `ambiguous` → path of the list.
     """
     prefix = "iuv_" if args.iuv_only else ""
     paths = {name: args.out / f"{prefix}{name}.txt" for name in ("missing", "failed", "ambiguous")}
@@ -196,7 +196,7 @@ def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[st
         for reasons in (summary.failures, summary.ambiguous)
     )
     if paths["ambiguous"].exists():
-        # What an earlier run found: this one has not looked at its images again.
+        # Keep the entries of an earlier run, whose images this run did not read again.
         earlier = paths["ambiguous"].read_text(**TEXT).split("\n")
         ambiguous = dict(line.partition("\t")[::2] for line in earlier if line) | ambiguous
     for name, reasons in (("failed", failed), ("ambiguous", ambiguous)):
@@ -210,7 +210,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def inside(image: Path, images: Path) -> str:
-    """An image's path as seen from the folder given on the command line."""
+    """An image's path relative to --images."""
     return str(image.relative_to(images))
 
 
@@ -220,7 +220,7 @@ def show(
     summary: ConversionSummary,
     lists: Mapping[str, Path],
 ) -> None:
-    """Prints the summary."""
+    """Print the summary."""
     counts = (
         (summary.converted, "converted"),
         (summary.already_there, "already there"),

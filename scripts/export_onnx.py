@@ -1,12 +1,13 @@
-"""Writes a trained network as ONNX, and checks the file with onnxruntime on rendered people.
+"""Export a trained network to ONNX, and check the file with onnxruntime on rendered people.
 
     export_onnx.py --config-file configs/magnifier_market.yaml \\
                    --weights log/magnifier_market/model/model-best.pth.tar --out model.onnx
 
-Input: images, float32 [N, 3, H, W], RGB, normalised with the mean and std of the file's metadata.
-Output: embedding, float32 [N, D], raw: add --normalise, or divide it by its length, before
-distances are taken. Without --config-file the network is the one that the weights record. Packages:
-pip install -e ".[onnx]". Exit status: 0 written, 2 not written, as the message says.
+Input: images, float32 [N, 3, H, W], RGB, normalised with the mean and std in the file's metadata.
+Output: embedding, float32 [N, D], raw. For distances between unit vectors, add --normalise or
+divide by the norm. Without --config-file, the network is built from the configuration in the
+checkpoint. Required packages: pip install -e ".[onnx]". Exit status: 0 written, 2 not written, with
+the reason.
 """
 
 import argparse
@@ -16,17 +17,17 @@ from arguments import parse_with_pairs, path, print_any_name
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line, KEY VALUE pairs in `pairs`; a wrong one ends the script with status 2."""
+    """Parse the command line, KEY VALUE pairs into `pairs`; a wrong one ends with status 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", type=path, metavar="FILE", help="YAML that they were trained with")
+    add("--config-file", type=path, metavar="FILE", help="YAML file the weights were trained with")
     add("--weights", required=True, type=path, metavar="FILE", help="a checkpoint")
-    add("-a", "--arch", metavar="NAME", help="model, for a checkpoint of torchreid's")
+    add("-a", "--arch", metavar="NAME", help="model name, for a torchreid checkpoint")
     add("--out", required=True, type=path, metavar="FILE.onnx", help="file to write")
-    add("--uint8", action="store_true", help="input: pixels, uint8; the graph normalises them")
-    add("--normalise", action="store_true", help="embeddings of length 1")
+    add("--uint8", action="store_true", help="input: uint8 pixels, which the graph normalises")
+    add("--normalise", action="store_true", help="L2-normalise the embeddings")
     add(
         "--regions",
         action="store_true",
@@ -52,7 +53,7 @@ from magnifier_plugin.systems import SYSTEMS
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exports as the arguments say; returns the exit status."""
+    """Export as the arguments say; return the exit status."""
     args = parse(sys.argv[1:] if argv is None else argv)
     print_any_name()
     try:
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def described(network: TrainedNetwork) -> dict[str, str]:
-    """What the file's metadata say of the network, for `export_onnx`."""
+    """The network's entries in the file's metadata, for `export_onnx`."""
     cfg = network.cfg
     system = SYSTEMS.get(cfg.model.name.partition("_resnet")[0])
     options = system.model_options(cfg) if system else {}

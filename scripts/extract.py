@@ -1,12 +1,12 @@
-"""Features of the images of a folder, at any depth, with a trained network.
+"""Extract features of all images below a folder with a trained network.
 
     extract.py photos --weights log/model/model-best.pth.tar --out features.npz
 
-The network, the images' size and their normalisation are those that the checkpoint records; a file
-of torchreid's records nothing and needs -a NAME (and data.height, data.width). features.npz has the
-arrays features (float32 [images, dimensions], raw), name, and pid and camid if the names are like
-0002_c1s1_000451_03.jpg: scripts/rerank.py and scripts/search.py read it. Images that do not decode
-are named and left out. Exit status: 0 done, 2 the input cannot be used.
+The network, the image size and the normalisation are read from the checkpoint; a torchreid
+checkpoint does not record them and needs -a NAME (and data.height, data.width). features.npz has
+the arrays features (float32 [images, dimensions], raw) and name, and also pid and camid if file
+names are like 0002_c1s1_000451_03.jpg. scripts/rerank.py and scripts/search.py read it. Images that
+cannot be decoded are listed and skipped. Exit status: 0 done, 2 the input cannot be used.
 """
 
 import argparse
@@ -25,17 +25,17 @@ let_idle_threads_sleep()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line, KEY VALUE pairs in `pairs`; a wrong one ends the script with status 2."""
+    """Parse the command line, KEY VALUE pairs into `pairs`; a wrong one ends with status 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=path, metavar="FOLDER", help="of images, given first")
-    parser.add_argument("--out", type=path, required=True, metavar="FILE.npz", help="the features")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="images; the first argument")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE.npz", help="file to write")
     parser.add_argument(
         "--faiss",
         type=path,
         metavar="FILE",
-        help="write a flat faiss index too, rows in order",
+        help="also write a flat faiss index with the rows in the same order",
     )
     add_network(parser)
     args = parse_with_pairs(parser, argv, lists=("--flip",), positional=1)
@@ -58,13 +58,13 @@ from magnifier_plugin.wording import many
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Extracts as the arguments say; returns the exit status."""
+    """Extract as the arguments say; return the exit status."""
     args = parse(sys.argv[1:] if argv is None else argv)
     print_any_name()
     show_log()
     try:
         if args.faiss:
-            require_faiss()  # before the work, not after it
+            require_faiss()  # now, not after the extraction
         paths = list_images(args.folder)
         network = load_network(
             args.weights,

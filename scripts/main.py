@@ -1,4 +1,4 @@
-"""Train and test: torchreid's main script, its flags and its keys.
+"""Train and test, with the flags and keys of torchreid's main script.
 
 python scripts/main.py --config-file configs/magnifier_market.yaml --root DATA
 python scripts/main.py --config-file … -s market1501 -t dukemtmcreid train.scale 0.25
@@ -7,7 +7,7 @@ torchrun --nproc_per_node=2 scripts/main.py --config-file …      (two GPUs, on
 
 import os
 
-# Set by torchrun; the first process alone prints.
+# Set by torchrun; only the first process prints.
 SEVERAL = "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1"
 RANK = os.environ["RANK"] if SEVERAL else "0"
 if RANK != "0":
@@ -26,18 +26,18 @@ LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Split flags from KEY VALUE pairs: the first word that is a key ends every list of names."""
+    """Parse the flags and the KEY VALUE pairs after them; the first key ends a list of names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--config-file", default="", help="YAML, such as configs/magnifier_demo.yaml"
+        "--config-file", default="", help="YAML file, such as configs/magnifier_demo.yaml"
     )
     parser.add_argument(
         "-s",
         "--sources",
         nargs="+",
-        help="data sets to train on: torchreid's names, NAME=PATH for a CSV or folder of your own",
+        help="data sets to train on: torchreid's names, or NAME=PATH with your own CSV or folder",
     )
     parser.add_argument(
         "-t", "--targets", nargs="+", help="data sets to test on (default: sources)"
@@ -46,7 +46,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--root", help="folder of all data sets")
     parser.add_argument("-a", "--arch", help="model name, as torchreid.models.build_model takes it")
     add_import(parser)
-    parser.add_argument("--gpu-devices", default="", help="such as 0; 0,1 with torchrun")
+    parser.add_argument("--gpu-devices", default="", help="GPUs, such as 0; with torchrun 0,1")
     parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
     flags, pairs = split_pairs(argv, lists=LISTS)
     arguments = parser.parse_args(flags)
@@ -84,7 +84,7 @@ FLAG_KEYS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run; returns the exit status."""
+    """Train or test as the arguments say; return the exit status."""
     arguments, pairs = parse(argv)
     if (count := len(devices := arguments.gpu_devices.split(","))) > 1 and not SEVERAL:
         return refuse(
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
         for flag, key in FLAG_KEYS.items()
         if (value := getattr(arguments, flag)) is not None
     }
-    if "data.sources" in flags:  # torchreid's users test where they train unless they say otherwise
+    if "data.sources" in flags:  # as in torchreid, targets default to sources
         flags.setdefault("data.targets", flags["data.sources"])
     try:
         for module in arguments.modules:
@@ -112,9 +112,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:
-    """Run a configuration, with a log that starts with it as it is shown.
+    """Train or test with a configuration.
 
-    Returns the exit status; SIGTERM ends it with 143.
+    Args:
+        cfg: the configuration.
+        shown: its text, with which the log starts.
+        typed: keys that were set on the command line.
+    Returns:
+        The exit status; SIGTERM ends the process with 143.
     """
     begun = False
     try:
@@ -122,7 +127,7 @@ def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:
             print(f"Show configuration\n{shown}\n")
             try:
                 run = prepare(cfg, typed, processes)
-            except KeyError as error:  # torchreid's way to refuse a name
+            except KeyError as error:  # torchreid raises it for unknown names
                 raise ValueError(error.args[0]) from error
             begun = True
             run()
@@ -133,7 +138,7 @@ def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:
         return 130
     except Exception as error:
         reason = describe_failure(error)
-        if SEVERAL or not reason:  # which of several processes fails is seen in its traceback
+        if SEVERAL or not reason:  # torchrun's log shows the traceback of the process that failed
             raise
         if begun and not isinstance(error, FolderInUse):
             reason += f"{how_to_continue(cfg)}\nThe traceback is in {log}"
@@ -143,20 +148,20 @@ def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:
 
 
 def output(cfg: CfgNode, processes: Processes) -> AbstractContextManager[Path]:
-    """What the first process prints and logs goes into a file too; others print errors only."""
+    """Copy output and log of the first process to a file; let the others print errors only."""
     name = "test" if cfg.test.evaluate else "train"
     return logged_to(cfg.data.save_dir, name) if processes.is_first else silenced(cfg.data.save_dir)
 
 
 def refuse(reason: object) -> int:
-    """Say what cannot be meant, once; returns the exit status."""
+    """Print an error, in the first process only; return the exit status."""
     if RANK == "0":
         print(f"error: {reason}", file=sys.stderr)
     return 2
 
 
 def how_to_continue(cfg: CfgNode) -> str:
-    """The next step after a training that did not reach its end."""
+    """How to continue an unfinished training run, as the end of a message; "" if it cannot."""
     folder = Path(cfg.data.save_dir) / "model"
     if cfg.test.evaluate or not any(folder.glob("model*.pth.tar*")):
         return ""
@@ -166,7 +171,7 @@ def how_to_continue(cfg: CfgNode) -> str:
 def check(cfg: CfgNode) -> None:
     """Refuse flags that contradict each other."""
     if cfg.test.visrank and not cfg.test.evaluate:
-        raise ConfigError("test.visrank: draws in a test only; add test.evaluate True")
+        raise ConfigError("test.visrank: draws only in a test; add test.evaluate True")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Renders the embedded pedestrians into a Market-1501 folder, and draws sheets of them.
+"""Render the synthetic pedestrians into a Market-1501 folder, and draw sheets of them.
 
     python scripts/render_pedestrians.py --root reid-data
     python scripts/render_pedestrians.py --root reid-data --contact-sheet pedestrians.png
     python scripts/render_pedestrians.py --root reid-data --textures textures.png --rows 2
 
-A second call reuses what the first one rendered.
+A second call reuses the images of the first.
 """
 
 import argparse
@@ -20,18 +20,18 @@ OPTIONS: dict[str, tuple[int | float | str | None, str]] = {
     "identities": (64, "people, for training and testing together"),
     "train_identities": (None, "people for training (default half)"),
     "cameras": (4, "cameras, 2..6"),
-    "images": (4, "images of each person in each camera"),
+    "images": (4, "images of each person from each camera"),
     "twins": (0.5, "share of people who have a near-twin, 0..1"),
-    "twin_details": ("any", "in what twins differ, any or regions: a band round one region each"),
-    "occlusion": (0.3, "share of images in which something hides a part of the person, 0..1"),
-    "height": (256, "of an image, pixels"),
-    "width": (128, "of an image, pixels"),
-    "seed": (0, "of everything that is random"),
+    "twin_details": ("any", "how twins differ, any or regions (a band around one body region)"),
+    "occlusion": (0.3, "share of images in which the person is partly occluded, 0..1"),
+    "height": (256, "image height, pixels"),
+    "width": (128, "image width, pixels"),
+    "seed": (0, "random seed"),
 }
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line: --root, one flag for each of SyntheticOptions' fields, the sheet."""
+    """Parse --root, a flag for each field of SyntheticOptions, and the flags of the sheets."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--root", type=path, required=True, help="torchreid's folder of data sets")
     for name, (default, text) in OPTIONS.items():
@@ -39,17 +39,19 @@ def parse_arguments() -> argparse.Namespace:
         shown = text if default is None else f"{text} (default {default})"
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=shown)
     parser.add_argument(
-        "--workers", type=whole_number(1), help="processes (default: one for each core)"
+        "--workers", type=whole_number(1), help="number of processes (default: one per core)"
     )
-    parser.add_argument("--contact-sheet", type=path, metavar="FILE.png", help="write a sheet")
+    parser.add_argument(
+        "--contact-sheet", type=path, metavar="FILE.png", help="write a sheet of people × cameras"
+    )
     parser.add_argument(
         "--textures",
         type=path,
         metavar="FILE.png",
-        help="write a sheet of photo, IUV and the textures of the 24 parts",
+        help="write a sheet of photos, IUV and the textures of the 24 parts",
     )
     parser.add_argument(
-        "--rows", type=whole_number(1), default=6, help="people on a sheet (default 6)"
+        "--rows", type=whole_number(1), default=6, help="people per sheet (default 6)"
     )
     return parser.parse_args()
 
@@ -74,7 +76,7 @@ _LABEL_WIDTH, _HEADER, _GAP = 118, 30, 6
 
 
 def chosen_options(arguments: argparse.Namespace) -> SyntheticOptions | None:
-    """The options that were given on the command line; None if none was."""
+    """The options given on the command line; None if there are none."""
     given = {o.name: getattr(arguments, o.name) for o in fields(SyntheticOptions)}
     given = {name: value for name, value in given.items() if value is not None}
     return SyntheticOptions(**given) if given else None
@@ -123,7 +125,7 @@ def _describe_detail(worn: dict, detail: str) -> str:
 
 
 def contact_sheet(folder: Path, rows: int) -> Image.Image:
-    """Identities × cameras, each photo with its IUV to the right of it."""
+    """Draw identities × cameras, each photo with its IUV to the right."""
     parameters = read_json(folder / PARAMETERS)
     people = choose_people(parameters["identities"], rows)
     height, width = parameters["options"]["height"], parameters["options"]["width"]
@@ -156,7 +158,7 @@ def contact_sheet(folder: Path, rows: int) -> Image.Image:
 
 
 def texture_sheet(folder: Path, rows: int) -> Image.Image:
-    """Photo, IUV and textures of the first image of each chosen identity."""
+    """Draw photo, IUV and textures of the first image of each chosen identity."""
     parameters = read_json(folder / PARAMETERS)
     first: dict[int, dict] = {}
     for shot in parameters["shots"]:
@@ -169,7 +171,7 @@ def texture_sheet(folder: Path, rows: int) -> Image.Image:
 
 
 def main() -> int:
-    """Renders or reuses, and prints the time it took; returns the exit status."""
+    """Render or reuse the images; return the exit status."""
     arguments = parse_arguments()
     try:
         render(arguments)
@@ -180,7 +182,7 @@ def main() -> int:
 
 
 def render(arguments: argparse.Namespace) -> None:
-    """Renders, and writes the contact sheet, as the arguments say."""
+    """Render the images and write the sheets, as the arguments say."""
     options = chosen_options(arguments)
     before = (arguments.root / NAME / PARAMETERS).exists()
     started = time.perf_counter()
@@ -188,7 +190,7 @@ def render(arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     images = len(read_json(folder / PARAMETERS)["shots"])
     if before:
-        print(f"{folder}: {images} images, rendered before")
+        print(f"{folder}: {images} images, already rendered")
     else:
         workers = min(arguments.workers or cores(), images)
         rate = images / seconds / workers

@@ -1,10 +1,10 @@
-"""The papers' tables and figures: each row an ordinary training with overrides.
+"""Reproduce the papers' tables and figures; each row is an ordinary training run with overrides.
 
     reproduce.py table2 --config-file configs/magnifier_demo.yaml --seeds 1 2 3 --out log/table2
     reproduce.py dsa --config-file configs/dsa_market.yaml --root reid-data --seeds 1 --out log/dsa
 
-KEY VALUE pairs at the end hold for every row. Calling it again keeps finished rows, resumes killed
-ones and tries failed ones again; table.md, results.json and the figure are written anew.
+KEY VALUE pairs at the end apply to every row. The same command again keeps finished rows, resumes
+interrupted ones and retries failed ones; table.md, results.json and the figure are rewritten.
 """
 
 import argparse
@@ -20,34 +20,44 @@ let_idle_threads_sleep()
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Flags, and the KEY VALUE pairs after them."""
+    """Parse the flags and the KEY VALUE pairs after them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", choices=TABLES, help="; ".join(t.title for t in TABLES.values()))
-    parser.add_argument("--config-file", required=True, help="what all rows have in common")
+    parser.add_argument("--config-file", required=True, help="YAML file that all rows share")
     parser.add_argument(
-        "--seeds", type=whole_number(0, 2**32 - 1), nargs="+", required=True, metavar="S"
+        "--seeds",
+        type=whole_number(0, 2**32 - 1),
+        nargs="+",
+        required=True,
+        metavar="S",
+        help="each row is trained once with each seed",
     )
     parser.add_argument(
-        "--rows", nargs="+", metavar="ROW", help="train some rows alone, such as G (default: all)"
+        "--rows", nargs="+", metavar="ROW", help="train only some rows, such as G (default: all)"
     )
-    parser.add_argument(
-        "--out", type=path, required=True, help="folder of the rows and of the results"
-    )
+    parser.add_argument("--out", type=path, required=True, help="folder of the rows and results")
     parser.add_argument("--root", help="folder of all data sets (data.root)")
-    parser.add_argument("--jobs", type=whole_number(1), help="trainings at a time (default 1)")
     parser.add_argument(
-        "--gpus", type=whole_number(0), nargs="+", default=[], metavar="N", help="take turns"
+        "--jobs", type=whole_number(1), help="runs at a time (default: one per GPU of --gpus, or 1)"
+    )
+    parser.add_argument(
+        "--gpus",
+        type=whole_number(0),
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="GPUs that the runs share, such as 0 1",
     )
     parser.add_argument(
         "--start",
         type=whole_number(0, 2**32 - 1),
         metavar="S",
         help="rendered data: every row's backbone starts from a plain network that is trained once "
-        "on people of this seed and kept next to them",
+        "on the people of this seed and stored next to them",
     )
-    parser.add_argument("--quick", action="store_true", help="two epochs per stage at most")
+    parser.add_argument("--quick", action="store_true", help="at most two epochs per stage")
     flags, pairs = split_pairs(argv, lists=("--seeds", "--gpus", "--rows"), positional=1)
     arguments = parser.parse_args(flags)
     arguments.table = TABLES[arguments.table]
@@ -73,7 +83,7 @@ from magnifier_plugin.config import ConfigError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reproduce a table; returns 0, 1 if a row failed, 2 for mistakes, 130 after Ctrl-C."""
+    """Reproduce a table; return 0, 1 if a row failed, 2 for wrong input, 130 after Ctrl-C."""
     arguments, pairs = parse(argv)
     asked = settings(arguments, pairs)
     try:
@@ -89,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command continues from here", file=sys.stderr)
         return 130
     return 2
 

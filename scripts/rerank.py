@@ -1,12 +1,12 @@
-"""Re-ranks features that any toolbox extracted: metrics before and after, and a ranking file.
+"""Re-rank features from any toolbox: print metrics before and after, and write a ranking file.
 
     rerank.py --query query.npy --gallery gallery.npy \\
               --query-ids query.csv --gallery-ids gallery.csv --out ranking.csv
 
-Features are float arrays [images, dimensions] in .npy, .npz or .pt files (FILE:KEY for one array of
-several), ids CSV files with the columns pid and camid (and name, if there is one) or npz files with
-such arrays. Without ids there are no metrics, only the ranking file. Exit status: 0 done, 2 the
-input cannot be used.
+Features are float arrays [images, dimensions] in .npy, .npz or .pt files (FILE:KEY selects one of
+several arrays). Ids are CSV files with the columns pid, camid and optionally name, or .npz files
+with such arrays. Without ids there are no metrics, only the ranking file. Exit status: 0 done, 2
+the input cannot be used.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FORMS = ("torchreid", "paper")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; a wrong one ends the script with status 2."""
+    """Parse the command line; a wrong one ends the script with status 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -34,19 +34,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--query-ids", metavar="FILE", help="identities and cameras of the queries")
     add("--gallery-ids", metavar="FILE", help="identities and cameras of the gallery")
     add("--out", metavar="FILE.csv", help="write the re-ranked gallery of each query here")
-    add("--top", type=int, default=50, help="gallery images of each query (default: %(default)s)")
-    add("--metric", choices=METRICS, default="cosine", help="(%(default)s)")
-    add("--k1", type=int, help="neighbours (default: 20, fewer where there are fewer images)")
-    add("--k2", type=int, help="rows of query expansion (default: 6, or fewer likewise)")
-    add("--lambda", dest="lambda_value", type=float, default=0.3, help="distance's weight (0.3)")
-    add("--form", choices=FORMS, default=FORMS[0], help="of the distance (default: %(default)s)")
-    add("--memory", type=float, help="GiB to work in (default: 1/64 on a CPU, else 2)")
-    add("--device", help="cpu or cuda (default: a GPU if there is one)")
-    add("--cuhk03", action="store_true", help="the single-gallery-shot metric of CUHK03")
-    add("--seed", type=int, default=0, help="of CUHK03's draws (default: %(default)s)")
+    add("--top", type=int, default=50, help="gallery images per query in --out (%(default)s)")
+    add("--metric", choices=METRICS, default="cosine", help="distance (default: %(default)s)")
+    add("--k1", type=int, help="size of neighbourhoods (default: 20; less with few images)")
+    add("--k2", type=int, help="rows that query expansion averages (default: 6; less likewise)")
+    add(
+        "--lambda",
+        dest="lambda_value",
+        type=float,
+        default=0.3,
+        help="original distance's weight (0.3)",
+    )
+    add("--form", choices=FORMS, default=FORMS[0], help="test.rerank_form (default: %(default)s)")
+    add("--memory", type=float, help="working memory, GiB (default: 1/64 on a CPU, 2 on a GPU)")
+    add("--device", help="cpu or cuda (default: the GPU if there is one)")
+    add("--cuhk03", action="store_true", help="use CUHK03's single-gallery-shot metric")
+    add("--seed", type=int, default=0, help="seed of --cuhk03's draws (default: %(default)s)")
     args = parser.parse_args(arguments)
     if bool(args.query_ids) != bool(args.gallery_ids):
-        parser.error("--query-ids and --gallery-ids: give both or none")
+        parser.error("--query-ids and --gallery-ids: give both or neither")
     if not (args.query_ids or args.out):
         parser.error("nothing to do: give ids for metrics, or --out for a ranking file")
     if args.top < 1:
@@ -55,7 +61,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--out: expected a .csv file to write, got {args.out}")
     inputs = [Path(path).resolve() for path in (args.query_ids, args.gallery_ids) if path]
     if args.out and Path(args.out).resolve() in inputs:
-        parser.error(f"--out: {args.out} is an input, and would be overwritten")
+        parser.error(f"--out: {args.out} is an input file and would be overwritten")
     return args
 
 
@@ -78,7 +84,7 @@ RANKS = (1, 5, 10, 20)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Re-ranks the features of the command line; returns the exit status."""
+    """Re-rank the features of the command line; return the exit status."""
     args = parse(arguments)
     try:
         query, gallery = as_features(load_features(args.query), load_features(args.gallery))
@@ -94,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
 def read_ids(
     args: argparse.Namespace, num_queries: int, num_gallery: int
 ) -> tuple[Ids, Ids] | tuple[None, None]:
-    """The ids of query and gallery, as many as there are features."""
+    """Read the ids of query and gallery, and check them against the features."""
     if not args.query_ids:
         return None, None
     query, gallery = load_ids(args.query_ids), load_ids(args.gallery_ids)
@@ -111,9 +117,9 @@ def read_ids(
         if texts[0] != texts[1]:
             paths = args.query_ids, args.gallery_ids
             raise ValueError(
-                f"{paths[texts.index(True)]}: {name} are text (or have one value that is no "
-                f"integer), in {paths[texts.index(False)]} they are integers, so none would be "
-                "equal; write both in the same way"
+                f"{paths[texts.index(True)]}: {name} are text (or one value is not an integer), "
+                f"but in {paths[texts.index(False)]} they are integers, so none would match; "
+                "write both in the same way"
             )
     return query, gallery
 
@@ -121,14 +127,14 @@ def read_ids(
 def evaluate_and_write(
     args: argparse.Namespace, query: Tensor, gallery: Tensor, ids: tuple[Ids | None, Ids | None]
 ) -> None:
-    """Prints the metrics if there are ids, and writes the ranking if --out is given."""
+    """Re-rank; print the metrics if there are ids, and write the ranking if --out is given."""
     if args.metric == "cosine":
         query, gallery = l2_normalise(query), l2_normalise(gallery)
     rows = []
     query_ids, gallery_ids = ids
     if query_ids and gallery_ids:
         plain = distance_matrix(query, gallery, args.metric)
-        rows.append(("as they are", measure(args, plain, query_ids, gallery_ids)))
+        rows.append(("original", measure(args, plain, query_ids, gallery_ids)))
         del plain
     k1, k2 = fit_neighbours(len(query) + len(gallery))
     start = time.perf_counter()
@@ -152,7 +158,7 @@ def evaluate_and_write(
 
 
 def measure(args: argparse.Namespace, distmat: Tensor, query: Ids, gallery: Ids) -> Ranking:
-    """The metrics of a distance matrix, of CUHK03 with --cuhk03."""
+    """The metrics of a distance matrix, CUHK03's with --cuhk03."""
     ids = query.pids, gallery.pids, query.camids, gallery.camids
     if args.cuhk03:
         return evaluate_cuhk03(distmat, *ids, max_rank=max(RANKS), seed=args.seed)
@@ -160,7 +166,7 @@ def measure(args: argparse.Namespace, distmat: Tensor, query: Ids, gallery: Ids)
 
 
 def print_table(rows: list[tuple[str, Ranking]]) -> None:
-    """Prints the metrics as a Markdown table, in percent."""
+    """Print the metrics as a Markdown table, in percent."""
     names = ["mAP", "mINP", *(f"rank-{rank}" for rank in RANKS)]
     print(f"| distances | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")
     for name, ranking in rows:
@@ -169,8 +175,9 @@ def print_table(rows: list[tuple[str, Ranking]]) -> None:
     left_out = ranking.num_absent + ranking.num_same_camera
     if left_out:
         print(
-            f"Queries without a match, left out: {ranking.num_absent:,} of an identity not in the "
-            f"gallery, {ranking.num_same_camera:,} seen there by their own camera only"
+            f"Queries without a match, left out: {ranking.num_absent:,} of an identity absent from "
+            f"the gallery, {ranking.num_same_camera:,} of one seen there by the query's own camera "
+            "only"
         )
 
 

@@ -1,16 +1,16 @@
-"""Shows what a trained network looks at, on the query images of a data set.
+"""Show what a trained network looks at, on the query images of a data set.
 
     saliency.py -s market1501 --root reid-data --weights model-best.pth.tar --out looks
     saliency.py -s market1501 --root reid-data --weights all.pth.tar --against g.pth.tar --out looks
 
-Writes into the folder --out:
-    activations.png  each image and where every branch is active (MagnifierNet, Fig. 2)
-    influence.png    each image, its body regions painted with how far the embedding moves when one
-                     of them is blanked
-    saliency.md      the mean of that for every branch and region; the cosine of the regions' pooled
-                     features (Eq. 3); how well the predicted regions overlap with the label maps
+Files in the folder --out:
+    activations.png  each image, and where each branch is active (MagnifierNet, Fig. 2)
+    influence.png    each image; the colour of a body region shows how far the embedding moves when
+                     that region is blanked
+    saliency.md      the mean influence by branch and region; the mean cosine of the regions' pooled
+                     features (Eq. 3); the IoU of the predicted regions and the label maps
     comparison.png   with --against: queries that the first network gets right and the other wrong
-                     (Fig. 3), and how many there are
+                     (Fig. 3); the number of such queries is printed
 Exit status: 0 done, 2 the input cannot be used.
 """
 
@@ -30,19 +30,19 @@ let_idle_threads_sleep()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line, KEY VALUE pairs in `pairs`; a wrong one ends the script with status 2."""
+    """Parse the command line, KEY VALUE pairs into `pairs`; a wrong one ends with status 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("-s", "--source", required=True, metavar="NAME", help="data set whose queries are shown")
     add("--root", type=path, default=path("reid-data"), help="folder of all data sets (reid-data)")
-    add("--out", type=path, required=True, metavar="FOLDER", help="of the pictures and numbers")
+    add("--out", type=path, required=True, metavar="FOLDER", help="folder to write to")
     add("--against", type=path, metavar="FILE", help="checkpoint of a network to compare with")
-    add("--masks-dir", type=path, metavar="FOLDER", help="of all label maps (masks.dir)")
-    add("--images", type=whole_number(1), default=6, help="rows of a picture (default: 6)")
-    add("--numbers", type=whole_number(1), default=200, help="images measured (default: 200)")
-    add("--topk", type=whole_number(1), default=5, help="hits of a ranking (default: 5)")
+    add("--masks-dir", type=path, metavar="FOLDER", help="folder of all label maps (masks.dir)")
+    add("--images", type=whole_number(1), default=6, help="images per picture (default: 6)")
+    add("--numbers", type=whole_number(1), default=200, help="images for saliency.md (200)")
+    add("--topk", type=whole_number(1), default=5, help="hits per query (default: 5)")
     add_network(parser)
     return parse_with_pairs(parser, argv, lists=("--flip",))
 
@@ -68,7 +68,7 @@ from magnifier_plugin.visualize.textures import spread_evenly
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draws and measures as the arguments say; returns the exit status."""
+    """Draw and measure as the arguments say; return the exit status."""
     args = parse(sys.argv[1:] if argv is None else argv)
     show_log()
     try:
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def open_queries(args: argparse.Namespace, network: TrainedNetwork) -> AnnotatedDataset:
-    """The query images, with label maps where there are any."""
+    """Open the query images, with label maps where there are any."""
     return AnnotatedDataset(
         args.source,
         args.root,
@@ -99,7 +99,7 @@ def open_queries(args: argparse.Namespace, network: TrainedNetwork) -> Annotated
 
 
 def look(args: argparse.Namespace, network: TrainedNetwork, dataset: AnnotatedDataset) -> None:
-    """Writes what the network looks at."""
+    """Write activations.png, influence.png and saliency.md."""
     measured = spread_evenly(range(len(dataset)), max(args.images, args.numbers))
     found = look_at(network, dataset, measured)
     places = spread_evenly(range(len(measured)), args.images)
@@ -117,16 +117,16 @@ def look(args: argparse.Namespace, network: TrainedNetwork, dataset: AnnotatedDa
 def show_differences(
     args: argparse.Namespace, network: TrainedNetwork, dataset: AnnotatedDataset
 ) -> None:
-    """Writes the queries that the network gets right and the other one wrong."""
+    """Write the queries that the network gets right and the other one wrong."""
     other = load_network(args.against, flags=network_flags(args))
     found = compare(
         (network, other), dataset.query, dataset.gallery, rows=args.images, topk=args.topk
     )
     one, two = found.first, found.second
     print(
-        f"First hit right: {one.sum()} of {len(one)} queries with {args.weights}, {two.sum()} with "
-        f"{args.against}; only with the first {(one & ~two).sum()}, only with the second "
-        f"{(two & ~one).sum()}"
+        f"Queries whose first hit is right: {one.sum()} of {len(one)} with {args.weights}, "
+        f"{two.sum()} with {args.against}; only with the first {(one & ~two).sum()}, only with the "
+        f"second {(two & ~one).sum()}"
     )
     if found.sheet is not None:
         write_png(args.out / "comparison.png", found.sheet)

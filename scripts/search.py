@@ -1,11 +1,12 @@
-"""Ranks a gallery of images for each query, and writes one HTML page to look through the hits.
+"""Rank a gallery of images for each query, and write one HTML page to browse the hits.
 
     search.py --weights model-best.pth.tar --gallery photos --query lost.jpg --out page.html
 
-The gallery is a folder of images, or features.npz, which scripts/extract.py makes of one. The page
-needs no network and no other file: pick a query, filter its hits by folder, camera or name, mark
-some, save the marks as CSV. Of MagnifierNet it shows for each hit how alike every body region is,
-and the predicted regions over the pictures. Exit status: 0 done, 2 the input cannot be used.
+The gallery is a folder of images, or features.npz, which scripts/extract.py makes from one. The
+page works offline and needs no other file: choose a query, filter its hits by folder, camera or
+name, mark some, and save the marks as CSV. With MagnifierNet, it also shows for each hit the cosine
+of every body region, and the predicted regions over the pictures. Exit status: 0 done, 2 the input
+cannot be used.
 """
 
 import argparse
@@ -25,15 +26,15 @@ let_idle_threads_sleep()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line, KEY VALUE pairs in `pairs`; a wrong one ends the script with status 2."""
+    """Parse the command line, KEY VALUE pairs into `pairs`; a wrong one ends with status 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--gallery", type=path, required=True, metavar="FOLDER|FILE.npz", help="what is searched")
-    add("--query", type=path, required=True, metavar="IMAGE|FOLDER", help="what is looked for")
-    add("--out", type=path, required=True, metavar="FILE.html", help="the page")
-    add("--images", type=path, metavar="FOLDER", help="of FILE.npz, if it was moved")
+    add("--gallery", type=path, required=True, metavar="FOLDER|FILE.npz", help="images to search")
+    add("--query", type=path, required=True, metavar="IMAGE|FOLDER", help="images to search for")
+    add("--out", type=path, required=True, metavar="FILE.html", help="page to write")
+    add("--images", type=path, metavar="FOLDER", help="image folder of FILE.npz, if it was moved")
     add("--rerank", action="store_true", help="k-reciprocal re-ranking (test.rerank_*)")
     add(
         "--topk",
@@ -45,14 +46,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--depth",
         type=whole_number(1),
         default=200,
-        help="hits of each query on the page, for its filters (default: %(default)s)",
+        help="hits of each query in the page, for the filters (default: %(default)s)",
     )
     add_network(parser)
     args = parse_with_pairs(parser, argv, lists=("--flip", "--rerank"))
     if args.out.suffix not in (".html", ".htm") or args.out.is_dir():
         parser.error(f"--out: expected a .html file to write, got {args.out}")
     if args.images and args.gallery.suffix != ".npz":
-        parser.error("--images: has no effect, the gallery is a folder")
+        parser.error("--images: has no effect if the gallery is a folder")
     return args
 
 
@@ -79,7 +80,7 @@ from magnifier_plugin.wording import many
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Searches as the arguments say; returns the exit status."""
+    """Search as the arguments say; return the exit status."""
     args = parse(sys.argv[1:] if argv is None else argv)
     print_any_name()
     show_log()
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Reads both sides, ranks, writes the page."""
+    """Read both sides, rank, and write the page."""
     query_paths = [args.query] if args.query.is_file() else list_images(args.query)
     query_folder = args.query.parent if args.query.is_file() else args.query
     network = load_network(
@@ -134,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def read_gallery(args: argparse.Namespace, network: TrainedNetwork) -> ImageFeatures:
-    """The gallery's features, from their file or from the images."""
+    """Read the gallery's features from their file, or extract them from the images."""
     if args.gallery.suffix != SUFFIX:
         return extract(network, list_images(args.gallery), args.gallery, "Gallery")
     gallery = read_feature_file(args.gallery)

@@ -204,7 +204,7 @@ class TestModels:
     def test_without_onnxruntime(self, monkeypatch, capsys):
         monkeypatch.setattr("magnifier_plugin.export.PACKAGES", ("no_such_package",))
         assert not models.has_onnx()
-        assert "onnxruntime is left out: export: expected" in capsys.readouterr().err
+        assert "onnxruntime is skipped: export: expected" in capsys.readouterr().err
 
     @pytest.mark.onnx
     def test_onnxruntime_next_to_torch(self, capsys):

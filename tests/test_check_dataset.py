@@ -128,7 +128,7 @@ def test_a_sound_data_set_passes(market_folder, capsys):
     assert main(["-s", "market1501", "--root", str(market_folder.root)]) == 0
     shown = capsys.readouterr().out
     assert "| train | 12 | 3 | 2 | 4, 4, 4 |" in shown
-    assert "Images that decode: 28 in 1 size, most often 16 × 32 (28)" in shown
+    assert "Decoded images: 28 in 1 size, most often 16 × 32 (28)" in shown
     assert "0 errors, 0 warnings" in shown
 
 

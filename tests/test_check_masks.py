@@ -253,7 +253,7 @@ class TestPlaceOfThePage:
         read_only.add(tmp_path)
         assert self.run(folder) == 2
         error = capsys.readouterr().err
-        assert f"neither {labels} nor {tmp_path} can be written to" in error and "--out" in error
+        assert f"neither {labels} nor {tmp_path} is writable" in error and "--out" in error
         assert self.run(folder, "--limit", 2, "--out", tmp_path / "a" / "page.html") == 0
 
 

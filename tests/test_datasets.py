@@ -122,7 +122,7 @@ def test_sum_with_a_plain_data_set_is_refused(market_folder: MarketFolder) -> No
     plain = Market1501(root=str(market_folder.root), transform=transform(), verbose=False)
     with pytest.raises(TypeError, match="cannot add Market1501 to AnnotatedDataset"):
         build(market_folder) + plain
-    with pytest.raises(TypeError, match="must bring the same inputs"):
+    with pytest.raises(TypeError, match="must have the same inputs"):
         build(market_folder) + build(market_folder, inputs=())
 
 

@@ -158,7 +158,7 @@ class TestMistakes:
         path = tmp_path / "model" / "model-best.pth.tar"
         state = read_checkpoint(path)["state_dict"]
         magnifiernet = build_model("magnifiernet_resnet18", 3, pretrained=False)
-        with pytest.raises(ValueError, match=r"missing in the file.*the file is of another model"):
+        with pytest.raises(ValueError, match=r"missing in the file.*belongs to another model"):
             load_matching(magnifiernet, state, str(path))
         state["head.G.0.conv1.weight"] = state["head.G.0.conv1.weight"][:1]
         main_stream = build_model("dsa_reid_resnet18", 3, pretrained=False, streams=["MF"])

@@ -176,7 +176,7 @@ class TestScript:
         path = save(tmp_path, model.state_dict())
         line = f"--config-file {CONFIG} --weights {path} --out {tmp_path / 'a.onnx'}"
         assert script("export_onnx").main(line.split()) == 2
-        assert "the file is of another model" in capsys.readouterr().err
+        assert "the file belongs to another model" in capsys.readouterr().err
         assert not (tmp_path / "a.onnx").exists()
 
     def test_rows_that_test_with_textures(self, tmp_path, monkeypatch, capsys):

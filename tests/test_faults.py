@@ -142,7 +142,7 @@ class TestLock:
         training.wait_for_step(2)
         other = make_engine(market_folder, one_stage())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("magnifier_plugin.engine.folder_lock.PATIENCE", 0.1)
+            patch.setattr("magnifier_plugin.engine.folder_lock.LOCK_TIMEOUT", 0.1)
             with pytest.raises(FolderInUse, match=f"process {training.process.pid} on .*save_dir"):
                 other.run(save_dir=tmp_path)
         training.kill()

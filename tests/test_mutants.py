@@ -201,7 +201,7 @@ def test_tests_that_fail_anyway_are_an_error(project):
 
 def test_mistakes_end_with_a_message(capsys):
     assert mutants.main(["--only", "nowhere"]) == 2
-    assert "--only nowhere: expected files that are mutated" in capsys.readouterr().err
+    assert "--only nowhere: expected files or folders that are mutated" in capsys.readouterr().err
 
 
 def test_it_can_be_ended(monkeypatch, capsys):
@@ -210,7 +210,7 @@ def test_it_can_be_ended(monkeypatch, capsys):
 
     monkeypatch.setattr(command, "mutate", end)
     assert mutants.main([]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "interrupted; the same command continues" in capsys.readouterr().err
 
 
 def test_a_folder_without_git(tmp_path):

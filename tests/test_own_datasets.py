@@ -361,7 +361,7 @@ class TestScripts:
         before = file.read_text()
         again = ["-s", f"cut={file}", "--split", "0", "--write-csv"]
         assert check_dataset([*again, str(file)]) == 2
-        assert "is there already" in capsys.readouterr().out and file.read_text() == before
+        assert "already exists" in capsys.readouterr().out and file.read_text() == before
         other = tmp_path / "test.csv"
         assert check_dataset([*again, str(other)]) == 0
         assert "train" not in {line.split(",")[-1] for line in other.read_text().splitlines()[1:]}

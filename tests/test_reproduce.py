@@ -352,7 +352,7 @@ class TestSignals:
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert "interrupted; the same command goes on" in error
+        assert "interrupted; the same command continues" in error
         for child in children:
             with pytest.raises(ProcessLookupError):
                 os.kill(child, 0)

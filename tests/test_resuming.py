@@ -68,7 +68,7 @@ class TestCommand:
             assert run(*argv) == 130
         captured = capsys.readouterr()
         assert "has no checkpoint; starting at the beginning" in captured.out
-        assert "SIGINT received: the run stops after the running step" in captured.out
+        assert "SIGINT received: the run stops after the current step" in captured.out
         assert captured.err == (
             "stopped; the same command with model.resume auto continues from the last one in "
             f"{tmp_path / 'log' / 'model'}\n"
@@ -113,7 +113,7 @@ class TestCommand:
         assert ("This run differs from the one that saved the checkpoint" in out) == bool(message)
         assert message in out
         anew = "train.seed" in pairs or "batch_size" in pairs
-        assert ("it begins anew" in out) == anew
+        assert ("it starts again" in out) == anew
 
     def test_a_changed_learning_rate_counts(self, market_folder, tmp_path):
         pairs = ["train.lr", "0.01", "train.warmup_epoch", "0", "stages.1.max_epoch", "3"]
@@ -270,7 +270,7 @@ class TestSignals:
         assert signals.is_between_steps
 
     def test_a_second_ctrl_c_does_not_wait(self, monkeypatch):
-        monkeypatch.setattr("magnifier_plugin.engine.signals.PATIENCE", 0.05)
+        monkeypatch.setattr("magnifier_plugin.engine.signals.REPEAT_SECONDS", 0.05)
         with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
             signals.hold()
             os.kill(os.getpid(), signal.SIGINT)

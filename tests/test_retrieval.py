@@ -114,7 +114,7 @@ def test_options_without_weights_come_from_the_record(tmp_path):
     path = save_checkpoint(tmp_path / "a.pth.tar", "magnifier.variant", "authors")
     network = load_network(path)
     assert network.cfg.test.rerank_form == "paper"
-    with pytest.raises(ValueError, match="the file is of another model, or of other options"):
+    with pytest.raises(ValueError, match="the file belongs to another model, or to other options"):
         load_network(path, pairs=["magnifier.variant", "paper"])
 
 
@@ -153,7 +153,7 @@ def test_torchreids_checkpoint_needs_a_name(tmp_path, photos):
 
 def test_what_load_network_refuses(tmp_path, weights):
     osnet = {"model.name": "osnet_x0_25"}
-    with pytest.raises(ValueError, match=r"w\.pth\.tar: of the model's .* is of another model"):
+    with pytest.raises(ValueError, match=r"w\.pth\.tar: of the model's .* belongs to another"):
         load_network(weights, flags=osnet)
     with pytest.raises(ConfigError, match=r"command line: train\.lr: has no effect here"):
         load_network(weights, pairs=["train.lr", "1e-3"])

@@ -55,8 +55,8 @@ def test_the_same_bits(market_folder, samples, workers):
     assert plain.train_loader.dataset.cache is None
     for number in range(3):
         assert_equal(epoch(kept, number), epoch(plain, number))
-    places = kept.train_loader.dataset.cache._places
-    assert places[:, -1].sum() == samples  # workers fill the memory of this process too
+    slots = kept.train_loader.dataset.cache._slots
+    assert slots[:, -1].sum() == samples  # workers fill the memory of this process too
 
 
 def test_an_image_is_read_once_by_all_workers(tmp_path):
@@ -67,7 +67,7 @@ def test_an_image_is_read_once_by_all_workers(tmp_path):
     assert_equal(epoch(kept, 0), expected[0])
     seen = {path for batch in expected[0] for path in batch["impath"]}
     dataset = kept.train_loader.dataset
-    filled = {dataset.data[n][0] for n in np.flatnonzero(dataset.cache._places[:, -1])}
+    filled = {dataset.data[n][0] for n in np.flatnonzero(dataset.cache._slots[:, -1])}
     assert filled == seen
     for number in range(1, 12):  # the epochs leave out different images
         epoch(kept, number)
@@ -115,21 +115,21 @@ def test_samples_of_several_sources(market_folder, tmp_path):
     total.keep_samples(GIB, 0)
     for _ in range(2):
         assert all(torch.equal(total[n]["img"], image) for n, image in enumerate(expected))
-    assert total.cache.places == 24 and total.cache._places[:, -1].all()
+    assert total.cache.slots == 24 and total.cache._slots[:, -1].all()
     assert torch.equal(total[-1]["img"], expected[-1])
 
 
 @pytest.mark.parametrize("bound", [0, 1, SAMPLE - 1, SAMPLE, 3 * SAMPLE + 7, GIB])
 def test_never_above_the_bound(bound):
     cache = SampleCache([(32, 16, 3), (32, 16)], 12, bound)
-    assert cache.nbytes == cache._places.nbytes <= bound
-    assert cache.places == min(12, bound // SAMPLE)
+    assert cache.nbytes == cache._slots.nbytes <= bound
+    assert cache.slots == min(12, bound // SAMPLE)
     arrays = [np.full((32, 16, 3), 7, np.uint8), np.full((32, 16), 3, np.uint8)]
     for sample in (-1, 0, 11, 12):
         assert cache.read(sample) is None
         cache.write(sample, arrays)
         found = cache.read(sample)
-        assert (found is not None) == (0 <= sample < cache.places)
+        assert (found is not None) == (0 <= sample < cache.slots)
         if found is not None:
             assert all(map(np.array_equal, found, arrays))
             found[0][:] = 0  # a copy
@@ -141,7 +141,7 @@ def test_spawned_workers_share_the_bound():
     cache = SampleCache([(32, 16, 3), (32, 16)], 12, 9 * SAMPLE, workers=3)
     cache.write(0, [np.ones((32, 16, 3), np.uint8), None])
     copy = pickle.loads(pickle.dumps(cache))
-    assert (cache.places, copy.places) == (9, 3)
+    assert (cache.slots, copy.slots) == (9, 3)
     assert copy.read(0) is None and cache.read(0) is not None
 
 
@@ -153,7 +153,7 @@ def test_refusals(market_folder, first):
     )
     with pytest.raises(ValueError, match="data.cache_gb: .* begins with Resize to a height and"):
         dataset.keep_samples(GIB, 0)
-    with pytest.raises(ValueError, match=r"data.cache_gb: the machine has no [\d.]+ GiB of memory"):
+    with pytest.raises(ValueError, match=r"data.cache_gb: the system has no [\d.]+ GiB of memory"):
         SampleCache([(2**40,)], 2**20, 2**62)
 
 

@@ -178,7 +178,7 @@ def test_extract_says_what_is_wrong(files, capsys):
     assert run_extract(files, folder="empty") == 2
     assert "empty: no images found" in capsys.readouterr().err
     assert run_extract(files, "-a", "osnet_x0_25") == 2
-    assert "the file is of another model, or of other options" in capsys.readouterr().err
+    assert "the file belongs to another model, or to other options" in capsys.readouterr().err
     assert run_extract(files, "train.lr", "1") == 2
     assert "train.lr: has no effect here" in capsys.readouterr().err
     assert run_extract(files, "test.dist_metric", "cosine") == 2

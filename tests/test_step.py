@@ -8,7 +8,7 @@ from engines import QUICK, make_engine, weights
 from torch import nn
 
 from magnifier_plugin.engine.stages import Stage
-from magnifier_plugin.engine.step import MOST_SKIPPED, StepOptions
+from magnifier_plugin.engine.step import MAX_SKIPPED, StepOptions
 from magnifier_plugin.losses.terms import CriterionOutput, Term
 
 NAN = float("nan")
@@ -226,7 +226,7 @@ class TestNotFinite:
         engine = make_engine(market_folder, stages, criterion=Bad(bad))
         with pytest.raises(FloatingPointError, match=r"in 10 batches in a row; .*c1s1_.*\.jpg"):
             engine.run(save_dir=tmp_path, print_freq=1)
-        assert MOST_SKIPPED == 10
+        assert MAX_SKIPPED == 10
         assert engine.step.skipped == 10
         saved = torch.load(engine.checkpoints.latest, weights_only=True)
         assert 0 < saved["step"]["skipped_in_a_row"] < 10

@@ -97,10 +97,10 @@ def test_each_process_has_its_gpu():
 def test_a_data_manager_of_other_processes_is_refused(people):
     manager = make_manager(people)
     engine = torchreid.engine.ImageMagnifierEngine
-    with pytest.raises(ValueError, match=r"process 1 of 2, got them for process 0 of 1.*num_repl"):
+    with pytest.raises(ValueError, match=r"process 1 of 2, got those for process 0 of 1.*num_repl"):
         engine(manager, tiny_model(8), processes=Processes(1, 2, 1))
     shared = make_manager(people, num_replicas=2)
-    with pytest.raises(ValueError, match="process 0 of 1, got them for process 0 of 2"):
+    with pytest.raises(ValueError, match="process 0 of 1, got those for process 0 of 2"):
         engine(shared, tiny_model(8))
 
 

@@ -273,7 +273,7 @@ def test_full_disk_is_reported_and_leaves_nothing_half_written(tmp_path, small_d
     out = small_disk / "market1501"
     assert run_script(iuv, market, out) == 2
     printed = capsys.readouterr().err
-    assert "No space left on device" in printed and "Free some space and start it again" in printed
+    assert "No space left on device" in printed and "Free some space and run" in printed
     assert not list(out.rglob("*.part*"))
     done = list(out.rglob("*.png"))
     assert 0 < len(done) < 40

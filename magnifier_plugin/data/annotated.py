@@ -1,8 +1,8 @@
 """Annotated data sets: any of torchreid's image data sets, with the inputs that a model declares.
 
-`AnnotatedDataset` wraps a torchreid data set. It reads the same files and adds one joint transform
-for an image and its maps, the declared inputs (`inputs.py`), and randomness from a sample's key
-(`seeding.SampleKey`).
+`AnnotatedDataset` wraps a torchreid data set. It reads the same files and adds a joint transform
+for an image and its maps, the declared inputs (`inputs.py`), and augmentation that is determined by
+a sample's key (`seeding.SampleKey`).
 """
 
 import copy
@@ -34,35 +34,36 @@ logger = logging.getLogger(__name__)
 
 
 class AnnotatedDataset(Dataset):
-    """A torchreid image data set whose samples bring the inputs that a model declares.
+    """A torchreid image data set whose samples include the inputs that a model declares.
 
     It has the attributes that torchreid's data managers and engines read. An item is torchreid's
-    dict and one entry for each input, such as `"mask"`. With combineall the query and gallery
+    dict plus one entry for each input, such as `"mask"`. With combineall the query and gallery
     images are training images too.
 
     Args:
         name: the data set's registered name in torchreid.
         root: the folder of all data sets.
-        transform: torchreid's, or another Compose that `transforms.rebuild` knows.
+        transform: torchreid's, or another Compose that `transforms.rebuild` supports.
         mode: "train", "query" or "gallery".
         masks_dir: the folder of all label maps; None for `default_masks_dir()`. The rendered data
-            set has its own, which `<masks_dir>/synthetic` replaces.
-        max_missing: the highest share of a part's images without a file that an input needs, 0..1.
-        label_set: what the label maps were made with; None for `checks.default_label_set()`.
+            set has its own label maps, unless `<masks_dir>/synthetic` exists.
+        max_missing: the highest share of images that may lack a file needed for an input, 0..1.
+        label_set: source of the label maps; None for `checks.default_label_set()`.
         same_camera: "drop" or "keep", as in `options.DataOptions`.
-        inputs: batch keys of `inputs.INPUTS`; `set_inputs` changes them.
+        inputs: batch keys from `inputs.INPUTS`; `set_inputs` changes them.
         input_options: keyword arguments for the functions that make them, by key.
-        as_pixels: bring images as `pixels.Pixels`, normalised where the network is, in place of
-            normalised float32 [3, H, W]. This package's engines take both, torchreid's floats only.
+        as_pixels: return images as `pixels.Pixels`, to be normalised on the network's device,
+            instead of normalised float32 [3, H, W]. torchreid's engines need the latter.
         options: the data set's own keyword arguments and those of torchreid's Dataset.
     Raises:
-        FileNotFoundError: the data set is not there, or too many files of an input are missing.
-        ValueError: torchreid would misread the data set, a list of it is empty, no query has a
-            match, label maps are of another label set, k_tfm is not 1, or an input is unknown.
+        FileNotFoundError: the data set is missing, or too many files for an input are.
+        ValueError: torchreid would misread the data set, one of its lists is empty, no query has a
+            match, the label maps belong to another label set, k_tfm is not 1, or an input is
+            unknown.
     """
 
     cache: SampleCache | None = None
-    _bound, _workers, _mirrored = 0, 1, False
+    _max_bytes, _workers, _mirrored = 0, 1, False
 
     def __init__(
         self,
@@ -100,21 +101,21 @@ class AnnotatedDataset(Dataset):
         if mode == "query" and not plain._train_only:
             report_problems(self.name, plain, self.train, *tested)
         self.data: list[ImageRecord] = getattr(self, mode)
-        # The images of each data set in a sum, and where their maps are.
+        # One entry per data set that was added up: where its maps are, and its images.
         self.parts = [(annotations, [record[0] for record in self.data])]
         self.files: dict[str, Files] = {}
         self.inputs: dict[str, BatchInput] = {}
         self.set_inputs(inputs)
 
     def set_inputs(self, keys: Sequence[str], *, mirrored: bool = False) -> None:
-        """Choose the inputs that samples bring.
+        """Choose the inputs that samples include.
 
         Args:
-            keys: of `inputs.INPUTS`.
-            mirrored: bring those of the mirror image too, as a dict in the sample's "mirrored".
+            keys: from `inputs.INPUTS`.
+            mirrored: also include the inputs of the mirror image, as a dict in "mirrored".
         Raises:
-            FileNotFoundError: too many files that they are made from are missing.
-            ValueError: a key is unknown, or label maps are of another label set.
+            FileNotFoundError: too many of the files needed for them are missing.
+            ValueError: a key is unknown, or the label maps belong to another label set.
         """
         self._mirrored = mirrored and bool(keys)
         if tuple(keys) == tuple(self.inputs):
@@ -125,24 +126,27 @@ class AnnotatedDataset(Dataset):
         self.inputs = inputs
         self._open_cache()
 
-    def keep_samples(self, bound: int, workers: int) -> None:
-        """Keep resized images and their maps in at most `bound` bytes, see `sample_cache`.
+    def keep_samples(self, max_bytes: int, workers: int) -> None:
+        """Cache resized images and their maps in memory, see `sample_cache`.
 
+        Args:
+            max_bytes: the most memory to use; 0 for no cache.
+            workers: number of processes that read samples; 0 counts as 1.
         Raises:
             ValueError: the transform does not begin with a Resize to a height and width, or there
                 is too little memory.
         """
-        self._bound, self._workers = bound, max(1, workers)
+        self._max_bytes, self._workers = max_bytes, max(1, workers)
         self._open_cache()
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        """One sample; its augmentation follows from a SampleKey, for an int from the worker."""
-        place = key.image if isinstance(key, SampleKey) else key
-        path, pid, camid, dsetid = record = self.data[place]
-        prepared = self._prepare(place)
+        """One sample, augmented as a SampleKey determines; for an int, with torch's generator."""
+        index = key.image if isinstance(key, SampleKey) else key
+        path, pid, camid, dsetid = record = self.data[index]
+        prepared = self._prepare(index)
         seeded = torch_seeded(mixed_seed(*key)) if isinstance(key, SampleKey) else nullcontext()
         with seeded:
             view = self._joint.augment(prepared)
@@ -158,15 +162,15 @@ class AnnotatedDataset(Dataset):
     def __add__(  # type: ignore[override]  # torch concatenates, torchreid sums
         self, other: "AnnotatedDataset"
     ) -> "AnnotatedDataset":
-        """The training images of both, numbered on as torchreid does.
+        """The training images of both data sets; the second's ids are shifted, as in torchreid.
 
         Raises:
-            TypeError: the other is not annotated, or brings other inputs.
+            TypeError: the other data set is not annotated, or has other inputs.
         """
         if not isinstance(other, AnnotatedDataset) or tuple(other.inputs) != tuple(self.inputs):
             raise TypeError(
                 f"cannot add {type(other).__name__} to {type(self).__name__}: all sources must "
-                "bring the same inputs; torchreid's scripts name annotated ones NAME_masked"
+                "have the same inputs; torchreid's scripts name annotated ones NAME_masked"
             )
         total = copy.copy(self)
         shifted = [
@@ -175,14 +179,14 @@ class AnnotatedDataset(Dataset):
         ]
         total.parts = [*self.parts, *other.parts]
         total.files = {kind: self.files[kind] | other.files[kind] for kind in self.files}
-        # As in torchreid's own sum, which would apply combineall a second time otherwise.
+        # As in torchreid's own sum; otherwise combineall would be applied a second time.
         total.combineall, total.cache = False, None
         total._set_train([*self.train, *shifted])
         total.data = total.train
         return total
 
     def __radd__(self, other: Any) -> "AnnotatedDataset":
-        """torchreid sums its sources, from 0."""
+        """torchreid adds up its sources with `sum`, which starts from 0."""
         return self if other == 0 else self.__add__(other)
 
     def _set_train(self, train: list[ImageRecord]) -> None:
@@ -200,26 +204,26 @@ class AnnotatedDataset(Dataset):
 
     def _open_cache(self) -> None:
         self.cache = None
-        if not self._bound:
+        if not self._max_bytes:
             return
         if self._joint.resize is None:
             raise ValueError(
                 "data.cache_gb: expected a transform that begins with Resize to a height and "
-                "width, since all images that are kept have one size; 0 keeps none"
+                "width, since all cached images have one size; 0 turns the cache off"
             )
         height, width = self._joint.resize.size
         shapes = {"image": (height, width, 3), "labels": (height, width), "iuv": (3, height, width)}
         kept = [shapes[kind] for kind in ("image", *self.files)]
-        self.cache = SampleCache(kept, len(self), self._bound, self._workers)
+        self.cache = SampleCache(kept, len(self), self._max_bytes, self._workers)
         logger.info(
-            "%s: %d of %d images are kept in memory once they are read, %.2f GiB",
-            *(self.name, self.cache.places, len(self), self.cache.nbytes / GIB),
+            "%s: %d of %d images are cached in memory once they are read, %.2f GiB",
+            *(self.name, self.cache.slots, len(self), self.cache.nbytes / GIB),
         )
 
-    def _prepare(self, place: int) -> Prepared:
-        """An image and its maps before augmentation, of the cache if it has them."""
-        path, kinds = self.data[place][0], ("image", *self.files)
-        if self.cache and (arrays := self.cache.read(place)) is not None:
+    def _prepare(self, index: int) -> Prepared:
+        """An image and its maps before augmentation, from the cache if it has them."""
+        path, kinds = self.data[index][0], ("image", *self.files)
+        if self.cache and (arrays := self.cache.read(index)) is not None:
             found = dict(zip(kinds, arrays, strict=True))
             absent = [kind for kind, files in self.files.items() if files[path] is None]
             return Prepared.of_arrays(**{k: a for k, a in found.items() if k not in absent})
@@ -227,11 +231,11 @@ class AnnotatedDataset(Dataset):
         prepared = self._joint.prepare(image, **self._read_maps(path, (image.height, image.width)))
         if self.cache:
             made = prepared.arrays()
-            self.cache.write(place, [made.get(kind) for kind in kinds])
+            self.cache.write(index, [made.get(kind) for kind in kinds])
         return prepared
 
     def _read_maps(self, path: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """The maps that the inputs need and that the image has."""
+        """Those maps of an image that the inputs need and that exist."""
         found = ((kind, files[path]) for kind, files in self.files.items())
         return {kind: MAPS[kind].read(file, size) for kind, file in found if file is not None}
 

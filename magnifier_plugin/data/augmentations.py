@@ -1,7 +1,7 @@
 """torchreid's augmentations as torchvision v2 transforms: drawn once, applied to image and maps.
 
-The laws and the order of the draws are torchreid's; the numbers come from torch's generator, so
-that one seed fixes a sample. Differences are stated where they are.
+Distributions and the order of draws are torchreid's; the numbers come from torch's generator, so
+that one seed determines a sample. Differences are documented in each class.
 """
 
 import math
@@ -31,13 +31,13 @@ def randint(low: int, high: int) -> int:
 
 
 def pad_crop(height: int, width: int, padding: int = 10) -> v2.Transform:
-    """Pads with black, in the maps with background, and crops back (MagnifierNet, section 4).
+    """Pad images with black, maps with background, and crop back (MagnifierNet, section 4).
 
     Args:
         height: of the image before and after, in pixels.
         width: likewise.
-        padding: pixels added on each side. Added before normalisation, as in the strong baseline:
-            the border is black, not mean grey.
+        padding: pixels added on each side, before normalisation as in the strong baseline: the
+            border is black, not the mean colour.
     """
     return v2.RandomCrop((height, width), padding=padding, fill=BACKGROUND)
 
@@ -45,10 +45,10 @@ def pad_crop(height: int, width: int, padding: int = 10) -> v2.Transform:
 def _draw_box(
     height: int, width: int, area: tuple[float, float], aspect: float
 ) -> tuple[int, int] | None:
-    """Height and width of a box that covers a share of the image, or None after 100 attempts.
+    """Draw height and width of a box inside the image; None after 100 attempts.
 
     Args:
-        area: lowest and highest share of the image.
+        area: lowest and highest share of the image that the box covers.
         aspect: lowest height / width; the highest is its inverse.
     """
     for _ in range(100):
@@ -61,9 +61,9 @@ def _draw_box(
 
 
 class Step(v2.Transform):
-    """A v2 transform of an image and its maps, given one by one: `make_params` and `transform`.
+    """A v2 transform that is called with an image and its maps as separate arguments.
 
-    torchvision's own forward first flattens a tree of anything, slower than most steps.
+    torchvision's own forward flattens nested inputs first, which takes longer than most steps.
     """
 
     def forward(self, *parts: Any) -> tuple[Any, ...]:
@@ -76,7 +76,7 @@ class Step(v2.Transform):
 
 
 class RandomFlip(Step):
-    """Mirrors with probability p; `v2.RandomHorizontalFlip` without its slower forward."""
+    """Mirror with probability p; `v2.RandomHorizontalFlip` without its slower forward."""
 
     def __init__(self, p: float = 0.5):
         super().__init__()
@@ -90,7 +90,7 @@ class RandomFlip(Step):
 
 
 class ColorJitter(v2.ColorJitter):
-    """`v2.ColorJitter` by Pillow, whose rounding torchvision's own arithmetic does not have."""
+    """`v2.ColorJitter` computed by Pillow, which rounds differently than torchvision."""
 
     _transformed_types = (tv_tensors.Image,)
 
@@ -99,14 +99,14 @@ class ColorJitter(v2.ColorJitter):
 
 
 class Random2DTranslation(Step):
-    """Enlarges by 1.125 and crops at a random place (torchreid's `random_crop`).
+    """Enlarge by 1.125 and crop at a random position (torchreid's `random_crop`).
 
     Args:
         height: of the result, in pixels.
         width: likewise.
-        p: how often; otherwise it only resizes.
+        p: probability; otherwise the image is only resized.
         interpolation: of the image; maps are always resized by nearest neighbour.
-        exact: resize as Pillow does, see `pixels.resize_image`.
+        exact: resize with Pillow, see `pixels.resize_image`.
     """
 
     def __init__(
@@ -142,20 +142,20 @@ class Random2DTranslation(Step):
 
 
 class RandomPatch(Step):
-    """Pastes a patch of another training image, to look like an occlusion (OSNet's RandomPatch).
+    """Paste a patch of another training image as a random occlusion (OSNet's RandomPatch).
 
-    torchreid keeps a pool of patches of the images seen so far, so what is pasted depends on the
-    worker and its past. Here the patch is cut from a training image drawn on the spot: the same
-    law once the pool is full, one seed is enough to repeat it, and no pool fills the memory. The
-    maps keep what the patch hides, as with erasing.
+    torchreid keeps a pool of patches of the images seen so far, so the pasted patch depends on what
+    the worker did before. Here the patch is cut from a randomly drawn training image: once the pool
+    is full the distribution is the same, a seed repeats it, and no pool takes memory. The maps keep
+    the labels under the patch, as with erasing.
 
     Args:
-        patch_sources: paths of the images to cut from.
-        p: how often.
+        patch_sources: paths of the images from which patches are cut.
+        p: probability of pasting a patch.
         area: lowest and highest share of the image that is covered.
         aspect: lowest height / width of the patch; the highest is its inverse.
-        p_upright: how often the patch is not rotated (by up to 10 degrees otherwise).
-        p_unflipped: how often it is not mirrored.
+        p_upright: probability that the patch is not rotated (else by up to 10 degrees).
+        p_unflipped: probability that it is not mirrored.
     """
 
     _transformed_types = (tv_tensors.Image,)
@@ -183,7 +183,7 @@ class RandomPatch(Step):
         h, w = box
         photo = read_image(self.patch_sources[randint(0, len(self.patch_sources) - 1)])
         left, top = randint(0, width - w), randint(0, height - h)
-        # The box is cut at the photo's own resolution, then scaled as its whole image would be.
+        # The box is cut at the photo's own resolution, then scaled as the whole photo would be.
         x, y = photo.width / width, photo.height / height
         cut = (left * x, top * y, (left + w) * x, (top + h) * y)
         patch = photo.resize((w, h), Image.Resampling.BILINEAR, box=cut)
@@ -205,14 +205,14 @@ class RandomPatch(Step):
 
 
 class RandomErasing(Step):
-    """Erases a random rectangle of the normalised image (Zhong et al.).
+    """Erase a random rectangle of the normalised image (Zhong et al.).
 
-    It is filled with zeros, the mean of normalised images, as the paper means it; torchreid fills
-    a normalised image with the mean of an un-normalised one. The label map is kept: the body is
-    still there, and the authors' code keeps it too. The mask head learns to see it whole.
+    It is filled with zeros, the mean of normalised images, as the paper intends; torchreid fills a
+    normalised image with the mean of images before normalisation. The label map is not erased, as
+    in the authors' code, so the segmentation head learns to complete the body.
 
     Args:
-        p: how often.
+        p: probability.
         area: lowest and highest share of the image that is erased.
         aspect: lowest height / width; the highest is its inverse.
     """
@@ -229,7 +229,7 @@ class RandomErasing(Step):
         return {"box": self.draw(*v2.query_size(flat_inputs))}
 
     def draw(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """A rectangle: first row, last row + 1, first column, last column + 1; all 0 for none.
+        """Draw a rectangle: first row, last row + 1, first column, last column + 1; all 0 for none.
 
         Args:
             height, width: of the image, in pixels.

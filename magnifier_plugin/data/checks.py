@@ -15,18 +15,18 @@ logger = logging.getLogger(__name__)
 
 
 def default_label_set() -> str:
-    """The label set that is expected if none is given: `$MAGNIFIER_LABEL_SET`, else densepose."""
+    """The label set to expect if none is given: `$MAGNIFIER_LABEL_SET`, else densepose."""
     return os.environ.get("MAGNIFIER_LABEL_SET") or "densepose"
 
 
 def check_label_set(files: Iterable[Path | None], label_set: str) -> None:
-    """Make sure that label maps are of one label set.
+    """Check that label maps belong to the expected label set.
 
     Args:
-        files: the label maps of one data set, None for images that have none.
-        label_set: the expected one.
+        files: the label maps of one data set; None for images that have none.
+        label_set: the expected label set.
     Raises:
-        ValueError: they are of another label set, or of another version of this one.
+        ValueError: they belong to another label set, or to another version of it.
     """
     labels = [file for file in files if file]
     if not labels:
@@ -46,13 +46,13 @@ def report_problems(
     query: Sequence[ImageRecord],
     gallery: Sequence[ImageRecord],
 ) -> None:
-    """Log what the inspection of a data set's lists finds.
+    """Log the problems found in a data set's lists.
 
     Args:
-        name: the data set's, for the messages.
-        dataset: as torchreid opens it; it says how messages name identities.
+        name: of the data set, for the messages.
+        dataset: torchreid's data set, from which messages take the original identities.
         train: its training images, with identities numbered from 0.
-        query, gallery: its other images, as they are tested.
+        query, gallery: its test images.
     Raises:
         ValueError: no query has a match in the gallery.
     """

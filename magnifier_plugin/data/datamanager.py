@@ -1,4 +1,4 @@
-"""A torchreid data manager with declared inputs, repeatable batches and early, clear errors."""
+"""A torchreid data manager with declared inputs, reproducible batches and early, clear errors."""
 
 import logging
 from functools import reduce
@@ -20,7 +20,7 @@ from magnifier_plugin.workers import leave_ctrl_c_to_parent
 
 logger = logging.getLogger(__name__)
 
-# torchreid.data does not name it; ImageDataManager and VideoDataManager derive from it.
+# torchreid.data does not export this base class of ImageDataManager and VideoDataManager.
 DataManager: Any = torchreid.data.ImageDataManager.__base__
 
 
@@ -28,17 +28,17 @@ class AnnotatedDataManager(DataManager):
     """A data manager for torchreid's engines and this package's.
 
     It has the attributes of torchreid's ImageDataManager (`train_loader`, `test_loader`,
-    `num_train_pids`, …). A batch is torchreid's dict and one entry for each declared input, such
+    `num_train_pids`, …). A batch is torchreid's dict plus one entry for each declared input, such
     as "mask", uint8 [B, H, W]. The same seed and epoch give the same batches, with any number of
-    workers and after resuming. Data sets keep their plain names.
+    workers and after resuming. Data sets keep their names without `_masked`.
 
     Args:
-        options: the keyword arguments that `options.DataOptions` lists, no others.
+        options: keyword arguments of `options.DataOptions`.
     Raises:
         TypeError: there is no such argument.
-        FileNotFoundError: a data set is missing (nothing is downloaded), or too many files that
-            an input is made from.
-        ValueError: an argument or a data set cannot be used, as the message says.
+        FileNotFoundError: a data set is missing (nothing is downloaded), or too many of the files
+            needed for an input are.
+        ValueError: an argument or a data set cannot be used; the message says why.
     """
 
     data_type = "image"
@@ -62,7 +62,7 @@ class AnnotatedDataManager(DataManager):
         self._build_testing()
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose which epoch's batches the training loader gives next, and from which one on.
+        """Choose the epoch, and its first batch, that the training loader yields next.
 
         Args:
             epoch, first_batch: counted from 0.
@@ -147,7 +147,7 @@ class AnnotatedDataManager(DataManager):
             drop_last=True,
             worker_init_fn=leave_ctrl_c_to_parent,
             persistent_workers=given.persistent_workers and given.workers > 0,
-            # A loader draws a seed for its workers, once or each epoch; not from the training's.
+            # The loader draws seeds for its workers, which must not come from the global generator.
             generator=torch.Generator(),
         )
 

@@ -1,8 +1,8 @@
 """DSAP-images: a photo of a person, unrolled onto the charts of DensePose's 24 body parts.
 
-Densely semantically aligned part images are what the guiding stream of DSA-reID learns from
-(Zhang et al., Densely Semantically Aligned Person Re-Identification, CVPR 2019, section 3.1).
-`warp` makes them; `crop_parts` makes what replaces them in the coarse ablation (CSA, Table 4).
+Densely semantically aligned part (DSAP) images are the input of DSA-reID's guiding stream (Zhang et
+al., Densely Semantically Aligned Person Re-Identification, CVPR 2019, section 3.1). `warp` makes
+them; `crop_parts` makes their replacement in the coarse ablation (CSA, Table 4).
 """
 
 from functools import cache
@@ -21,36 +21,36 @@ FILL: Colour = (124, 116, 104)
 
 
 class Textures(NamedTuple):
-    """An image of each of the 24 parts, in the order of their ids."""
+    """One image for each of the 24 parts, in the order of their ids."""
 
     textures: Tensor
-    """[24, 3, S, S], the photo's dtype."""
+    """[24, 3, S, S] with the photo's dtype."""
 
     visible: Tensor
-    """bool [24], whether the photo shows a pixel of the part."""
+    """bool [24], whether at least one pixel of the photo belongs to the part."""
 
 
 def warp(image: Tensor, iuv: Tensor, size: int = SIZE, fill: Colour = FILL) -> Textures:
-    """The DSAP-images of a photo: every pixel goes to the cell of its part, U and V.
+    """The DSAP-images of a photo: every pixel of a part is copied to the cell given by U and V.
 
     A pixel at (u, v) goes to row ⌊u · S⌋ and column ⌊v · S⌋ of its part's image; u = 1 and v = 1
-    belong to the last cell. If several pixels go to one cell, the last in raster order stays, so
+    belong to the last cell. If several pixels go to one cell, the last in raster order wins, so
     the result is the same on every run and device. A mirrored photo needs the mirrored IUV
-    (`data.maps.IUV`): the same cells are filled then, but which of several pixels stays differs.
+    (`data.maps.IUV`); then the same cells are filled, but another one of several pixels may win.
 
     Args:
         image: uint8 or floating point [3, H, W], any range.
         iuv: uint8 [3, H, W] in the order I, U, V: I is the part, 0..24, 0 the background; U and
             V are 0..255 for 0..1.
         size: S, the number of cells along U and along V, at least 1.
-        fill: three values in the range of the image, the colour of cells without a pixel. The
-            default is for 0..255; an image that is normalised already needs another one.
+        fill: colour of cells without a pixel, three values in the image's range. The default is for
+            0..255; a normalised image needs another one.
     Returns:
-        [24, 3, S, S] of the image's dtype and which parts have a pixel, both on the image's device.
+        [24, 3, S, S] with the image's dtype, and which parts are visible; on the image's device.
     Raises:
         TypeError: image or iuv is not a tensor.
-        ValueError: image or iuv has another dtype or shape, their sizes differ, I is over 24,
-            size is below 1, or fill is not three values that the image's dtype can hold.
+        ValueError: image or iuv has the wrong dtype or shape, their sizes differ, I is over 24,
+            size is below 1, or fill is not three values that the image's dtype can represent.
     """
     _check_inputs(image, iuv, size)
     filling = _filling(fill, image)
@@ -59,8 +59,8 @@ def warp(image: Tensor, iuv: Tensor, size: int = SIZE, fill: Colour = FILL) -> T
     cell_of = _cells(size).to(iuv.device)
     row, column = cell_of[u[pixel].int()], cell_of[v[pixel].int()]
     cell = ((part[pixel].long() - 1) * size + row) * size + column
-    # The last pixel of a cell is the one of the largest index: a maximum does not depend on the
-    # order in which pixels are written. Index 0 is the fill.
+    # A cell's last pixel has the largest index; unlike writing pixels in place, a maximum does not
+    # depend on the order of writes. Index 0 is the fill.
     last = torch.zeros(NUM_PARTS * size * size, dtype=torch.long, device=iuv.device)
     last = last.scatter_reduce_(0, cell, pixel + 1, "amax").view(NUM_PARTS, 1, size * size)
     colours = torch.cat([filling, image.flatten(1)], dim=1).expand(NUM_PARTS, -1, -1)
@@ -71,19 +71,19 @@ def warp(image: Tensor, iuv: Tensor, size: int = SIZE, fill: Colour = FILL) -> T
 def crop_parts(image: Tensor, iuv: Tensor, size: int = SIZE, fill: Colour = FILL) -> Textures:
     """The part images of the coarse ablation (CSA): each part's bounding box, resized.
 
-    Nothing is aligned inside a box, and U and V are not used. All pixels of the box stay, also
-    those of other parts and of the background. Resizing is bilinear with antialias.
+    Nothing is aligned inside a box, and U and V are not used. The box keeps all its pixels,
+    including those of other parts and of the background. Resizing is bilinear with antialias.
 
     Args:
-        image: as for `warp`.
-        iuv: as for `warp`.
+        image: as in `warp`.
+        iuv: as in `warp`.
         size: S, height and width of a part's image, at least 1.
-        fill: as for `warp`, the colour of parts that the photo does not show.
+        fill: as in `warp`, the colour of parts that are not visible.
     Returns:
         As `warp`.
     Raises:
-        TypeError: as `warp`.
-        ValueError: as `warp`.
+        TypeError: as in `warp`.
+        ValueError: as in `warp`.
     """
     _check_inputs(image, iuv, size)
     filling = _filling(fill, image)
@@ -103,9 +103,12 @@ def _cells(size: int) -> Tensor:
 
 
 def _boxes(parts: Tensor) -> tuple[Tensor, list[list[int]]]:
-    """Which of the 24 parts a plane I [H, W] shows, and their boxes: top, bottom, left, right.
+    """The visibility and the bounding boxes (top, bottom, left, right) of the 24 parts.
 
     bottom and right are the first row and column outside.
+
+    Args:
+        parts: plane I, uint8 [H, W].
     """
     width = parts.shape[1]
     pixel = parts.flatten().nonzero().flatten()
@@ -156,7 +159,7 @@ def _check_inputs(image: Tensor, iuv: Tensor, size: int) -> None:
 
 
 def _filling(fill: Colour, image: Tensor) -> Tensor:
-    """The fill as [3, 1], dtype and device of the image."""
+    """The fill colour as [3, 1], with dtype and device of the image."""
     held = image.dtype.is_floating_point or all(v == int(v) and 0 <= v <= 255 for v in fill)
     if len(fill) != 3 or not held:
         raise ValueError(f"fill: expected three values that {image.dtype} can hold, got {fill}")

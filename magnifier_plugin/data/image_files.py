@@ -1,4 +1,4 @@
-"""Image files of any folder as test images; a file that does not decode is left out and named."""
+"""Arbitrary image files as test images; files that cannot be decoded are left out and reported."""
 
 import os
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from magnifier_plugin.files import read_image
 
 
 class ImageFiles(Dataset):
-    """Image files, each transformed as a test image.
+    """Image files, each transformed like a test image.
 
-    An item is a dict with `row`, the file's place in the list, and `img`, `pixels.Pixels`, or in
-    place of `img` `error`, what is wrong with the file.
+    An item is a dict with `row`, the file's index in the list, and either `img`, a `pixels.Pixels`,
+    or `error`, a message about the file.
 
     Args:
-        paths: of the files.
-        transform: of an image without maps.
+        paths: the files.
+        transform: for test images.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], transform: JointTransform) -> None:
@@ -38,11 +38,11 @@ class ImageFiles(Dataset):
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of the files that decode.
+    """A batch of the files that can be decoded.
 
     Returns:
-        `row` int64 [B] and `img`, `pixels.Pixels`, of these files (no `img` where B is 0), and
-        `errors`, row → message of the others.
+        `row` int64 [B] and `img`, a `pixels.Pixels`, of these files (no `img` if B is 0), and
+        `errors`, row → message, of the others.
     """
     read = [item for item in items if "img" in item]
     batch: dict[str, Any] = {
@@ -62,11 +62,14 @@ def file_loader(
     workers: int,
     pin_memory: bool = False,
 ) -> DataLoader[dict[str, Any]]:
-    """The files' batches in order, as `collate` makes them.
+    """A loader of the files' batches, in order; see `collate`.
 
     Args:
-        workers: processes that read images; 0 reads in this one.
-        pin_memory: for a GPU.
+        paths: the files.
+        transform: for test images.
+        batch_size: number of files in a batch.
+        workers: number of processes that read images; 0 for this process.
+        pin_memory: pin batches for the copy to a GPU.
     """
     return DataLoader(
         ImageFiles(paths, transform),

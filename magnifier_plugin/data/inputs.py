@@ -1,7 +1,8 @@
-"""The table of batch inputs: how a data set makes what a model declares besides the image.
+"""The table of batch inputs: how data sets make the inputs that a model declares.
 
-A model declares batch keys in `training_inputs` and `test_inputs`; `INPUTS` maps a key to the
-function that makes it from a sample. To add an input, add a row:
+A model declares the batch keys that it needs in addition to the image in `training_inputs` and
+`test_inputs`; `INPUTS` maps a key to the function that makes it from a sample. To add an input, add
+a row:
 
     INPUTS["brightness"] = BatchInput(lambda sample: sample.image.mean())
 """
@@ -26,13 +27,13 @@ class Sample(NamedTuple):
     record: ImageRecord
     """Path, pid, camid and data set number."""
     view: View
-    """The image and its maps after the joint transform; a map that has no file is None."""
+    """The image and its maps after the joint transform; a map without a file is None."""
     normalise: Callable[[Tensor], Tensor]
     """uint8 [..., 3, h, w] → float32, with the image's mean and standard deviation."""
 
     @property
     def image(self) -> Tensor:
-        """float32 [3, H, W], normalised; made when it is asked for."""
+        """float32 [3, H, W], normalised; computed on access."""
         return self.view.image
 
     def mirrored(self) -> "Sample":
@@ -44,9 +45,9 @@ class BatchInput(NamedTuple):
     """A row of the table."""
 
     make: Callable[..., Tensor]
-    """A `Sample`, and the key's `input_options` of the data set as keyword arguments → tensor."""
+    """Makes the tensor from a `Sample`; the data set's `input_options` are keyword arguments."""
     maps: tuple[str, ...] = ()
-    """Maps that it needs of each image: "labels" (the label map), "iuv"."""
+    """Maps of the image that it needs: "labels" (the label map), "iuv"."""
 
 
 def region_labels(sample: Sample) -> Tensor:
@@ -57,18 +58,18 @@ def region_labels(sample: Sample) -> Tensor:
 
 
 def textures(sample: Sample, *, kind: str = "dsap", size: int = 32, fill: Colour = FILL) -> Tensor:
-    """DSA-reID's part images (section 3.1), normalised as the image is: float32 [24, 3, S, S].
+    """DSA-reID's part images (section 3.1), normalised like the image: float32 [24, 3, S, S].
 
-    They are made after geometry and before normalisation and erasing. An image without an IUV has
-    the fill everywhere.
+    They are made after geometric transforms and before normalisation and erasing. For an image
+    without an IUV they have the fill colour everywhere.
 
     Args:
         sample: with its IUV.
         kind: "dsap" (densely semantically aligned) or "csa" (cropped parts, the coarse ablation).
         size: S, in pixels.
-        fill: R, G, B of cells that no pixel fell in.
+        fill: R, G, B of cells without a pixel, 0..255.
     Raises:
-        ValueError: kind is neither of the two.
+        ValueError: kind is unknown.
     """
     if kind not in TEXTURES:
         raise ValueError(f"dsa.textures: expected one of {', '.join(TEXTURES)}, got {kind!r}")
@@ -86,7 +87,7 @@ INPUTS: dict[str, BatchInput] = {
 
 
 def find_inputs(keys: Sequence[str]) -> dict[str, BatchInput]:
-    """The table's rows of these keys.
+    """The table's rows for these keys.
 
     Raises:
         ValueError: a key is not in the table.
@@ -101,20 +102,20 @@ def find_inputs(keys: Sequence[str]) -> dict[str, BatchInput]:
 
 
 def declared_keys(model: object, name: str) -> tuple[str, ...]:
-    """A model's `training_inputs` or `test_inputs`; () of a model that declares nothing."""
+    """A model's `training_inputs` or `test_inputs`; () if it does not declare them."""
     return tuple(getattr(model, name, ()))
 
 
 def declare_inputs(dataset: Any, keys: Sequence[str], *, mirrored: bool = False) -> None:
-    """Tell a data set which inputs its samples shall bring.
+    """Set the inputs that a data set's samples include.
 
     Args:
         dataset: of a data loader.
-        keys: of `INPUTS`.
-        mirrored: bring those of the mirror image too, in the sample's "mirrored".
+        keys: from `INPUTS`.
+        mirrored: also include the inputs of the mirror image, in the sample's "mirrored".
     Raises:
-        ValueError: the data set's class makes no such input, or a key is unknown.
-        FileNotFoundError: too many images lack the file that an input is made from.
+        ValueError: the data set's class cannot make inputs, or a key is unknown.
+        FileNotFoundError: too many images lack a file that an input needs.
     """
     if hasattr(dataset, "set_inputs"):
         dataset.set_inputs(keys, mirrored=mirrored)
@@ -132,12 +133,12 @@ def take_inputs(batch: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Tens
     """The declared inputs of a batch.
 
     Raises:
-        ValueError: the batch lacks one.
+        ValueError: the batch lacks one of them.
     """
     missing = [key for key in keys if key not in batch]
     if missing:
         raise ValueError(
             f"batch: expected the input {missing[0]!r}, which the model declares, found "
-            f"{', '.join(batch)}; build the data manager anew for this model"
+            f"{', '.join(batch)}; build a new data manager for this model"
         )
     return {key: batch[key] for key in keys}

@@ -1,4 +1,4 @@
-"""One joint transform: an image and its maps go through the same steps with the same draws."""
+"""The joint transform: an image and its maps go through the same steps with the same draws."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
@@ -27,15 +27,15 @@ class View(NamedTuple):
     """One augmented image and its maps."""
 
     result: Any
-    """`Pixels`, where the transform ends with normalisation and at most one erasing; else what the
-    last step gives: float32 [3, H, W], or the RGB image if there is no step."""
+    """`Pixels` if the transform ends with normalisation and at most one erasing; else the output of
+    the last step, float32 [3, H, W], or the RGB image if there are no steps."""
     photo: Any
-    """The image before it was normalised or erased: uint8 [3, H, W], after geometry and colour
-    jitter; the RGB image if there is no step."""
+    """The image before normalisation and erasing: uint8 [3, H, W], after geometric transforms and
+    colour jitter; the RGB image if there are no steps."""
     labels: Tensor | None
-    """uint8 [H, W], region ids 0..7 or 255; None if none was given."""
+    """uint8 [H, W], region ids 0..7 or 255; None if the image has none."""
     iuv: Tensor | None
-    """uint8 [3, H, W] in the order I, U, V; None if none was given."""
+    """uint8 [3, H, W] in the order I, U, V; None if the image has none."""
 
     @property
     def image(self) -> Tensor:
@@ -47,12 +47,12 @@ class Prepared(NamedTuple):
     """An image and its maps before augmentation: the same in every epoch."""
 
     image: Any
-    """uint8 [3, H, W], interleaved in memory; the RGB image if there is no step."""
+    """uint8 [3, H, W], channels last in memory; the RGB image if there are no steps."""
     labels: LabelMap | None
     iuv: IUV | None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """uint8: "image" [H, W, 3], and "labels" [H, W] and "iuv" [3, H, W] if it has them."""
+        """uint8 arrays: "image" [H, W, 3], and if present "labels" [H, W] and "iuv" [3, H, W]."""
         parts = {"image": self.image.permute(1, 2, 0), "labels": self.labels, "iuv": self.iuv}
         return {name: _plain(part).numpy() for name, part in parts.items() if part is not None}
 
@@ -63,7 +63,7 @@ class Prepared(NamedTuple):
         labels: np.ndarray | None = None,
         iuv: np.ndarray | None = None,
     ) -> "Prepared":
-        """The sample of these `arrays`, in the same memory."""
+        """The sample with these arrays (see `arrays`), without copying them."""
         maps = (
             None if labels is None else LabelMap(torch.from_numpy(labels)),
             None if iuv is None else IUV(torch.from_numpy(iuv)),
@@ -72,7 +72,7 @@ class Prepared(NamedTuple):
 
 
 def mirror_maps(view: View) -> View:
-    """The view of the mirror image; parts of an IUV change sides (see `maps.IUV`)."""
+    """The mirror image of a view; left and right parts of an IUV are swapped (see `maps.IUV`)."""
     return View(
         mirrored(view.result),
         mirrored(view.photo),
@@ -82,14 +82,14 @@ def mirror_maps(view: View) -> View:
 
 
 class JointTransform:
-    """Applies each step to the image and its maps with the same draw.
+    """Applies each step to the image and its maps with the same random draw.
 
-    All draws come from torch's generator: seeded outside, one seed gives one result.
+    All draws come from torch's generator, so a seed set by the caller determines the result.
 
     Args:
-        steps: torchvision v2 transforms, in order; none of them leaves everything as it is.
-        exact: a Resize to a height and width that comes first is Pillow's, as torchreid's is, see
-            `pixels.resize_image`.
+        steps: torchvision v2 transforms, in order; () leaves image and maps unchanged.
+        exact: if the first step is a Resize to a height and width, use Pillow, as torchreid does;
+            see `pixels.resize_image`.
     """
 
     def __init__(self, steps: Sequence[v2.Transform], *, exact: bool = True):
@@ -97,11 +97,11 @@ class JointTransform:
         first = steps[0] if steps else None
         is_fixed = isinstance(first, v2.Resize) and len(first.size or ()) == 2
         self.resize = cast(v2.Resize, first) if is_fixed else None
-        """The Resize to a height and width that comes first, if one does."""
+        """The first step if it is a Resize to a height and width, else None."""
         places = [i for i, step in enumerate(steps) if isinstance(step, ToImageTensor)]
         start, end = bool(self.resize), places[0] if places else len(steps)
         self._augmenting, self._rest = self.steps[start:end], self.steps[end:]
-        # Without another step than erasing, normalisation can be left to the device.
+        # If at most erasing follows, normalisation can be left to the network's device.
         self._is_plain = [type(step) for step in self._rest] in (
             [ToImageTensor],
             [ToImageTensor, RandomErasing],
@@ -113,12 +113,12 @@ class JointTransform:
         labels: np.ndarray | None = None,
         iuv: np.ndarray | None = None,
     ) -> View:
-        """Augments one sample.
+        """Transform one sample.
 
         Args:
             image: RGB.
-            labels: uint8 [H, W] of the image's size, or None.
-            iuv: uint8 [H, W, 3] of the image's size, in the order I, U, V, or None.
+            labels: uint8 [H, W] with the image's size, or None.
+            iuv: uint8 [H, W, 3] with the image's size, in the order I, U, V, or None.
         """
         return self.augment(self.prepare(image, labels, iuv))
 
@@ -128,7 +128,7 @@ class JointTransform:
         labels: np.ndarray | None = None,
         iuv: np.ndarray | None = None,
     ) -> Prepared:
-        """The sample after a Resize that comes first; nothing is drawn. Arguments: `__call__`'s."""
+        """The sample after the first Resize, without random draws. Arguments as in `__call__`."""
         maps = (
             None if labels is None else LabelMap(labels),
             None if iuv is None else IUV(iuv.transpose(2, 0, 1)),
@@ -142,7 +142,7 @@ class JointTransform:
         return Prepared(resized, *(part if part is None else F.resize(part, size) for part in maps))
 
     def augment(self, sample: Prepared) -> View:
-        """The steps after `prepare`; the sample's memory is left as it is."""
+        """Apply the steps after `prepare`; the sample's memory is not changed."""
         parts: tuple[Any, ...] = sample
         for step in self._augmenting:
             parts = step(*parts)
@@ -156,14 +156,14 @@ class JointTransform:
         return View(normalisation.pixels(photo, box), photo, *maps)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Other pixels as this transform normalises its image.
+        """Normalise other pixels as this transform normalises its image.
 
         Args:
             pixels: uint8 [..., 3, h, w].
         Returns:
             float32 of the same shape.
         Raises:
-            ValueError: the transform normalises nothing.
+            ValueError: the transform does not normalise.
         """
         if not self._rest:
             raise ValueError(

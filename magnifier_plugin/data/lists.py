@@ -1,4 +1,4 @@
-"""torchreid's lists of images, made the same on every machine."""
+"""torchreid's lists of images, in the same order on every machine."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def tested_lists(plain: Any, same_camera: str) -> tuple[list[ImageRecord], list[
         plain: torchreid's data set.
         same_camera: "drop" or "keep", as in `options.DataOptions`.
     Raises:
-        ValueError: same_camera is neither of the two.
+        ValueError: same_camera is unknown.
     """
     if same_camera not in SAME_CAMERA:
         raise ValueError(f"same_camera: expected {' or '.join(SAME_CAMERA)}, got {same_camera!r}")
@@ -23,10 +23,11 @@ def tested_lists(plain: Any, same_camera: str) -> tuple[list[ImageRecord], list[
 
 
 def in_stable_order(train: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """The list sorted by path, its identities numbered in that order.
+    """The list sorted by path, with identities numbered in that order.
 
-    torchreid lists folders in the file system's order and numbers identities in a set's order,
-    so two machines may train two different lists. The whole Market-1501 keeps torchreid's numbers.
+    torchreid lists folders in the file system's order and numbers identities in the order of a
+    Python set, so two machines may train on different lists. On the full Market-1501 the numbers
+    are those of torchreid.
     """
     ordered = sorted(train)
     numbers = {pid: n for n, pid in enumerate(dict.fromkeys(pid for _, pid, *_ in ordered))}

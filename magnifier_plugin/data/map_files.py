@@ -1,4 +1,4 @@
-"""Which label maps and IUVs the images of one data set have."""
+"""The files of label maps and IUVs of a data set's images."""
 
 import logging
 import shlex
@@ -33,13 +33,13 @@ class MapKind(NamedTuple):
     """One kind of map that an image can have."""
 
     noun: str
-    """As messages call it."""
+    """Its name in messages."""
     path: Callable[[Path], Path]
-    """The path of an image's label map → that of this map."""
+    """Path of an image's label map → path of this map."""
     read: Callable[[Path, tuple[int, int]], np.ndarray]
-    """Path, and height and width of the image → the map."""
+    """Path of the map, (height, width) of the image → the map."""
     flag: str
-    """What scripts/convert_masks.py needs besides, to write it."""
+    """Additional flag with which scripts/convert_masks.py writes it."""
 
 
 MAPS = {
@@ -54,7 +54,7 @@ class Annotations(NamedTuple):
     name: str
     """The data set's name in torchreid."""
     folder: str
-    """The name of its folder in masks_dir; other than the name for the rendered data set."""
+    """The name of its folder in masks_dir; differs from `name` for the rendered data set."""
     dataset_dir: Path
     """The data set's own folder."""
     masks_dir: Path
@@ -62,18 +62,18 @@ class Annotations(NamedTuple):
     max_missing: float
     """The highest share of images that may lack a map, 0..1."""
     label_set: str
-    """What the label maps were made with."""
+    """The source of the label maps, such as "densepose"."""
 
-    def find(self, kind: str, images: Sequence[str], part: str) -> Files:
-        """The maps of these images, None for an image that has none.
+    def find(self, kind: str, images: Sequence[str], mode: str) -> Files:
+        """Image → path of its map; None for an image without one.
 
         Args:
-            kind: of `MAPS`.
+            kind: from `MAPS`.
             images: paths.
-            part: "train", "query" or "gallery", for messages.
+            mode: "train", "query" or "gallery", for messages.
         Raises:
-            FileNotFoundError: more than max_missing of them have none.
-            ValueError: the label maps are of another label set.
+            FileNotFoundError: a share of more than max_missing of the images has no map.
+            ValueError: the label maps belong to another label set.
         """
         noun, flag = MAPS[kind].noun, MAPS[kind].flag
         files: Files = {}
@@ -84,7 +84,7 @@ class Annotations(NamedTuple):
         missing = sum(file is None for file in files.values())
         folder = self.masks_dir / self.folder
         have = "has" if missing == 1 else "have"
-        found = f"{missing} of {many(len(files), f'{part} image')} {have} no {noun} in {folder}"
+        found = f"{missing} of {many(len(files), f'{mode} image')} {have} no {noun} in {folder}"
         command = (
             "python scripts/convert_masks.py --source densepose-iuv --iuv DIR "
             f"{self._images_flag()} --out {shlex.quote(str(folder))}{flag}"
@@ -96,8 +96,7 @@ class Annotations(NamedTuple):
             )
         if missing == len(files):
             logger.warning(
-                "%s: %s; what is learnt from %ss is not trained on this data set. Make them "
-                "with: %s",
+                "%s: %s; losses that need %ss are not trained on this data set. Make them with: %s",
                 *(self.name, found, noun, command),
             )
         elif missing:
@@ -107,7 +106,7 @@ class Annotations(NamedTuple):
         return files
 
     def _images_flag(self) -> str:
-        """What names the images in the converter's command line."""
+        """The flag that names the images on the converter's command line."""
         source = registered_datasets().get(self.name)
         if isinstance(source, OwnSource):
             return f"-s {shlex.quote(f'{source.name}={source.path}')}"
@@ -117,9 +116,9 @@ class Annotations(NamedTuple):
 def annotations_of(
     plain: Any, name: str, masks_dir: str | Path | None, max_missing: float, label_set: str
 ) -> Annotations:
-    """Where the maps of a data set's images are.
+    """Find out where the maps of a data set's images are.
 
-    The rendered data set has maps of its own; those in `<masks_dir>/synthetic` replace them.
+    The rendered data set has its own maps, unless `<masks_dir>/synthetic` exists.
 
     Args:
         plain: torchreid's data set.

@@ -1,7 +1,8 @@
-"""What goes with a photo through its transforms, label map and IUV, as torchvision tv_tensors.
+"""Label maps and IUVs as torchvision tv_tensors, transformed together with their photo.
 
-torchvision knows how to crop, pad and flip a mask; here stands what is different for ours. Both
-hold categories, so both are resized by nearest neighbour, and a mirrored IUV has other parts.
+torchvision can crop, pad and flip masks; this file has what differs for ours. Both contain
+categories, so both are resized by nearest neighbour, and mirroring an IUV swaps left and right
+parts.
 """
 
 from functools import cache
@@ -16,8 +17,8 @@ from magnifier_plugin.regions import MIRRORED_PART, PARTS
 
 
 class LabelMap(tv_tensors.Mask):
-    """uint8 [H, W], region ids 0..7, 255 where the region is unknown. It has no sides: a flip is
-    a flip."""
+    """uint8 [H, W], region ids 0..7, or 255 if unknown. Regions have no sides, so flipping changes
+    no ids."""
 
 
 class IUV(tv_tensors.Mask):
@@ -29,8 +30,9 @@ def _parts_named(*words: str) -> Tensor:
 
 
 _MIRRORED_PART = torch.from_numpy(MIRRORED_PART.copy())
-# How the charts of DensePose run on a mirrored body, measured on its own output; its symmetry
-# table is finer. Limbs keep U and V, their partner's chart runs the other way by itself.
+# Parts whose U or V is inverted on a mirrored body, measured on DensePose's output (DensePose's own
+# symmetry table is finer). Arms and legs keep U and V: the chart of their opposite part runs the
+# other way.
 _MIRRORS_U = _parts_named("hand", "foot", "head")
 _MIRRORS_V = _parts_named("torso")
 
@@ -44,9 +46,9 @@ def _nearest(old: int, new: int) -> np.ndarray:
 @F.register_kernel(F.resize, LabelMap)
 @F.register_kernel(F.resize, IUV)
 def _resize(maps: tv_tensors.Mask, size: list[int], **_: object) -> tv_tensors.Mask:
-    """By the nearest pixel's centre, where torchvision's mask kernel (`nearest`) is shifted.
+    """Resize by nearest pixel centre; torchvision's own kernel for masks (`nearest`) shifts them.
 
-    Taking columns, then rows, gives what `interpolate(mode="nearest-exact")` gives, 5 × faster.
+    Selecting columns, then rows equals `interpolate(mode="nearest-exact")` and is 5 × faster.
     """
     height, width = maps.shape[-2:]
     if (height, width) == tuple(size):

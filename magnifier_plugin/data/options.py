@@ -1,4 +1,4 @@
-"""What a data manager can be asked for."""
+"""The options of the data manager."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,45 +17,46 @@ class DataOptions:
 
     Attributes:
         root: the folder of all data sets.
-        sources: names of the data sets to train on, such as `market1501`; `market1501_masked` is
-            the same; `shop=PATH` is a CSV or a folder of one's own (`catalogue.listed`).
-        targets: names of those to test on; None for the sources.
-        height: of the images that the network sees, in pixels.
+        sources: names of the data sets to train on, such as `market1501` (`market1501_masked` means
+            the same); `shop=PATH` names your own CSV or folder `shop` (`catalogue.listed`).
+        targets: names of the data sets to test on; None for the sources.
+        height: of the network's input, in pixels.
         width: likewise.
-        transforms: names of `transforms.TRANSFORMS`.
-        norm_mean: of R, G, B in 0..1; None for ImageNet's, as norm_std.
+        transforms: names from `transforms.TRANSFORMS`.
+        norm_mean: of R, G, B in 0..1; None for ImageNet's.
         norm_std: likewise.
-        use_gpu: prepare for a GPU if there is one.
-        split_id: which split, for data sets that have several.
+        use_gpu: pin batches for a GPU if there is one.
+        split_id: number of the split, for data sets with several.
         combineall: train on query and gallery images too.
-        batch_size_train: images in a batch, of all processes together.
-        batch_size_test: likewise, in testing.
-        workers: processes that read images, for each loader; 0 reads in this one.
-        num_instances: images of one identity in a batch (RandomIdentitySampler).
+        batch_size_train: images in a training batch, total over all processes.
+        batch_size_test: images in a test batch.
+        workers: processes per data loader; 0 to read images in the main process.
+        num_instances: images per identity in a batch (RandomIdentitySampler).
         num_cams: cameras in a batch (RandomDomainSampler).
         num_datasets: data sets in a batch (RandomDatasetSampler).
-        train_sampler: name of torchreid's sampler.
-        cuhk03_labeled: CUHK03's labelled boxes instead of the detected ones.
-        cuhk03_classic_split: its 1,367 / 100 split.
-        market1501_500k: Market-1501's distractors in the gallery.
+        train_sampler: name of a sampler of torchreid.
+        cuhk03_labeled: use CUHK03's labelled boxes instead of the detected ones.
+        cuhk03_classic_split: use CUHK03's 1,367 / 100 split instead of 767 / 700.
+        market1501_500k: add Market-1501's distractors to the gallery.
         masks_dir: the folder of all label maps; None for `masks.paths.default_masks_dir()`.
-        max_missing: the highest share of images without a file that an input is made from, 0..1.
-        label_set: what the label maps were made with, such as `densepose` or `lip`.
-        same_camera: "drop": a query's gallery images of its identity and camera do not count, as
-            in torchreid; "keep": they count, all but the query's own file.
-        inputs: batch keys that training samples bring, of `inputs.INPUTS`; an engine changes them
-            to what its model declares.
+        max_missing: the highest share of images that may lack a file needed for an input, 0..1.
+        label_set: source of the label maps, such as `densepose` or `lip`.
+        same_camera: "drop": gallery images of the query's identity and camera are ignored, as in
+            torchreid; "keep": they count, except the query's own file.
+        inputs: batch keys, from `inputs.INPUTS`, that training samples include; an engine replaces
+            them with the keys that its model declares.
         test_inputs: the same for query and gallery.
-        input_options: keyword arguments for the functions that make them, by key.
-        as_pixels: bring images as `pixels.Pixels` (uint8), normalised on the network's device, in
-            place of normalised floats. This package's engines take both; torchreid's own engines
-            need floats.
-        cache_gb: the most GiB of memory for resized training images and their maps; 0 keeps none.
+        input_options: keyword arguments for the functions that make the inputs, by key.
+        as_pixels: return images as `pixels.Pixels` (uint8), to be normalised on the network's
+            device, instead of normalised floats. torchreid's own engines need floats; this
+            package's engines accept both.
+        cache_gb: memory limit in GiB of the cache of resized training images and their maps; 0 for
+            no cache.
         seed: of samplers and augmentation.
-        persistent_workers: keep the training workers from one epoch to the next.
-        dataset_options: more keyword arguments for a data set's class, by its name.
-        num_replicas: how many processes share a training batch.
-        rank: which of them this is, from 0.
+        persistent_workers: keep the training workers alive between epochs.
+        dataset_options: further keyword arguments for a data set's class, by the data set's name.
+        num_replicas: number of processes that share a training batch.
+        rank: number of this process, from 0.
     Raises:
         ValueError: a data set or a transform is unknown, no source is given, or cache_gb is
             negative or infinite.
@@ -108,7 +109,7 @@ class DataOptions:
             raise ValueError(f"cache_gb: expected a number of GiB, 0 or more, got {self.cache_gb}")
 
     def of_datasets(self) -> dict[str, Any]:
-        """What torchreid's manager hands to the class of each data set."""
+        """The keyword arguments that torchreid's data manager passes to every data set's class."""
         names = ("root", "split_id", "cuhk03_labeled", "cuhk03_classic_split", "market1501_500k")
         return {name: getattr(self, name) for name in names}
 
@@ -118,7 +119,7 @@ def _words(names: str | Sequence[str] | None) -> list[str]:
 
 
 def _register(*lists: str | Sequence[str] | None) -> None:
-    """Registers each `shop=PATH` first, so that both lists may name it `shop` alone."""
+    """Register each `shop=PATH` first, so that the other list may refer to it as `shop`."""
     for word in (word for names in lists for word in _words(names) if "=" in word):
         find_name(word)
 

@@ -1,4 +1,4 @@
-"""Images as their pixels, a quarter of the bytes of normalised ones, and their normalisation."""
+"""Images as uint8 pixels, a quarter of the bytes of float32, and their normalisation."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,33 +14,33 @@ from torchvision.transforms.v2 import functional as F
 
 
 class Pixels(NamedTuple):
-    """One image, or a batch of them, and what makes normalised images of it.
+    """One image or a batch of images, with the parameters of its normalisation.
 
-    torch's `default_collate` makes a batch of single ones, each field with B in front.
+    torch's `default_collate` collates single images into a batch; every field gets a dimension B.
     """
 
     values: Tensor
-    """uint8 [..., H, W, 3], RGB as a decoder gives it."""
+    """uint8 [..., H, W, 3], RGB as decoded."""
     scale: Tensor
     """float32 [..., 3], factor of each channel: 1 / (255 · std)."""
     shift: Tensor
     """float32 [..., 3], added afterwards: -mean / std."""
     erased: Tensor
     """int64 [..., 4]: first row, last row + 1, first column, last column + 1 of the rectangle that
-    is 0 after normalisation; all 0 without one."""
+    is set to 0 after normalisation; all 0 for none."""
 
     def normalised(
         self,
         device: torch.device | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> Tensor:
-        """Normalised images, float32 [..., 3, H, W], with the erased rectangle 0.
+        """Normalised images, float32 [..., 3, H, W], with the erased rectangle set to 0.
 
-        The same bits with every memory format; those of a batch are those of its images.
+        The result is bitwise the same for every memory format and for single images and batches.
 
         Args:
-            device: where the pixels are normalised; None for where they are.
-            memory_format: of a batch; one image is contiguous.
+            device: where to normalise the pixels; None for their current device.
+            memory_format: of a batch; a single image is always contiguous.
         """
         values = self.values.to(device, non_blocking=True)
         scale, shift = (
@@ -48,7 +48,7 @@ class Pixels(NamedTuple):
         )
         if memory_format is torch.channels_last:
             width = values.shape[-2]
-            # [..., H, 3 · W] times a row of factors, 4 × faster than with the channels last.
+            # [..., H, 3 · W] times a row of factors: 4 × faster than multiplying [..., H, W, 3].
             rows = values.flatten(-2).float()
             rows.mul_(scale.tile(width)[..., None, :]).add_(shift.tile(width)[..., None, :])
             images = rows.unflatten(-1, (width, 3)).movedim(-1, -3)
@@ -56,14 +56,14 @@ class Pixels(NamedTuple):
             images = values.movedim(-1, -3).contiguous().float()
             images.mul_(scale[..., None, None]).add_(shift[..., None, None])
         batch = images[None] if images.ndim == 3 else images
-        boxes = self.erased.view(-1, 4).tolist()  # in the CPU's memory: no GPU is waited for
+        boxes = self.erased.view(-1, 4).tolist()  # in CPU memory: no wait for a GPU
         for image, (top, bottom, left, right) in zip(batch, boxes, strict=True):
             if bottom:
                 image[:, top:bottom, left:right] = 0
         return images
 
     def mirrored(self) -> "Pixels":
-        """The mirror images (left and right exchanged)."""
+        """The horizontally mirrored images."""
         top, bottom, left, right = self.erased.unbind(-1)
         width = self.values.shape[-2] * self.erased.any(-1)
         erased = torch.stack((top, bottom, width - right, width - left), dim=-1)
@@ -71,11 +71,11 @@ class Pixels(NamedTuple):
 
 
 class ToImageTensor(v2.Transform):
-    """uint8 pixels as float32 [3, H, W]: torchreid's ToTensor and Normalize in one.
+    """Convert uint8 pixels to normalised float32 [3, H, W]: torchreid's ToTensor and Normalize.
 
     Args:
-        mean: of each channel, in 0..1, subtracted.
-        std: of each channel, divided by.
+        mean: of each channel, for values in 0..1.
+        std: of each channel, for values in 0..1.
     """
 
     _transformed_types = (tv_tensors.Image,)
@@ -83,19 +83,24 @@ class ToImageTensor(v2.Transform):
     def __init__(self, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1)):
         super().__init__()
         means, stds = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
-        # (x / 255 - mean) / std as x · scale + shift: one pass less over the pixels.
+        # (x / 255 - mean) / std as x · scale + shift, which saves a pass over the pixels.
         self.scale, self.shift = 1 / (255 * stds), -means / stds
 
     def transform(self, inpt: tv_tensors.Image, params: dict[str, Any]) -> tv_tensors.Image:
         return tv_tensors.Image(self.normalise(inpt.as_subclass(Tensor)))
 
     def pixels(self, image: Tensor, erased: tuple[int, int, int, int]) -> Pixels:
-        """uint8 [3, H, W] and the rectangle that is erased, in place of the normalised image."""
+        """The image as `Pixels`, to be normalised later.
+
+        Args:
+            image: uint8 [3, H, W].
+            erased: the rectangle to erase, as in `Pixels.erased`.
+        """
         values = image.as_subclass(Tensor).permute(1, 2, 0)
         return Pixels(values, self.scale.view(3), self.shift.view(3), torch.tensor(erased))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 [..., 3, h, w] → float32, mean subtracted and divided by std."""
+        """uint8 [..., 3, h, w] → normalised float32 of the same shape."""
         return pixels.float().mul_(self.scale).add_(self.shift)
 
 
@@ -109,41 +114,41 @@ def normalised(images: Images) -> Tensor:
 
 
 def mirrored(images: Images) -> Images:
-    """The mirror images."""
+    """The horizontally mirrored images."""
     return images.mirrored() if isinstance(images, Pixels) else images.flip(-1)
 
 
 def batch_of(images: list[Images]) -> Images:
-    """One batch of single images, all of one kind and size."""
+    """Collate single images of the same type and size into a batch."""
     batch: Images = default_collate(images)
     return batch
 
 
 def image_tensor(photo: Image.Image) -> tv_tensors.Image:
-    """uint8 [3, H, W] of an RGB photo, interleaved in memory as the photo is."""
+    """An RGB photo as uint8 [3, H, W], channels last in memory like the photo."""
     return interleaved(np.array(photo))
 
 
 def interleaved(values: np.ndarray) -> tv_tensors.Image:
-    """uint8 [3, H, W] of [H, W, 3], in the same memory."""
+    """View uint8 [H, W, 3] as [3, H, W], without a copy."""
     return tv_tensors.wrap(torch.from_numpy(values).permute(2, 0, 1), like=_LIKE)
 
 
 def to_photo(image: Tensor) -> Image.Image:
-    """The RGB photo of uint8 [3, H, W]."""
+    """Convert uint8 [3, H, W] to an RGB photo."""
     planes: Any = image.as_subclass(Tensor)
     return Image.fromarray(np.ascontiguousarray(planes.permute(1, 2, 0).numpy()))
 
 
 def resize_image(image: Tensor, size: Sequence[int], interpolation: Any, *, exact: bool) -> Tensor:
-    """A tv_tensors.Image in another size.
+    """Resize a tv_tensors.Image.
 
     Args:
         image: uint8 [3, H, W].
         size: height and width.
-        interpolation: a mode of torchvision's, or Pillow's number of one.
-        exact: by Pillow. Otherwise by torch, 3 × faster: of an enlarged photo 1 % of the values,
-            of a reduced one 8 %, differ by 1, rarely 2, of 255.
+        interpolation: torchvision's mode, or Pillow's number of it.
+        exact: use Pillow. torch is 3 × faster, but 1 % of the values of an enlarged photo, and 8 %
+            of those of a reduced one, differ from Pillow's by 1 or rarely 2 (of 255).
     """
     if exact:
         return image_tensor(F.resize(to_photo(image), list(size), interpolation))

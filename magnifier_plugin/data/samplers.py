@@ -1,4 +1,4 @@
-"""torchreid's samplers, made repeatable, exact in length, and shared by several processes."""
+"""torchreid's samplers made reproducible, with an exact length, and shared by processes."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,29 +12,29 @@ from torch.utils.data import DataLoader, Sampler
 from magnifier_plugin.data.seeding import SampleKey, all_seeded, mixed_seed
 
 IDENTITY_SAMPLER = "RandomIdentitySampler"
-# Different from every epoch, whose numbers start at 0.
+# Seeds the sampler's construction; epochs are numbered from 0.
 _CONSTRUCTION = -1
 
 
 class SeededSampler(Sampler[SampleKey]):
-    """Any sampler, with each epoch's list drawn from (seed, epoch) alone.
+    """Wraps a sampler so that each epoch's list depends only on (seed, epoch).
 
-    It yields keys instead of indices, from which the data set augments each sample: the same
-    epoch gives the same batches whatever ran before, in any number of workers. Only whole batches
-    are yielded, so its length is exact (torchreid's identity sampler announces more than it
-    yields). Each process of several takes a contiguous slice of each batch.
+    It yields keys instead of indices, with which the data set augments each sample: an epoch has
+    the same batches whatever ran before and with any number of workers. Only whole batches are
+    yielded, so the length is exact (torchreid's identity sampler reports more than it yields). With
+    several processes, each gets a contiguous slice of every batch.
 
-    `set_epoch` chooses the epoch; an iteration without it takes the next one, so that a loop that
-    knows no epochs, such as torchreid's, does not see the same one again.
+    `set_epoch` chooses the epoch. Iterating again without it moves on to the next epoch, so that
+    loops that do not call it, such as torchreid's, do not repeat an epoch.
 
     Args:
         base: draws indices, from the global generators of Python, numpy or torch.
         seed: of the run.
-        batch_size: of all processes together.
-        num_replicas: how many processes share a batch.
-        rank: which of them this is, from 0.
+        batch_size: total over all processes.
+        num_replicas: number of processes that share a batch.
+        rank: number of this process, from 0.
     Raises:
-        ValueError: the processes cannot have equal shares of a batch.
+        ValueError: the batch cannot be shared equally, or the rank is out of range.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class SeededSampler(Sampler[SampleKey]):
         self._drawn: tuple[int, list[SampleKey]] | None = None
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """The next iteration is this epoch's, from a batch on, counted from 0.
+        """Choose the epoch, and its first batch, of the next iteration; both count from 0.
 
-        The length stays that of a whole epoch.
+        `len` stays that of a whole epoch.
         """
         self.epoch, self._first_batch, self._begun = epoch, first_batch, False
 
@@ -76,19 +76,19 @@ class SeededSampler(Sampler[SampleKey]):
         return len(self._share())
 
     def order(self) -> str:
-        """A digest of all processes' images and draws of the epoch, and of the batch size."""
+        """A digest of the epoch's sample keys of all processes, and of the batch size."""
         text = repr([self.batch_size, *self._keys()])
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
     def _share(self) -> list[SampleKey]:
-        """This process's part of the epoch."""
+        """This process's share of the epoch."""
         keys = self._keys()
         size = self.batch_size // self.num_replicas
         starts = range(self.rank * size, len(keys), self.batch_size)
         return list(chain.from_iterable(keys[start : start + size] for start in starts))
 
     def _keys(self) -> list[SampleKey]:
-        """All processes' keys of the epoch, in whole batches; drawn once."""
+        """The epoch's keys of all processes, in whole batches; drawn once per epoch."""
         if self._drawn is None or self._drawn[0] != self.epoch:
             with all_seeded(mixed_seed(self.seed, self.epoch)):
                 indices = [int(index) for index in self.base]
@@ -102,9 +102,9 @@ class SeededSampler(Sampler[SampleKey]):
 
 
 def order_of_epoch(loader: DataLoader[Any]) -> str:
-    """A text that differs where a loader gives other batches in the epoch that was set.
+    """A text that identifies a loader's batches in the current epoch.
 
-    Of a loader that draws them from global generators it is the number of batches.
+    For loaders that draw from global generators it is only the number of batches.
     """
     sampler = loader.sampler
     return sampler.order() if isinstance(sampler, SeededSampler) else f"{len(loader)} batches"
@@ -128,14 +128,15 @@ def build_sampler(
         train: torchreid's list of (path, identity, camera, number of the data set).
         name: torchreid's name of the sampler.
         seed: of the run.
-        batch_size: of all processes together.
-        num_instances: images of one identity in a batch (RandomIdentitySampler).
+        batch_size: total over all processes.
+        num_instances: images per identity in a batch (RandomIdentitySampler).
         num_cams: cameras in a batch (RandomDomainSampler); 0 for all.
         num_datasets: data sets in a batch (RandomDatasetSampler); 0 for all.
-        num_replicas: how many processes share a batch; each gets whole identities.
-        rank: which of them this is, from 0.
+        num_replicas: number of processes that share a batch; with RandomIdentitySampler each gets
+            all images of its identities.
+        rank: number of this process, from 0.
     Raises:
-        ValueError: the name is unknown, or the data do not fill a batch.
+        ValueError: the name is unknown, or the data cannot fill a batch.
     """
     if name == IDENTITY_SAMPLER:
         _check_identities(train, batch_size, num_instances, num_replicas)
@@ -154,7 +155,7 @@ def build_sampler(
 def _torchreids(
     train: Sequence[tuple], name: str, seed: int, *, batch_size: int, **options: int
 ) -> Iterable[int]:
-    """torchreid's sampler by name, its bare assertions turned into errors that say what to do."""
+    """torchreid's sampler by name, with its bare assertions turned into helpful errors."""
     known = torchreid.data.sampler.AVAI_SAMPLERS
     if name not in known:
         raise ValueError(f"train_sampler: unknown {name!r}, expected one of {', '.join(known)}")
@@ -173,8 +174,8 @@ def _torchreids(
         raise ValueError(
             f"{name} cannot fill a batch of {batch_size} evenly with "
             f"num_cams={options['num_cams']}, num_datasets={options['num_datasets']}: found "
-            f"{len(cameras)} cameras of {min(cameras)} images and more, {len(sources)} data sets "
-            f"of {min(sources)} images and more"
+            f"{len(cameras)} cameras with at least {min(cameras)} images, {len(sources)} data sets "
+            f"with at least {min(sources)} images"
         ) from error
 
 
@@ -185,7 +186,7 @@ def _sizes(train: Sequence[tuple], column: int) -> list[int]:
 def _check_identities(
     train: Sequence[tuple], batch_size: int, num_instances: int, num_replicas: int
 ) -> None:
-    """Refuses batches that the identity sampler cannot fill or a triplet loss cannot learn from."""
+    """Reject batches that the identity sampler cannot fill or that contain no triplet."""
     batch = f"batch_size_train={batch_size}, num_instances={num_instances}"
     wanted, rest = divmod(batch_size, num_instances)
     if rest or wanted % num_replicas:
@@ -197,8 +198,8 @@ def _check_identities(
     found = len({pid for _, pid, *_ in train})
     if found < 2 or wanted < 2:
         raise ValueError(
-            f"{batch}: {found} identities found, {wanted} a batch; a triplet needs two, its "
-            "anchor's and another"
+            f"{batch}: {found} identities found, {wanted} per batch; a triplet needs two, the "
+            "anchor's and another one"
         )
     if wanted > found:
         raise ValueError(

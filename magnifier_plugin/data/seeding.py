@@ -1,4 +1,4 @@
-"""One seed for one sample: the same augmentation in any worker, in any run, after any resume."""
+"""One seed per sample: the same augmentation in any worker, in any run, after resuming."""
 
 import random
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ import torch
 
 
 class SampleKey(NamedTuple):
-    """What a sampler asks a data set for: which image, and which draw of its augmentation.
+    """A sampler's request to a data set: an image, and what determines its augmentation.
 
-    An identity with few images shows one several times in an epoch: `nth` tells them apart.
+    An image of an identity with few images occurs several times in an epoch; `nth` numbers these.
     """
 
     image: int
@@ -23,17 +23,17 @@ class SampleKey(NamedTuple):
 
 
 def mixed_seed(*parts: int) -> int:
-    """A seed in 0..2^64 - 1 from whole numbers; neighbours give unrelated seeds."""
+    """A seed in 0..2^64 - 1 from whole numbers; similar numbers give unrelated seeds."""
     text = repr([int(part) for part in parts])
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 @contextmanager
 def torch_seeded(seed: int) -> Iterator[None]:
-    """Seeds torch's CPU generator inside the block and puts its state back afterwards.
+    """Seed torch's CPU generator inside the block, and restore its state afterwards.
 
-    torchvision's transforms draw from it. `torch.manual_seed` would also reseed every GPU, which
-    nothing puts back, and takes 25 times as long.
+    torchvision's transforms draw from it. `torch.manual_seed` would also reseed every GPU, whose
+    state would not be restored, and takes 25 times as long.
     """
     generator = torch.default_generator
     state = generator.get_state()
@@ -46,8 +46,8 @@ def torch_seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def all_seeded(seed: int) -> Iterator[None]:
-    """Seeds the generators of Python, numpy and torch (CPU) inside the block, as torchreid's
-    samplers draw from all three, and puts their states back afterwards."""
+    """Seed the generators of Python, numpy and torch (CPU) inside the block, and restore their
+    states afterwards; torchreid's samplers draw from all three."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -1,7 +1,7 @@
-"""One joint transform for a photo and its maps, rebuilt from the one torchreid made for photos.
+"""Rebuild torchreid's image transform as a joint transform for an image and its maps.
 
-torchreid turns names (`random_flip`) into a `Compose` that knows images only. `rebuild` makes the
-same steps draw once and act on the image, the label map and the IUV.
+torchreid turns names (`random_flip`) into a `Compose` for images only. `rebuild` makes a transform
+with the same steps, each of which draws once for the image, the label map and the IUV.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from magnifier_plugin.data import augmentations
 from magnifier_plugin.data.joint import JointTransform
 from magnifier_plugin.data.pixels import ToImageTensor
 
-# What `transforms` may name: torchreid's five (it ignores an unknown name) and the paper's crop.
+# Names of transforms: torchreid's five (it ignores unknown names) and the paper's padded crop.
 PAD_CROP = "pad_crop"
 TRANSFORMS = (
     "random_flip",
@@ -34,14 +34,13 @@ def rebuild(
     """The joint transform with the steps of an image transform.
 
     Args:
-        transform: torchreid's (`datamanager.transform_tr`) or another Compose of the steps it
-            knows; torchvision v2 transforms are taken as they are. None leaves images undecoded.
+        transform: torchreid's (`datamanager.transform_tr`) or another Compose of the same kinds of
+            steps; torchvision v2 transforms are used unchanged. None leaves images as RGB photos.
         patch_sources: paths of training images, from which RandomPatch cuts its patches.
-        exact: images are resized as by Pillow and torchreid, see `pixels.resize_image`.
+        exact: resize images with Pillow, as torchreid does, see `pixels.resize_image`.
     Raises:
-        TypeError: transform is no Compose, or has a step of an unknown type.
-        ValueError: a RandomPatch without patch_sources, or a Resize that does not give height and
-            width.
+        TypeError: transform is not a Compose, or has a step of an unknown type.
+        ValueError: a RandomPatch without patch_sources, or a Resize without both height and width.
     """
     if transform is None:
         return JointTransform(())
@@ -56,10 +55,10 @@ def rebuild(
 
 
 def checked_names(transforms: str | Sequence[str] | None) -> list[str]:
-    """The names of transforms in lower case, each of them known.
+    """Check the names of transforms, and return them in lower case.
 
     Args:
-        transforms: one or several of `TRANSFORMS`; None for none.
+        transforms: one or several names from `TRANSFORMS`; None for none.
     Raises:
         ValueError: a name is unknown.
     """
@@ -79,7 +78,7 @@ def with_pad_crop(transform: v1.Compose, height: int, width: int) -> v1.Compose:
     """The transform with the paper's padded crop after resizing and flipping.
 
     Args:
-        transform: torchreid's, which is left as it is.
+        transform: torchreid's; not changed.
         height: of the image, in pixels.
         width: likewise.
     """
@@ -111,7 +110,7 @@ def _random_patch(step: Any, patch_sources: Sequence[str]) -> v2.Transform:
 
 
 def _with_normalisation(steps: Sequence[Any]) -> list[Any]:
-    """The steps with each ToTensor and the Normalize right behind it made one."""
+    """The steps, with each pair of ToTensor and Normalize merged into one step."""
     merged: list[Any] = []
     for step in steps:
         if type(step) is v1.Normalize and merged and type(merged[-1]) is v1.ToTensor:

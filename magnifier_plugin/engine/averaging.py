@@ -1,4 +1,4 @@
-"""The moving average of a model's weights over the steps of its training."""
+"""The moving average of a model's weights over the training steps."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,50 +11,50 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class WeightAverage:
     """Exponential moving average of a model's weights and running statistics.
 
-    After step n it is d × average + (1 − d) × weights, d = min(decay, (1 + n) / (10 + n)) as in
-    TensorFlow's `ExponentialMovingAverage`: short trainings do not keep their random start.
+    Step n sets it to d × average + (1 − d) × weights, with d = min(decay, (1 + n) / (10 + n)) as in
+    TensorFlow's `ExponentialMovingAverage`, so that the random start fades in short trainings too.
 
     Args:
-        model: whose floating-point weights and buffers are averaged; others are the model's own.
-        decay: of the average, above 0 and below 1.
+        model: its floating-point weights and buffers are averaged; the others are not.
+        decay: above 0 and below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
         self.steps = 0
-        """Steps that are in the average."""
+        """Number of averaged steps."""
         self._average = [tensor.clone() for tensor in self._averaged().values()]
 
     def restart(self) -> None:
-        """The average is the model's weights again."""
+        """Reset the average to the model's current weights."""
         self.load(self.model.state_dict(), 0)
 
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Continue an average.
+        """Restore a saved average.
 
         Args:
-            state: of `state_dict`.
-            steps: that are in it.
+            state: as returned by `state_dict`.
+            steps: number of averaged steps.
         """
         self.steps = steps
         for average, name in zip(self._average, self._averaged(), strict=True):
             average.copy_(state[name])
 
     def update(self) -> None:
-        """Take the model's weights into the average."""
+        """Update the average with the model's current weights."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         update: Any = get_ema_multi_avg_fn
         update(decay)(self._average, list(self._averaged().values()), self.steps)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The model's state dict with the averages in it."""
+        """The model's state dict, with averages in place of the averaged tensors."""
         averages = dict(zip(self._averaged(), self._average, strict=True))
         return {**self.model.state_dict(), **averages}
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """Inside the block the model has the averages; afterwards its own weights again."""
+        """Give the model the averages inside the block, and its own weights back afterwards."""
         self._exchange()
         try:
             yield

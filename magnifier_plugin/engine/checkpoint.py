@@ -1,4 +1,4 @@
-"""The file of a checkpoint: plain types, written atomically, checked, read without running code."""
+"""Checkpoint files: plain types, written atomically, verified, read without running code."""
 
 import errno
 import shutil
@@ -15,23 +15,23 @@ from magnifier_plugin.files import torch_load_reason, write_atomically
 
 
 class DamagedCheckpoint(ValueError):
-    """A file that is no checkpoint, or whose bytes are not those that were written."""
+    """A file is not a checkpoint, or its content has changed since it was written."""
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint; a file that is there stays as it is until the new one is complete.
+    """Write a checkpoint atomically: an existing file is replaced when the new one is complete.
 
     Args:
-        path: of the file.
+        path: the file.
         content: plain types and tensors.
     Raises:
-        OSError: the disk is full or the folder not writable; names the disk's free space.
+        OSError: the disk is full or the folder not writable; the message gives the free space.
     """
     try:
         with write_atomically(path) as temporary, temporary.open("wb") as file:
             torch.save(dict(content), file)
     except (OSError, RuntimeError) as error:
-        # Where writing fails, torch raises a RuntimeError about positions in its archive.
+        # If writing fails, torch raises a RuntimeError about positions in its archive.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         if not isinstance(cause, OSError):
             raise
@@ -44,16 +44,17 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours or of torchreid's.
+    """Read a checkpoint of this package or of torchreid.
 
-    torchreid stores `rank1` as a numpy scalar, which torch's restricted reader refuses unless
-    numpy's scalars are on its list.
+    torchreid stores `rank1` as a numpy scalar, which torch's restricted reader rejects unless
+    numpy's scalars are explicitly allowed.
 
     Returns:
-        The file's dictionary, tensors on the CPU; a bare state dict as {"state_dict": …}.
+        The file's dictionary, with tensors on the CPU; a bare state dict becomes
+        {"state_dict": …}. The prefix "module." of its keys is removed.
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedCheckpoint: the file is no checkpoint, or its bytes have changed since it was
+        DamagedCheckpoint: the file is not a checkpoint, or its content has changed since it was
             written.
     """
     path = Path(path).expanduser()
@@ -74,10 +75,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """A checkpoint's plain values, without reading its tensors from the disk.
+    """A checkpoint's texts and numbers, without reading its tensors from disk.
 
     Raises:
-        DamagedCheckpoint: the file is no checkpoint of this package.
+        DamagedCheckpoint: the file is not a checkpoint of this package.
     """
     content = _load(path, mmap=True)
     if not isinstance(content, dict):
@@ -86,18 +87,18 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    """Compare the checksum (CRC-32) of every entry of torch's archive with its bytes."""
+    """Verify the checksum (CRC-32) of every entry of torch's archive."""
     if not zipfile.is_zipfile(path):
-        return  # a file of torch before 1.6, which has none, or no checkpoint
+        return  # a file written before torch 1.6, which has no checksums, or not a checkpoint
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # which one zipfile raises depends on the damage
+    except Exception as error:  # the type depends on the damage
         raise DamagedCheckpoint(f"{path}: damaged, {error}") from error
     if damaged:
         raise DamagedCheckpoint(
-            f"{path}: damaged, the bytes of its entry {damaged} are not those that were written "
-            "(CRC-32); resume from another checkpoint of the folder, model.resume auto finds it"
+            f"{path}: damaged, the checksum (CRC-32) of its entry {damaged} does not match; resume "
+            "from another checkpoint in the folder, model.resume auto finds one"
         )
 
 
@@ -105,7 +106,7 @@ def _load(path: Path, *, mmap: bool = False) -> Any:
     try:
         with torch.serialization.safe_globals(numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # which one the reader raises depends on the damage
+    except Exception as error:  # the type depends on the damage
         raise DamagedCheckpoint(
             f"{path}: expected a checkpoint of tensors and plain values, which torch.load reads "
             f"with weights_only=True; nothing in this file was run: {torch_load_reason(error)}"
@@ -113,7 +114,7 @@ def _load(path: Path, *, mmap: bool = False) -> Any:
 
 
 def numpy_scalars() -> list[Any]:
-    """Names that torch's restricted reader must allow to read a checkpoint with numpy scalars."""
+    """The globals that torch's restricted reader must allow to read numpy scalars."""
     rebuild = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]

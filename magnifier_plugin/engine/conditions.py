@@ -1,4 +1,4 @@
-"""The conditions of each target's query images, and the results of its queries."""
+"""The conditions of each target's query images, and the results of each query."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,14 +25,14 @@ def read_target_conditions(datamanager: Any, file: str | Path) -> dict[str, Cond
 
     Args:
         datamanager: torchreid's or ours.
-        file: CSV that counts for every target whose query images it has; other targets, and all
-            with "", take their data set's own, if there are some (`own_conditions`, or a file of
-            them, `conditions_file`).
+        file: CSV for every target whose query images it lists; "" for none. Other targets use their
+            data set's own conditions if it has any (attribute `own_conditions`, or a CSV,
+            `conditions_file`).
     Returns:
-        Target → conditions, for the targets that have some.
+        Target → conditions, for the targets that have conditions.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no file of conditions, or of other images.
+        ValueError: it is not a file of conditions, or lists no query image of any target.
     """
     found, uncovered = {}, []
     for name, loaders in datamanager.test_loader.items():
@@ -61,19 +61,19 @@ def query_scores(
     conditions: Conditions | None,
     metric: str,
 ) -> QueryScores:
-    """The results of each query with the plain distances.
+    """The results of each query, without re-ranking.
 
     Args:
-        dataset: that the queries are of; names in a file are relative to its folder, if it has one.
+        dataset: the queries' data set; paths are given relative to its folder if it has one.
         images: paths of the queries.
         result: of their test.
         conditions: of the queries, or None.
-        metric: of the distances.
+        metric: distance metric of the test.
     """
     is_twin = None
     if conditions is not None and conditions.twins is not None:
         query, gallery = result.query, result.gallery
-        plain = result.distmat  # unless they were re-ranked
+        plain = result.distmat  # the plain distances, unless the test re-ranked
         if result.reranked is not None:
             plain = distance_matrix(query.features, gallery.features, metric)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
@@ -90,6 +90,6 @@ def query_scores(
 
 
 def _inside(image: str, folder: Path | None) -> str:
-    """The image's path relative to a folder, if it is inside it."""
+    """The image's path, relative to the folder if it is inside it."""
     path = absolute_path(image)
     return str(path.relative_to(folder) if folder and path.is_relative_to(folder) else path)

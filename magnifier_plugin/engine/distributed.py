@@ -2,8 +2,8 @@
 
     torchrun --nproc_per_node=2 scripts/main.py --config-file configs/magnifier_market.yaml
 
-Each process has an equal share of every batch, on a GPU of its own where there is one. Gradients
-are averaged, the first process tests, writes and logs.
+Each process has an equal share of every batch, on its own GPU if there are GPUs. Gradients are
+averaged; the first process evaluates, writes files and logs.
 """
 
 import os
@@ -21,21 +21,21 @@ from torch.utils.data import DataLoader
 from magnifier_plugin.engine.sync_batchnorm import all_reduce
 from magnifier_plugin.losses.gathering import Gathering
 
-# Longest wait for one process's work that the others have no part in: rendering a data set,
-# re-ranking a large gallery. A process that dies ends the others at once, through torchrun.
-_PATIENCE = timedelta(days=2)
+# Longest wait while one process works alone, such as rendering a data set or re-ranking a large
+# gallery. If a process dies, torchrun ends the others at once.
+_TIMEOUT = timedelta(days=2)
 _PREFIX = "magnifier_plugin"
 Value = TypeVar("Value")
 
 
 class Processes:
-    """The processes of a run; without torchrun there is one.
+    """The processes of a run; a single one without torchrun.
 
     Args:
         rank: number of this process, from 0.
-        count: of all processes.
-        local_rank: number of this process on its machine, from 0; also that of its GPU.
-        store: of torch.distributed, in which one process waits for another.
+        count: number of processes.
+        local_rank: number of this process on its machine, from 0; also the number of its GPU.
+        store: of torch.distributed, through which processes wait for each other.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Processes:
         self.rank, self.count, self.local_rank = rank, count, local_rank
         self.store = store
         self.wants_to_stop = False
-        """Whether a signal asks this process to stop."""
+        """Whether this process has received a signal to stop."""
         self.must_stop = False
-        """Whether one of the processes wanted to stop at the last `mean`."""
+        """Whether any process had `wants_to_stop` set at the last call of `mean`."""
         self._waits = 0
 
     @property
     def is_first(self) -> bool:
-        """Whether this process tests, writes and logs."""
+        """Whether this is the process that evaluates, writes files and logs."""
         return self.rank == 0
 
     def device(self, use_gpu: bool) -> torch.device:
@@ -62,20 +62,20 @@ class Processes:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """A block that the first process runs first, then the first of each machine, then all.
+        """Run a block in the first process, then in the first of each machine, then in the others.
 
-        What it prepares on disk is prepared once, and ready for those that come later.
+        Files that the block prepares are thus prepared once, and ready for later processes.
         """
         self._waits += 1
         before = 0 if self.local_rank == 0 else self.rank - self.local_rank
         if self.store is not None and self.rank != 0:
-            self.store.wait([f"{_PREFIX}/{self._waits}/{before}"], _PATIENCE)
+            self.store.wait([f"{_PREFIX}/{self._waits}/{before}"], _TIMEOUT)
         yield
         if self.store is not None:
             self.store.set(f"{_PREFIX}/{self._waits}/{self.rank}", "done")
 
     def from_first(self, value: Value) -> Value:
-        """The first process's value, in all; however long it takes the first to come here."""
+        """The first process's value, in all processes; they wait until it calls this method."""
         if self.count == 1:
             return value
         self._waits += 1
@@ -83,13 +83,13 @@ class Processes:
         if self.store is not None and self.is_first:
             self.store.set(key, "done")
         elif self.store is not None:
-            self.store.wait([key], _PATIENCE)
+            self.store.wait([key], _TIMEOUT)
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
 
     def collect(self, value: Value) -> list[Value]:
-        """The values of all processes, in their order."""
+        """The values of all processes, in the order of their ranks."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -114,10 +114,10 @@ class Processes:
         return {name: mean.to(scalar.dtype) for (name, scalar), mean in pairs}
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, with gradients that are averaged over the processes.
+        """Wrap a module so that gradients are averaged over the processes.
 
-        Parameters that its outputs do not depend on have none; those that are trained must not
-        change later.
+        Parameters on which the outputs do not depend get no gradient. The set of parameters that
+        require gradients must not change afterwards.
         """
         if self.count == 1:
             return module
@@ -129,15 +129,15 @@ class Processes:
         )
 
     def copy_buffers(self, model: nn.Module) -> None:
-        """Give all processes the first one's running statistics."""
+        """Copy the first process's running statistics to all processes."""
         if self.count > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
     def share_random_state(self) -> None:
-        """Give all processes the state of the first one's CPU generator.
+        """Copy the state of the first process's CPU generator to all processes.
 
-        What a model draws from it, such as the regions that SAB keeps, is then the same in all.
+        A model's draws from it, such as the regions that SAB keeps, are then the same in all.
         """
         if self.count > 1:
             state = torch.get_rng_state()
@@ -150,10 +150,10 @@ ONE_PROCESS = Processes()
 
 @contextmanager
 def torchrun_processes(use_gpu: bool) -> Iterator[Processes]:
-    """The processes that torchrun started, inside the block; without torchrun one process.
+    """Join the processes that torchrun started, for the block; a single process without torchrun.
 
     Args:
-        use_gpu: of the run.
+        use_gpu: use a GPU per process if there are GPUs.
     Raises:
         ValueError: this machine has fewer GPUs than processes.
     """
@@ -171,38 +171,38 @@ def torchrun_processes(use_gpu: bool) -> Iterator[Processes]:
             )
         torch.cuda.set_device(local_rank)
     store, rank, _ = next(iter(dist.rendezvous("env://")))
-    # torchrun keeps one store through all restarts, with the addresses of processes that are gone.
+    # torchrun keeps one store across restarts, which still has the addresses of dead processes.
     store = dist.PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count)
-    # After a failure the group is left as it is: closing it would wait for the other processes.
+    # After a failure the group is not destroyed, which would wait for the other processes.
     yield Processes(rank, count, local_rank, dist.PrefixStore(_PREFIX, store))
     dist.destroy_process_group()
 
 
 def check_shares(loader: DataLoader[Any], processes: Processes) -> None:
-    """Refuse a training loader that does not give each process its share of every batch.
+    """Reject a training loader that does not give this process its share of every batch.
 
     Raises:
-        ValueError: says how to build the data manager.
+        ValueError: the loader is for other processes; the message says how to build one.
     """
     found = getattr(loader.sampler, "num_replicas", 1), getattr(loader.sampler, "rank", 0)
     if found != (processes.count, processes.rank):
         raise ValueError(
             f"datamanager: expected batches for process {processes.rank} of {processes.count}, got "
-            f"them for process {found[1]} of {found[0]}; build an AnnotatedDataManager with "
-            "num_replicas and rank of the processes"
+            f"those for process {found[1]} of {found[0]}; build an AnnotatedDataManager with the "
+            "num_replicas and rank of this process"
         )
 
 
 class GatheredBatch(Gathering):
-    """The batch that several processes share (`ddp.gather`)."""
+    """A batch that several processes share (`ddp.gather`)."""
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
 
     def rows(self, tensor: Tensor) -> Tensor:
-        """[b, …] of this process → [B, …] of all; every process has equally many."""
+        """[b, …] of this process → [B, …] of all processes; b is the same in each."""
         if self.processes.count == 1:
             return tensor
         shares = [torch.zeros_like(tensor)] * self.processes.count

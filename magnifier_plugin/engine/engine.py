@@ -1,4 +1,4 @@
-"""Training in stages on torchreid's engine interface; one engine for every system."""
+"""Training in stages with torchreid's engine interface; one engine for all systems."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -37,26 +37,26 @@ logger = logging.getLogger(__name__)
 class StagedEngine(torchreid.engine.Engine):
     """Trains a model stage by stage and tests it, with torchreid's arguments and log.
 
-    A model declares the batch inputs that it takes besides the image (`training_inputs`,
+    A model declares the batch inputs that it needs in addition to the image (`training_inputs`,
     `test_inputs`); the engine passes these to the data sets. `registry.py` derives one engine per
     system from this class, with the system's criterion and stages as defaults.
 
     Args:
         datamanager: ours, or torchreid's with `_masked` sources.
         model: the network itself, not wrapped.
-        optimizer: None, or the caller's own; then there is one stage, of any length.
+        optimizer: the caller's own, for a training in one stage of any length; None with stages.
         scheduler: of that optimizer, stepped once per epoch.
         criterion: see `losses.terms.Criterion`.
-        stages: of the training; not with an optimizer.
-        loss_weights: weights of loss terms with an optimizer of the caller.
+        stages: of the training; None with an optimizer.
+        loss_weights: weights of loss terms, used with the caller's own optimizer.
         use_gpu: use a GPU if there is one.
-        amp, channels_last: names, see `Precision`.
+        amp, channels_last: see `Precision`.
         saving, step_options, test_options: see `SavingOptions`, `StepOptions`, `TestOptions`.
-        record: written into checkpoints and `results.json`, such as configuration and seed.
+        record: saved in checkpoints and `results.json`, such as configuration and seed.
         processes: that share the training, see `distributed`.
     Raises:
-        ValueError: the model is wrapped, the data manager is not of these processes, both an
-            optimizer and stages are given or neither, or a stage cannot be trained.
+        ValueError: the model is wrapped, the data manager is for other processes, both or neither
+            of optimizer and stages are given, or a stage is invalid.
     """
 
     optimizer: Any
@@ -106,15 +106,15 @@ class StagedEngine(torchreid.engine.Engine):
 
     @property
     def results(self) -> dict[str, dict[str, Any]]:
-        """Numbers of the last test by target."""
+        """Target → results of the last test."""
         return self.tester.results
 
     def resume(self, path: str | Path) -> int:
-        """Continue from a checkpoint of this engine; returns the start epoch for `run`.
+        """Load a checkpoint of this engine to resume from; returns the start epoch for `run`.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no checkpoint of this engine, this model and this number of identities.
+            ValueError: not a checkpoint of this engine, this model and this number of identities.
         """
         path, epoch, content = self.state.read(path)
         self.checkpoints.resume_from(path, content)
@@ -133,23 +133,23 @@ class StagedEngine(torchreid.engine.Engine):
         test_only: bool = False,
         **testing: Any,
     ) -> None:
-        """torchreid's `run`, with its arguments.
+        """Train or test, with the arguments of torchreid's `run`.
 
         Args:
             save_dir: for checkpoints, TensorBoard and `results.json`.
-            max_epoch: default all epochs of the stages.
-            start_epoch: the first epoch, from 0; `resume` returns it. Directly after the last
-                trained epoch training continues, otherwise it starts anew with these weights.
+            max_epoch: None for all epochs of the stages.
+            start_epoch: the first epoch, from 0; `resume` returns it. If it follows the last
+                trained epoch, training continues; otherwise a new one starts with these weights.
             testing: torchreid's arguments of `test`: dist_metric, normalize_feature, visrank,
-                visrank_topk, use_metric_cuhk03, ranks, rerank. `rerank` counts in the last test
-                of a training too.
+                visrank_topk, use_metric_cuhk03, ranks, rerank. `rerank` also applies to the last
+                test of a training.
         Raises:
-            ValueError: no number of epochs, more than the stages have, visrank while training, a
-                data set that does not make a declared input, or a new start with a used scheduler.
-            FloatingPointError: the losses of ten batches in a row were not finite.
+            ValueError: max_epoch is missing or more than the stages have, visrank in training, a
+                data set cannot make a declared input, or a new training has a used scheduler.
+            FloatingPointError: the losses of ten consecutive batches were not finite.
             FolderInUse: another run writes into save_dir.
             OSError: the last checkpoint or the results could not be written.
-            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; `resume` continues there.
+            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; `resume` continues from there.
         """
         show_log(self.step.processes)
         self.checkpoints.folder = Path(save_dir) / "model"
@@ -164,7 +164,7 @@ class StagedEngine(torchreid.engine.Engine):
                 self.test(save_dir=save_dir, **testing)
                 return
             if testing.get("visrank"):
-                raise ValueError("visrank: expected test_only=True with it; it is not for training")
+                raise ValueError("visrank: expected test_only=True; it is not for training")
             declare_inputs(self.train_loader.dataset, self.step.inputs)
             self.tester.declare_inputs()
             loop = EpochLoop(
@@ -188,9 +188,9 @@ class StagedEngine(torchreid.engine.Engine):
     def train(
         self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: Sequence[str] | None = None
     ) -> None:
-        """One epoch, from the batch on that is not trained yet (torchreid's hook).
+        """Train the rest of the current epoch (torchreid's hook).
 
-        Signals are held when it ends, until the epoch is saved.
+        When it returns, signals are still held, until the epoch has been saved.
         """
         self.signals.hold()
         self.epoch = self.state.epoch
@@ -216,7 +216,7 @@ class StagedEngine(torchreid.engine.Engine):
         self.update_lr()
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One step (torchreid's hook); returns the total, "loss", and every term and metric."""
+        """Train with one batch (torchreid's hook); returns "loss", all terms and all metrics."""
         last = self.state.position.batch + 1 == len(self.train_loader)
         return self.step(data, self.optimizer, self.state.loss_weights, last=last)
 
@@ -225,7 +225,7 @@ class StagedEngine(torchreid.engine.Engine):
         return self.tester.embed({"img": input})
 
     def test(self, **options: Any) -> float:
-        """torchreid's `test`, with its arguments; returns rank-1 of the last target as it does."""
+        """torchreid's `test`, with its arguments; like it, returns the last target's rank-1."""
         show_log(self.step.processes)
         self.tester.declare_inputs()
         results = self._test(**options)
@@ -234,7 +234,7 @@ class StagedEngine(torchreid.engine.Engine):
         return float(list(results.values())[-1]["rank-1"])
 
     def _test(self, **options: Any) -> Results:
-        # Loaders draw a seed; testing more or less often must not change what is trained.
+        # Loaders draw a seed; how often a run tests must not change the training.
         with torch.random.fork_rng(devices=[]), self.step.tested_weights():
             self.step.processes.copy_buffers(self.model)
             self.tester.test(epoch=self.state.epoch or None, **options)
@@ -244,6 +244,6 @@ class StagedEngine(torchreid.engine.Engine):
         return self.results
 
     def _register(self) -> None:
-        """Make the optimiser known to torchreid's hooks."""
+        """Register the optimiser for torchreid's hooks."""
         self.optimizer, self.scheduler = self.state.optimizer, self.state.scheduler
         self.register_model("model", self.model, self.optimizer, self.scheduler)

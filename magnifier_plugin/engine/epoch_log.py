@@ -1,4 +1,4 @@
-"""Times, losses and learning rate of one epoch, in torchreid's format."""
+"""The log of one epoch in torchreid's format: times, losses and learning rate."""
 
 import datetime
 import logging
@@ -28,11 +28,15 @@ def log_line(
     losses: Readings,
     lr: float,
 ) -> str:
-    """A line as torchreid's engine prints it: last value and, in brackets, the epoch's mean.
+    """A log line in the format of torchreid's engine: last value and, in brackets, epoch mean.
 
     Args:
         epoch, batch: counted from 1.
-        seconds: of a batch. data_seconds: of them, waiting for the loader.
+        max_epoch, num_batches: number of epochs, and of batches per epoch.
+        seconds: time per batch: (last, mean).
+        data_seconds: time spent waiting for the loader: (last, mean).
+        losses: name → (last, mean).
+        lr: learning rate.
     """
     left = num_batches - batch + (max_epoch - epoch) * num_batches
     eta = datetime.timedelta(seconds=int(seconds[1] * left))
@@ -49,14 +53,15 @@ class EpochLog:
     """Iterates over an epoch's batches and reports them as torchreid's engine does.
 
     Args:
-        batches: those left to train.
+        batches: the batches left to train.
         num_batches: of the whole epoch.
-        epoch, max_epoch: counted from 1.
-        print_freq: batches between two lines.
+        epoch: counted from 1.
+        max_epoch: number of epochs.
+        print_freq: batches between log lines.
         writer: of TensorBoard, or None.
-        position: how far the epoch is trained; counts on.
+        position: progress within the epoch; updated with each batch.
     Raises:
-        ValueError: there is no batch.
+        ValueError: the epoch has no batches.
     """
 
     def __init__(
@@ -97,10 +102,10 @@ class EpochLog:
             end = time.perf_counter()
 
     def update(self, losses: dict[str, Tensor], lr: float) -> None:
-        """Take a step's losses; report after every print_freq batches and the last.
+        """Record a batch's losses; log after every print_freq batches and after the last.
 
         Args:
-            losses: scalars by name, "loss" their total; none of a batch that was skipped.
+            losses: scalars by name, "loss" being the total; empty for a skipped batch.
             lr: learning rate of the step.
         """
         self.position.update(losses)
@@ -110,11 +115,11 @@ class EpochLog:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole epoch is trained."""
+        """Whether all batches of the epoch are trained."""
         return self.position.batch >= self.num_batches
 
     def means(self) -> dict[str, float]:
-        """The epoch's mean of each loss."""
+        """Mean of each loss over the epoch."""
         return {name: mean for name, (_, mean) in self.position.losses.read().items()}
 
     def _report(self, readings: Readings, lr: float) -> None:

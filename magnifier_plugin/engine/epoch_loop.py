@@ -1,4 +1,4 @@
-"""The epochs of a run: which of them end with a test or a checkpoint."""
+"""The loop over epochs: when to train, test and save."""
 
 import logging
 import time
@@ -20,18 +20,18 @@ Results = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class SavingOptions:
-    """When an engine saves checkpoints, besides after each test.
+    """When an engine saves checkpoints, in addition to after each test.
 
     Raises:
         ValueError: a value is out of its range.
     """
 
     freq: int = 1
-    """Epochs between two checkpoints."""
+    """Epochs between checkpoints."""
     minutes: float = 10.0
-    """At an epoch's end one is saved too if the last one is so many minutes old; 0 for never."""
+    """Also save at an epoch's end if the last checkpoint is this many minutes old; 0: do not."""
     keep_freq: int = 0
-    """Epochs between two checkpoints that are kept, besides the last and the best; 0 for none."""
+    """Epochs between checkpoints that are never removed; 0: keep only the last and the best."""
 
     def __post_init__(self) -> None:
         if self.freq < 1:
@@ -42,13 +42,13 @@ class SavingOptions:
 
 
 def stoppable(log: EpochLog, signals: StopSignals, step: TrainingStep) -> Iterator[Any]:
-    """The batches of an epoch; between two steps a signal may end it, in all processes together.
+    """Yield the batches of an epoch; between steps, a signal may end it in all processes together.
 
     Args:
         log: of the epoch.
-        signals: held while a batch is trained, when the last one is, and inside an accumulation,
-            of which a checkpoint has nothing.
-        step: that trains each batch.
+        signals: held while a batch is trained, after the last batch, and while gradients are being
+            accumulated, because checkpoints do not save accumulated gradients.
+        step: trains each batch.
     """
     for batch in log:
         signals.hold()
@@ -59,16 +59,16 @@ def stoppable(log: EpochLog, signals: StopSignals, step: TrainingStep) -> Iterat
 
 
 class EpochLoop:
-    """Trains, tests and saves epoch by epoch; of several processes the first one saves.
+    """Trains, tests and saves epoch by epoch; only the first process saves.
 
     Args:
         state: of the training.
         checkpoints: of this run.
-        saving: when it saves.
-        signals: that end the run.
-        max_epoch: the epoch to end after.
-        eval_freq: epochs between two tests; without a positive number the last epoch alone has one.
-        start_eval: the first epoch that may have a test.
+        saving: when to save.
+        signals: can end the run.
+        max_epoch: number of epochs after which the run ends.
+        eval_freq: epochs between tests; if it is not positive, only the last epoch is tested.
+        start_eval: no test during training before this many epochs.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class EpochLoop:
         self.signals, self.max_epoch = signals, max_epoch
         self.processes = state.step.processes
         self.eval_freq, self.start_eval = eval_freq, start_eval
-        self._failure: OSError | None = None  # of the last saving
+        self._failure: OSError | None = None  # of the last attempt to save
         self._saved_at = time.monotonic()
-        self._saved = self._place()
+        self._saved = self._progress()
 
     def begin(self, start_epoch: int) -> None:
         """Continue after the last trained batch, or start anew; see `TrainingState.begin`.
@@ -97,7 +97,7 @@ class EpochLoop:
             start_epoch: the first epoch, counted from 0.
         """
         self.checkpoints.begin(anew=self.state.begin(start_epoch))
-        self._saved = self._place()
+        self._saved = self._progress()
 
     def run(
         self,
@@ -105,13 +105,14 @@ class EpochLoop:
         test: Callable[..., Results],
         draw: Callable[[], None],
     ) -> None:
-        """Train to the last epoch.
+        """Train up to the last epoch.
 
-        A signal ends it after the running step, with a checkpoint of that step.
+        A signal ends the training after the current step, with a checkpoint of that step.
 
         Args:
-            train: trains the rest of an epoch, and leaves signals held.
-            test: tests, `last` as the last test of the training; returns target → numbers.
+            train: trains the rest of an epoch; signals are still held when it returns.
+            test: tests, with the argument `last` for the last test of the training; returns target
+                → results.
             draw: draws the pictures of the test.
         Raises:
             OSError: the last checkpoint could not be saved.
@@ -129,10 +130,10 @@ class EpochLoop:
                     if self.state.test_due:
                         self._test(test, draw)
             except (KeyboardInterrupt, SystemExit):
-                if self.signals.is_between_steps and self._place() != self._saved:
+                if self.signals.is_between_steps and self._progress() != self._saved:
                     self.signals.hold()
                     self._save()
-                logger.info("Stopped; model.resume auto continues with what is saved")
+                logger.info("Stopped; model.resume auto continues from the last checkpoint")
                 raise
         logger.info("Elapsed %s", timedelta(seconds=round(time.monotonic() - start)))
         if self._failure is not None:
@@ -145,7 +146,7 @@ class EpochLoop:
 
     @property
     def has_test(self) -> bool:
-        """Whether a test follows the last trained epoch."""
+        """Whether the last trained epoch is followed by a test."""
         is_due = self._is_multiple(self.eval_freq) and self.state.epoch >= self.start_eval
         return self.is_last or is_due
 
@@ -153,8 +154,8 @@ class EpochLoop:
         return freq > 0 and self.state.epoch % freq == 0
 
     def _finish(self) -> None:
-        """Save at an epoch's end if that is due."""
-        # If the test that follows is killed or fails, the checkpoint says that it is due.
+        """Save at the end of an epoch if a checkpoint is due."""
+        # If the following test is killed or fails, the checkpoint says that it is still due.
         self.state.test_due = self.has_test
         is_due = (
             self.is_last
@@ -163,7 +164,7 @@ class EpochLoop:
             or 0 < 60 * self.saving.minutes <= time.monotonic() - self._saved_at
             or self._failure is not None
         )
-        if self.processes.from_first(is_due):  # time and failures are of one process
+        if self.processes.from_first(is_due):  # time and failures differ between processes
             self._save()
         self.signals.release(self.processes.must_stop)
 
@@ -175,8 +176,8 @@ class EpochLoop:
         self.signals.release()
         draw()
 
-    def _place(self) -> tuple[int, int, bool]:
-        """What tells two states of one training apart."""
+    def _progress(self) -> tuple[int, int, bool]:
+        """How far the training is; equal values mean that nothing new needs saving."""
         return self.state.epoch, self.state.position.batch, self.state.test_due
 
     def _save(self, mAP: float | None = None) -> None:
@@ -193,4 +194,4 @@ class EpochLoop:
             )
         else:
             self._failure = None
-            self._saved, self._saved_at = self._place(), time.monotonic()
+            self._saved, self._saved_at = self._progress(), time.monotonic()

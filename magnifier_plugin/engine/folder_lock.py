@@ -1,4 +1,4 @@
-"""One run at a time writes into a folder."""
+"""A lock that lets only one run at a time write into a folder."""
 
 import json
 import logging
@@ -13,33 +13,33 @@ from filelock import FileLock, Timeout
 
 LOCK = ".lock"
 HOLDER = ".lock.json"
-# A killed run's workers hold its lock until they notice, within 5 seconds.
-PATIENCE = 12.0
+# Seconds; the workers of a killed run hold its lock for up to 5 seconds.
+LOCK_TIMEOUT = 12.0
 logger = logging.getLogger(__name__)
 
 
 class FolderInUse(RuntimeError):
-    """Another process trains or tests into the same folder."""
+    """Another process is writing into the same folder."""
 
 
 @contextmanager
 def locked_folder(folder: str | Path) -> Iterator[None]:
-    """Keep other runs out of a folder; the lock ends with the process, however that ends.
+    """Lock a folder for a run; the system releases the lock if the process dies.
 
     Args:
-        folder: of a run; made if missing.
+        folder: of the run; created if missing.
     Raises:
-        FolderInUse: another run has it; says which.
+        FolderInUse: another run holds the lock; the message says which.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / LOCK, timeout=PATIENCE), folder / HOLDER
+    lock, holder = FileLock(folder / LOCK, timeout=LOCK_TIMEOUT), folder / HOLDER
     try:
         lock.acquire()
     except Timeout:
         raise FolderInUse(
             f"{folder}: {_describe(holder)} is writing into it, and two runs would overwrite each "
-            "other; wait for its end, or set another data.save_dir"
+            "other's files; wait until it ends, or set another data.save_dir"
         ) from None
     except (NotImplementedError, OSError) as error:
         logger.warning(

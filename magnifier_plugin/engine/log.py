@@ -1,4 +1,4 @@
-"""The log of a run, on standard output and in a file."""
+"""The log of a run on standard output and in a file."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ PACKAGE = logging.getLogger("magnifier_plugin")
 
 
 class _StandardOutput(logging.Handler):
-    """Writes to whatever standard output is now, above a progress bar if there is one."""
+    """Writes to the current standard output, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with tqdm.external_write_mode(file=sys.stdout):
@@ -29,8 +29,8 @@ class _StandardOutput(logging.Handler):
 def show_log(processes: Processes = ONE_PROCESS) -> None:
     """Show the package's log on standard output, as torchreid prints its own.
 
-    Does nothing if the caller has set up logging, of the root logger or of this package, and in
-    all processes of several but the first.
+    Does nothing if the caller has configured logging for the root logger or this package, or if
+    this is not the first process.
     """
     if processes.is_first and not PACKAGE.hasHandlers():
         PACKAGE.addHandler(_StandardOutput())
@@ -38,7 +38,7 @@ def show_log(processes: Processes = ONE_PROCESS) -> None:
 
 
 class Tee:
-    """A stream that writes to a file too, and is the first stream in every other respect.
+    """A stream that also writes to a file; everything else is delegated to the original stream.
 
     torchreid's `Logger` has neither `isatty` nor `fileno`, which progress bars ask for, and closes
     the real standard output at exit.
@@ -57,7 +57,7 @@ class Tee:
         self._stream.flush()
 
     def _keep(self, write: Callable[[], object]) -> None:
-        """Write to the file; a full disk ends no run, and each line is tried again."""
+        """Write to the file; a full disk does not end the run, and later lines are tried again."""
         try:
             write()
         except OSError as error:
@@ -77,16 +77,16 @@ def _open_log(path: Path) -> Iterator[TextIO]:
     try:
         yield file
     finally:
-        with suppress(OSError):  # what a full disk has not taken
+        with suppress(OSError):  # unwritten text, if the disk is full
             file.close()
 
 
 @contextmanager
 def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
-    """Write what is printed and logged into `<folder>/<name>.log-<time>` as well.
+    """Copy everything printed and logged in the block to `<folder>/<name>.log-<time>`.
 
-    The file is named as torchreid names it. An exception that ends the block is written into it,
-    with its traceback.
+    The file's name follows torchreid. If an exception ends the block, its traceback is written into
+    the file.
     """
     path = Path(folder) / f"{name}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,10 +109,10 @@ def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def silenced(folder: str | Path) -> Iterator[Path]:
-    """Print and log nothing but errors, in all processes of several but the first.
+    """Print nothing and log only errors inside the block, for all processes but the first.
 
     Args:
-        folder: of the first one's log.
+        folder: of the first process's log; yielded as a Path.
     """
     screen, level = sys.stdout, PACKAGE.level
     with open(os.devnull, "w") as nothing:  # noqa: PTH123

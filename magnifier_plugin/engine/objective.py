@@ -1,4 +1,4 @@
-"""From a batch to its losses: what several processes, and torch.compile, wrap."""
+"""Network and criterion as one module, which DistributedDataParallel can wrap."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,21 +11,21 @@ from magnifier_plugin.losses.terms import Criterion
 
 
 class Objective(nn.Module):
-    """Network and criterion as one module, whose outputs depend on what is trained alone.
+    """Network and criterion as one module, whose outputs depend only on the parameters in training.
 
-    DistributedDataParallel so finds the weights without gradient, such as those of a branch whose
-    loss has the weight 0.
+    This lets DistributedDataParallel find parameters without gradients, such as those of a branch
+    whose loss weight is 0.
 
     Args:
-        network: in training mode when it is called.
-        criterion: of its outputs.
-        precision: where and how the network computes.
+        network: in training mode when called; possibly compiled.
+        criterion: computes the losses of its outputs.
+        precision: device and precision of the network.
     """
 
     def __init__(self, network: Any, criterion: Criterion, precision: Precision) -> None:
         super().__init__()
         self.network, self.criterion, self.precision = network, criterion, precision
-        # DistributedDataParallel warns of the search for weights without gradient if it finds none.
+        # DistributedDataParallel warns if its search for unused parameters finds none; this is one.
         self.unused = nn.Parameter(torch.zeros((), device=precision.device))
 
     def forward(
@@ -35,13 +35,13 @@ class Objective(nn.Module):
         targets: dict[str, Tensor],
         weights: Mapping[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total loss, and terms and metrics by name.
+        """Compute the total loss, and terms and metrics by name.
 
         Args:
-            images: float [B, 3, H, W].
+            images: float [B, 3, H, W], normalised.
             pids: integer [B].
-            targets: further inputs of the network and the criterion.
-            weights: of loss terms by name, in place of the criterion's.
+            targets: other inputs of the network and the criterion, by batch key.
+            weights: weights by loss term, which override the criterion's.
         """
         with self.precision.autocast():
             outputs = self.network(images, **targets)

@@ -1,4 +1,4 @@
-"""The pictures of a test, drawn after its numbers and the model are saved."""
+"""The pictures of a test, drawn after the results and the model are saved."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,37 +16,37 @@ Lists = tuple[Sequence[ImageRecord], Sequence[ImageRecord]]
 
 
 class Pictures:
-    """Pictures of rankings that are planned during a test, and drawn later."""
+    """Pictures of rankings, planned during a test and drawn later."""
 
     def __init__(self) -> None:
         self.drawn: list[Path] = []
-        """Files of the sheets that were drawn."""
+        """Files of the drawn sheets."""
         self._planned: list[Callable[[], Path | None]] = []
 
     def plan_rankings(self, distmat: Tensor, lists: Lists, folder: Path, topk: int) -> None:
-        """One picture for each query, as torchreid's `visrank`.
+        """Plan one picture per query, like torchreid's `visrank`.
 
         Args:
             distmat: float [Q, G].
             lists: torchreid's lists of the Q queries and G gallery images.
-            folder: of the pictures.
-            topk: gallery images in a picture.
+            folder: for the pictures.
+            topk: gallery images per picture.
         """
         self._planned.append(partial(save_rankings, distmat.cpu().numpy(), *lists, folder, topk))
 
     def plan_sheet(self, distmat: Tensor, lists: Lists, path: Path, count: int, topk: int) -> None:
-        """One picture with the rankings of several queries.
+        """Plan one picture with the rankings of several queries.
 
         Args:
-            distmat, lists, topk: as `plan_rankings`.
+            distmat, lists, topk: as in `plan_rankings`.
             path: of the picture.
-            count: queries in it.
+            count: number of queries in it.
         """
         arguments = (distmat.cpu().numpy(), *lists, path, count, topk)
         self._planned.append(partial(save_ranking_sheet, *arguments))
 
     def draw(self) -> None:
-        """Draw what is planned; a picture that cannot be written is logged and stops nothing."""
+        """Draw the planned pictures; if one cannot be written, log it and go on."""
         planned, self._planned = self._planned, []
         for picture in planned:
             try:

@@ -1,4 +1,4 @@
-"""How far the running epoch of a training is."""
+"""The position of a training within the current epoch."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ Readings = dict[str, tuple[float, float]]
 class LossMeter:
     """Last values and running means of named losses, kept on their device until they are read.
 
-    torchreid's `MetricMeter` reads every loss at every step, which makes a GPU wait.
+    torchreid's `MetricMeter` reads every loss at every step, which synchronises with the GPU.
     """
 
     def __init__(self) -> None:
@@ -35,16 +35,16 @@ class LossMeter:
         self._count += 1
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to continue the means."""
+        """The state that a checkpoint needs to continue the means."""
         return {"count": self._count, "sums": self._sums}
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Continue from `state`, with sums on the device of the losses."""
+        """Restore the result of `state`, with sums on the device of the losses."""
         self._count = state["count"]
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
 
     def read(self) -> Readings:
-        """Last value and mean of each; waits for the device."""
+        """Name → (last value, mean); synchronises with the device."""
         if not self._count:
             return {}
         values = torch.stack([*self._last.values(), *self._sums.values()]).tolist()
@@ -56,7 +56,7 @@ class LossMeter:
 
 
 class Position:
-    """How many of the running epoch's batches are trained, and the sums of their losses."""
+    """The number of trained batches of the current epoch, and their losses."""
 
     def __init__(self) -> None:
         self.batch = 0
@@ -65,13 +65,13 @@ class Position:
         self._random_at_start: Mapping[str, Any] = {}
 
     def update(self, losses: dict[str, Tensor]) -> None:
-        """One more batch is trained; losses: scalars by name, none of a batch that was skipped."""
+        """Count a trained batch; losses: scalars by name, empty for a skipped batch."""
         if losses:
             self.losses.update(losses)
         self.batch += 1
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint needs to continue inside the epoch; plain types and tensors."""
+        """The state that a checkpoint needs to continue within the epoch; plain types, tensors."""
         inside = {
             "losses": self.losses.state(),
             "order": self._order,
@@ -81,7 +81,7 @@ class Position:
 
     @classmethod
     def load(cls, content: Mapping[str, Any], device: torch.device) -> "Position":
-        """The position of a checkpoint, from its `content`; the start of an epoch if it has none.
+        """The position saved in a checkpoint; the start of an epoch if none was saved.
 
         Args:
             content: of the checkpoint.
@@ -98,9 +98,9 @@ class Position:
     def batches(self, datamanager: Any, epoch: int) -> Iterable[Any]:
         """The batches of an epoch that are left to train.
 
-        A data manager with `set_epoch` begins inside the epoch. Another one, such as torchreid's,
-        draws from the global generators: its batches are read from the epoch's start on, and those
-        that are trained are thrown away.
+        A data manager with `set_epoch` can start within an epoch. Others, such as torchreid's, draw
+        from the global generators: the epoch is then read from its start, and the batches that were
+        already trained are skipped.
 
         Args:
             datamanager: of the training.
@@ -113,8 +113,8 @@ class Position:
         order = order_of_epoch(loader)
         if self.batch and order != self._order:
             logger.warning(
-                "Epoch %d was trained for %d batches of other images or in another order (train."
-                "seed, train.batch_size or the data have changed); it begins anew",
+                "Epoch %d was trained for %d batches with other images or in another order (train."
+                "seed, train.batch_size or the data have changed); it starts again",
                 *(epoch + 1, self.batch),
             )
             self.batch, self.losses = 0, LossMeter()
@@ -129,7 +129,7 @@ class Position:
         return self._read_past(loader)
 
     def _read_past(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        """The batches after the trained ones, of a loader that only starts at the first."""
+        """The batches after the trained ones, from a loader that always starts with the first."""
         here = random_states()
         restore_random_states(self._random_at_start)
         batches = iter(loader)

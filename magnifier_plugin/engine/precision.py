@@ -15,12 +15,12 @@ AMP = (*SWITCH, "bf16", "fp16")
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bf16 products; elsewhere they are emulated, slowly."""
+    """Whether a device has bf16 instructions; without them bf16 is emulated and slow."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    # torch has no public query for a CPU; these two exist since torch 2.5.
+    # torch has no public query for CPUs; these two functions exist since torch 2.5.
     return any(
         getattr(torch.cpu, name, lambda: False)()
         for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
@@ -28,8 +28,12 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def resolve_switch(value: str, device: torch.device, name: str) -> bool:
-    """Turn on, off or auto into a decision.
+    """Resolve "on", "off" or "auto" (on if the device computes in bf16) for a device.
 
+    Args:
+        value: "on", "off" or "auto".
+        device: that computes.
+        name: of the option, for the error.
     Raises:
         ValueError: value is none of the three.
     """
@@ -39,15 +43,15 @@ def resolve_switch(value: str, device: torch.device, name: str) -> bool:
 
 
 def resolve_amp(value: str, device: torch.device, name: str) -> torch.dtype | None:
-    """The type of mixed precision; None for float32.
+    """The dtype of mixed precision; None for float32.
 
     Args:
-        value: one of `AMP`: "on" and "bf16" are bf16, "auto" is bf16 where the device computes in
-            it, "fp16" is for GPUs that do not.
+        value: one of `AMP`: "off" is float32; "on" and "bf16" are bf16; "auto" is bf16 if the
+            device computes in it, else float32; "fp16" is for GPUs without bf16.
         device: that computes.
         name: of the option, for the error.
     Raises:
-        ValueError: value is none of them.
+        ValueError: value is not one of `AMP`.
     """
     if value not in AMP:
         raise ValueError(f"{name}: expected one of {', '.join(AMP)}, got {value!r}")
@@ -57,20 +61,20 @@ def resolve_amp(value: str, device: torch.device, name: str) -> torch.dtype | No
 
 
 class Precision:
-    """Where and how a model computes.
+    """The device, mixed precision and memory format with which a model computes.
 
     Args:
         device: of the model and its batches.
         amp: mixed precision, see `resolve_amp`.
-        channels_last: the memory format: "on", "off", or "auto" where the device computes in bf16.
+        channels_last: the memory format: "on", "off", or "auto": on if the device computes in bf16.
     Raises:
-        ValueError: amp or channels_last is none of its names.
+        ValueError: amp or channels_last is unknown.
     """
 
     def __init__(self, device: torch.device, *, amp: str, channels_last: str) -> None:
         self.device = device
         self.amp = resolve_amp(amp, device, "amp")
-        """The type of mixed precision; None for float32."""
+        """The dtype of mixed precision; None for float32."""
         last = resolve_switch(channels_last, device, "channels_last")
         self.memory_format = torch.channels_last if last else torch.contiguous_format
 
@@ -90,21 +94,21 @@ class Precision:
         return torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None)
 
     def gradient_scaler(self) -> torch.amp.GradScaler:
-        """Scales losses so that small gradients do not vanish in fp16; off in other precisions."""
+        """A scaler that keeps small fp16 gradients from vanishing; disabled in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, in the memory format."""
+        """Move a model to the device and the memory format."""
         move: Callable[..., nn.Module] = model.to  # torch's types know no memory format
         return move(self.device, memory_format=self.memory_format)
 
     def images(self, images: Images) -> Tensor:
         """Normalised images [B, 3, H, W] on the device, in the memory format; `Pixels` are
-        normalised there."""
+        normalised on the device."""
         if isinstance(images, Pixels):
             return images.normalised(self.device, self.memory_format)
         return images.to(self.device, memory_format=self.memory_format, non_blocking=True)
 
     def targets(self, targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Further inputs of a batch on the device."""
+        """Other inputs of a batch, on the device."""
         return {k: tensor.to(self.device, non_blocking=True) for k, tensor in targets.items()}

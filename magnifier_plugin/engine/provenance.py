@@ -1,4 +1,4 @@
-"""What the results of a run depend on: command, versions, code, data, precision, machine."""
+"""What a run's results depend on: command, versions, code, data, precision, machine."""
 
 import hashlib
 import json
@@ -20,30 +20,30 @@ from torch.utils.data import DataLoader
 
 from magnifier_plugin.files import write_atomically
 
-_SECONDS = 10  # for git
+_TIMEOUT = 10  # seconds, for git
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of Python and of the libraries that results depend on."""
     modules = (torch, torchvision, torchreid, np, PIL)
     return {"python": platform.python_version()} | {m.__name__: m.__version__ for m in modules}
 
 
 def set_deterministic(on: bool) -> None:
-    """Have torch choose algorithms that give the same bits each time, or the fastest ones.
+    """Make torch use deterministic algorithms, or the fastest ones.
 
-    An operation that has no such algorithm warns and names itself. Called before the first use of
-    a GPU. On a CPU the number of threads (`OMP_NUM_THREADS`) still changes the bits; it then stays
-    as it is, see `ThreadCount`.
+    torch warns about operations that have no deterministic algorithm. Call this before the first
+    use of a GPU. On a CPU results also depend on the number of threads (`OMP_NUM_THREADS`), which
+    is then left unchanged, see `ThreadCount`.
     """
     if on:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     torch.use_deterministic_algorithms(on, warn_only=True)
     torch.backends.cudnn.deterministic = on
 
 
 def describe_process() -> dict[str, Any]:
-    """The command, when and where it runs, the code, and what else its bits depend on."""
+    """The command, when and where it runs, the code, and whatever else its results depend on."""
     return {
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -60,11 +60,11 @@ def describe_process() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit that a folder is at, and its changed files; None outside a repository."""
+    """A folder's git commit and changed files; None outside a repository."""
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(folder), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT)
         return done.stdout.strip()
 
     try:
@@ -75,11 +75,11 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def data_fingerprint(datamanager: Any) -> dict[str, Any]:
-    """Number, size and digest of the files that a run reads, by role.
+    """Number, total size and a digest of the files that a run reads.
 
     Returns:
-        "train", and "query" and "gallery" of each target → "files", "bytes", and "digest" of each
-        file's name and size; label maps and IUV are counted with their images.
+        "train", and "TARGET query" and "TARGET gallery" for each target → "files" (their number),
+        "bytes", and "digest" of all names and sizes; label maps and IUVs are included.
     """
     loaders: dict[str, DataLoader[Any]] = {"train": datamanager.train_loader}
     for name, pair in datamanager.test_loader.items():
@@ -103,7 +103,7 @@ def _fingerprint(paths: Iterable[str | Path]) -> dict[str, Any]:
 
 
 def write_facts(folder: str | Path, facts: Mapping[str, Any]) -> Path:
-    """Write what a run depends on as `run-<time>.json`, next to the log; returns its path."""
+    """Write what a run depends on to `run-<time>.json`, next to the log; return its path."""
     path = Path(folder) / f"run-{time.strftime('%Y-%m-%d-%H-%M-%S')}.json"
     with write_atomically(path) as part:
         part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

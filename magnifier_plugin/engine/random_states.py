@@ -24,11 +24,11 @@ def random_states() -> dict[str, Any]:
 def restore_random_states(
     states: Mapping[str, Any] | Sequence[Mapping[str, Any]], rank: int = 0
 ) -> None:
-    """Set what `random_states` returned; states of GPUs that are not there are left out.
+    """Restore the result of `random_states`; GPU states only if the number of GPUs is the same.
 
     Args:
-        states: of one process, or of each process of a checkpoint.
-        rank: number of this process; one that the checkpoint did not have takes the first's.
+        states: of one process, or a list with those of each process of a checkpoint.
+        rank: number of this process; if the list is too short, the first process's are used.
     """
     if isinstance(states, Sequence):
         states = states[rank if rank < len(states) else 0]

@@ -1,4 +1,4 @@
-"""The file of a test's numbers, `results.json`."""
+"""The file of a test's results, `results.json`."""
 
 import json
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ RESULTS = "results.json"
 
 
 def write_results(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write `results.json` into a folder; "results" of the content maps targets to numbers."""
+    """Write `results.json` into a folder; its entry "results" maps targets to metrics."""
     with write_atomically(folder / RESULTS) as path:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_results(folder: str | Path) -> dict[str, Any] | None:
-    """The numbers by target of a folder's `results.json`; None if there is none or it is damaged.
+    """Target → metrics from a folder's `results.json`; None if it is missing or damaged.
 
     Args:
-        folder: that a test was written into.
+        folder: with the results of a test.
     """
     try:
         content = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Which checkpoints of a training are kept, and which one a training continues from."""
+"""Which checkpoints of a training are kept, and from which one a training resumes."""
 
 import logging
 import os
@@ -27,9 +27,10 @@ class Checkpoints:
     """The checkpoints of one training: the last, the best and every k-th are kept.
 
     Args:
-        folder: `save_dir/model`; made on the first saving.
-        record: written into each of them, such as configuration and seed.
-        keep_freq: k, epochs between two that are never removed; 0 for none.
+        folder: `save_dir/model`; created by the first save.
+        record: saved in each checkpoint, such as configuration and seed.
+        keep_freq: k, epochs between checkpoints that are never removed; 0: keep only the last and
+            the best.
     """
 
     def __init__(self, folder: Path, record: Mapping[str, Any], keep_freq: int = 0) -> None:
@@ -37,20 +38,20 @@ class Checkpoints:
         self.latest: Path | None = None
         self.best_mAP, self.best_epoch = -1.0, 0
         self.run = _new_run()
-        """Names the training that a checkpoint is of; it stays the same through resuming."""
+        """Identifies the training in checkpoints; it stays the same when resuming."""
         self.origin_record: Mapping[str, Any] = {}
-        """The record of the checkpoint that the training continues from."""
+        """The record of the checkpoint from which the training was resumed."""
         self._begun = False
         self._origin: tuple[Path, Mapping[str, Any]] | None = None
 
     def begin(self, anew: bool) -> None:
-        """A run begins: remove what killed runs left half-written, and find the best checkpoint.
+        """Start a run: remove incomplete files of killed runs, and find the best checkpoint.
 
         Args:
-            anew: a new training begins; otherwise one goes on.
+            anew: whether a new training starts; otherwise an earlier one continues.
         """
         for leftover in self.folder.glob(".model*.part*"):
-            logger.info("Removing %s, left by an interrupted saving", leftover)
+            logger.info("Removing %s, left by an interrupted save", leftover)
             leftover.unlink(missing_ok=True)
         if anew:
             if self._begun or self._origin is not None:
@@ -66,11 +67,11 @@ class Checkpoints:
         """Write a checkpoint, and remove the one before it.
 
         Args:
-            content: plain types and tensors; "epoch" is the number of trained epochs, "batch" that
-                of the batches of the next one.
-            mAP: of a test after this epoch; the highest so far is kept as `model-best.pth.tar`.
+            content: plain types and tensors; "epoch" is the number of trained epochs, "batch" the
+                number of trained batches of the next one.
+            mAP: of a test after this epoch; the best checkpoint is kept as `model-best.pth.tar`.
         Raises:
-            OSError: the disk is full or the folder not writable; the old file stays as it was.
+            OSError: the disk is full or the folder not writable; the old file is not changed.
         """
         epoch, batch = content["epoch"], content.get("batch", 0)
         path = self.folder / f"{NUMBERED}{epoch}{f'-batch-{batch}' if batch else ''}"
@@ -83,7 +84,7 @@ class Checkpoints:
         self.best_mAP, self.best_epoch = best
         if is_best:
             _link(path, path.with_name(BEST))
-        # Never a file in another folder: that one is the caller's starting point.
+        # Never remove a file in another folder, from which the caller resumed.
         if self.latest and self.latest != path and self.latest.parent == path.parent:
             self._remove(self.latest)
         self.latest = path
@@ -91,7 +92,7 @@ class Checkpoints:
         return path
 
     def resume_from(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Continue after a checkpoint was read: it is replaced by the next one, unless the best."""
+        """Resume from a checkpoint; the next one will replace it, unless it is the best."""
         self.best_mAP, self.best_epoch = content["best_mAP"], content.get("best_epoch", 0)
         self.run = content.get("run", self.run)
         self._origin, self.origin_record = (path, content), content.get("record", {})
@@ -113,9 +114,10 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def _find_best(self, origin: Path, content: Mapping[str, Any]) -> None:
-        """Make sure that this folder has the best checkpoint of the training that goes on.
+        """Make sure that this folder has the best checkpoint of the resumed training.
 
-        A kill can come between saving and linking it, and the folder can be another one.
+        It may be missing if a run was killed between saving and linking it, or if the training was
+        resumed in another folder.
         """
         best = self.folder / BEST
         if not self.best_epoch and self.best_mAP < 0:
@@ -124,11 +126,11 @@ class Checkpoints:
             if self._is_best(candidate):
                 if candidate != best:
                     _link(candidate, best)
-                    logger.info("%s is that of %s", best, candidate)
+                    logger.info("%s is now the best checkpoint, from %s", best, candidate)
                 return
         logger.warning(
-            "%s: the best checkpoint of this training (mAP %.1f %%) is not there; the best is "
-            "chosen among the tests from now on",
+            "%s: the best checkpoint of this training (mAP %.1f %%) is missing; the best is chosen "
+            "among the tests from now on",
             *(origin.with_name(BEST), 100 * self.best_mAP),
         )
         self.best_mAP, self.best_epoch = -1.0, 0
@@ -141,7 +143,7 @@ class Checkpoints:
             return False
         if not header or header.get("best_mAP") != self.best_mAP:
             return False
-        if "best_epoch" not in header:  # of an earlier version
+        if "best_epoch" not in header:  # written by an earlier version
             return path.name == BEST
         return bool(header["run"] == self.run and header["best_epoch"] == header["epoch"])
 
@@ -150,15 +152,15 @@ class Checkpoints:
         if earlier:
             logger.warning(
                 "%s has checkpoints of an earlier training (%s%s); %s and results.json will be "
-                "replaced. Ctrl-C and another data.save_dir keep them",
+                "replaced. To keep them, press Ctrl-C and set another data.save_dir",
                 *(self.folder, ", ".join(earlier[:3]), ", …" if earlier[3:] else "", BEST),
             )
 
 
 def newest_checkpoints(folder: Path) -> Iterator[Path]:
-    """The checkpoints of a folder, the last saved first; files without a time by the disk's.
+    """The checkpoints in a folder, newest first, by the time saved in them or else the file's time.
 
-    A damaged one is skipped and logged as a warning.
+    Damaged checkpoints are skipped with a warning.
 
     Args:
         folder: `save_dir/model`; it need not exist.
@@ -177,7 +179,7 @@ def newest_checkpoints(folder: Path) -> Iterator[Path]:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last saved checkpoint of a folder whose bytes are intact; None if there is none.
+    """The newest intact checkpoint in a folder; None if there is none.
 
     Args:
         folder: `save_dir/model`; it need not exist.
@@ -197,7 +199,7 @@ def _new_run() -> str:
 
 
 def _link(path: Path, name: Path) -> None:
-    """Give a file a second name, without a copy where the file system can."""
+    """Give a file a second name: a hard link, or a copy if the file system has no hard links."""
     with write_atomically(name) as temporary:
         temporary.unlink(missing_ok=True)
         try:

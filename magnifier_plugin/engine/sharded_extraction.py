@@ -19,13 +19,13 @@ from magnifier_plugin.evaluation.embeddings import (
 
 
 class ShardedExtraction(Extraction):
-    """Embeddings of which each process computes an equal, contiguous share."""
+    """Extraction in which each process computes an equal, contiguous share of the embeddings."""
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
 
     def agree(self, found: bool) -> bool:
-        """What the first process has found."""
+        """The first process's value of `found`, in all processes."""
         return self.processes.from_first(found)
 
     def extract(
@@ -58,7 +58,7 @@ def _part_of(loader: DataLoader[Any], indices: range) -> DataLoader[Any]:
 
 
 def _gathered(tensor: Tensor, sizes: Sequence[int], rank: int) -> Tensor:
-    """[n, …] of each process → in the first all of them, in order; in the others their own."""
+    """[n, …] of each process → in the first process all of them, in order; else the own ones."""
     padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
     padded[: len(tensor)] = tensor
     parts = [torch.empty_like(padded) for _ in sizes] if rank == 0 else None

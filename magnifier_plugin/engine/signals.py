@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during a training: they wait until the running step is done and saved."""
+"""Delay SIGTERM and Ctrl-C in a training until the current step is done and saved."""
 
 import logging
 import signal
@@ -10,26 +10,26 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PATIENCE = 1.0  # seconds
+REPEAT_SECONDS = 1.0  # earlier repetitions of a signal count as the same one
 
 
 class StopSignals:
-    """A context in which SIGTERM and Ctrl-C raise an exception, but only where that does no harm.
+    """A context in which SIGTERM and Ctrl-C raise exceptions only where that is safe.
 
-    `hold` and `release` enclose what must not be interrupted. A second Ctrl-C after a second or
-    more is not held; sooner it is the same one, which a launcher such as torchrun passes on.
-    Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit with status 143, as a shell reports it.
-    In a thread other than the main one, where Python takes no signals, it does nothing.
+    Code between `hold` and `release` is not interrupted, except by a second Ctrl-C after
+    `REPEAT_SECONDS`; an earlier one is the same Ctrl-C, forwarded by a launcher such as torchrun.
+    Ctrl-C raises KeyboardInterrupt; SIGTERM raises SystemExit with status 143, as shells report it.
+    The context does nothing outside the main thread, where Python cannot handle signals.
 
     Args:
-        shared: with other processes, which stop together; see `release`.
+        shared: several processes share the training and stop together; see `release`.
     """
 
     def __init__(self, shared: bool = False) -> None:
         self._shared = shared
         self.received: signal.Signals | None = None
         self.is_between_steps = False
-        """Whether the signal that was raised has interrupted nothing that was held."""
+        """Whether the exception was raised while signals were not held."""
         self._held, self._first = False, 0.0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -37,7 +37,7 @@ class StopSignals:
         self.received, self._held, self.is_between_steps = None, self._shared, False
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                # An ignored one, as under nohup, stays ignored.
+                # A signal that is ignored, as under nohup, stays ignored.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._receive)
         return self
@@ -51,19 +51,19 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
-        if self.received is not None and error is None:  # in the last moment
+        if self.received is not None and error is None:  # a signal that was still held
             self._raise()
 
     def hold(self) -> None:
-        """From now on a signal waits for `release`."""
+        """From now on, signals wait for `release`."""
         self._held = True
 
     def release(self, agreed: bool = False) -> None:
-        """Raises what has waited; from now on a signal raises at once.
+        """Raise the exception of a held signal; from now on, signals raise at once.
 
         Args:
-            agreed: of several processes, that one has received a signal: all of them raise here,
-                and nowhere else.
+            agreed: with several processes: whether any of them has received a signal. They raise
+                only here, and all together.
         """
         if self._shared and not agreed:
             return
@@ -75,14 +75,14 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        again = self.received is not None and now - self._first > PATIENCE
+        again = self.received is not None and now - self._first > REPEAT_SECONDS
         if self.received is None:
             self.received, self._first = signal.Signals(number), now
             if number == signal.SIGTERM:
                 self._ignore_workers()
             if self._held:
                 logger.info(
-                    "%s received: the run stops after the running step, and saves; a second Ctrl-C "
+                    "%s received: the run stops after the current step, and saves; a second Ctrl-C "
                     "stops it at once, without saving",
                     self.received.name,
                 )
@@ -91,9 +91,9 @@ class StopSignals:
 
     @staticmethod
     def _ignore_workers() -> None:
-        """Let loaders' workers end: a scheduler sends SIGTERM to them too.
+        """Ignore the end of the loaders' workers, to which schedulers send SIGTERM too.
 
-        torch would raise an error about them in the middle of the running step, or of the saving.
+        Otherwise torch would raise an error about them in the middle of the step, or while saving.
         """
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

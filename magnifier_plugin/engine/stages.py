@@ -25,30 +25,30 @@ class Stage:
     """
 
     max_epoch: int
-    """Epochs of this stage."""
+    """Number of epochs of this stage."""
     lr: float = 3.5e-4
     """Learning rate after the warm-up."""
     lr_scheduler: str = "multi_step"
-    """torchreid's "single_step" (× lr_gamma every stepsize[-1] epochs), "multi_step" (× lr_gamma
-    at each of stepsize) or "cosine" (to 0 at the stage's end)."""
+    """torchreid's "single_step" (× lr_gamma every stepsize[-1] epochs), "multi_step" (× lr_gamma at
+    each epoch in stepsize) or "cosine" (to 0 at the end of the stage)."""
     stepsize: Sequence[int] = ()
     """Epochs, counted from the stage's start."""
     lr_gamma: float = 0.1
-    """The learning rate's factor at a step."""
+    """Factor of the learning rate at a step."""
     warmup_epoch: int = 0
-    """Epochs in which the factor rises linearly from warmup_factor to 1."""
+    """Number of first epochs, in which lr rises linearly from warmup_factor × lr."""
     warmup_factor: float = 0.01
-    """The learning rate's factor in the first epoch."""
+    """Factor of the learning rate in the first epoch of the warm-up."""
     loss_weights: Mapping[str, float] = field(default_factory=dict)
-    """Weights of loss terms by name, in place of the criterion's defaults."""
+    """Weights by loss term, which override the criterion's defaults."""
     optimizer: str = "fresh"
-    """"keep" continues the optimiser and the schedule of the stage before."""
+    """"fresh", or "keep", which continues the previous stage's optimiser and schedule."""
     optimizer_options: Mapping[str, Any] = field(
         default_factory=lambda: {"optim": "adam", "weight_decay": 5e-4, "adam_beta2": 0.999}
     )
     """Arguments of torchreid's `build_optimizer`, such as optim and weight_decay."""
     fused: str = "auto"
-    """Update all weights in one kernel: "on", "off", or "auto": if the optimiser can."""
+    """Update all weights in one kernel: "on", "off", or "auto": on if the optimiser supports it."""
 
     def __post_init__(self) -> None:
         if self.max_epoch < 1:
@@ -70,7 +70,7 @@ class Stage:
                 raise ValueError(f"loss_weights.{name}: expected at least 0, got {weight}")
 
     def lr_factor(self, epoch: int) -> float:
-        """The learning rate's factor in an epoch, counted from 0 at this stage's start."""
+        """Factor of the learning rate in an epoch of this stage, counted from 0."""
         if epoch < self.warmup_epoch:
             return self.warmup_factor + (1 - self.warmup_factor) * epoch / self.warmup_epoch
         if self.lr_scheduler == "cosine":
@@ -83,26 +83,26 @@ class Stage:
     def build_optimizer(
         self, model: nn.Module, epoch: int = 0
     ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """A fresh optimiser by torchreid's own builder, and its schedule, stepped once per epoch.
+        """Build a fresh optimiser with torchreid's builder, and its schedule, stepped every epoch.
 
         Args:
-            model: whose parameters are trained.
-            epoch: of this stage that comes next, counted from 0.
+            model: the model to train.
+            epoch: the next epoch of this stage, counted from 0.
         Raises:
-            ValueError: `fused` is "on" and the optimiser has no such form.
+            ValueError: `fused` is "on", but the optimiser has no fused form.
         """
         optimizer = torchreid.optim.build_optimizer(model, lr=self.lr, **self.optimizer_options)
         if self.fused == "on" or (self.fused == "auto" and "fused" in optimizer.defaults):
             optimizer = _fused(optimizer)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        # A plain function: the state of any other callable would end up in the checkpoint.
+        # A plain function, because LambdaLR saves the state of other callables in checkpoints.
         schedule = LambdaLR(optimizer, lambda epoch: self.lr_factor(epoch), last_epoch=epoch - 1)
         return optimizer, schedule
 
 
 def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The same optimiser, before its first step, in the form that updates all weights at once."""
+    """Rebuild an optimiser, before its first step, in its fused form."""
     if "fused" not in optimizer.defaults:
         raise ValueError(
             f"train.fused on: {type(optimizer).__name__} has no fused form; expected train.optim "
@@ -115,7 +115,7 @@ def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
-    """The stage of an epoch; epochs are numbered through all stages.
+    """The stage of an epoch; epochs are numbered across all stages.
 
     Args:
         stages: of the training.
@@ -123,7 +123,7 @@ def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
     Returns:
         The stage's index and its first epoch.
     Raises:
-        ValueError: the stages have fewer epochs.
+        ValueError: the epoch is beyond the last stage.
     """
     first = 0
     for index, stage in enumerate(stages):
@@ -137,21 +137,21 @@ def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
 
 
 def optimizer_stage(stages: Sequence[Stage], index: int) -> int:
-    """The stage whose optimiser a stage trains with: itself, or an earlier one that is kept."""
+    """Index of the stage that built a stage's optimiser: itself, or with "keep" an earlier one."""
     while stages[index].optimizer == "keep":
         index -= 1
     return index
 
 
 def check_stages(stages: Sequence[Stage], loss_names: Sequence[str]) -> None:
-    """Refuse stages that cannot be trained.
+    """Reject invalid stages.
 
     Args:
         stages: of the training.
         loss_names: the criterion's terms.
     Raises:
-        ValueError: there is no stage, a weight is of an unknown term, or there is no optimiser to
-            keep.
+        ValueError: there is no stage, a loss weight names an unknown term, or a stage has no
+            optimiser to keep.
     """
     if not stages:
         raise ValueError("stages: expected at least one, got none")
@@ -166,6 +166,6 @@ def check_stages(stages: Sequence[Stage], loss_names: Sequence[str]) -> None:
             raise ValueError("stages.1.optimizer keep: there is no stage before the first")
         if stage.optimizer == "keep" and stages[number - 2].lr_scheduler == "cosine":
             raise ValueError(
-                f"stages.{number}.optimizer keep: the learning rate of the stage before ends at 0 "
+                f"stages.{number}.optimizer keep: the previous stage's learning rate ends at 0 "
                 "(lr_scheduler cosine), so nothing would be trained"
             )

@@ -1,4 +1,4 @@
-"""The state of a training: stage, optimiser, schedule, loss weights, step, random states."""
+"""The state of a training: stage, optimiser, schedule, loss weights, position, random states."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,25 +21,26 @@ _NEEDED = {"epoch", "optimizer", "scheduler", "stage", "random", "history", "ran
 
 
 class Saved(NamedTuple):
-    """A checkpoint that was read."""
+    """A checkpoint that has been read."""
 
     path: Path
     epoch: int
-    """Epochs that it was trained for."""
+    """Number of trained epochs."""
     content: dict[str, Any]
+    """As `read_checkpoint` returns it."""
 
 
 class TrainingState:
-    """The optimiser of a model through the stages of its training.
+    """Progress, optimiser and schedule of a training, through all its stages.
 
     Args:
         step: trains the model; its averages and counters are part of the state.
-        stages: of the training; None with an optimizer of the caller.
+        stages: of the training; None with the caller's own optimizer.
         optimizer: the caller's own, or None.
         scheduler: of that optimizer.
-        loss_weights: weights of loss terms with an optimizer of the caller.
+        loss_weights: weights of loss terms, used with the caller's own optimizer.
     Raises:
-        ValueError: both an optimizer and stages are given or neither, or a stage cannot be trained.
+        ValueError: both or neither of optimizer and stages are given, or a stage is invalid.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class TrainingState:
     ) -> None:
         if (optimizer is None) == (stages is None):
             raise ValueError(
-                "expected stages, which build their optimisers, or an optimizer; got "
+                "expected stages, which build their own optimisers, or an optimizer; got "
                 + ("neither" if optimizer is None else "both")
             )
         if stages is not None:
@@ -68,23 +69,23 @@ class TrainingState:
         self.epoch = 0
         """Number of trained epochs."""
         self.position = Position()
-        """Of the epoch after them."""
+        """Position within the next epoch."""
         self.test_due = False
-        """Whether the test after the last trained epoch is still to be done."""
+        """Whether the test after the last trained epoch is still due."""
         self.rank1 = 0.0
-        """Of the last test, on the first target."""
+        """Rank-1 of the last test on the first target."""
         self._resumed: Saved | None = None
 
     @property
     def is_resumed(self) -> bool:
-        """Whether a checkpoint was read that the next run can continue."""
+        """Whether a checkpoint was read from which the next run can continue."""
         return self._resumed is not None
 
     def check_epochs(self, max_epoch: int | None) -> int:
-        """The number of epochs to train, by default all of the stages.
+        """The number of epochs to train; for None all epochs of the stages.
 
         Raises:
-            ValueError: there is none, or it is more than the stages have.
+            ValueError: it cannot be determined, is below 1, or is more than the stages have.
         """
         if max_epoch is None:
             if not self.stages:
@@ -97,14 +98,14 @@ class TrainingState:
         return max_epoch
 
     def begin(self, start_epoch: int) -> bool:
-        """A run begins: it continues after the last trained batch, or starts the training anew.
+        """Start a run: continue after the last trained batch, or start a new training.
 
         Args:
             start_epoch: the run's first epoch, counted from 0.
         Returns:
-            Whether it starts anew, without history and with fresh optimisers.
+            Whether a new training starts, without history and with fresh optimisers.
         Raises:
-            ValueError: it starts anew with a scheduler of the caller that was stepped before.
+            ValueError: a new training would use a scheduler that has already been stepped.
         """
         trained = self.epoch if self.history or self._resumed else 0
         resumed, self._resumed = self._resumed, None
@@ -114,8 +115,8 @@ class TrainingState:
             return False
         if trained and self.scheduler is not None and not self.stages:
             raise ValueError(
-                f"start_epoch: expected {trained}, got {start_epoch}; the scheduler that was given "
-                f"has been stepped {trained} times. Continue with start_epoch={trained} and a "
+                f"start_epoch: expected {trained}, got {start_epoch}; the given scheduler has been "
+                f"stepped {trained} times already. Continue with start_epoch={trained} and a "
                 "larger max_epoch, or build a new optimizer, scheduler and engine"
             )
         self.history.clear()
@@ -128,7 +129,7 @@ class TrainingState:
         """Enter the stage of an epoch, counted from 0: its optimiser, schedule and loss weights.
 
         Returns:
-            Whether the optimiser is another one now.
+            Whether the optimiser has changed.
         """
         if not self.stages:
             return False
@@ -136,7 +137,7 @@ class TrainingState:
         return index + 1 != self.stage and self._enter_stage(index, first, epoch)
 
     def finish_epoch(self, entry: Mapping[str, Any]) -> None:
-        """All batches of the running epoch are trained; `entry` is for the history."""
+        """Finish an epoch after its last batch; `entry` is added to the history."""
         self.epoch += 1
         self.history.append({"epoch": self.epoch, "stage": self.stage, **entry})
         self.position = Position()
@@ -161,12 +162,12 @@ class TrainingState:
         return not keeps
 
     def read(self, path: str | Path) -> Saved:
-        """Read a checkpoint to continue from; `begin` restores its optimiser and random states.
+        """Read a checkpoint to resume from; `begin` restores its optimiser and random states.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no checkpoint, or one of another model, another number of identities, or
-                another toolbox.
+            ValueError: it is not a checkpoint of this engine, or belongs to another model or
+                another number of identities.
         """
         path = Path(path).expanduser()
         content = read_checkpoint(path)
@@ -185,14 +186,14 @@ class TrainingState:
         return self._resumed
 
     def add_test(self, results: Mapping[str, Mapping[str, Any]]) -> float:
-        """Note the numbers of a test after the last epoch; returns the first target's mAP."""
+        """Record the results of a test after the last epoch; return the first target's mAP."""
         first = next(iter(results.values()))
         mAP: float = first["mAP"]
         self.history[-1]["mAP"], self.rank1, self.test_due = mAP, first["rank-1"], False
         return mAP
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint needs to continue after the last trained batch."""
+        """The content of a checkpoint that continues after the last trained batch."""
         return {
             "state_dict": self.model.state_dict(),
             "epoch": self.epoch,
@@ -208,7 +209,7 @@ class TrainingState:
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        """Continue with a checkpoint's optimiser, schedule and random states."""
+        """Restore a checkpoint's optimiser, schedule and random states."""
         if not self.stages:
             self._optimizer().load_state_dict(saved["optimizer"])
             if self.scheduler is not None and saved["scheduler"] is not None:
@@ -224,8 +225,8 @@ class TrainingState:
         restore_random_states(saved["random"], self.step.processes.rank)
 
     def _fits(self, saved: Mapping[str, Any]) -> bool:
-        """Whether a checkpoint was where the stages are now after as many epochs."""
-        # Inside an epoch the stage is that of the running one, at its end that of the last one.
+        """Whether a checkpoint's stage and schedule fit the current stages."""
+        # Within an epoch, the saved stage is that of the current epoch, otherwise of the last one.
         index, _ = find_stage(self.stages, saved["epoch"] - (0 if saved.get("batch") else 1))
         owner = optimizer_stage(self.stages, index)
         expected = index + 1, saved["epoch"] - self._first_epoch(owner)
@@ -240,7 +241,7 @@ class TrainingState:
         return found == expected
 
     def _optimizer(self) -> Optimizer:
-        """The optimiser of the stage that was entered."""
+        """The optimiser of the current stage."""
         return cast(Optimizer, self.optimizer)
 
     def _first_epoch(self, index: int) -> int:

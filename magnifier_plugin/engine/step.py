@@ -1,4 +1,4 @@
-"""One batch's step of a training: network, losses, gradients, optimiser."""
+"""A training step on one batch: network, losses, gradients, optimiser."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from magnifier_plugin.engine.threads import ThreadCount
 from magnifier_plugin.engine.weights import load_state
 from magnifier_plugin.losses.terms import Criterion
 
-MOST_SKIPPED = 10
+MAX_SKIPPED = 10
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """How a batch becomes a step.
+    """Options of the training step.
 
     Raises:
         ValueError: a value is out of its range.
@@ -35,14 +35,14 @@ class StepOptions:
     compile: bool = False
     """Compile the network with `torch.compile`; the first steps then take minutes."""
     clip_grad: float = 0.0
-    """Largest norm of all gradients together (`clip_grad_norm_`); 0 does not clip."""
+    """Largest norm of all gradients taken together (`clip_grad_norm_`); 0: no clipping."""
     accumulate: int = 1
-    """Batches whose gradients are averaged for one step. Batch norm and batch-hard mining see each
-    batch alone. Fewer at an epoch's end, where the batches do not suffice."""
+    """Batches whose gradients are averaged for one step; fewer at the end of an epoch if not enough
+    are left. Batch norm and batch-hard mining see one batch at a time."""
     ema: float = 0.0
-    """Decay of the weights' moving average, which is then what is tested and saved; 0 for none."""
+    """Decay of a moving average of the weights, which is then tested and saved; 0: no average."""
     sync_bn: bool = False
-    """Batch norm of all processes' shares of a batch together, see `sync_batchnorm`."""
+    """Batch norm over the whole batch of all processes, see `sync_batchnorm`."""
 
     def __post_init__(self) -> None:
         if not self.clip_grad >= 0:
@@ -54,16 +54,16 @@ class StepOptions:
 
 
 class TrainingStep:
-    """Trains a model with one batch.
+    """Trains a model with one batch at a time.
 
-    A batch whose loss is not finite is skipped: weights, running statistics and optimiser stay as
-    they are.
+    A batch whose loss is not finite is skipped: weights, running statistics and optimiser are not
+    changed.
 
     Args:
         model: on its device; in training mode when the step is called.
-        criterion: of the model's outputs.
-        precision: where and how the model computes.
-        inputs: batch keys that the model takes besides the image.
+        criterion: computes the losses of the model's outputs.
+        precision: device and precision of the model.
+        inputs: batch keys that the model needs in addition to the image.
         options: see `StepOptions`.
         processes: that share each batch.
     """
@@ -84,16 +84,16 @@ class TrainingStep:
         network: Any = torch.compile(model) if self.options.compile else model
         self.objective = Objective(network, criterion, precision)
         self._wrapped: nn.Module = self.objective
-        self._trained: list[bool] = []  # which parameters are trained by the wrapped one
+        self._trained: list[bool] = []  # requires_grad of all parameters when `_wrapped` was built
         self.threads = ThreadCount(precision.device)
         self.scaler = precision.gradient_scaler()
         self.average = WeightAverage(model, self.options.ema) if self.options.ema else None
         self.skipped = 0
-        """Batches that were skipped since the training began."""
+        """Number of batches skipped since the training began."""
         self.skipped_in_a_row = 0
         self.accumulated = 0
-        """Batches since the optimiser's last step; 0 where a checkpoint can be written."""
-        self._summed = 0  # of them, those whose gradients were added
+        """Batches since the optimiser's last step; checkpoints can be written when it is 0."""
+        self._summed = 0  # number of these whose gradients were added
 
     def __call__(
         self,
@@ -103,18 +103,18 @@ class TrainingStep:
         *,
         last: bool = False,
     ) -> dict[str, Tensor]:
-        """One batch; with it the optimiser's step, unless more batches are to be accumulated.
+        """Train with one batch, and step the optimiser unless more batches are to be accumulated.
 
         Args:
             data: a batch of the training loader.
             optimizer: of the model.
-            weights: of loss terms by name, in place of the criterion's.
+            weights: weights by loss term, which override the criterion's.
             last: whether it is the epoch's last batch.
         Returns:
-            Scalars by name: the total, "loss", and every term and metric; nothing of a batch that
-            is skipped.
+            Scalars by name: the total, "loss", and all terms and metrics; empty if the batch was
+            skipped.
         Raises:
-            FloatingPointError: the loss of `MOST_SKIPPED` batches in a row was not finite.
+            FloatingPointError: the losses of `MAX_SKIPPED` consecutive batches were not finite.
         """
         self.threads.adapt()
         if not self.accumulated:
@@ -139,16 +139,17 @@ class TrainingStep:
         return losses
 
     def reset(self) -> None:
-        """A training begins anew, with the model's weights."""
+        """Reset all state for a new training that starts with the model's current weights."""
         self.scaler = self.precision.gradient_scaler()
         self.skipped = self.skipped_in_a_row = self.accumulated = 0
         if self.average:
             self.average.restart()
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint needs of it, in plain types: "step", and the averages as "state_dict".
+        """The step's part of a checkpoint: "step" and, with `ema`, "state_dict".
 
-        Without averages there is no "state_dict"; the model's own is the checkpoint's then.
+        "state_dict" has the averaged weights; without `ema` it is left out, and the checkpoint has
+        the model's own state dict.
         """
         step: dict[str, Any] = {
             "skipped": self.skipped,
@@ -161,13 +162,13 @@ class TrainingStep:
         return {"step": step, "state_dict": self.average.state_dict()}
 
     def restore(self, content: Mapping[str, Any], origin: str) -> None:
-        """Continue from a checkpoint, after the model has loaded its "state_dict".
+        """Restore a checkpoint's state, after the model has loaded its "state_dict".
 
         Args:
-            content: of the checkpoint; one without "step" is an older one.
-            origin: what errors call it, such as its path.
+            content: of the checkpoint; old checkpoints have no "step".
+            origin: name of the checkpoint in errors, such as its path.
         Raises:
-            ValueError: its weights are of another model.
+            ValueError: its weights belong to another model.
         """
         self.reset()
         step = content.get("step", {})
@@ -183,25 +184,25 @@ class TrainingStep:
             self.scaler.load_state_dict(step["scaler"])
 
     def tested_weights(self) -> AbstractContextManager[None]:
-        """Inside the block the model has the weights that are tested: the averages, if any."""
+        """Give the model the weights to test inside the block: with `ema` the averages."""
         return self.average.in_model() if self.average else nullcontext()
 
     def _losses(
         self, data: Mapping[str, Any], weights: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """This process's total, and the means of all losses over the processes."""
+        """This process's total loss, and the mean of each loss over the processes."""
         targets = self.precision.targets(take_inputs(data, self.inputs))
         pids = data["pid"].to(self.precision.device, non_blocking=True)
         images = self.precision.images(data["img"])
         trained = [parameter.requires_grad for parameter in self.model.parameters()]
         if self._trained != trained:
-            # DistributedDataParallel takes what is trainable when it is built.
+            # DistributedDataParallel considers parameters that are trainable when it is built.
             self._wrapped, self._trained = self.processes.wrap(self.objective), trained
         total, named = self._wrapped(images, pids, targets, weights)
         return total, self.processes.mean({"loss": total, **named})
 
     def _optimise(self, optimizer: Optimizer) -> None:
-        """The optimiser's step with the mean of the batches' gradients."""
+        """Step the optimiser with the mean of the batches' gradients."""
         self.scaler.unscale_(optimizer)
         parameters = list(self.model.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -219,7 +220,7 @@ class TrainingStep:
         self.skipped += 1
         self.skipped_in_a_row += 1
         values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
-        if self.skipped_in_a_row < MOST_SKIPPED:
+        if self.skipped_in_a_row < MAX_SKIPPED:
             logger.warning(
                 "Batch skipped, its loss is not finite: %s; %d in a row, %d in this training",
                 *(values, self.skipped_in_a_row, self.skipped),
@@ -227,7 +228,7 @@ class TrainingStep:
             return
         images = ", ".join(map(str, data.get("impath", ())))
         raise FloatingPointError(
-            f"expected finite losses, got {values}, in {MOST_SKIPPED} batches in a row; the last "
+            f"expected finite losses, got {values}, in {MAX_SKIPPED} batches in a row; the last "
             f"one's images: {images}. Lower train.lr, set train.clip_grad or amp off; model.resume "
             "continues from the last checkpoint, which has finite weights"
         )

@@ -1,4 +1,4 @@
-"""Batch norm whose statistics are those of all processes' shares of a batch."""
+"""Batch norm with statistics over the whole batch that several processes share."""
 
 import torch
 import torch.distributed as dist
@@ -24,13 +24,13 @@ class _AllReduce(torch.autograd.Function):
 
 
 def all_reduce(tensor: Tensor) -> Tensor:
-    """The sum over all processes, which can be differentiated."""
+    """The sum over all processes, with gradients."""
     total: Tensor = _AllReduce.apply(tensor)
     return total
 
 
 class AllReduceBatchNorm(_BatchNorm):
-    """`torch.nn.SyncBatchNorm`, which takes CUDA tensors alone, for tensors of a CPU."""
+    """Synchronised batch norm for the CPU; `torch.nn.SyncBatchNorm` supports only CUDA tensors."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Args: input: float [B, C, …]."""
@@ -52,10 +52,10 @@ class AllReduceBatchNorm(_BatchNorm):
         return (scaled + self.bias.view(shape)).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """torch's hook of its batch norms; this one takes any number of dimensions."""
+        """torch's hook in batch norms; this one accepts any number of dimensions."""
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Take a batch's mean and unbiased variance into the running ones."""
+        """Update the running statistics with a batch's mean and unbiased variance."""
         running_mean, running_var = self.running_mean, self.running_var
         batches = self.num_batches_tracked
         if running_mean is None or running_var is None or batches is None:
@@ -69,8 +69,8 @@ class AllReduceBatchNorm(_BatchNorm):
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
     """Replace every batch norm by its synchronised form, BNNecks included.
 
-    On a GPU it is torch's. torch's own conversion assigns a parameter-or-None to `bias` and fails
-    on BNNeck's buffer.
+    On a GPU this is `torch.nn.SyncBatchNorm`. torch's own conversion assigns a parameter or None to
+    `bias`, which fails for BNNeck's buffer.
 
     Args:
         module: on its device; its children are replaced in place.

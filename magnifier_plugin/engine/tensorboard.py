@@ -1,4 +1,4 @@
-"""The events of a run for TensorBoard."""
+"""TensorBoard events of a run."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class EventWriter(SummaryWriter):
-    """A SummaryWriter that ends no training when the disk is full: the log has the same numbers."""
+    """A SummaryWriter that lets training go on if the disk is full; the log has all numbers."""
 
     failed = False
 
@@ -37,12 +37,12 @@ class EventWriter(SummaryWriter):
 
 
 def open_writer(writer: SummaryWriter | None, folder: str | Path, step: int) -> SummaryWriter:
-    """The writer of a run: the one before it if that is of the same folder.
+    """The writer of a run; an earlier writer is reused if it has the same folder.
 
     Args:
-        writer: of an earlier run of the same engine.
+        writer: of an earlier run of the same engine, or None.
         folder: of the events.
-        step: that comes next; TensorBoard hides what a killed run wrote from there on.
+        step: the next step; TensorBoard hides later events of a killed run.
     """
     if writer is not None and writer.log_dir == str(folder):
         return writer
@@ -54,8 +54,8 @@ def write_test(writer: SummaryWriter, results: Mapping[str, Mapping[str, Any]], 
 
     Args:
         writer: of TensorBoard.
-        results: target → numbers.
-        epoch: that the model was trained for, counted from 0.
+        results: target → metrics.
+        epoch: the last trained epoch, counted from 0.
     """
     for name, result in results.items():
         writer.add_scalar(f"Test/{name}/rank1", result["rank-1"], epoch)

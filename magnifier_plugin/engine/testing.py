@@ -34,27 +34,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TestOptions:
-    """How an engine tests, besides torchreid's arguments of `test`."""
+    """How an engine tests, in addition to torchreid's arguments of `test`."""
 
-    __test__ = False  # no test class, although its name begins with Test
+    __test__ = False  # not a test class for pytest, despite its name
 
     amp: str = "off"
-    """Mixed precision in the last test, one of `precision.AMP`. Tests during training compute as
-    the training does."""
+    """Mixed precision in the last test, one of `precision.AMP`. Tests during training use the
+    training's precision."""
     flip: bool = False
-    """Average the embeddings of an image and its mirror image."""
+    """Average the embeddings of each image and its mirror image."""
     cache: str | Path = ""
-    """Folder that keeps the last test's embeddings, so that testing the same weights again takes
-    seconds; "" keeps none."""
+    """Folder in which the last test's embeddings are cached, so that testing the same weights again
+    takes seconds; "" for no cache."""
     reranking: Reranking = field(default_factory=Reranking)
     """Parameters of k-reciprocal re-ranking."""
     rerank_during_training: bool = False
-    """Re-rank in the tests during training too."""
+    """Also re-rank in tests during training."""
     conditions: str | Path = ""
-    """CSV of per-image conditions to group queries by, see `evaluation.conditions`; "" takes a data
-    set's own, which the rendered one has."""
+    """CSV of per-image conditions to group queries by, see `evaluation.conditions`; "" for the data
+    set's own conditions, if it has any, as the rendered one does."""
     rankings: int = 0
-    """Draw the rankings of so many queries of each target in the last test."""
+    """Draw the rankings of this many queries of each target in the last test."""
 
     def __post_init__(self) -> None:
         if self.cache and Path(self.cache).exists() and not Path(self.cache).is_dir():
@@ -68,14 +68,14 @@ class Tester:
 
     Args:
         datamanager: torchreid's or ours.
-        step: of the training: its model returns raw embeddings [B, D] in evaluation, its processes
-            share the extraction, and the first of them evaluates and writes.
+        step: of the training. Its model returns raw embeddings [B, D] in evaluation mode; its
+            processes share the extraction, and the first one evaluates and writes.
         options: see `TestOptions`.
-        record: written into `results.json`, such as configuration and seed.
+        record: saved in `results.json`, such as configuration and seed.
     Raises:
-        FileNotFoundError: there is no file of conditions.
-        ValueError: options.amp is none of `AMP`, or there are no conditions of a target's
-            query images.
+        FileNotFoundError: the file of conditions is missing.
+        ValueError: options.amp is not one of `AMP`, or the file of conditions is invalid or lists
+            no query image of any target.
     """
 
     def __init__(
@@ -92,27 +92,27 @@ class Tester:
         self.conditions = read_target_conditions(datamanager, options.conditions)
         self.inputs = declared_keys(self.model, "test_inputs")
         self.results: dict[str, dict[str, Any]] = {}
-        """Numbers of the last test: target → as `evaluation.summary.summarise` gives them, and
-        "conditions" as `evaluation.conditions.metrics_by_condition` where they are known."""
+        """Target → results of the last test, from `evaluation.summary.summarise`; if conditions are
+        known, also "conditions", from `evaluation.conditions.metrics_by_condition`."""
         self.queries: dict[str, QueryScores] = {}
-        """Results of each query of the last test, by target."""
+        """Target → results of each query of the last test."""
         self.pictures = Pictures()
-        """Of the last test; not drawn yet when it ends."""
+        """Pictures of the last test; not yet drawn when it ends."""
         self._failure: OSError | None = None
 
     def declare_inputs(self) -> None:
-        """Declare to the query and gallery sets the inputs that the model takes besides the image.
+        """Set the inputs that the samples of query and gallery include to those the model declares.
 
         Raises:
-            ValueError: a data set does not make one of them.
-            FileNotFoundError: too many files that an input is made from are missing.
+            ValueError: a data set cannot make one of them.
+            FileNotFoundError: too many of the files needed for an input are missing.
         """
         for loaders in self.datamanager.test_loader.values():
             for loader in loaders.values():
                 declare_inputs(loader.dataset, self.inputs, mirrored=self.options.flip)
 
     def embed(self, batch: Mapping[str, Any], precision: Precision | None = None) -> Tensor:
-        """A test batch → raw embeddings float [B, D], by default computed as in the last test."""
+        """Test batch → raw embeddings float [B, D], by default in the last test's precision."""
         self.step.threads.adapt()
         precision = precision or self.precision
         targets = precision.targets(take_inputs(batch, self.inputs))
@@ -134,17 +134,17 @@ class Tester:
         ranks: Sequence[int] = (1, 5, 10, 20),
         rerank: bool = False,
     ) -> None:
-        """Test every target; afterwards `results` and `results.json` have the numbers, and
-        `queries` and `queries.csv` those of each query.
+        """Test every target. Results are in `results` and `results.json`, those of each query in
+        `queries` and `queries.csv`.
 
-        Pictures are only planned: the caller draws them when the numbers and the model are saved.
+        Pictures are only planned: the caller draws them after the results and the model are saved.
 
         Args:
-            last: of a training, or the only test: it is kept in the cache and drawn.
-            epoch: that the model was trained for, for `results.json`.
+            last: whether it is the last or only test of a run, which is cached and drawn.
+            epoch: number of trained epochs, for `results.json`.
             rerank: re-rank if this is the last test.
             dist_metric, normalize_feature, visrank, visrank_topk, save_dir, use_metric_cuhk03,
-                ranks: as torchreid's `Engine.test`.
+                ranks: as in torchreid's `Engine.test`.
         """
         folder, options = Path(save_dir), self.options
         precision = self.precision if last else self.training_precision
@@ -182,7 +182,7 @@ class Tester:
         self._write(folder, epoch, precision)
 
     def raise_failure(self) -> None:
-        """Raise the OSError that kept the last test's numbers from being written, if one did."""
+        """Raise the OSError of the last test if its results could not be written."""
         if self._failure is not None:
             raise self._failure
 
@@ -200,7 +200,7 @@ class Tester:
         )
 
     def _group(self, name: str, result: EvaluationResult, metric: str) -> None:
-        """Keep the results of each query, and those of queries that share a condition."""
+        """Store the results of each query, and the results grouped by condition."""
         loader, conditions = self.datamanager.test_loader[name]["query"], self.conditions.get(name)
         images = [record[0] for record in self.datamanager.fetch_test_loaders(name)[0]]
         self.queries[name] = scores = query_scores(
@@ -218,7 +218,7 @@ class Tester:
             logger.info("%s", describe_twin_share(share))
 
     def _cache_key(self) -> str:
-        """What embeddings depend on besides weights, images and flipping."""
+        """Everything that embeddings depend on except weights, images and flipping."""
         loaders = [x for pair in self.datamanager.test_loader.values() for x in pair.values()]
         parts = [str(self.precision), str(self.datamanager.transform_te)]
         for dataset in (loader.dataset for loader in loaders if self.inputs):
@@ -227,7 +227,7 @@ class Tester:
         return "; ".join(parts)
 
     def _write(self, folder: Path, epoch: int | None, precision: Precision) -> None:
-        """Write the numbers; after a failure the best model is to be saved first."""
+        """Write the results; a failure is raised later, after the best model is saved."""
         content = {
             "results": self.results,
             "epoch": epoch,

@@ -1,4 +1,4 @@
-"""How many threads torch computes with on a CPU that other programs use too."""
+"""Choose the number of torch's threads on a CPU that other programs use too."""
 
 import contextlib
 import glob
@@ -12,25 +12,25 @@ from typing import NamedTuple
 import torch
 
 FIXED_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-SECONDS = 5.0  # between two looks at the CPU's use
+SECONDS = 5.0  # between two readings of CPU usage
 logger = logging.getLogger(__name__)
 
 
 class CpuUse(NamedTuple):
-    """Seconds since arbitrary points in time; the difference of two readings counts."""
+    """Times in seconds, each from an arbitrary origin; only differences are meaningful."""
 
     time: float
     total: float
     """CPU time of all programs on the cores that this process may use."""
     own: float
-    """CPU time of this process and of the processes that it has started."""
+    """CPU time of this process and of its descendants."""
 
 
 def read_cpu_use(proc: Path = Path("/proc")) -> CpuUse | None:
-    """What Linux counts; None where it cannot be read, as on other systems.
+    """Read CPU usage on Linux; None if it cannot be read, as on other systems.
 
     Args:
-        proc: where Linux shows its counters.
+        proc: the folder of Linux's process information.
     """
     try:
         ticks = os.sysconf("SC_CLK_TCK")
@@ -46,9 +46,9 @@ def read_cpu_use(proc: Path = Path("/proc")) -> CpuUse | None:
 
 
 def _started_ticks(proc: Path, pid: str) -> int:
-    """CPU time of the processes that one has started, that these have started, and so on.
+    """CPU time of a process's descendants, in clock ticks.
 
-    Workers of a loader may be started by a server in between (Python 3.14's default).
+    Loader workers may be grandchildren, started by a fork server (Python 3.14's default).
     """
     ticks = 0
     for path in glob.glob(f"{proc}/{pid}/task/*/children"):  # noqa: PTH207
@@ -59,7 +59,7 @@ def _started_ticks(proc: Path, pid: str) -> int:
 
 
 def _ticks(proc: Path, pid: str) -> int:
-    """CPU time of a process and of those it waited for; 0 if it has just ended."""
+    """CPU time of a process and its reaped children, in clock ticks; 0 if it has just ended."""
     try:
         words = (proc / pid / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -68,18 +68,18 @@ def _ticks(proc: Path, pid: str) -> int:
 
 
 class ThreadCount:
-    """Keeps torch from computing with more threads than the CPU has cores free.
+    """Keeps torch from using more threads than the CPU has free cores.
 
-    Threads share each operation and wait for the last one. Next to another program one of them has
-    no core for some milliseconds at a time, so that two threads take longer than one.
+    The threads of an operation wait for the slowest one. If another program takes a thread's core
+    for some milliseconds at a time, two threads take longer than one.
 
-    The number that torch has now is the most. It stays as it is on a GPU, with
-    `torch.use_deterministic_algorithms`, since the number of threads changes the bits, and where
-    `OMP_NUM_THREADS` or `MKL_NUM_THREADS` sets it.
+    The current number of threads is the maximum. It is never changed on a GPU, with
+    `torch.use_deterministic_algorithms` (since results depend on the number of threads), or if
+    `OMP_NUM_THREADS` or `MKL_NUM_THREADS` is set.
 
     Args:
         device: that computes.
-        read: a reading of the CPU's use.
+        read: reads CPU usage; see `read_cpu_use`.
         seconds: from one reading to the next.
     """
 
@@ -89,10 +89,10 @@ class ThreadCount:
         read: Callable[[], CpuUse | None] = read_cpu_use,
         seconds: float = SECONDS,
     ) -> None:
-        self.most = torch.get_num_threads()
+        self.max_threads = torch.get_num_threads()
         self._read, self._seconds = read, seconds
         is_fixed = (
-            self.most == 1
+            self.max_threads == 1
             or device.type != "cpu"
             or torch.are_deterministic_algorithms_enabled()
             or any(name in os.environ for name in FIXED_BY)
@@ -100,7 +100,7 @@ class ThreadCount:
         self._before = None if is_fixed else read()
 
     def adapt(self) -> None:
-        """Between two batches: use as many threads as cores are free, if it is time to look."""
+        """Match the number of threads to the free cores if it is time; call between batches."""
         before = self._before
         if before is None or time.monotonic() < before.time + self._seconds:
             return
@@ -115,12 +115,12 @@ class ThreadCount:
             logger.info(
                 "Other programs use %.1f of %d CPU cores: computing with %d of %d threads; "
                 "OMP_NUM_THREADS fixes the number",
-                *(max(others, 0), cores, threads, self.most),
+                *(max(others, 0), cores, threads, self.max_threads),
             )
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
-        """Gives torch its number of threads back at the end, for what the process does next."""
+        """Restore torch's number of threads after the block."""
         before = torch.get_num_threads()
         try:
             yield
@@ -129,10 +129,10 @@ class ThreadCount:
                 torch.set_num_threads(before)
 
     def _choose(self, free: float) -> int:
-        """The number of threads for so many free cores; one more only if most of it is free."""
+        """The number of threads for a number of free cores, with hysteresis."""
         threads = torch.get_num_threads()
         if free >= threads + 0.75:
             threads = int(free + 0.25)
         elif free < threads - 0.5:
             threads = int(free + 0.5)
-        return min(max(threads, 1), self.most)
+        return min(max(threads, 1), self.max_threads)

@@ -1,4 +1,4 @@
-"""Loading state dicts, whole or as weights to start from, and optimisers, with clear errors."""
+"""Load state dicts, completely or as initial weights, and optimisers, with clear errors."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,24 +16,25 @@ class Comparison(NamedTuple):
     missing: list[str]
     """Keys of the model that the state dict lacks."""
     unexpected: list[str]
-    """Keys that the model does not have."""
+    """Keys of the state dict that the model lacks."""
     reshaped: list[str]
-    """Keys of both whose shapes differ."""
+    """Keys of both with different shapes."""
 
     def without(self, keys: set[str]) -> "Comparison":
-        """The differences in other keys."""
+        """The differences without those of some keys."""
         return Comparison(*([key for key in part if key not in keys] for part in self))
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load a state dict whole.
+    """Load a complete state dict.
 
     Args:
-        model: filled in place.
+        model: changed in place.
         state: of the same model with the same number of identities.
-        origin: what errors call the state dict, such as its path.
+        origin: name of the state dict in errors, such as its path.
     Raises:
-        ValueError: another model or another number of identities; says how many tensors differ.
+        ValueError: it belongs to another model or another number of identities; the message says
+            how many tensors differ.
     """
     difference = compare(model, state)
     if any(difference):
@@ -42,34 +43,34 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
 
 
 class Loaded(NamedTuple):
-    """What `load_matching` did."""
+    """The result of `load_matching`."""
 
     loaded: int
-    """Tensors that were loaded."""
+    """Number of loaded tensors."""
     untrained: int
-    """Classifier tensors of the model that stay as they are."""
+    """Number of classifier tensors of the model that were not loaded."""
     unused: int
-    """Tensors of the file that only training needs (`training_only_keys`)."""
+    """Number of tensors in the file that only training needs (`training_only_keys`)."""
 
     def __str__(self) -> str:
         return (
             f"{self.loaded} tensors loaded, {self.untrained} classifier tensors left untrained, "
-            f"{self.unused} of training only not used"
+            f"{self.unused} needed only in training not used"
         )
 
 
 def load_matching(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> Loaded:
-    """Load weights to start from: all but the classifiers of another set of identities.
+    """Load initial weights: everything except classifiers for another set of identities.
 
-    A model whose class names `training_only_keys` (prefixes of keys, such as DSA-reID's guiding
-    stream) and that was built without them takes a file that has them.
+    Keys that start with one of the model's `training_only_keys`, such as those of DSA-reID's
+    guiding stream, may also be missing in the model.
 
     Args:
-        model: filled in place.
+        model: changed in place.
         state: of the same model.
-        origin: what errors call the state dict, such as its path.
+        origin: name of the state dict in errors, such as its path.
     Raises:
-        ValueError: anything else does not match.
+        ValueError: other tensors do not match.
     """
     difference = compare(model, state)
     classifiers = {key for keys in difference for key in keys if "classifier" in key}
@@ -85,14 +86,14 @@ def load_matching(model: nn.Module, state: Mapping[str, Tensor], origin: str) ->
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> bool:
-    """Load an optimiser's moments and step counts; its settings (lr, weight decay, …) stay.
+    """Load an optimiser's moments and step counts, but not its settings (lr, weight decay, …).
 
     Args:
-        optimizer: as it is configured now.
-        state: of an optimiser's `state_dict`.
+        optimizer: with the current settings; changed in place.
+        state: from an optimiser's `state_dict`.
     Returns:
-        Whether it was loaded. Another kind of optimiser, or other parameter groups, are logged as
-        a warning.
+        Whether it was loaded. A warning is logged if it was not, because it belongs to another kind
+        of optimiser or to other parameter groups.
     """
     if [*map(_kind, optimizer.param_groups)] != [*map(_kind, state["param_groups"])]:
         logger.warning(
@@ -111,7 +112,7 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> bool:
 
 
 def _kind(group: Mapping[str, Any]) -> tuple[object, ...]:
-    """What the state of a parameter group depends on: its size, and the moments that are kept."""
+    """What a parameter group's state depends on: the number of tensors, and the kind of moments."""
     kind = {"betas", "alpha", "momentum"} & set(group)
     return len(group["params"]), kind, bool(group.get("momentum")), bool(group.get("amsgrad"))
 
@@ -141,7 +142,7 @@ def _mismatch(
     for keys, what in ((missing, "missing in the file"), (unexpected, "unknown to the model")):
         if keys:
             parts.append(f"{len(keys)} {what} (such as {keys[0]})")
-    hint = "the file is of another model, or of other options"
+    hint = "the file belongs to another model, or to other options"
     if reshaped and not missing and not unexpected and all("classifier" in k for k in reshaped):
         hint = (
             "the file was trained on another number of identities; model.load_weights takes all "

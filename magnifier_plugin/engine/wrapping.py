@@ -1,4 +1,4 @@
-"""Models that arrive inside another module."""
+"""Detection of models that are wrapped in another module."""
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -9,12 +9,12 @@ SEVERAL_GPUS = (
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Refuse a model inside DataParallel, DistributedDataParallel or torch.compile.
+    """Reject a model wrapped by DataParallel, DistributedDataParallel or torch.compile.
 
-    Its declared inputs, state-dict keys and methods would be hidden.
+    A wrapper would hide the model's declared inputs and methods and change its state-dict keys.
 
     Raises:
-        ValueError: the model is wrapped; says what to pass.
+        ValueError: the model is wrapped; the message says what to pass instead.
     """
     if isinstance(model, (DataParallel, DistributedDataParallel)):
         inner = f"model.module. {SEVERAL_GPUS}"

@@ -1,1 +1,1 @@
-"""What scripts/benchmark.py measures."""
+"""The comparisons of scripts/benchmark.py."""

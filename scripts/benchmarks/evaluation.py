@@ -1,8 +1,8 @@
-"""Distances, CMC and mAP, and re-ranking, of random features in clusters.
+"""Distances, CMC, mAP and re-ranking of random features that form a cluster for each identity.
 
-As many identities as the real data set tests, six cameras, unit length. Re-ranking includes the
-distances that it needs, on both sides. The peak of memory is that of the whole process, features
-and libraries included.
+There are as many identities as in the real data set's test split, and six cameras; features have
+unit length. On both sides, the time of re-ranking includes the distances that it needs. Peak memory
+is that of the whole process, including features and libraries.
 """
 
 import argparse
@@ -36,9 +36,9 @@ class Size(NamedTuple):
     gallery: int
     """Number of gallery images."""
     identities: int
-    """Number of identities that are drawn from."""
+    """Number of identities that images are drawn from."""
     dim: int
-    """Dimensions of a feature."""
+    """Number of dimensions of a feature."""
 
 
 SIZES = {"market": Size(3_368, 15_913, 750, 4096), "msmt17": Size(11_659, 82_161, 3_060, 2048)}
@@ -69,7 +69,7 @@ class Measurement(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures both sides and prints the table."""
+    """Measure both sides and print the table."""
     if args.growth:
         grow(args)
         return
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parse_size(text: str, dim: int | None) -> Size:
-    """A size by its name, or of N images, a sixth of them queries."""
+    """A size by its name or by its number of images, a sixth of which are queries."""
     if text in SIZES:
         size = SIZES[text]
     elif text.isdecimal() and int(text) >= 60:
@@ -96,17 +96,17 @@ def parse_size(text: str, dim: int | None) -> Size:
 
 
 def too_large(size: Size) -> bool:
-    """Whether torchreid's matrices exceed the memory: about six of N × N float32 at once."""
+    """Whether torchreid's matrices, about six of N × N float32 at once, exceed the memory."""
     needed = 6 * 4 * (size.queries + size.gallery) ** 2
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:
         sizes = f"{needed / GIB:.0f} GiB needed, {available / GIB:.0f} available"
-        print(f"torchreid is left out: {sizes}\n")
+        print(f"torchreid is skipped: {sizes}\n")
     return needed > available
 
 
 def make_test_data(size: Size, spread: float, seed: int) -> TestData:
-    """Random identities, each with its images around a random direction."""
+    """Random features: those of an identity are around a random direction."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(size.identities, size.dim, generator=generator)
     parts = []
@@ -161,7 +161,7 @@ def run_torchreid(size: Size, args: argparse.Namespace) -> Measurement:
 
 
 def table_of(ours: Run, theirs: Run | None) -> list[tuple[str, ...]]:
-    """Rows of the table: quantity, torchreid's value, this package's, ratio."""
+    """The table's rows: quantity, torchreid's value, this package's value, ratio."""
     own, other = ours.result.seconds, theirs.result.seconds if theirs else None
     rows: list[tuple[str, ...]] = []
     for name, own_steps, other_steps in (
@@ -182,29 +182,29 @@ def table_of(ours: Run, theirs: Run | None) -> list[tuple[str, ...]]:
 
 
 def compared(value: float, reference: float | None, form: str) -> tuple[str, str, str]:
-    """torchreid's value, this package's, and their ratio, as text."""
+    """The other program's value, this package's value, and their ratio, as text."""
     if reference is None:
         return "", form.format(value), ""
     return form.format(reference), form.format(value), f"{reference / value:.1f} ×"
 
 
 def grow(args: argparse.Namespace) -> None:
-    """Re-ranks growing numbers of images, prints the cost and draws it."""
+    """Re-rank growing numbers of images; print and plot time and memory."""
     rows, points = [], []
     for text in GROWTH:
         size = parse_size(text, args.dim)
         done = in_own_process(run_ours, size, args)
         points.append((size.queries + size.gallery, done.result.seconds[RERANKING], done.peak))
         rows.append([f"{points[-1][0]:,}", f"{points[-1][1]:.1f} s", f"{done.peak:.2f} GiB"])
-        print(f"{rows[-1][0]} images: measured", file=sys.stderr)
+        print(f"measured {rows[-1][0]} images", file=sys.stderr)
     print(f"{size.dim:,} dimensions; {machine(args.device)}\n")
     print(markdown(("images", "re-ranking", "peak memory"), rows))
     draw(points, args.growth)
-    print(f"Drawn: {args.growth}")
+    print(f"Plot: {args.growth}")
 
 
 def draw(points: list[tuple[int, float, float]], path: str) -> None:
-    """Seconds and memory over the number of images, all axes logarithmic."""
+    """Plot seconds and memory against the number of images; all axes are logarithmic."""
     images, *values = zip(*points, strict=True)
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     titles = "re-ranking, seconds", "peak memory of the process, GiB"
@@ -213,7 +213,7 @@ def draw(points: list[tuple[int, float, float]], path: str) -> None:
         for x, y in zip(images, costs, strict=True):
             axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="right")
         axes.set_title(title)
-        axes.set_xlabel("images, query and gallery")
+        axes.set_xlabel("images (query and gallery)")
         axes.set_xticks(images, [f"{n / 1000:.0f} k" for n in images], minor=False)
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_formatter("{x:g}")
@@ -223,5 +223,5 @@ def draw(points: list[tuple[int, float, float]], path: str) -> None:
         axes.grid(alpha=0.3)
     squares = [values[0][-1] * (n / images[-1]) ** 2 for n in images]
     line = figure.axes[0].plot(images, squares, ":", color="grey", zorder=0)
-    figure.axes[0].legend(line, ["square of the images"])
+    figure.axes[0].legend(line, ["quadratic growth"])
     figure.savefig(path, dpi=120)

@@ -1,11 +1,12 @@
-"""Loading of training batches: torchreid's image alone, and this package's with its inputs.
+"""Loading of training batches: images alone in torchreid, with the other inputs in this package.
 
-From the files of rendered pedestrians to a batch for the network, collated, with random_flip,
-random_crop and random_erase on both sides. torchreid's images are normalised floats; this package's
-are uint8, and the first columns add their normalisation on the CPU, which a GPU takes over ("to a
-GPU"). "cached" are later epochs with data.cache_gb. One process, one thread and its CPU time, so
-the numbers are for each core, and other programs hardly disturb them. The sides take turns batch by
-batch; of several passes the quickest counts for each batch.
+Measured is the CPU time from the files of rendered pedestrians to a collated batch for the network,
+with random_flip, random_crop and random_erase on both sides. torchreid's images are normalised
+floats. This package's images are uint8; their normalisation on the CPU is included, except in the
+column "to a GPU", since a GPU normalises them itself. "cached" is the speed of later epochs with
+data.cache_gb. There is one process with one thread, so the numbers are per core, and other programs
+hardly disturb them. All columns load the same batch in turn; the fastest of several passes counts
+for each batch.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from magnifier_plugin.data.seeding import SampleKey
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.synthetic.options import SyntheticOptions
 
-# Height and width: of the demo, of DSA-reID, of MagnifierNet.
+# Height and width of the images in the demo, in DSA-reID and in MagnifierNet.
 SIZES = ((96, 48), (256, 128), (384, 192))
 TRANSFORMS = ["random_flip", "random_crop", "random_erase"]
 INPUTS = {"image": (), "image, mask": ("mask",), "image, textures": ("textures",)}
@@ -42,7 +43,7 @@ Load = Callable[[list[int]], Any]
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the table."""
+    """Print the table."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:
         options = SyntheticOptions(identities=32, cameras=4, images=2, height=256, width=128)
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def sides(root: Path, height: int, width: int) -> dict[str, Load]:
-    """What is compared: its name and how it loads the batch of some images."""
+    """The columns of the table: title → function that loads the batch of some images."""
     with redirect_stdout(StringIO()):  # torchreid prints each step
         transform, _ = torchreid.data.transforms.build_transforms(height, width, TRANSFORMS)
     common = {"transform": transform, "verbose": False}
@@ -94,12 +95,14 @@ def _load_normalised(sample: Callable[[int], Any], images: list[int]) -> Any:
 
 
 def measure(loaders: list[Load], images: int, passes: int) -> list[float]:
-    """Images/s of each loader; each has loaded every image before, which fills a cache.
+    """Images/s of each loader: of the fastest pass, for each batch.
 
-    The quickest of the passes counts for each batch.
+    An extra first pass, which is not timed, fills the cache.
 
     Args:
-        images: in a pass, in batches of BATCH.
+        loaders: functions that load the batch of some images.
+        images: number of images in a pass, in batches of BATCH.
+        passes: number of timed passes.
     """
     batches = [list(range(i, min(i + BATCH, images))) for i in range(0, images, BATCH)]
     best = [[math.inf] * len(batches) for _ in loaders]

@@ -1,10 +1,11 @@
-"""Label maps made from key points against the exact ones of rendered people whom nothing hides.
+"""Label maps from key points, compared with the exact label maps of rendered people.
 
-The key points are the renderer's exact ones, and the same moved at random: COCO measured how far
-its annotators differ at each joint, in square roots of the person's area (the sigmas of its metric,
-OKS; those of feet are COCO-WholeBody's). IoU is of all images' pixels together; an unknown pixel of
-a map counts as wrong. COCO's points have no feet, whose places stay unknown, so the mean leaves the
-feet out.
+Nothing occludes the people. The key points are the renderer's exact ones, and the same points moved
+at random by the error of annotators: COCO measured at each joint how far its annotators disagree,
+in units of the square root of the person's area (the sigmas of its metric OKS; those of feet are
+COCO-WholeBody's). IoU is computed over the pixels of all images together; an unknown pixel counts
+as wrong. COCO's 17 points do not include feet, whose pixels are then unknown, so the mean excludes
+feet.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from magnifier_plugin.visualize.regions import overlay
 
 SHOWN = 6  # people in the picture
 FOOT = REGIONS.index("foot")
-# Of the joints in the order of JOINTS.
+# Sigmas of the joints, in the order of JOINTS.
 _FACE = (0.026, 0.025, 0.025, 0.035, 0.035)
 _LIMBS = (0.079, 0.072, 0.062, 0.107, 0.087, 0.089)
 _FEET = (0.068, 0.066, 0.066)
@@ -47,19 +48,20 @@ class Case(NamedTuple):
     feet: bool
     """Whether there are key points of the feet."""
     error: float = 0.0
-    """Mean distance that points are moved by, in those of COCO's annotators."""
+    """Mean distance that points are moved, as a multiple of the error of COCO's annotators."""
 
 
 CASES = (
     Case("COCO, 17 points", feet=False),
-    Case("moved by half of what COCO's annotators differ by", feet=False, error=0.5),
-    Case("moved by all of it", feet=False, error=1.0),
+    Case("moved by half the error of COCO's annotators", feet=False, error=0.5),
+    Case("moved by the full error", feet=False, error=1.0),
     Case("OpenPose, 25 points", feet=True),
-    Case("moved by half of it", feet=True, error=0.5),
+    Case("moved by half the error", feet=True, error=0.5),
 )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Print the table; draw the picture if it is asked for."""
     with tempfile.TemporaryDirectory() as root:
         options = SyntheticOptions(
             identities=args.identities,
@@ -94,7 +96,7 @@ def read_people(folder: Path) -> Iterator[tuple[Person, np.ndarray]]:
 
 
 def draw_picture(path: Path, folder: Path, people: list[tuple[Person, np.ndarray]]) -> None:
-    """Photos of some people with the exact label maps, and below with those from COCO's points."""
+    """Draw some people with their exact label maps, and below with those from COCO's points."""
     images = read_results(folder / KEYPOINTS, "key point")
     columns = []
     for place in np.linspace(0, len(people) - 1, min(SHOWN, len(people))).astype(int):
@@ -104,12 +106,12 @@ def draw_picture(path: Path, folder: Path, people: list[tuple[Person, np.ndarray
         if drawn is not None:
             columns.append(np.concatenate([overlay(photo, exact), overlay(photo, drawn.labels)]))
     picture = Image.fromarray(np.concatenate(columns, axis=1))
-    # A palette takes a third of the bytes; this method keeps rare colours, such as those of feet.
+    # With a palette the file has a third of the size; MAXCOVERAGE keeps rare colours, as of feet.
     write_png(path, picture.quantize(256, Image.Quantize.MAXCOVERAGE))
 
 
 def measure(people: list[tuple[Person, np.ndarray]], case: Case) -> tuple[np.ndarray, float]:
-    """IoU of each region, float [8], and images/s of a process, its own seconds."""
+    """IoU of each region, float [8], and images per second of CPU time."""
     rng = np.random.default_rng(0)
     confusion, seconds = np.zeros((NUM_REGIONS, NUM_REGIONS + 1)), 0.0
     for person, exact in people:
@@ -126,7 +128,14 @@ def measure(people: list[tuple[Person, np.ndarray]], case: Case) -> tuple[np.nda
 
 
 def move(person: Person, case: Case, area: int, rng: np.random.Generator) -> Person:
-    """The key points of a person who covers so many pixels, as the case has them."""
+    """A person's key points with the error and the joints of a case.
+
+    Args:
+        person: all of the renderer's key points.
+        case: which joints are kept, and how far they are moved.
+        area: pixels that the person covers.
+        rng: of the random distances.
+    """
     points = person.points.copy()
     if not case.feet:
         points[len(COCO) :] = 0

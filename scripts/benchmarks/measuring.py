@@ -1,4 +1,4 @@
-"""Time and memory of a function, in a process of its own, and what the machine is."""
+"""Time and memory of a function, in a process of its own; a description of the machine."""
 
 import contextlib
 import multiprocessing
@@ -20,14 +20,15 @@ GIB = 2**30
 
 
 class Run(NamedTuple):
-    """What a function returned, and the most memory its process held, in GiB."""
+    """Result and peak memory of a function that ran in its own process."""
 
     result: Any
     peak: float
+    """GiB of the whole process."""
 
 
 class Stopwatch:
-    """Seconds of named steps, in their order; waits for the device."""
+    """Wall time in seconds of named steps, in their order; waits for the device."""
 
     def __init__(self, device: str):
         self.device = device
@@ -35,7 +36,7 @@ class Stopwatch:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Measures what happens within `with`."""
+        """Measure the block of a `with` statement."""
         self._wait()
         start = time.perf_counter()
         yield
@@ -48,10 +49,10 @@ class Stopwatch:
 
 
 def in_own_process(function: Callable, *arguments: Any) -> Run:
-    """Calls a module's function in a fresh process, so that its peak of memory is its own.
+    """Call a module-level function in a new process, so that its peak memory can be measured.
 
     Raises:
-        RuntimeError: the process was killed or raised; what it raised is on the screen.
+        RuntimeError: the process was killed or raised an error, whose traceback it has printed.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -63,8 +64,8 @@ def in_own_process(function: Callable, *arguments: Any) -> Run:
     except EOFError:
         process.join()
         raise RuntimeError(
-            f"{function.__name__}: its process ended with {process.exitcode}"
-            + (", perhaps for want of memory" if process.exitcode == -9 else "")
+            f"{function.__name__}: its process ended with exit code {process.exitcode}"
+            + (", perhaps because the memory was full" if process.exitcode == -9 else "")
         ) from None
     finally:
         process.join()
@@ -76,10 +77,10 @@ def _call(sender: Connection, function: Callable, arguments: tuple) -> None:
 
 
 def _peak() -> int:
-    """The most memory that this process held, in bytes.
+    """Peak memory of this process in bytes.
 
-    On Linux from /proc: what getrusage says there is at least what the parent held when this
-    process started.
+    On Linux it is read from /proc, because getrusage returns at least the memory that the parent
+    had when it started this process.
     """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -90,7 +91,7 @@ def _peak() -> int:
 
 
 def machine(device: str) -> str:
-    """What computed, in a few words, for the line below a table."""
+    """A short description of the hardware and software, for the line below a table."""
     if torch.device(device).type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

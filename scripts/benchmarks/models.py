@@ -1,9 +1,9 @@
-"""What an embedding costs: parameters, multiply-adds, its length, images per second.
+"""The cost of an embedding: parameters, multiply-adds, dimensions, images per second.
 
-Multiply-adds are half of what torch's FlopCounterMode counts on the exported graph, which has
-nothing that only training needs. In each round every network runs once in torch and once in
-onnxruntime, in float32, one after the other; the quickest round counts. Where there is a GPU, its
-images per second and memory follow.
+Multiply-adds are half of the operations that torch's FlopCounterMode counts on the exported graph,
+which has no training-only layers. In each round, every network runs once in torch and once in
+onnxruntime, in float32, one after the other; the fastest round counts. If there is a GPU, its
+images per second and memory are measured too.
 """
 
 import argparse
@@ -24,27 +24,27 @@ from magnifier_plugin.export import check_packages, export_onnx
 from magnifier_plugin.models.build import NAMES, build_model
 from magnifier_plugin.workers import cores
 
-IDENTITIES = 751  # Market-1501's, for the parameters in training
+IDENTITIES = 751  # Market-1501's number of training identities, for the parameters in training
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TORCH, ONNX = "torch", "onnxruntime"
 Size = tuple[int, int]
 
 
 class Facts(NamedTuple):
-    """What does not depend on the machine."""
+    """Numbers that do not depend on the machine."""
 
     training: int
     """Parameters of the network in training."""
     inference: int
     """Parameters of the exported graph."""
     multiply_adds: int
-    """Of one image."""
+    """Multiply-adds for one image."""
     embedding: int
-    """D."""
+    """Number of dimensions of the embedding."""
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a row for each network and size."""
+    """Print a row for each network and image size."""
     torch.set_num_threads(1 if args.cpu_time else args.threads or cores())
     gpu = torch.cuda.is_available() and not args.facts
     backends = () if args.facts else (TORCH, ONNX) if has_onnx() else (TORCH,)
@@ -74,22 +74,22 @@ def run(args: argparse.Namespace) -> None:
 
 
 def has_onnx() -> bool:
-    """Whether onnxruntime can be measured too; says what to install if not."""
+    """Whether onnxruntime can be measured too; if not, print what to install."""
     try:
         check_packages()
     except ModuleNotFoundError as error:
-        print(f"{ONNX} is left out: {error}", file=sys.stderr)
+        print(f"{ONNX} is skipped: {error}", file=sys.stderr)
         return False
     return True
 
 
 def build(name: str) -> nn.Module:
-    """A network of this package or of torchreid as it is trained, in evaluation.
+    """A network of this package or of torchreid with its training layers, in evaluation mode.
 
     Raises:
-        ValueError: no model has that name.
+        ValueError: there is no model of that name.
     """
-    import torchreid  # after this package, which keeps its warning back
+    import torchreid  # after this package, which suppresses one of its warnings
 
     if name in NAMES:
         return build_model(name, IDENTITIES, pretrained=False).eval()
@@ -100,10 +100,10 @@ def build(name: str) -> nn.Module:
 
 
 def count(network: nn.Module, size: Size) -> Facts:
-    """Parameters, multiply-adds and D of a network at an image size."""
+    """Parameters, multiply-adds and embedding dimensions of a network at an image size."""
     graph: Any
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch about its own recurrent layers
+        warnings.simplefilter("ignore")  # torch warns about its own recurrent layers
         graph = torch.export.export(network, (torch.zeros(1, 3, *size),), strict=False).module()
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -121,7 +121,7 @@ def count(network: nn.Module, size: Size) -> Facts:
 def measure(
     networks: dict[str, nn.Module], size: Size, backends: tuple[str, ...], args: argparse.Namespace
 ) -> dict[tuple[str, str], float]:
-    """Images per second of each network on each backend of the CPU."""
+    """(network, backend) → images per second on the CPU."""
     images = torch.rand(args.batch, 3, *size)
     clock = time.process_time if args.cpu_time else time.perf_counter
     functions: dict[tuple[str, str], Callable[[Tensor], object]] = {}
@@ -138,7 +138,7 @@ def measure(
 
 
 def in_onnxruntime(network: nn.Module, size: Size) -> Callable[[Tensor], object]:
-    """The network's exported graph in onnxruntime, with as many threads as torch."""
+    """A function that runs the exported network in onnxruntime, with as many threads as torch."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -156,7 +156,7 @@ def seconds(
     images: Tensor,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Seconds of a batch, of the wall clock or of the process's CPU time."""
+    """Seconds for a batch by `clock`: wall time (default) or CPU time of the process."""
     with torch.inference_mode():
         start = clock()
         function(images)
@@ -166,7 +166,7 @@ def seconds(
 
 
 def on_gpu(network: nn.Module, size: Size, args: argparse.Namespace) -> list[str]:
-    """Images per second on the GPU, and the peak of memory that torch held there."""
+    """Images per second on the GPU, and peak memory that torch allocated there, as table cells."""
     torch.cuda.reset_peak_memory_stats()
     images = torch.rand(args.gpu_batch, 3, *size, device="cuda")
     network.to("cuda")

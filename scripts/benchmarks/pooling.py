@@ -1,6 +1,6 @@
-"""Region pooling against the plain product of Eq. 1, forward and backward.
+"""Region pooling compared with the plain product of Eq. 1, forward and backward.
 
-Batch 32, 1024 channels, 24 × 12 cells, 8 regions: the paper's image size, half its batch.
+Batch size 32, 1024 channels, 24 × 12 cells, 8 regions: the paper's image size and half its batch.
 """
 
 import argparse
@@ -19,6 +19,7 @@ SHAPE = (32, 1024, 24, 12)
 
 
 def run(args: argparse.Namespace) -> None:
+    """Print the table."""
     print("| features | masks | plain product, ms | region_max_pool, ms | ratio |")
     print("|---|---|---|---|---|")
     for dtype, layout in (
@@ -36,12 +37,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def plain_product(features: Tensor, masks: Tensor) -> Tensor:
-    """Eq. 1 and its pooling as they are written: all products are in memory at once."""
+    """Eq. 1 and its pooling as written in the paper, with all products in memory at once."""
     return (features.unsqueeze(1) * masks.unsqueeze(2)).amax(dim=(3, 4))
 
 
 def random_masks(rescaling: str, device: str, dtype: torch.dtype) -> Tensor:
-    """Masks of label maps with regions of a body's sizes."""
+    """Masks of random label maps whose regions are about as large as those of a body."""
     batch, _, height, width = SHAPE
     coarse = torch.randn(batch, NUM_REGIONS, height // 4, width // 4, device=device)
     labels = F.interpolate(coarse, size=(2 * height, 2 * width), mode="bilinear").argmax(1)
@@ -51,7 +52,7 @@ def random_masks(rescaling: str, device: str, dtype: torch.dtype) -> Tensor:
 def quickest(
     pool: Callable[[Tensor, Tensor], Tensor], features: Tensor, masks: Tensor, repeats: int
 ) -> float:
-    """Milliseconds of a forward and a backward pass."""
+    """Milliseconds of the fastest forward and backward pass of `repeats`."""
     seconds = []
     for _ in range(repeats):
         leaf = features.clone(memory_format=torch.preserve_format).requires_grad_()

@@ -1,7 +1,7 @@
-"""Exact search in a mapped file of embeddings, next to faiss-cpu's flat index, in one run.
+"""Exact search in a memory-mapped file of embeddings, compared with faiss-cpu's flat index.
 
-Both sides search the same random embeddings of norm 1, each in a process of its own: all queries
-together, then one query alone. faiss holds its index in memory, so it reads the file first.
+Both sides search the same random embeddings of norm 1, each in its own process: first all queries
+together, then a single query. faiss keeps its index in memory, so it reads the file first.
 """
 
 import argparse
@@ -20,29 +20,29 @@ from magnifier_plugin.evaluation.nearest import nearest
 
 READING, ALL, ONE = "reading the file", "all queries", "one query"
 GALLERY, QUERY = "gallery.npy", "query.npy"
-_ROWS = 1_000  # written at a time
+_ROWS = 1_000  # rows that are read or written at a time
 
 
 class Cost(NamedTuple):
-    """Of one step."""
+    """Cost of one step."""
 
     seconds: float
-    """By the clock."""
+    """Wall time."""
     cpu: float
-    """Of all threads, in user and system mode."""
+    """CPU time of all threads, in user and system mode."""
 
 
 class Found(NamedTuple):
     """Cost and result of one side."""
 
     costs: dict[str, Cost]
-    """Of each step."""
+    """Step → its cost."""
     indices: np.ndarray
-    """int64 [Q, topk]."""
+    """int64 [Q, topk], rows of the gallery, nearest first."""
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures both sides and prints the table."""
+    """Measure both sides and print the table."""
     require_faiss()
     torch.set_num_threads(args.threads or torch.get_num_threads())
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -55,24 +55,27 @@ def run(args: argparse.Namespace) -> None:
     )
     print(markdown(("", "faiss-cpu, flat", "magnifier_plugin", "ratio"), table_of(ours, theirs)))
     same = (ours.result.indices == theirs.result.indices).mean()
-    print(f"\nThe same neighbours in the same order: {same:.2%}; float32 swaps some")
+    print(f"\nSame neighbour at the same rank: {same:.2%}; rounding in float32 swaps some")
 
 
 def table_of(ours: Run, theirs: Run) -> list[tuple[str, ...]]:
-    """Rows of the table: quantity, faiss's value, this package's, ratio."""
+    """The table's rows: quantity, faiss's value, this package's value, ratio."""
     own, other = ours.result.costs, theirs.result.costs
     rows: list[tuple[str, ...]] = [(READING, f"{other[READING].seconds:.2f} s", "0 s", "")]
     for step in (ALL, ONE):
         rows.append((step, *compared(own[step].seconds, other[step].seconds, "{:.2f} s")))
         rows.append(
-            (f"{step}, time of all cores", *compared(own[step].cpu, other[step].cpu, "{:.2f} s"))
+            (
+                f"{step}, CPU time of all cores",
+                *compared(own[step].cpu, other[step].cpu, "{:.2f} s"),
+            )
         )
     rows.append(("peak memory", *compared(ours.peak, theirs.peak, "{:.2f} GiB")))
     return rows
 
 
 def write_embeddings(folder: Path, args: argparse.Namespace) -> None:
-    """Writes the gallery and the queries, random rows of norm 1."""
+    """Write the gallery and the queries, random rows of norm 1."""
     rng = np.random.default_rng(args.seed)
     for name, count in ((GALLERY, args.gallery), (QUERY, args.queries)):
         file = np.lib.format.open_memmap(folder / name, "w+", np.float32, (count, args.dim))
@@ -84,11 +87,11 @@ def write_embeddings(folder: Path, args: argparse.Namespace) -> None:
 
 
 def search_ours(folder: str, args: argparse.Namespace) -> Found:
-    """The search in the mapped file."""
+    """Search the memory-mapped file with this package."""
     torch.set_num_threads(args.threads or torch.get_num_threads())
     gallery = np.load(Path(folder, GALLERY), mmap_mode="r")
     query = np.load(Path(folder, QUERY))
-    nearest(query[:1], gallery[:_ROWS], 1)  # what is loaded on first use
+    nearest(query[:1], gallery[:_ROWS], 1)  # loads what the first call loads, untimed
     costs = {}
     start = _clock()
     indices = nearest(query, gallery, args.topk).indices.numpy()
@@ -100,7 +103,7 @@ def search_ours(folder: str, args: argparse.Namespace) -> Found:
 
 
 def search_faiss(folder: str, args: argparse.Namespace) -> Found:
-    """The search in faiss's flat index."""
+    """Read the file into faiss's flat index and search it."""
     import faiss
 
     if args.threads:

@@ -1,11 +1,12 @@
-"""What a training step costs next to plain ResNet-50 of the same stride, batch and precision.
+"""The cost of a training step, compared with a plain ResNet-50 at the same batch and precision.
 
 "resnet50 (plain)" is torchvision's network with stride 1 in layer4, average pooling, one classifier
-and cross entropy, trained by a plain loop; the others are this package's networks with their
-criteria, trained by the engine's own step. Images and their inputs are random. In every round each
-network does one step in turn, so that a busy moment falls on all alike; the median counts.
-Multiply-adds are half of what torch's FlopCounterMode counts in a training forward pass. Peak
-memory is that of a process which trains two steps, on a GPU what torch held there.
+and cross entropy, trained by a plain loop. The others are this package's networks with their
+criteria, trained by the engine's own step. Images and other inputs are random. In every round, each
+network does one step in turn, so that other programs disturb all networks alike; the median counts.
+Multiply-adds are half of the operations that torch's FlopCounterMode counts in a training forward
+pass. Peak memory is that of a process that does two training steps; on a GPU, it is the memory that
+torch allocated there.
 """
 
 import argparse
@@ -30,12 +31,12 @@ from magnifier_plugin.regions import NUM_PARTS, NUM_REGIONS
 
 IDENTITIES = 751  # Market-1501's
 PLAIN = "resnet50 (plain)"
-_INSTANCES = 4  # images of an identity
-_WARM_UP = 2  # rounds that are not counted
+_INSTANCES = 4  # images per identity
+_WARM_UP = 2  # rounds that are not timed
 
 
 class Setting(NamedTuple):
-    """What one row measures, picklable for a process of its own."""
+    """What one row measures; can be pickled for another process."""
 
     network: str
     height: int
@@ -61,18 +62,18 @@ class PlainResNet(nn.Module):
 
 
 class Trained(NamedTuple):
-    """A network that is being trained on one batch."""
+    """A network to train and test on one batch."""
 
     step: Callable[[], Any]
-    """One training step."""
+    """Does one training step."""
     forward: Callable[[], Any]
-    """One forward pass as in a test."""
+    """Does one forward pass in evaluation mode."""
     multiply_adds: int
-    """Of a training forward pass, of one image."""
+    """Multiply-adds for one image in a training forward pass."""
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a table for each precision and memory format."""
+    """Print a table for each precision and memory format."""
     if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no GPU was found; leave --device out to measure the CPU")
     torch.set_num_threads(args.threads or torch.get_num_threads())
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def print_table(settings: Sequence[Setting], rounds: int, *, memory: bool) -> None:
-    """Measures settings that differ in their network alone, and prints their table."""
+    """Measure settings that differ only in the network, and print their table."""
     first = settings[0]
     torch.manual_seed(0)
     trained = [start(setting) for setting in settings]
@@ -123,7 +124,7 @@ def print_table(settings: Sequence[Setting], rounds: int, *, memory: bool) -> No
 
 
 def measure(functions: Sequence[Callable[[], Any]], rounds: int, device: str) -> list[float]:
-    """The median of each function's seconds, the functions in turn."""
+    """The median seconds of each function; the functions take turns."""
     seconds: list[list[float]] = [[] for _ in functions]
     for number in range(rounds + _WARM_UP):
         for one, function in zip(seconds, functions, strict=True):
@@ -140,7 +141,7 @@ def start(setting: Setting) -> Trained:
     """A network and its batch, ready for the first step.
 
     Raises:
-        ValueError: no network of this package has that name, or the batch is no multiple of 4.
+        ValueError: this package has no network of that name, or the batch is not a multiple of 4.
     """
     if setting.batch % _INSTANCES:
         raise ValueError(f"--batch: expected a multiple of {_INSTANCES}, got {setting.batch}")
@@ -174,7 +175,7 @@ def start(setting: Setting) -> Trained:
 
 
 def start_plain(setting: Setting, precision: Precision, batch: dict[str, Tensor]) -> Trained:
-    """Plain ResNet-50 in a plain loop."""
+    """The plain ResNet-50 and its training loop, ready for the first step."""
     model = precision.place(PlainResNet())
     network: Any = torch.compile(model) if setting.compile else model
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
@@ -196,7 +197,7 @@ def start_plain(setting: Setting, precision: Precision, batch: dict[str, Tensor]
 
 
 def in_test(model: nn.Module, images: Tensor, precision: Precision) -> Callable[[], Tensor]:
-    """A forward pass in evaluation."""
+    """A function that does a forward pass in evaluation mode."""
 
     def forward() -> Tensor:
         model.eval()
@@ -208,14 +209,14 @@ def in_test(model: nn.Module, images: Tensor, precision: Precision) -> Callable[
 
 
 def count(forward: Callable[[], Any], batch: int) -> int:
-    """Multiply-adds of one image of a batch."""
+    """Multiply-adds for one image of a batch."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         forward()
     return int(counter.get_total_flops() // (2 * batch))
 
 
 def random_batch(setting: Setting) -> dict[str, Tensor]:
-    """Images, identities, label maps and textures that fit together in shape alone."""
+    """Random images, identities, label maps and textures whose shapes fit together."""
     generator = torch.Generator().manual_seed(0)
     batch, height, width = setting.batch, setting.height, setting.width
     coarse = torch.randint(NUM_REGIONS, (batch, 1, 8, 4), generator=generator).float()
@@ -232,7 +233,7 @@ def random_batch(setting: Setting) -> dict[str, Tensor]:
 
 
 def two_steps(setting: Setting) -> float:
-    """Trains two steps; returns the GiB that torch held on a GPU, 0 on a CPU."""
+    """Do two training steps; return the GiB that torch allocated on a GPU, 0 on a CPU."""
     on_gpu = torch.device(setting.device).type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()

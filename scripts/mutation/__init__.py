@@ -1,1 +1,1 @@
-"""Parts of scripts/mutants.py: drawing mutants, running tests on them, records, report."""
+"""The parts of scripts/mutants.py: drawing mutants, running tests on them, records, report."""

@@ -1,4 +1,4 @@
-"""What is mutated, which tests watch each file, and which mutants no test can notice."""
+"""Which files are mutated, which tests cover each file, and which mutants no test can notice."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ class Equivalent(NamedTuple):
 
 
 def mutated_files(root: Path) -> list[Path]:
-    """The files of the packages FOLDERS, without `__init__.py`, and FILES."""
+    """The files of the packages in FOLDERS, without `__init__.py`, and those in FILES."""
     package = root / PACKAGE
     inside = (path for folder in FOLDERS for path in sorted((package / folder).rglob("*.py")))
     return [
@@ -37,12 +37,12 @@ def mutated_files(root: Path) -> list[Path]:
 
 
 def package_of(path: str) -> str:
-    """The row of the report that a file belongs to: its package, or the file's own name."""
+    """A file's row in the report: its package, or its own name if it is in none."""
     return Path(path).parts[1]
 
 
 def read_tests(root: Path) -> dict[str, Sequence[str]]:
-    """File of the package → tests as pytest names them, relative to the folder `tests`."""
+    """File of the package → its tests, as pytest arguments relative to the folder `tests`."""
     content = yaml.safe_load((root / TESTS).read_text(encoding="utf-8"))
     return {f"{PACKAGE}/{name}": tests for name, tests in content.items()}
 
@@ -51,7 +51,7 @@ def read_equivalent(root: Path) -> list[Equivalent]:
     """The list of equivalent mutants.
 
     Raises:
-        ValueError: an entry has other keys than path, function, change and reason.
+        ValueError: the keys of an entry are not path, function, change and reason.
     """
     found = []
     path = root / EQUIVALENT
@@ -65,6 +65,6 @@ def read_equivalent(root: Path) -> list[Equivalent]:
 
 
 def reason_of(mutant: Mutant, equivalent: Sequence[Equivalent]) -> str | None:
-    """Why a mutant is on the list; None if it is not."""
+    """The reason why a mutant is on the list; None if it is not on it."""
     wanted = (mutant.path, mutant.function, mutant.change)
     return next((entry.reason for entry in equivalent if entry[:3] == wanted), None)

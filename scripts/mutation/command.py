@@ -1,4 +1,4 @@
-"""A draw, run and reported."""
+"""One call of scripts/mutants.py: draw, run, report."""
 
 import os
 import queue
@@ -19,24 +19,31 @@ Run = Callable[..., Outcome]
 
 
 class Settings(NamedTuple):
-    """What the command line of scripts/mutants.py says."""
+    """The values of the command line of scripts/mutants.py."""
 
     root: Path
+    """Folder of the project, a git checkout."""
     seed: int
     number: int
+    """Number of mutants to draw."""
     jobs: int
+    """Mutants that are tested at a time."""
     seconds: float
+    """CPU time for a mutant's tests."""
     out: Path
+    """File of outcomes."""
     again: bool
+    """Whether survivors are run again."""
     only: Sequence[str]
+    """Files and folders to draw from, relative to `root`; empty for all."""
 
 
 def mutate(settings: Settings) -> int:
-    """Draw, run what has no outcome yet, print table and survivors; returns 0.
+    """Draw mutants, run those without an outcome, and print table and survivors; return 0.
 
     Raises:
-        ValueError: `only` fits no file.
-        RuntimeError: the project is no git checkout, or a test fails on it as it is.
+        ValueError: `only` matches no file that is mutated.
+        RuntimeError: the project is not a git checkout, or a test fails on the unchanged project.
     """
     files = _files(settings)
     equivalent = read_equivalent(settings.root)
@@ -63,7 +70,10 @@ def _files(settings: Settings) -> list[Path]:
     if wanted:
         found = [path for path in found if any(path.is_relative_to(name) for name in wanted)]
     if not found:
-        raise ValueError(f"--only {' '.join(settings.only)}: expected files that are mutated")
+        raise ValueError(
+            f"--only {' '.join(settings.only)}: expected files or folders that are mutated, see "
+            "scripts/mutation/choice.py"
+        )
     return found
 
 
@@ -72,8 +82,8 @@ def _is_pending(outcome: Outcome | None, settings: Settings) -> bool:
 
 
 def _run(pending: Sequence[Mutant], settings: Settings) -> dict[str, Outcome]:
-    """Outcomes of the mutants, each written to the file when it is known."""
-    # What torchreid says when it is imported: that it has no compiled evaluation.
+    """Run mutants, append each outcome to the file as soon as it is known, and return all."""
+    # Hides a warning of torchreid's import: that it has no compiled evaluation.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:Cython evaluation:UserWarning")
     tests = read_tests(settings.root)
     outcomes: dict[str, Outcome] = {}
@@ -101,7 +111,7 @@ def _run(pending: Sequence[Mutant], settings: Settings) -> dict[str, Outcome]:
 
 
 def _runner(settings: Settings, folder: Path) -> Run:
-    """A function that runs tests in a copy of the project that no other thread is using."""
+    """A function that runs tests in a copy of the project that no other thread uses."""
     copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
     for number in range(settings.jobs):
         copies.put(Copy(settings.root, folder / str(number)))
@@ -117,7 +127,7 @@ def _runner(settings: Settings, folder: Path) -> Run:
 
 
 def _check_project(pool: ThreadPoolExecutor, run: Run, tests: Sequence[str]) -> None:
-    """Run the tests on the project as it is: what fails there says nothing about mutants.
+    """Run the tests on the unchanged project: a test that fails there says nothing about mutants.
 
     Raises:
         RuntimeError: a test fails.
@@ -130,8 +140,8 @@ def _check_project(pool: ThreadPoolExecutor, run: Run, tests: Sequence[str]) -> 
         file, outcome = running[future], future.result()
         if outcome.name != SURVIVED:
             raise RuntimeError(
-                f"tests/{file} fails on the project as it is ({outcome.name}, {outcome.test}); "
-                "mend it, or name other tests in scripts/mutation/tests.yaml"
+                f"tests/{file} fails on the unchanged project ({outcome.name}, {outcome.test}); "
+                "fix it, or list other tests in scripts/mutation/tests.yaml"
             )
         _print_line(f"unchanged  {outcome.seconds:5.1f} s {file}")
 

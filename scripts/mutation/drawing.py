@@ -1,4 +1,4 @@
-"""All mutants of the package's files, and a seeded sample of them."""
+"""All mutants of the package's files, and a random sample of them."""
 
 import difflib
 import hashlib
@@ -12,8 +12,8 @@ import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 from mutmut.mutation.mutators import mutation_operators, operator_string
 
-# Calls whose arguments are not mutated: `len(None)` and `isinstance(None)` only raise, `cast` and
-# a logger's name change nothing that a program can see.
+# Calls that are not mutated: `len(None)` and `isinstance(None)` only raise, and mutants of `cast`
+# and of a logger's name change nothing that a program can see.
 LEFT_OUT = ("len", "isinstance", "cast", "getLogger")
 
 
@@ -21,15 +21,17 @@ class Candidate(NamedTuple):
     """One possible change of one file, not yet applied."""
 
     path: str
-    """Of the file, relative to the project, with forward slashes."""
+    """The file's path, relative to the project, with forward slashes."""
     line: int
-    """Number of the first changed node's line, from 1."""
+    """Line number of the changed node, from 1."""
     function: str
-    """Qualified name of the function or class around it, empty at the top of the file."""
+    """Qualified name of the enclosing function or class; empty at the top level of the file."""
     text: str
     """That line, without indentation."""
     before: str
+    """Code of the node."""
     after: str
+    """Code of the changed node."""
     module: cst.Module
     node: cst.CSTNode
     mutated: cst.CSTNode
@@ -39,27 +41,27 @@ class Mutant(NamedTuple):
     """A changed file."""
 
     key: str
-    """Hash of path, function, line and change; line numbers do not enter it."""
+    """Hash of path, function, text of the line and change; independent of line numbers."""
     path: str
     line: int
     function: str
     source: str
-    """Of the whole changed file."""
+    """Text of the whole changed file."""
     diff: str
-    """Unified, two lines of context."""
+    """Unified diff with two lines of context."""
 
     @property
     def change(self) -> tuple[str, ...]:
-        """The removed (-) and added (+) lines of the diff without indentation."""
+        """The removed (-) and added (+) lines of the diff, without indentation."""
         lines = self.diff.splitlines()[2:]
         return tuple(f"{line[0]} {line[1:].strip()}" for line in lines if line[0] in "+-")
 
 
 def candidates(path: Path, root: Path) -> list[Candidate]:
-    """Every mutant that mutmut's operators make of a file.
+    """Every change that mutmut's operators make to a file.
 
-    Not mutated: annotations, decorators, docstrings, the calls LEFT_OUT, and strings with a space,
-    which are sentences for people.
+    Annotations, decorators, imports, docstrings, the calls in LEFT_OUT, and strings that contain a
+    space (messages) are not changed.
     """
     module = MetadataWrapper(cst.parse_module(path.read_text(encoding="utf-8")))
     visitor = _Visitor(path.relative_to(root).as_posix(), module.module)
@@ -68,18 +70,18 @@ def candidates(path: Path, root: Path) -> list[Candidate]:
 
 
 def draw(paths: Iterable[Path], root: Path, seed: int, number: int) -> list[Mutant]:
-    """A sample of mutants: lines are drawn, and one mutant of each.
+    """Draw a random sample of lines, and one mutant of each.
 
-    A mutant's place in the draw is a hash of the seed and of its text, so that a change elsewhere
+    Lines and mutants are ordered by a hash of the seed and their text, so that a change elsewhere
     in the package hardly changes the sample.
 
     Args:
         paths: the files to mutate.
-        root: of the project.
-        seed: of the draw.
-        number: of mutants; fewer are returned if the files have fewer lines.
+        root: folder of the project.
+        seed: of the random sample.
+        number: number of mutants; fewer are returned if the files have fewer lines.
     Returns:
-        The mutants by path and line.
+        The mutants, sorted by path and line.
     """
     lines: dict[tuple[str, ...], list[tuple[str, Candidate]]] = {}
     for path in paths:
@@ -96,7 +98,10 @@ def draw(paths: Iterable[Path], root: Path, seed: int, number: int) -> list[Muta
 
 
 def _with_keys(found: Sequence[Candidate]) -> Iterator[tuple[tuple[str, ...], str, Candidate]]:
-    """Candidates of one file by line, each with its line's and its own name without numbers."""
+    """(identity of the line, key, candidate) of one file's candidates, in the order of lines.
+
+    Identity and key do not depend on line numbers.
+    """
     numbers: dict[tuple[str, str], list[int]] = {}
     for candidate in found:
         same = numbers.setdefault((candidate.function, candidate.text), [])
@@ -117,7 +122,7 @@ def _hash(*words: str) -> str:
 
 
 def _apply(key: str, candidate: Candidate) -> Mutant | None:
-    """The changed file; None if nothing changed or Python's grammar refuses it."""
+    """The changed file; None if it is unchanged or not valid Python."""
     before = candidate.module.code
     changed = candidate.module.deep_replace(candidate.node, candidate.mutated)
     assert isinstance(changed, cst.Module)
@@ -135,7 +140,7 @@ def _apply(key: str, candidate: Candidate) -> Mutant | None:
 
 
 class _Visitor(cst.CSTVisitor):
-    """Collects the candidates of a module in the order of the text."""
+    """Collects the candidates of a module, in source order."""
 
     METADATA_DEPENDENCIES = (PositionProvider,)
 

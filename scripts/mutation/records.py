@@ -1,4 +1,4 @@
-"""Outcomes on disk, one JSON object per line, appended as they come."""
+"""The file of outcomes: one JSON object per line, appended when it is known."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from mutation.running import Outcome
 def read_outcomes(path: Path) -> dict[str, Outcome]:
     """Key of a mutant → its last outcome; empty if there is no file.
 
-    A line that a killed run left incomplete is passed over: that mutant is run again.
+    A line that a killed run left incomplete is ignored, so that the mutant is run again.
     """
     outcomes = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -23,7 +23,7 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
 
 
 def append_outcome(path: Path, mutant: Mutant, outcome: Outcome) -> None:
-    """Add one line: the mutant's key, place and diff, and what the tests said."""
+    """Append one line: the mutant's key, place and diff, and the result of the tests."""
     record = {
         "key": mutant.key,
         "path": mutant.path,
@@ -35,7 +35,7 @@ def append_outcome(path: Path, mutant: Mutant, outcome: Outcome) -> None:
         "diff": mutant.diff,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In front of it a line break, should the line before have been cut off.
+    # Starts with a line break if the previous line is incomplete.
     cut = path.exists() and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
         file.write("\n" * cut + json.dumps(record, ensure_ascii=False) + "\n")

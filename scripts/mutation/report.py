@@ -6,7 +6,7 @@ from mutation.choice import Equivalent, package_of, reason_of
 from mutation.drawing import Mutant
 from mutation.running import KILLED, SURVIVED, TIMEOUT, Outcome
 
-_HEAD = ("", "drawn", "equivalent", "killed", "of these by time", "survived", "killed, %")
+_HEAD = ("", "drawn", "equivalent", "killed", "of these by timeout", "survived", "killed, %")
 
 
 def table(
@@ -14,9 +14,9 @@ def table(
     outcomes: Mapping[str, Outcome],
     equivalent: Sequence[Equivalent],
 ) -> str:
-    """A Markdown table: a row per package and one for all.
+    """A Markdown table with a row per package and one for all.
 
-    The last column is the share of killed mutants among those not on the list of equivalent ones.
+    The last column is the percentage of killed mutants among those that are not equivalent.
     """
     rows = [_HEAD, ("---", *["---:"] * (len(_HEAD) - 1))]
     packages = dict.fromkeys(package_of(mutant.path) for mutant in mutants)
@@ -45,7 +45,7 @@ def survivors(
     outcomes: Mapping[str, Outcome],
     equivalent: Sequence[Equivalent],
 ) -> str:
-    """The diffs of the mutants that no test noticed and that are not on the list."""
+    """The diffs of the mutants that no test noticed and that are not equivalent."""
     return "\n".join(
         f"{mutant.path}:{mutant.line} {mutant.function or '(top of the file)'}\n{mutant.diff}"
         for mutant in mutants

@@ -1,4 +1,4 @@
-"""Tests run on a mutant, in a copy of the project and in a process that has imported torch."""
+"""Run tests on a mutant, in a copy of the project and in a process that has imported torch."""
 
 import compileall
 import contextlib
@@ -22,7 +22,8 @@ from typing import NamedTuple
 from mutation.drawing import Mutant
 
 PACKAGE = "magnifier_plugin"
-# What tests and package import of others: imported once, then every process is forked from that.
+# Packages that the tests and this package import: imported once, in the process from which all
+# others are forked.
 PRELOAD = (
     "matplotlib.pyplot",
     "numpy",
@@ -35,12 +36,12 @@ PRELOAD = (
     "torchreid",
     "torchvision",
 )
-MARKED = "not slow and not onnx and not gpu"  # as pyproject.toml, but for ddp
+MARKED = "not slow and not onnx and not gpu"  # as in pyproject.toml, but with the ddp tests
 PYTEST = ("-x", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-rfE", "-m", MARKED)
 KILLED, SURVIVED, TIMEOUT = "killed", "survived", "timeout"
-# Wall time over CPU time before a process that waits is ended; a busy machine takes part of this.
+# Ratio of the limits of wall time and CPU time; large, because a process on a busy machine waits.
 PATIENCE = 12
-# A mutant that asks for more memory fails its test, instead of ending other programs.
+# Bytes. A mutant that needs more memory fails its test instead of ending other programs.
 MEMORY = 16 * 2**30
 
 _processes = multiprocessing.get_context("forkserver")
@@ -48,24 +49,26 @@ _starting = Lock()  # starting a process is not thread-safe
 
 
 class Outcome(NamedTuple):
-    """What the tests said about a mutant."""
+    """The result of the tests on a mutant."""
 
     name: str
     """KILLED, SURVIVED or TIMEOUT."""
     seconds: float
     """Wall time."""
     test: str
-    """The first test that failed, or the last line that pytest wrote."""
+    """The first test that failed, or the last line of pytest's output."""
 
 
 class Copy:
-    """A copy of the project's files that git knows or does not ignore, to run changed files in.
+    """A copy of the project, in which files are changed and tests run.
+
+    It has the files that git tracks, and those that it neither tracks nor ignores.
 
     Args:
-        root: of the project, a git checkout.
-        folder: to be made.
+        root: folder of the project, a git checkout.
+        folder: where the copy is made.
     Raises:
-        RuntimeError: root is no git checkout.
+        RuntimeError: `root` is not a git checkout.
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
@@ -81,17 +84,17 @@ class Copy:
             if (root / name).is_file():  # a deleted file is still listed
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(root / name, self.folder / name)
-        # By hash: a mutant has its file's time of change and perhaps its size.
+        # Checked by hash, because a mutant can have the modification time and size of its original.
         mode = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(self.folder / PACKAGE, quiet=2, invalidation_mode=mode)
 
     def run(self, tests: Sequence[str], seconds: float, mutant: Mutant | None = None) -> Outcome:
-        """Run tests, with one file changed.
+        """Run tests with one file changed.
 
         Args:
-            tests: for pytest, relative to the folder `tests`.
-            seconds: CPU time of one process, after which the mutant counts as killed.
-            mutant: None runs the tests on the project as it is.
+            tests: pytest arguments, relative to the folder `tests`.
+            seconds: CPU time of a process, after which the mutant counts as killed.
+            mutant: the changed file; None runs the tests on the unchanged project.
         """
         if mutant is None:
             return self._run(tests, seconds)
@@ -116,7 +119,7 @@ class Copy:
             process.start()
         process.join(limit * PATIENCE)
         waited = process.exitcode is None
-        with contextlib.suppress(ProcessLookupError):  # the process leads a group of its own
+        with contextlib.suppress(ProcessLookupError):  # the process has its own process group
             os.killpg(process.pid or 0, signal.SIGKILL)
         process.kill()
         process.join()
@@ -132,7 +135,7 @@ class Copy:
 
 
 def _run_tests(root: str, folder: str, output: str, target: list[str], limit: int) -> None:
-    """In the new process: pytest, whose exit status is the process's."""
+    """Run pytest in the new process and exit with its status."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -143,7 +146,7 @@ def _run_tests(root: str, folder: str, output: str, target: list[str], limit: in
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb"), write_through=True)
     os.chdir(folder)
     multiprocessing.set_start_method(None, force=True)  # as in a process that a user starts
-    sys.dont_write_bytecode = False  # pytest keeps the tests that it has compiled, in the copy
+    sys.dont_write_bytecode = False  # so that pytest keeps the compiled tests in the copy
     own = ("", root, f"{root}/scripts")
     sys.path[:] = [folder, *(name for name in sys.path if name not in own)]
     os.environ.update(PYTHONPATH=folder, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
