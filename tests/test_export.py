@@ -184,7 +184,7 @@ class TestScript:
         path = save(tmp_path, {})
         line = f"--config-file {DSA_CONFIG} --weights {path} --out {tmp_path / 'a.onnx'}"
         assert script("export_onnx").main([*line.split(), "dsa.test_features", "z"]) == 2
-        assert "tests with textures" in capsys.readouterr().err
+        assert "takes textures besides the image" in capsys.readouterr().err
 
     def test_missing_packages(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(export, "PACKAGES", ("no_such_package",))

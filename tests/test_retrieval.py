@@ -179,7 +179,7 @@ def test_a_network_that_tests_with_textures_is_refused(tmp_path):
     path = save_checkpoint(tmp_path / "dsa.pth.tar", *options)
     network = load_network(path)
     assert not any(key.startswith("guiding_stream.") for key in network.model.state_dict())
-    with pytest.raises(ValueError, match="tests with textures besides the image"):
+    with pytest.raises(ValueError, match="takes textures besides the image"):
         load_network(path, pairs=["dsa.test_features", "z"])
 
 

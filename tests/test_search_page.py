@@ -208,7 +208,7 @@ def test_keys_move_and_mark(browser):
     assert browser.js("byId('text').value").startswith("far")
     browser.press("Escape", "?")
     assert browser.js("byId('help').open")
-    assert "mark the chosen hit" in browser.js("byId('help').innerText")
+    assert "mark or unmark the selected hit" in browser.js("byId('help').innerText")
 
 
 def test_marks_are_saved_as_csv_and_kept(browser, page):
