@@ -34,7 +34,7 @@ def find_system(cfg: CfgNode) -> System | None:
     if loss not in losses:
         owners = [f"{loss} is {key}'s" for key, row in SYSTEMS.items() if row.loss == loss]
         raise ConfigError(
-            f"loss.name: {name} is trained with {', '.join(losses)}, got {loss!r}"
+            f"loss.name: expected one of {', '.join(losses)} for {name}, got {loss!r}"
             + "".join(f"; {owner} loss" for owner in owners)
         )
     return system

@@ -42,8 +42,8 @@ COMMAND_LINE = "command line"
 SAVED = "the saved configuration"
 # torchreid's keys, or whole sections, that are not supported, and why.
 NOT_TAKEN = {
-    "data.load_train_targets": "targets are not trained on; leave it out",
-    "sampler.train_sampler_t": "targets are not trained on; leave it out",
+    "data.load_train_targets": "there is no training on targets; leave it out",
+    "sampler.train_sampler_t": "there is no training on targets; leave it out",
     "video": "there are no video data sets with label maps; leave the section out",
 }
 
@@ -64,7 +64,7 @@ def load_config(
             one: mappings are merged, lists (including `stages`) replaced.
         flags: values of command-line flags, by configuration key ("data.root").
         pairs: KEY VALUE KEY VALUE …, as typed; "stages.2.lr" is the second stage's learning rate.
-            The number after the last stage's adds a stage.
+            N of stages.N may exceed the number of stages by 1, which adds a stage.
         recorded: values by key, as recorded in a checkpoint.
     Returns:
         The frozen tree. Each entry of `stages` has `max_epoch`, `loss_weights` and `optimizer`;
@@ -203,7 +203,7 @@ def _refuse_key(cfg: Node, key: str, origin: str) -> None:
     if key in ("magnifier.gamma", "magnifier.sd_stage"):
         raise ConfigError(f"{origin}: {key}: {GAMMA}")
     if reason := NOT_TAKEN.get(key) or NOT_TAKEN.get(key.partition(".")[0]):
-        raise ConfigError(f"{origin}: {key}: torchreid's key is not taken: {reason}")
+        raise ConfigError(f"{origin}: {key}: torchreid's key is not supported: {reason}")
     known = [known for known, _ in flatten(cfg) if known != "stages"]
     known += [f"stages.2.{name}" for name in (*STAGE_KEYS, "loss_weights", "optimizer")]
     raise ConfigError(f"{origin}: unknown configuration key {key}{did_you_mean(key, known)}")

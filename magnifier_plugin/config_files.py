@@ -34,7 +34,7 @@ def read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict
     if not base_path.is_file():
         raise ConfigError(
             f"{_chain(above, path)}: {EXTENDS}: {base}: expected a configuration file (YAML) at "
-            f"{base_path}, found none; the path is relative to the file that extends"
+            f"{base_path}, found none; the path is relative to the extending file"
         )
     if any(base_path.samefile(other) for other in (*above, path)):
         raise ConfigError(

@@ -47,8 +47,8 @@ def set_stages(cfg: Node, stages: Any, origin: str) -> None:
 def set_stage_key(cfg: Node, key: str, value: Any, origin: str) -> None:
     """Set one key of one stage, such as `stages.2.lr` or `stages.2.loss_weights.sd`.
 
-    If there are no stages, a first one with the values of `train.*` is added. The number after the
-    last stage's adds a stage.
+    If there are no stages, a first one with the values of `train.*` is added. N of stages.N may
+    exceed the number of stages by 1, which adds a stage.
 
     Raises:
         ConfigError: no such stage or key, or an invalid value.
@@ -93,7 +93,7 @@ def _set_loss_weights(
     given = {names[0]: value} if names else value
     if not isinstance(given, Mapping):
         raise ConfigError(
-            f"{origin}: {key}: expected weights by the loss term's name, such as {{sd: 0.002}}, or "
+            f"{origin}: {key}: expected weights by loss term, such as {{sd: 0.002}}, or "
             f"{key}.sd 0.002 on the command line; got {value!r}"
         )
     weights = stage.setdefault("loss_weights", {})

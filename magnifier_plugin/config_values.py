@@ -50,7 +50,7 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("data.sources", "data.targets", "data.transforms"), TEXTS),
     **dict.fromkeys(("data.workers", "data.split_id"), COUNT),
     **dict.fromkeys(("data.height", "data.width"), SIZE),
-    "data.k_tfm": whole(1, 1)._replace(expected="1; no engine here takes several views"),
+    "data.k_tfm": whole(1, 1)._replace(expected="1; several views per image are not supported"),
     "data.norm_mean": list_of(number(-math.inf)._replace(expected="a number"), length=3),
     "data.norm_std": list_of(ABOVE_0, length=3),
     "sampler.num_instances": SIZE,

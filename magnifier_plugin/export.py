@@ -139,13 +139,13 @@ def check_exportable(network: nn.Module, *, regions: bool = False) -> None:
     """Raise a ValueError if the requested outputs cannot be computed from images alone."""
     if inputs := getattr(network, "test_inputs", ()):
         raise ValueError(
-            "export: expected a network that takes images alone in a test, this one takes "
-            f"{', '.join(inputs)} too; use dsa.test_features f"
+            "export: expected a network that is tested with images only, this one also needs "
+            f"{', '.join(inputs)}; use dsa.test_features f"
         )
     if regions and not predicts_regions(network):
         raise ValueError(
             "export: regions are predicted by a MagnifierNet with M in magnifier.branches, this "
-            "network predicts none; leave them out"
+            "network predicts none; export without regions"
         )
 
 

@@ -91,7 +91,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         raise OSError(str(error)) from error
     except _DecodingError as error:
         raise OSError(
-            f"{path}: expected an image, but it does not decode ({error}); "
+            f"{path}: expected an image, but it cannot be decoded ({error}); "
             "restore it from the data set's archive or delete it"
         ) from error
 

@@ -62,7 +62,7 @@ def read_csv(
         ragged: accept lines with more or fewer fields than the header.
     Raises:
         OSError: the file is missing or cannot be opened.
-        ValueError: it is not such a file, or a line has more or fewer fields than the header.
+        ValueError: it is not CSV in UTF-8, or a line has more or fewer fields than the header.
     """
     with Path(path).open(newline="", encoding="utf-8-sig", errors=errors) as file:
         reader = csv.reader(file, delimiter=_delimiter(path, file, delimiters))
@@ -99,7 +99,7 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.constructor.ConstructorError(
-                None, None, "aliases are not taken; write the value out", mark
+                None, None, "aliases are not supported; write the value out", mark
             )
         return super().compose_node(parent, index)
 

@@ -82,7 +82,7 @@ class TestKeys:
             ("stages.2.optimizer kept", "expected one of fresh, keep, got 'kept'; did you mean ke"),
             ("stages.2.loss_weights.sd -1", "sd: expected a number of at least 0, got -1"),
             ("stages.2.loss_weights.sd x", "sd: expected a number of at least 0, got 'x'"),
-            ("stages.2.loss_weights 1", "expected weights by the loss term's name"),
+            ("stages.2.loss_weights 1", "expected weights by loss term"),
             ("stages.2.max_epoch 0", "stages.2.max_epoch: expected a whole number of at least 1"),
             ("stages.2.lr 0", "stages.2.lr: expected a number above 0, got 0"),
             ("stages.3.lr 1", "stages.3.max_epoch: expected a number of epochs"),

@@ -62,7 +62,7 @@ REFUSED = [
     ("data.workers", "all", f"{WHOLE} 0"),
     ("data.workers", True, f"{WHOLE} 0"),
     ("data.type", "video", "video data sets have no label maps"),
-    ("data.k_tfm", 2, "expected 1; no engine"),
+    ("data.k_tfm", 2, "expected 1; several views"),
     ("data.norm_mean", [0.5], "a list of 3 entries, each a number"),
     ("data.norm_std", [0.5, 0.5, 0], "a number above 0"),
     ("data.root", None, "expected text, got None"),

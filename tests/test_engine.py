@@ -63,7 +63,7 @@ class TestStage:
         assert [find_stage(stages, epoch) for epoch in (0, 2, 3, 4, 5)] == [
             *((0, 0), (0, 0), (1, 3), (2, 4), (2, 4))
         ]
-        with pytest.raises(ValueError, match="epoch 7: expected one of the stages' 6"):
+        with pytest.raises(ValueError, match="epoch 7: the stages have only 6 epochs"):
             find_stage(stages, 6)
 
     @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ class TestRefusals:
         monkeypatch.setattr(export, "PACKAGES", ())
         for row in ({"test_features": "z"}, {"streams": ["DSAG"], "test_features": "z_L"}):
             model = resnet18("dsa_reid", width=0.1, **row)
-            with pytest.raises(ValueError, match="takes textures too; use dsa.test_features f"):
+            with pytest.raises(ValueError, match="also needs textures; use dsa.test_features f"):
                 write(model, tmp_path / "a.onnx")
         assert not list(tmp_path.iterdir())
 

@@ -75,7 +75,7 @@ class TestRows:
     def test_several_seeds_have_deviations_and_intervals(self, call, out):
         assert call("--jobs", "4", seeds=(1, 2, 2)) == 0
         text = (out / "table.md").read_text()
-        assert "seeds 1, 2, each with people of its own" in text
+        assert "seeds 1, 2, each with its own people" in text
         content = json.loads((out / "results.json").read_text())
         row = content["rows"][0]
         values = [row["seeds"][seed]["mAP"] for seed in ("1", "2")]
@@ -167,7 +167,7 @@ class TestRows:
         assert "magnifier.branches" in log(out, "MF-only")
         content = json.loads((out / "results.json").read_text())
         assert (
-            "MF-only/seed-1, whose weights it takes, failed"
+            "MF-only/seed-1, whose weights it needs, failed"
             in (content["failures"]["Two-streams-fused/seed-1"])
         )
         monkeypatch.setenv("STANDIN_KEY", "data.transforms")
@@ -203,7 +203,7 @@ class TestStart:
         assert call(*pairs, **{start: "fail"}) == 1
         failures = json.loads((out / "results.json").read_text())["failures"]
         assert set(failures) == {start, *(f"{row}/seed-1" for row in ROWS)}
-        assert f"{start}, whose weights it takes, failed" in failures["G/seed-1"]
+        assert f"{start}, whose weights it needs, failed" in failures["G/seed-1"]
 
 
 class TestResources:
@@ -224,7 +224,7 @@ class TestResources:
     def test_two_calls_in_one_folder(self, call, out, capsys):
         handle = processes.hold(out)
         assert call() == 2
-        assert "another call of this script" in capsys.readouterr().err
+        assert "in use by another call of this script" in capsys.readouterr().err
         os.close(handle)
         assert call("--jobs", "3") == 0
 
@@ -234,7 +234,7 @@ class TestResources:
         assert call() == 1
         states = [(out / row / "seed-1" / "results.json").is_file() for row in ROWS]
         assert states == [True, True, False, False, False, False]
-        assert "the package's code changed since this call began" in capsys.readouterr().err
+        assert "the package's code has changed since this call began" in capsys.readouterr().err
 
 
 class TestFolder:
@@ -369,7 +369,7 @@ class TestSignals:
         again = self.start(tmp_path)
         _, error = again.communicate(timeout=60)
         assert again.returncode == 2
-        assert "a training that it left, works there" in error
+        assert "or by a run that it left behind" in error
         for child in children:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.5)

@@ -96,7 +96,7 @@ class TestProcesses:
     def test_a_gpu_that_is_not_there(self):
         with pytest.raises(ConfigError, match=r"--gpus 2: no such GPU, found 0\.\.1"):
             visible_gpus([0, 2], count=lambda: 2)
-        with pytest.raises(ConfigError, match="found none; leave --gpus out"):
+        with pytest.raises(ConfigError, match="found none; leave out --gpus"):
             visible_gpus([0], count=lambda: 0)
 
     def test_the_last_epoch_of_a_log(self, tmp_path):
@@ -138,7 +138,7 @@ class TestProgress:
         Progress(runs, screen).draw()
         lines = screen.getvalue().replace("\x1b[K", "").replace("\r", "").splitlines()
         assert all(len(line) <= 20 for line in lines[:-1])
-        assert lines[3] == "… and 4 rows more"
+        assert lines[3] == "… and 4 more rows"
 
     def test_without_a_terminal_only_changes_are_printed(self):
         _, runs = plan("figure4", "magnifier_demo")
@@ -275,7 +275,7 @@ class TestTheRowFromKeyPoints:
             row.name for row in TABLES["masks"].rows if row.name != "keypoints"
         ]
         place = tmp_path / "maps" / "all-seeds" / "keypoints" / "market1501"
-        assert f"-s market1501 --root reid-data --out {place}, and start" in note
+        assert f"-s market1501 --root reid-data --out {place}, and this command again" in note
 
     @pytest.mark.parametrize(
         ("table", "config"), [("masks", "magnifier_demo"), ("table2", "magnifier_market")]

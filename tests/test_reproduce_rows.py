@@ -255,7 +255,12 @@ class TestRefused:
             ("dsa", "magnifier_demo", (), ("expected a configuration of dsa_reid",)),
             (
                 *("stage2", "magnifier_demo", ()),
-                ("'SD 2e-3, optimiser and rate kept'", "is no override", "cosine", "multi_step"),
+                (
+                    "'SD 2e-3, optimiser and rate kept'",
+                    "does not fit this configuration",
+                    "cosine",
+                    "multi_step",
+                ),
             ),
             (
                 *("table2", "magnifier_demo", ("magnifier.sab_triplet", "False")),
@@ -284,7 +289,12 @@ class TestRefused:
         (tmp_path / "one.yaml").write_text(text)
         with pytest.raises(ConfigError) as caught:
             plan("table2", tmp_path / "one")
-        for part in ("row 'G' of table2", "no override", "stages.2.max_epoch", "second stage"):
+        for part in (
+            "row 'G' of table2",
+            "does not fit this configuration",
+            "stages.2.max_epoch",
+            "second stage",
+        ):
             assert part in str(caught.value)
 
     def test_a_configuration_in_which_a_row_changes_nothing(self, tmp_path):
@@ -292,6 +302,6 @@ class TestRefused:
         text = f"extends: {CONFIGS / 'magnifier_market.yaml'}\n{stages}\n"
         (tmp_path / "same.yaml").write_text(text)
         with pytest.raises(
-            ConfigError, match="rows 'G.M.SAB.SFB' and 'G.M.SAB.SFB.SD' .* train the same"
+            ConfigError, match="rows 'G.M.SAB.SFB' and 'G.M.SAB.SFB.SD' .* have the same"
         ):
             plan("table2", tmp_path / "same")

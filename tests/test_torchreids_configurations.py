@@ -156,8 +156,8 @@ def test_with_the_loss_of_the_file_a_warning_says_that_masks_are_not_learnt(trai
 @pytest.mark.parametrize(
     ("section", "values", "reason"),
     [
-        ("data", {"load_train_targets": False}, "targets are not trained on"),
-        ("sampler", {"train_sampler_t": "RandomSampler"}, "targets are not trained on"),
+        ("data", {"load_train_targets": False}, "there is no training on targets"),
+        ("sampler", {"train_sampler_t": "RandomSampler"}, "there is no training on targets"),
         ("video", {"seq_len": 15}, "no video data sets"),
     ],
 )
@@ -165,6 +165,6 @@ def test_keys_of_torchreid_that_are_not_taken(tmp_path, section, values, reason)
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump({section: values}))
     key = f"{section}.{next(iter(values))}"
-    message = rf"all\.yaml: {key}: torchreid's key is not taken: .*{reason}.*; leave"
+    message = rf"all\.yaml: {key}: torchreid's key is not supported: .*{reason}.*; leave"
     with pytest.raises(ConfigError, match=message):
         load_config(file)

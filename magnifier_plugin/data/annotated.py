@@ -82,7 +82,7 @@ class AnnotatedDataset(Dataset):
         **options: Any,
     ) -> None:
         if options.pop("k_tfm", 1) != 1:
-            raise ValueError("k_tfm: expected 1, an image and its maps have one view")
+            raise ValueError("k_tfm: expected 1; several views per image are not supported")
         self.name = find_name(name)
         plain = open_dataset(self.name, root, mode=mode, **options)
         self.transform, self.mode, self.combineall = transform, mode, plain.combineall

@@ -35,7 +35,7 @@ def check_label_set(files: Iterable[Path | None], label_set: str) -> None:
         check_manifest(manifest_folder(labels) or labels[0].parent, label_set)
     except ValueError as error:
         raise ValueError(
-            f"{error} (with torchreid's own data manager $MAGNIFIER_LABEL_SET names the label set)"
+            f"{error} (with torchreid's own data manager $MAGNIFIER_LABEL_SET sets the label set)"
         ) from error
 
 

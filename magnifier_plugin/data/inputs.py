@@ -122,9 +122,9 @@ def declare_inputs(dataset: Any, keys: Sequence[str], *, mirrored: bool = False)
     elif keys:
         name = type(dataset).__name__
         raise ValueError(
-            f"{name}: the model takes {', '.join(map(repr, keys))}, which this data set does not "
-            "make. torchreid's ImageDataManager takes the annotated form by name, such as "
-            "sources='market1501_masked'; its files are made with: python "
+            f"{name}: the model needs {', '.join(map(repr, keys))}, which this data set cannot "
+            "make. With torchreid's ImageDataManager, choose the annotated data set by its name, "
+            "such as sources='market1501_masked', and make its files with: python "
             "scripts/convert_masks.py --source densepose-dump --dump FILE --images DIR --out DIR"
         )
 

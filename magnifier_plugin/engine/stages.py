@@ -36,7 +36,7 @@ class Stage:
     lr_gamma: float = 0.1
     """Factor of the learning rate at a step."""
     warmup_epoch: int = 0
-    """Number of first epochs, in which lr rises linearly from warmup_factor × lr."""
+    """Number of warm-up epochs, in which the rate rises linearly from warmup_factor × lr."""
     warmup_factor: float = 0.01
     """Factor of the learning rate in the first epoch of the warm-up."""
     loss_weights: Mapping[str, float] = field(default_factory=dict)
@@ -131,7 +131,7 @@ def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
             return index, first
         first += stage.max_epoch
     raise ValueError(
-        f"epoch {epoch + 1}: expected one of the stages' {first}; lengthen a stage "
+        f"epoch {epoch + 1}: the stages have only {first} epochs; lengthen a stage "
         "(stages.N.max_epoch) or scale them all (train.scale)"
     )
 

@@ -175,7 +175,7 @@ class TrainingState:
         if missing:
             raise ValueError(
                 f"{path}: expected a checkpoint of this engine to resume from; it lacks "
-                f"{', '.join(sorted(missing))}. model.load_weights takes the weights alone"
+                f"{', '.join(sorted(missing))}. model.load_weights loads only the weights"
             )
         load_state(self.model, content["state_dict"], str(path))
         self.step.restore(content, str(path))

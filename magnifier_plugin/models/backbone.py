@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     Args:
         name: one of `BACKBONES`.
         stem_relu: apply a ReLU after the first batch norm, as the network trained on ImageNet does;
-            False as in the authors' code, and required for weights trained with it.
+            False as in the authors' code, whose trained weights need it.
     Raises:
         ValueError: the name is not one of `BACKBONES`.
     """
@@ -136,7 +136,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected a file of backbone weights (model.backbone_weights, or the "
-            f"environment's {WEIGHTS_VARIABLE}), found none"
+            f"environment variable {WEIGHTS_VARIABLE}), found none"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -188,9 +188,9 @@ def download_weights(name: str) -> Path:
     except (OSError, HTTPException) as error:
         raise FileNotFoundError(
             f"ImageNet weights of {name} could not be downloaded from {url} ({error}). "
-            "Fetch that file elsewhere and point to it with `model.backbone_weights FILE` or the "
-            f"environment's {WEIGHTS_VARIABLE}=FILE, or train without: `model.pretrained False` "
-            f"or {WEIGHTS_VARIABLE}=none."
+            "Download that file elsewhere and point to it with `model.backbone_weights FILE` or "
+            f"{WEIGHTS_VARIABLE}=FILE, or train without: `model.pretrained False` or "
+            f"{WEIGHTS_VARIABLE}=none."
         ) from error
     except RuntimeError as error:  # wrong hash
         raise ValueError(f"{url}: the download is damaged ({error}); try again") from error

@@ -1,1 +1,1 @@
-"""The papers' tables as one command: rows, processes and reports of scripts/reproduce.py."""
+"""The parts of scripts/reproduce.py: tables, training processes and reports."""

@@ -1,4 +1,4 @@
-"""Which code a training runs: a digest of the files that it imports."""
+"""A digest of the code that a training run executes."""
 
 import ast
 import hashlib
@@ -9,19 +9,19 @@ import magnifier_plugin
 
 MAIN = Path(__file__).parents[1] / "main.py"
 PACKAGE = Path(magnifier_plugin.__file__).parent
-# Pictures change no number.
+# Folders that only draw, and so change no number.
 LEFT_OUT = (PACKAGE / "visualize",)
 
 
 def training_code(main: Path = MAIN, package: Path = PACKAGE) -> str:
-    """A digest, 12 hex digits, of the code that a training runs.
+    """A digest (12 hexadecimal digits) of the code that a training run executes.
 
-    The rule: `scripts/main.py` and every file of the package that it imports, directly or through
-    others, also inside functions; without `visualize/`, which only draws. Comments, docstrings and
-    formatting do not count: digested is what `ast` reads and writes back.
+    It covers `scripts/main.py` and every file of the package that it imports, directly or through
+    other files, also inside functions, but not `visualize/`, which only draws. Comments, docstrings
+    and formatting do not change it: it is computed from the code that `ast` parses and unparses.
 
     Args:
-        main: the script that trains.
+        main: the training script.
         package: the folder of the package.
     """
     digest = hashlib.blake2b(digest_size=6)
@@ -32,7 +32,7 @@ def training_code(main: Path = MAIN, package: Path = PACKAGE) -> str:
 
 
 def imported_files(main: Path, package: Path) -> set[Path]:
-    """`main` and the files of the package that it imports, by the rule of `training_code`."""
+    """`main` and the files of the package that it imports, as `training_code` defines them."""
     left_out = {package / path.relative_to(PACKAGE) for path in LEFT_OUT}
     found, waiting = set(), [main]
     while waiting:
@@ -49,12 +49,12 @@ def _imported_names(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # What is imported from a package may be one of its modules.
+            # A name that is imported from a package may be one of its modules.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _files(names: Iterable[str], package: Path) -> Iterator[Path]:
-    """The package's files behind names: a module, and the `__init__` of every package above it."""
+    """The package's files of imported names: modules, and the `__init__` of all their packages."""
     for name in names:
         top, *parts = name.split(".")
         if top != package.name:
@@ -76,7 +76,7 @@ def _without_docstrings(file: Path) -> str:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """A docstring, of a function or of a field."""
+    """Whether a statement is a docstring, also of a field."""
     if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
         return False
     return isinstance(statement.value.value, str)

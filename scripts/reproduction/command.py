@@ -21,18 +21,18 @@ from reproduction.runner import Resources, Runner
 
 
 def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int] = ()) -> int:
-    """Trains the rows that are not finished, and writes `table.md`, `results.json` and the figure.
+    """Train the unfinished rows, and write `table.md`, `results.json` and the figure.
 
     Args:
-        settings: what was asked for.
-        jobs: trainings at a time; None for one on each GPU of `gpus`, or one.
-        gpus: numbers of the GPUs that take turns; none leaves the choice to each training.
+        settings: the arguments of the call.
+        jobs: runs at a time; None for one per GPU of `gpus`, or one without `gpus`.
+        gpus: numbers of the GPUs to distribute the runs to; empty to let each run choose.
     Returns:
         The exit status: 0, or 1 if a row failed.
     Raises:
-        ConfigError, ValueError, FileNotFoundError: something cannot be as asked; nothing was
-            started.
-        OSError: a file cannot be written, as on a full disk.
+        ConfigError, ValueError, FileNotFoundError: the settings, the data or existing results do
+            not allow it; nothing was started.
+        OSError: a file cannot be written, for example because the disk is full.
     """
     jobs = jobs or max(1, len(gpus))
     names = visible_gpus(gpus)
@@ -60,7 +60,7 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
 
 
 def _write(settings: Settings, records: Mapping[Run, Record], failures: Mapping[Run, str]) -> None:
-    """Writes the results and prints the table."""
+    """Write the results and print the table."""
     out, content = settings.out, report(settings, records, failures)
     write_results(out / "results.json", content)
     write_table(out / "table.md", content)
@@ -74,7 +74,7 @@ def _write(settings: Settings, records: Mapping[Run, Record], failures: Mapping[
 
 
 def _print(content: Mapping[str, Any]) -> None:
-    """The rows in short; the rest is in the files."""
+    """Print the rows' metrics; the files have the rest."""
     if len(content["seeds"]) == 1:
         print(ONE_SEED)
     for row in content["rows"]:
@@ -83,7 +83,7 @@ def _print(content: Mapping[str, Any]) -> None:
 
 
 def paper_data_set(cfg: CfgNode) -> str:
-    """The papers' name of what is trained and tested on; "" if they do not report on it."""
+    """The papers' name of the data set of a configuration; "" if they do not report on it."""
     if list(cfg.data.sources) != list(cfg.data.targets) or len(cfg.data.sources) > 1:
         return ""
     (name,) = cfg.data.sources

@@ -18,7 +18,7 @@ def _dsa(
 
 
 def _tested(name: str, title: str, mAP: float, rank1: float, features: str) -> Row:
-    """The network of the row "MF only", tested with features of both streams."""
+    """A row that tests the network of row "MF-only" with features of both streams."""
     row = _dsa(name, title, mAP, rank1, "dsa.test_features", features)
     return replace(row, weights_of=MF_ONLY)
 

@@ -1,4 +1,4 @@
-"""The figures of the tables that are figures: curves over K̂, and bars."""
+"""Pictures of the tables that are figures in the paper: curves over K̂, and bars."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,19 +11,19 @@ from magnifier_plugin.files import write_atomically
 from reproduction.table import CUHK03_L, DUKE, MARKET, Row, Table
 
 METRICS = ("mAP", "rank-1")
-_APART = 0.08  # of two curves, on the horizontal axis
-# torchreid's name of a data set → the papers' (CUHK03: with labelled boxes).
+_APART = 0.08  # distance of two curves on the horizontal axis
+# torchreid's name of a data set → the papers' name (CUHK03: with labelled boxes).
 PAPERS = {"cuhk03": CUHK03_L, "dukemtmcreid": DUKE, "market1501": MARKET}
 
 
 def save_figure(table: Table, content: Mapping[str, Any], path: Path, data_set: str) -> None:
-    """Draws a table that is a figure.
+    """Draw a table that is a figure.
 
     Args:
-        table: with `figure`.
-        content: as `report.report` gives it.
-        path: of the picture.
-        data_set: as the papers call it; what the paper prints for it is drawn, "" draws nothing.
+        table: a table with `figure`.
+        content: as `report.report` returns it.
+        path: file of the picture.
+        data_set: the papers' name of the data set, whose printed values are drawn; "" for none.
     """
     rows = {row["name"]: row for row in content["rows"]}
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -54,7 +54,7 @@ def _curves(axes: Axes, table: Table, rows: Mapping[str, Mapping[str, Any]], met
         if not points:
             continue
         means, deviations = _values([rows[row.name] for row in points], metric)
-        shift = _APART * (place - (len(names) - 1) / 2)  # or the bars of two series coincide
+        shift = _APART * (place - (len(names) - 1) / 2)  # so that error bars do not overlap
         x = [_x(row) + shift for row in points]
         axes.errorbar(x, means, deviations, fmt="o-", capsize=3, label=series)
     axes.set_xticks(places)
@@ -62,7 +62,7 @@ def _curves(axes: Axes, table: Table, rows: Mapping[str, Mapping[str, Any]], met
 
 
 def _draw_printed(axes: Axes, table: Table, place: int, data_set: str) -> None:
-    """What the paper prints for this data set, as crosses."""
+    """Draw the paper's values for this data set as crosses."""
     printed = [(_x(row), row.printed.get(data_set)) for row in table.rows]
     points = [(x, values[place]) for x, values in printed if values and values[place] is not None]
     if points:
@@ -89,7 +89,7 @@ def _bars(axes: Axes, table: Table, rows: Mapping[str, Mapping[str, Any]], metri
 def _values(
     rows: Sequence[Mapping[str, Any]], metric: str
 ) -> tuple[list[float], list[float] | None]:
-    """Means and standard deviations in %, None with one seed."""
+    """Means and standard deviations in %; None for these with one seed."""
     means = [100 * row["mean"][metric] for row in rows]
     deviations = [row["standard_deviation"][metric] for row in rows]
     if any(deviation is None for deviation in deviations):

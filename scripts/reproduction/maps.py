@@ -1,7 +1,7 @@
-"""Label maps and IUV that rows train with: eroded, dilated, some missing, or from key points.
+"""Variants of label maps and IUV for rows: eroded, dilated, some missing, or from key points.
 
-Made once, from the maps of the training images, into `<folder>/<variant>/<data set>/…`, where
-`masks.dir <folder>/<variant>` finds them, of the rendered data set too.
+They are made once, from the maps of the training images, in `<folder>/<variant>/<data set>/…`, and
+used through `masks.dir <folder>/<variant>`, also for the rendered data set.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ from magnifier_plugin.text_files import read_json
 from magnifier_plugin.workers import on_all_cores
 
 MADE = "made.json"
-PIXELS = 2  # at 256 × 128
+PIXELS = 2  # radius of erosion and dilation at 256 × 128
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What becomes of the maps."""
+    """How a variant differs from the data set's own maps."""
 
     change: Callable[[np.ndarray, float], np.ndarray] | None = None
-    """Label map and radius → label map; None leaves them. IUV are left out then."""
+    """Label map, radius → label map; IUV are then not copied. None: maps are copied unchanged."""
     missing: float = 0.0
-    """Share of the training images that lose label map and IUV, 0..1."""
+    """Share of the training images without label map and IUV, 0..1."""
     drawn: bool = False
-    """Whether the data set's key points give the label maps, and its own maps nothing."""
+    """Whether label maps are drawn from the data set's key points, not made from its own maps."""
 
 
 KEYPOINTS = "keypoints"
@@ -65,16 +65,17 @@ class _Task(NamedTuple):
 
 
 def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
-    """Makes a variant of the maps of a training set, unless it is there.
+    """Make a variant of the maps of a training set, unless it exists.
 
     Args:
-        dataset: with its own maps.
-        folder: of the variant.
-        name: of `VARIANTS`.
+        dataset: the training set, with its own maps.
+        folder: folder of the variant.
+        name: a key of `VARIANTS`.
     Raises:
-        ConfigError: the folder's maps were made from others, or the key points are missing.
-        ValueError: key points cannot be read.
-        OSError: it cannot be written.
+        ConfigError: the existing maps in `folder` were made from other maps, or the data set has no
+            key points.
+        ValueError: the key points cannot be read.
+        OSError: a file cannot be written.
     """
     drawn = VARIANTS[name].drawn
     if drawn and has_drawn_maps(folder, [annotations.name for annotations, _ in dataset.parts]):
@@ -86,8 +87,8 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
     if made.is_file():
         if read_json(made)["fingerprint"] != fingerprint:
             raise ConfigError(
-                f"{folder}: its maps were made from other maps than {dataset.name} has now, and "
-                "results of both would be mixed; choose another --out"
+                f"{folder}: its maps were made from other maps than {dataset.name} has now; to not "
+                "mix their results, choose another --out"
             )
         return
     if drawn:
@@ -103,7 +104,7 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
 
 
 def has_drawn_maps(folder: Path, names: Iterable[str]) -> bool:
-    """Whether a user put label maps of key points into the variant's folder, for all data sets."""
+    """Whether a user put label maps from key points into the variant's folder for all data sets."""
     given = all((folder / name / MANIFEST).is_file() for name in names)
     return given and not (folder / MADE).is_file()
 
@@ -111,14 +112,14 @@ def has_drawn_maps(folder: Path, names: Iterable[str]) -> bool:
 def _keypoints_file(dataset: AnnotatedDataset) -> Path:
     if dataset.keypoints_file is None:
         raise ConfigError(
-            f"{dataset.name}: has no key points, an earlier version rendered it; remove "
+            f"{dataset.name}: has no key points, because an earlier version rendered it; remove "
             f"{dataset.dataset_dir.parent} to render it again"
         )
     return dataset.keypoints_file
 
 
 def _draw(dataset: AnnotatedDataset, folder: Path) -> None:
-    """Label maps from the data set's key points, of its training images."""
+    """Draw the label maps of the training images from the data set's key points."""
     source = KeypointSource(_keypoints_file(dataset))
     for annotations, images in dataset.parts:
         summary = convert(
@@ -135,7 +136,7 @@ def _draw(dataset: AnnotatedDataset, folder: Path) -> None:
 def _tasks(
     dataset: AnnotatedDataset, folder: Path, variant: Variant
 ) -> tuple[list[_Task], list[tuple[Path | None, Path]]]:
-    """The maps to write, and for each data set the folder of its own manifest and of its maps."""
+    """The maps to write, and for each data set (folder of its own manifest, folder to write to)."""
     tasks: list[_Task] = []
     folders: list[tuple[Path | None, Path]] = []
     for annotations, images in dataset.parts:
@@ -156,7 +157,7 @@ def _tasks(
 
 
 def missing_images(images: Sequence[str], dataset_dir: Path, share: float) -> set[str]:
-    """The images without a map: the same on every machine, and those of a smaller share too."""
+    """The images that lose their maps: the same on every machine; a larger share adds images."""
 
     def order(image: str) -> str:
         name = os.path.relpath(image, dataset_dir)

@@ -1,4 +1,4 @@
-"""`table.md`: the rows next to the paper's, the differences, and the conditions, in %."""
+"""`table.md`: the rows with the paper's values, the differences, and the conditions, in %."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,19 +8,19 @@ from magnifier_plugin.files import write_atomically
 from reproduction.report import labels_of
 
 ONE_SEED = (
-    "One seed: no standard deviations and no intervals; several show what chance does, "
-    "such as `--seeds 1 2 3`."
+    "One seed: no standard deviations and no intervals; use several seeds to see how much is "
+    "chance, such as `--seeds 1 2 3`."
 )
 _METRICS = ("mAP", "rank-1")
 _NOTHING = "–"
 
 
 def write_table(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `table.md`, atomically.
+    """Write `table.md`, atomically.
 
     Args:
         path: the file.
-        content: as `report.report` gives it.
+        content: as `report.report` returns it.
     """
     text = "\n".join([*_head(content), *_rows(content), *_differences(content), *_groups(content)])
     with write_atomically(path) as part:
@@ -29,7 +29,7 @@ def write_table(path: Path, content: Mapping[str, Any]) -> None:
 
 def _head(content: Mapping[str, Any]) -> list[str]:
     seeds = ", ".join(map(str, content["seeds"]))
-    people = ", each with people of its own" if content["people_of_each_seed"] else ""
+    people = ", each with its own people" if content["people_of_each_seed"] else ""
     lines = [f"# {content['title']}", ""]
     lines.append(
         f"`{' '.join([content['config_file'], *content['pairs']])}`, data set "
@@ -39,11 +39,11 @@ def _head(content: Mapping[str, Any]) -> list[str]:
     if content["start"] is not None:
         lines += [
             "",
-            f"Every row's backbone starts from a plain network that was trained on the people of "
+            "Every row's backbone starts from a plain network that was trained on the people of "
             f"seed {content['start']}.",
         ]
     if content["quick"]:
-        lines += ["", "A quick run, two epochs per stage at most: it shows that rows run, no more."]
+        lines += ["", "A quick run with at most two epochs per stage: it only shows that rows run."]
     if len(content["seeds"]) == 1:
         lines += ["", ONE_SEED]
     for name, reason in content["failures"].items():
@@ -52,7 +52,7 @@ def _head(content: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(content: Mapping[str, Any]) -> list[str]:
-    """Mean ± standard deviation of each row, and what the paper prints for it."""
+    """Mean ± standard deviation of each row, and the paper's values for it."""
     printed = list(dict.fromkeys(name for row in content["rows"] for name in row["paper"]))
     header = ["", *_METRICS, *(f"paper, {name}: mAP / rank-1" for name in printed), "minutes"]
     lines = []
@@ -63,7 +63,7 @@ def _rows(content: Mapping[str, Any]) -> list[str]:
         lines.append([_title(row, content), *ours, *paper, _minutes(row["seconds"].values())])
     notes = [
         f"{row['title']} continues from the first stage of {row['shares_first_stage_of']}, which "
-        "has the same settings; its minutes are those of the rest."
+        "has the same settings; its minutes are those of the later stages."
         for row in content["rows"]
         if row["shares_first_stage_of"]
     ]
@@ -76,7 +76,7 @@ def _title(row: Mapping[str, Any], content: Mapping[str, Any]) -> str:
 
 
 def _differences(content: Mapping[str, Any]) -> list[str]:
-    """The differences of rows, with their intervals if there are several seeds."""
+    """The differences of pairs of rows, with intervals if there are several seeds."""
     if not content["differences"]:
         return []
     titles = {row["name"]: row["title"] for row in content["rows"]}
@@ -85,8 +85,8 @@ def _differences(content: Mapping[str, Any]) -> list[str]:
         for one in content["differences"]
     ]
     note = (
-        "Mean over the seeds; in brackets the 95 % interval that resamples seeds, then test "
-        "identities. One without 0 is more than chance."
+        "Mean over the seeds; in brackets the 95 % bootstrap interval over seeds and test "
+        "identities. An interval without 0 is more than chance."
     )
     several = content["interval"] is not None
     return [
@@ -99,7 +99,7 @@ def _differences(content: Mapping[str, Any]) -> list[str]:
 
 
 def _groups(content: Mapping[str, Any]) -> list[str]:
-    """mAP / rank-1 of queries that share a condition, and how often the first hit is the twin."""
+    """mAP / rank-1 by condition of the query, and how often the first hit is the near-twin."""
     names = labels_of(found for row in content["rows"] for found in row["seeds"].values())
     if not names:
         return []

@@ -1,4 +1,4 @@
-"""From a table and a configuration to the trainings of its rows, checked before anything starts."""
+"""The runs of a table's rows with a configuration, checked before any of them starts."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from reproduction.code import training_code
 from reproduction.table import Row, Table
 
 RENDERED = "synthetic"
-QUICK_EPOCHS = 2  # per stage, at most
-# Keys that this script sets for every row.
+QUICK_EPOCHS = 2  # largest number per stage
+# Keys that the script sets for every row.
 OWN_KEYS = (
     *("train.seed", "data.save_dir", "model.resume", "test.cache", "test.evaluate"),
     *("report.untrained", "masks.dir", "train.keep_freq"),
 )
-# Keys that it sets too where all rows start from one network.
+# Keys that it also sets with --start.
 START_KEYS = ("model.pretrained", "model.backbone_weights")
-# Keys that change no result: a row that differs in these alone is the same row.
+# Keys that change no result: configurations that differ only in these are the same row.
 WITHOUT_EFFECT = (
     *("data.save_dir", "data.workers", "model.resume", "test.cache", "train.print_freq"),
     *("train.checkpoint_freq", "train.checkpoint_minutes", "train.keep_freq"),
@@ -34,51 +34,53 @@ WITHOUT_EFFECT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What one call of the script was asked for."""
+    """The arguments of one call of the script."""
 
     table: Table
     config_file: Path
     seeds: tuple[int, ...]
     out: Path
-    """Absolute."""
+    """Folder of the rows and results; absolute."""
     pairs: tuple[str, ...] = ()
     """KEY VALUE … for every row."""
     quick: bool = False
+    """Whether stages are shortened to QUICK_EPOCHS."""
     start: int | None = None
-    """Seed of the people that the network is trained on whose backbone every row starts from."""
+    """Seed of the people on which a plain network is trained, from whose backbone every row starts;
+    None: rows start as the configuration says."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """One row with one seed: a training, or a test of another run's weights; hashed by identity."""
+    """One row with one seed: it trains, or tests the weights of another run. Hashed by identity."""
 
     row: Row
     seed: int
     folder: Path
     pairs: tuple[str, ...]
-    """KEY VALUE … that are typed after the configuration file."""
+    """KEY VALUE … after the configuration file, on the command line of scripts/main.py."""
     cfg: CfgNode
-    """The configuration that they give."""
+    """The resulting configuration."""
     needs: "Run | None" = None
     """The run whose weights this one tests."""
     start: "Run | None" = None
-    """The run whose backbone this one starts from."""
+    """The run from whose backbone this one starts."""
     shares: "Run | None" = None
-    """The run whose first stage is this one's too: this one continues from its checkpoint."""
+    """A run with the same first stage: this one continues from its checkpoint of that stage."""
 
     @property
     def name(self) -> str:
-        """For messages, such as "G+M/seed-1"."""
+        """The name in messages, such as "G+M/seed-1"."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
     def last_checkpoint(self) -> Path:
-        """Where the training's last checkpoint will be."""
+        """Path of the run's last checkpoint."""
         return self._checkpoint(self.cfg.train.max_epoch)
 
     @property
     def first_stage(self) -> Path:
-        """Where the checkpoint of the first stage's end will be, with `train.keep_freq`."""
+        """Path of the checkpoint at the end of the first stage, if `train.keep_freq` keeps it."""
         return self._checkpoint(self.cfg.stages[0]["max_epoch"])
 
     def _checkpoint(self, epoch: int) -> Path:
@@ -89,22 +91,22 @@ def make_runs(settings: Settings) -> list[Run]:
     """The runs of a table, seed by seed, each after the run that it needs.
 
     Raises:
-        FileNotFoundError: there is no such configuration file.
-        ConfigError: the configuration is of another system, a row is no override of it or equals
-            another row, or a typed key is one that rows or this script set.
+        FileNotFoundError: the configuration file does not exist.
+        ConfigError: the configuration is of another system, a row's overrides do not fit it or give
+            the same configuration as another row, or a given key is set by the rows or the script.
     """
     _check_typed(settings)
     cfg = load_config(settings.config_file, {}, settings.pairs)
     system = find_system(cfg)
     if settings.start is not None and not is_rendered(cfg):
         raise ConfigError(
-            f"--start: trains on rendered people, {settings.config_file} is of "
+            f"--start: trains on rendered people, but {settings.config_file} trains on "
             f"{', '.join(cfg.data.sources)}; leave it out and set model.backbone_weights"
         )
     if system is not SYSTEMS[settings.table.system]:
         raise ConfigError(
-            f"{settings.config_file}: expected a configuration of {settings.table.system}, which "
-            f"{settings.table.name} is about, found model.name {cfg.model.name}"
+            f"{settings.config_file}: expected a configuration of {settings.table.system}, the "
+            f"system of table {settings.table.name}, found model.name {cfg.model.name}"
         )
     rows = sorted(settings.table.rows, key=lambda row: bool(row.weights_of))
     start = None if settings.start is None else start_run(settings, settings.start)
@@ -117,9 +119,9 @@ def make_runs(settings: Settings) -> list[Run]:
 
 
 def _share_first_stages(settings: Settings, runs: Sequence[Run]) -> list[Run]:
-    """Rows that differ in later stages alone train the first one once.
+    """Let runs that differ only in later stages train the first stage once.
 
-    Resuming is exact, so that the last test's numbers are those of rows that train it each.
+    Resuming is exact, so the final results are the same as if each run trained the first stage.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -127,7 +129,7 @@ def _share_first_stages(settings: Settings, runs: Sequence[Run]) -> list[Run]:
             groups.setdefault(_first_stage(run, settings.out), []).append(run)
     found = {run: run for run in runs}
     for run, *others in groups.values():
-        if others:  # only then is the checkpoint between the stages of use
+        if others:  # only then is the checkpoint between the stages needed
             keep = "train.keep_freq", str(run.cfg.stages[0]["max_epoch"])
             first = found[run] = replace(run, pairs=(*run.pairs, *keep))
             found |= {other: replace(other, shares=first) for other in others}
@@ -135,7 +137,7 @@ def _share_first_stages(settings: Settings, runs: Sequence[Run]) -> list[Run]:
 
 
 def _first_stage(run: Run, out: Path) -> str:
-    """What a run's first stage is recognised by."""
+    """A text that is equal for runs with the same first stage."""
     values = {
         key: value
         for key, value in identity(run.cfg, out).items()
@@ -145,10 +147,10 @@ def _first_stage(run: Run, out: Path) -> str:
 
 
 def identity(cfg: CfgNode, out: Path) -> dict[str, Any]:
-    """What a configuration is recognised by: its values by key, of plain types.
+    """A configuration's values by key, of plain types, to compare configurations with.
 
-    Keys without effect on results are left out, and `out` is written as {out}, so that the folder
-    can be moved.
+    Keys without effect on results are left out. `out` is replaced by {out}, so that the folder can
+    be moved.
     """
     values = {
         key: _plain(value, out)
@@ -159,7 +161,7 @@ def identity(cfg: CfgNode, out: Path) -> dict[str, Any]:
 
 
 def is_rendered(cfg: CfgNode) -> bool:
-    """Whether a seed decides the people too."""
+    """Whether the people are rendered, so that each seed has its own people."""
     return {*cfg.data.sources, *cfg.data.targets} == {RENDERED}
 
 
@@ -168,7 +170,7 @@ def _check_typed(settings: Settings) -> None:
     own = OWN_KEYS if settings.start is None else (*OWN_KEYS, *START_KEYS)
     for key in parse_pairs(settings.pairs):
         if key in own:
-            raise ConfigError(f"{key}: this script sets it for each row; leave it out")
+            raise ConfigError(f"{key}: this script sets it for every row; leave it out")
         if key in of_rows:
             raise ConfigError(f"{key}: the rows of {settings.table.name} set it; leave it out")
 
@@ -198,16 +200,16 @@ def _make_run(
         hint = f"; {settings.table.hint}" if settings.table.hint else ""
         raise ConfigError(
             f"{settings.config_file}: row {row.title!r} of {settings.table.name} "
-            f"({' '.join(row.overrides)}) is no override of it: {error}{hint}"
+            f"({' '.join(row.overrides)}) does not fit this configuration: {error}{hint}"
         ) from error
     return Run(row=row, seed=seed, folder=folder, pairs=pairs, cfg=cfg, needs=needs, start=start)
 
 
 def start_run(settings: Settings, seed: int) -> Run:
-    """The training of the plain network whose backbone every row starts from.
+    """The run that trains the plain network from whose backbone every row starts.
 
-    Its folder is next to the people that it is trained on, named by configuration and code, so
-    that all tables of these share it.
+    Its folder is next to the people that it is trained on. The folder's name depends on the
+    configuration and the code, so that all tables with the same ones share the network.
     """
     row = Row(f"start-{seed}", f"start, people of seed {seed}", settings.table.start)
     run = _make_run(settings, row, seed, {}, None)
@@ -220,7 +222,7 @@ def start_run(settings: Settings, seed: int) -> Run:
 
 
 def _own_pairs(settings: Settings, row: Row, seed: int, cfg: CfgNode) -> list[str]:
-    """The pairs of a seed, a quick run and a row's maps."""
+    """The pairs that set a run's seed, data, maps and, for a quick run, epochs."""
     pairs = ["train.seed", str(seed), "test.cache", "", "report.untrained", "False"]
     if is_rendered(cfg):  # a folder for each seed, since a folder holds one rendering
         root = Path(cfg.data.root, f"seed-{seed}")
@@ -235,7 +237,7 @@ def _own_pairs(settings: Settings, row: Row, seed: int, cfg: CfgNode) -> list[st
 
 
 def maps_folder(out: Path, cfg: CfgNode, seed: int) -> Path:
-    """The folder of all `maps.VARIANTS`; people rendered for a seed have maps of their own."""
+    """The folder of all `maps.VARIANTS`; people that were rendered for a seed have their own."""
     return out / "maps" / (f"seed-{seed}" if is_rendered(cfg) else "all-seeds")
 
 
@@ -248,7 +250,7 @@ def _check_distinct(settings: Settings, runs: Sequence[Run]) -> None:
             hint = f"; {settings.table.hint}" if settings.table.hint else ""
             raise ConfigError(
                 f"{settings.config_file}: rows {other.title!r} and {run.row.title!r} of "
-                f"{settings.table.name} train the same configuration{hint}"
+                f"{settings.table.name} have the same configuration{hint}"
             )
 
 

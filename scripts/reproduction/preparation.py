@@ -1,4 +1,4 @@
-"""The data of a table, checked and made before a row starts: people, conditions, worse maps."""
+"""Prepare a table's data before a row starts: people, conditions, variants of maps."""
 
 import contextlib
 import io
@@ -16,12 +16,12 @@ from reproduction.plan import Run, Settings, is_rendered, maps_folder
 
 
 def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
-    """Renders the people of each seed, reads every data set, and makes the maps that rows ask for.
+    """Render the people of each seed, read every data set, and make the maps that rows use.
 
     Raises:
-        FileNotFoundError: a data set, its label maps or a file of conditions is not there.
-        ValueError: one of them cannot be used, as the message says.
-        OSError: something cannot be written.
+        FileNotFoundError: a data set, its label maps or a file of conditions does not exist.
+        ValueError: one of them is invalid.
+        OSError: a file cannot be written.
     """
     rendered = is_rendered(runs[0].cfg)
     seeds = dict.fromkeys(run.seed for run in runs)
@@ -36,13 +36,13 @@ def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
 
 
 def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
-    """The settings without the row from key points where a data set brings none.
+    """Leave out the row with label maps from key points if the data set has no key points.
 
     Returns:
-        The settings, and what to print; "" if all rows stay.
+        The settings, and a note to print; "" if no row is left out.
     Raises:
-        FileNotFoundError: there is no such configuration file.
-        ConfigError: it is wrong.
+        FileNotFoundError: the configuration file does not exist.
+        ConfigError: the configuration is invalid.
     """
     rows = [row.name for row in settings.table.rows if row.maps != KEYPOINTS]
     cfg = load_config(settings.config_file, {}, settings.pairs)
@@ -52,15 +52,15 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
         return settings, ""
     name = cfg.data.sources[0]
     note = (
-        f"left out: the row from key points, since {name} brings none; run your estimator, then "
-        f"scripts/convert_masks.py --source keypoints --keypoints FILE -s {name} "
-        f"--root {cfg.data.root} --out {folder / name}, and start this again"
+        f"left out: the row made from key points, because {name} has none; to train it, run a pose "
+        f"estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE -s {name} "
+        f"--root {cfg.data.root} --out {folder / name}, and this command again"
     )
     return replace(settings, table=settings.table.with_rows(rows)), note
 
 
 def _count_inputs(run: Run) -> int:
-    """How many inputs its training takes; the row with the most needs the most files."""
+    """Number of inputs of a run; the run with the most inputs reads the most files."""
     system = find_system(run.cfg)
     return len(system.inputs(run.cfg)[0]) if system else 0
 

@@ -1,4 +1,4 @@
-"""The process of one training: its command, environment, log and end."""
+"""The process of one run: its command, environment, log and end."""
 
 import contextlib
 import os
@@ -30,18 +30,18 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _TAIL_BYTES = 2**14
 _EPOCH = re.compile(r"epoch: \[(\d+)/(\d+)\]")
-# Seconds that a process has to end by itself: it removes the file that it is writing.
+# Seconds for a process to end by itself, so that it can remove a file that it is writing.
 _PATIENCE = 10.0
 
 
 class Training:
-    """A running process in a session of its own, so that Ctrl-C reaches it through this script.
+    """A running process in its own session, so that Ctrl-C reaches it only through this script.
 
     Args:
-        command: of the run, see `training_command`.
-        folder: of the row; what the process prints is appended to its `output.log`.
-        environment: of the process.
-        lock: a file that stays locked while the process lives, see `hold`; None for none.
+        command: the command, see `training_command`.
+        folder: folder of the run; the process's output is appended to its `output.log`.
+        environment: environment variables of the process.
+        lock: descriptor of a file that stays locked while the process runs, see `hold`; or None.
     """
 
     def __init__(
@@ -68,20 +68,20 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """Since it started."""
+        """Seconds since the process started."""
         return time.monotonic() - self.started
 
     def status(self) -> int | None:
-        """The exit status; None while it works."""
+        """The exit status; None while the process runs."""
         return self._process.poll()
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the process and its workers."""
+        """Send a signal to the process and its workers."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.number, number)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ended within so many seconds."""
+        """Wait at most so many seconds; return whether the process has ended."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -90,20 +90,26 @@ class Training:
 
 
 def end_all(trainings: Sequence[Training], patience: float = _PATIENCE) -> None:
-    """Ends processes: asks them first, so that none leaves half a file, then kills them."""
+    """Interrupt processes, so that they remove unfinished files, and kill them after `patience`.
+
+    Args:
+        trainings: the processes to end.
+        patience: seconds that they have to end by themselves.
+    """
     for training in trainings:
         training.signal(signal.SIGINT)
     deadline = time.monotonic() + patience
     for training in trainings:
         training.wait(max(0.0, deadline - time.monotonic()))
-        training.signal(signal.SIGKILL)  # workers that outlived it, too
+        training.signal(signal.SIGKILL)  # also for workers that outlived the process
         training.wait(patience)
 
 
 def training_command(config_file: Path, run: Run) -> list[str]:
-    """What trains a run: scripts/main.py, from the last saved checkpoint in its folder, if any.
+    """The command of a run: scripts/main.py, which resumes from a checkpoint if there is one.
 
-    Without one it continues from the first stage that it shares with another run, if any.
+    This is the last checkpoint in the run's own folder, or else that of the first stage of
+    `run.shares`.
     """
     command = [sys.executable, str(MAIN), "--config-file", str(config_file), *run.pairs]
     if not run.needs and any((run.folder / "model").glob(f"{NUMBERED}*")):
@@ -114,7 +120,12 @@ def training_command(config_file: Path, run: Run) -> list[str]:
 
 
 def environment(jobs: int, gpu: str | None) -> dict[str, str]:
-    """The environment of one of so many processes: its share of the threads, and its GPU."""
+    """The environment variables of one of `jobs` processes: its share of the threads, and its GPU.
+
+    Args:
+        jobs: number of processes at a time.
+        gpu: a GPU as CUDA_VISIBLE_DEVICES names it; None leaves the choice to the process.
+    """
     share = max(1, cores() // jobs)
     threads = {
         name: str(
@@ -128,28 +139,30 @@ def environment(jobs: int, gpu: str | None) -> dict[str, str]:
 def visible_gpus(
     numbers: Sequence[int], count: Callable[[], int] = torch.cuda.device_count
 ) -> list[str]:
-    """The GPUs of these numbers, as CUDA_VISIBLE_DEVICES names them.
+    """The names of GPUs in CUDA_VISIBLE_DEVICES.
 
     Args:
-        numbers: from 0, among those that this process sees.
-        count: how many it sees.
+        numbers: numbers from 0, among the GPUs that this process sees.
+        count: returns how many it sees.
     Raises:
-        ConfigError: a GPU is not there.
+        ConfigError: there is no GPU of that number.
     """
     there = count() if numbers else 0
     missing = [number for number in numbers if number >= there]
     if missing:
-        found = f"0..{there - 1}" if there else "none; leave --gpus out to train on the CPU"
+        found = f"0..{there - 1}" if there else "none; leave out --gpus to train on the CPU"
         raise ConfigError(f"--gpus {missing[0]}: no such GPU, found {found}")
     named = [name for name in os.environ.get(VISIBLE, "").split(",") if name]
     return [named[number] if named else str(number) for number in numbers]
 
 
 def hold(out: Path) -> int | None:
-    """Locks a folder for this process and the trainings that inherit the file; None if it cannot.
+    """Lock a folder for this process and the runs that inherit the descriptor.
 
+    Returns:
+        The descriptor of the lock file; None if the system or the file system has no locks.
     Raises:
-        ConfigError: another process holds it, also a training that outlived its script.
+        ConfigError: another process has the lock, possibly a run that outlived its script.
     """
     if fcntl is None:
         return None
@@ -160,10 +173,10 @@ def hold(out: Path) -> int | None:
     except BlockingIOError:
         os.close(handle)
         raise ConfigError(
-            f"{out}: another call of this script, or a training that it left, works there "
-            f'("processes" in the rows\' row.json); wait for it or end it'
+            f"{out}: is in use by another call of this script, or by a run that it left behind "
+            f'(see "processes" in the rows\' row.json); wait for it or end it'
         ) from None
-    except OSError:  # a network file system that locks no files
+    except OSError:  # a network file system without locks
         os.close(handle)
         return None
     return handle
@@ -179,6 +192,6 @@ def read_tail(log: Path) -> str:
 
 
 def last_epoch(log: Path) -> str:
-    """Where a training is, such as "3/30"; "" before its first epoch."""
+    """The epoch that a run is in, such as "3/30"; "" before the first."""
     found = _EPOCH.findall(read_tail(log))
     return "/".join(found[-1]) if found else ""

@@ -1,4 +1,4 @@
-"""What is shown while rows train: one live table on a terminal, else a line for each change."""
+"""Progress of the runs: one live table on a terminal, else a line for each change."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ WAITING, RUNNING, KEPT, FINISHED, FAILED, SKIPPED = (
 
 @dataclass
 class Status:
-    """Where a run is."""
+    """The state of a run."""
 
     state: str = WAITING
     detail: str = ""
@@ -28,8 +28,8 @@ class Progress:
     """Shows the status of each run.
 
     Args:
-        runs: of the table.
-        stream: where to; a terminal gets one table that is drawn again in place.
+        runs: the runs of the table.
+        stream: where to print; on a terminal, one table is redrawn in place.
     """
 
     def __init__(self, runs: Sequence[Run], stream: TextIO) -> None:
@@ -38,24 +38,24 @@ class Progress:
         self._drawn = 0
 
     def set(self, run: Run, state: str, detail: str = "") -> None:
-        """A run's new state; without a terminal a line is printed."""
+        """Set a run's state; without a terminal, print a line."""
         self.status[run] = Status(state, detail)
         if not self._live:
             print(f"{run.name}: {self.status[run]}", file=self._stream, flush=True)
 
     def detail(self, run: Run, detail: str) -> None:
-        """Where a run is within its state; shown on a terminal only."""
+        """Set the detail of a run's state; shown only on a terminal."""
         self.status[run].detail = detail
 
     def draw(self) -> None:
-        """Draws the table again, on a terminal."""
+        """Redraw the table on a terminal."""
         if not self._live:
             return
         size = shutil.get_terminal_size()
         lines = [line[: size.columns - 1] for line in self._lines()]
         if len(lines) > size.lines - 1:
             hidden = len(lines) - (size.lines - 2)
-            lines = [*lines[: size.lines - 2], f"… and {hidden} rows more"]
+            lines = [*lines[: size.lines - 2], f"… and {hidden} more rows"]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
         self._stream.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
         self._stream.flush()

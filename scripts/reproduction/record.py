@@ -1,4 +1,4 @@
-"""What a row's folder holds: `row.json` says which configuration and code its results are of."""
+"""`row.json` in a run's folder: the configuration and the code that its results come from."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,35 +14,35 @@ from magnifier_plugin.text_files import read_json
 from reproduction.plan import Run, identity
 
 RECORD = "row.json"
-LOG = "output.log"  # of the training's process
-_LISTED = 3  # differing keys that a message names
+LOG = "output.log"  # output of the run's process
+_LISTED = 3  # number of differing keys that a message names
 
 
 @dataclass
 class Record:
-    """`row.json`: written when a row starts, and when it ends."""
+    """The content of `row.json`, written when a run starts and when it ends."""
 
     configuration: Mapping[str, Any]
-    """As `plan.identity` gives it."""
+    """As `plan.identity` returns it."""
     code: str
-    """As `code.training_code` gives it."""
+    """As `code.training_code` returns it."""
     finished: bool = False
-    """Whether the training and its last test ended."""
+    """Whether training and the final test are done."""
     seconds: float = 0.0
-    """In which its processes worked, all of them together."""
+    """Running time of all of its processes together."""
     processes: list[int] = field(default_factory=list)
-    """Number of the process that works, if one does."""
+    """Process id, if a process is running."""
     first_stage_of: str = ""
-    """Title of the row from whose first stage it continued; "" if it trained all stages."""
+    """Title of the row whose first stage it continued from; "" if it trained all stages."""
 
     def write(self, folder: Path) -> None:
-        """Writes it into a row's folder, which is made if missing."""
+        """Write `row.json` into a run's folder, which is created if necessary."""
         with write_atomically(folder / RECORD) as part:
             part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of a row's folder; None if there is none.
+    """Read the record in a run's folder; None if there is none.
 
     Raises:
         ConfigError: the file is damaged.
@@ -57,28 +57,29 @@ def read_record(folder: Path) -> Record | None:
 
 
 def open_records(runs: Sequence[Run], code: str, out: Path) -> dict[Run, Record]:
-    """The record of each run: what is there already, or a new one.
+    """The record of each run: the existing one, or a new one.
 
     Args:
-        runs: of the table.
-        code: that trainings run now.
+        runs: the runs of the table.
+        code: digest of the current code.
         out: the folder of all rows.
     Raises:
-        ConfigError: some folders have results of other code or another configuration; all of them
-            are named, and what differs.
+        ConfigError: some folders have results of other code or of another configuration; the
+            message names all of them, and what differs.
     """
     records, foreign = {}, []
     for run in runs:
         new = Record(identity(run.cfg, out), code)
         old = read_record(run.folder)
         if old is None and run.folder.is_dir() and any(run.folder.iterdir()):
-            foreign.append(f"  {run.name}: has no {RECORD}, so it is unknown what made it")
+            foreign.append(f"  {run.name}: has no {RECORD}, so the origin of its files is unknown")
         elif old is not None and (differences := _differences(old, new)):
             foreign.append(f"  {run.name}: {differences}")
         records[run] = old or new
     if foreign:
         raise ConfigError(
-            f"{out}: results of other code or another configuration are not mixed with these:\n"
+            f"{out}: has results of other code or another configuration, which are not mixed with "
+            "new ones:\n"
             + "\n".join(foreign)
             + "\nChoose another --out, remove these folders, or run the code and the configuration "
             "that made them"
@@ -87,13 +88,13 @@ def open_records(runs: Sequence[Run], code: str, out: Path) -> dict[Run, Record]
 
 
 def is_finished(run: Run, record: Record) -> bool:
-    """Whether a run's results are there."""
+    """Whether a run has finished and its results exist."""
     files = run.folder / RESULTS, run.folder / QUERIES
     return record.finished and all(file.is_file() for file in files)
 
 
 def _differences(old: Record, new: Record) -> str:
-    """What differs, in words; "" if nothing does."""
+    """A description of the differences; "" if there are none."""
     found = [] if old.code == new.code else [f"code {old.code}, now {new.code}"]
     before, now = old.configuration, json.loads(json.dumps(new.configuration))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]

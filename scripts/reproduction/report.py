@@ -1,4 +1,4 @@
-"""The results of all rows: `results.json` and `table.md`."""
+"""The results of all rows: the content of `results.json` and `table.md`."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,25 +28,25 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row's finished seeds."""
+    """The results of a row's finished seeds."""
 
     row: Row
     results: Mapping[int, Mapping[str, Any]]
-    """Seed → numbers on the first target, as `results.json` has them."""
+    """Seed → metrics on the first target, as in the run's `results.json`."""
     queries: Mapping[int, QueryScores]
-    """Seed → its queries on the first target."""
+    """Seed → scores of the queries of the first target."""
     seconds: Mapping[int, float]
-    """Seed → seconds of its processes."""
+    """Seed → running time of the run's processes, seconds."""
     shares: str
-    """Title of the row from whose first stage it continued, with a seed at least; "" for none."""
+    """Title of the row whose first stage it continued from, with at least one seed; "" if none."""
 
     def values(self, metric: str) -> np.ndarray:
-        """float64 [S], the metric of each seed, 0..1."""
+        """The metric for each seed, float64 [S], 0..1."""
         return np.array([result[metric] for result in self.results.values()])
 
 
 def collect(settings: Settings, records: Mapping[Run, Record]) -> list[RowResult]:
-    """The finished results of each row, in the table's order; a row may have none."""
+    """The results of each row, in the table's order; a row may have no finished seed."""
     found = []
     for row in settings.table.rows:
         runs = {run.seed: run for run in records if run.row is row}
@@ -73,15 +73,15 @@ def _first_queries(folder: Path) -> QueryScores:
 def compare(
     first: RowResult, second: RowResult, chosen: Callable[[QueryScores], Any], rendered: bool
 ) -> dict[str, Any] | None:
-    """The difference of two rows over the seeds that both have.
+    """The difference of two rows over the seeds that both have finished.
 
     Args:
-        first, second: rows; the difference is second minus first.
-        chosen: queries → bool [Q] or a slice, those that count.
-        rendered: whether each seed tests people of its own.
+        first, second: the rows; the difference is second minus first.
+        chosen: queries → bool [Q] or a slice that selects the queries to compare.
+        rendered: whether each seed tests on its own people.
     Returns:
-        Metric → {"difference", "low", "high"}, in 0..1, low and high None with one seed; None if
-        no seed is finished in both or no query counts in one of them.
+        Metric → {"difference", "low", "high"}, in -1..1, where low and high are None with one
+        seed; also "seeds". None if no seed is finished in both, or a seed has no query that counts.
     """
     seeds = [seed for seed in first.queries if seed in second.queries]
     sides = []
@@ -108,7 +108,7 @@ def compare(
 def differences(
     settings: Settings, rows: Sequence[RowResult], rendered: bool
 ) -> list[dict[str, Any]]:
-    """Every compared pair of rows: over all queries, and over those that share a condition."""
+    """Compare all pairs of rows of the table: on all queries, and on those of each condition."""
     by_name = {result.row.name: result for result in rows}
     found = []
     for one, other in settings.table.pairs():
@@ -130,7 +130,7 @@ def differences(
 
 
 def _sharing(name: str, label: str) -> Callable[[QueryScores], np.ndarray]:
-    """Picks the queries with a label; none where a seed's people have no such condition."""
+    """A function that selects the queries with a label; none if they have no such condition."""
 
     def pick(found: QueryScores) -> np.ndarray:
         return found.labels.get(name, np.full(len(found.pids), "")) == label
@@ -139,12 +139,12 @@ def _sharing(name: str, label: str) -> Callable[[QueryScores], np.ndarray]:
 
 
 def conditions(rows: Sequence[RowResult]) -> dict[str, list[str]]:
-    """The labels of each condition, in their order, in the results of any row."""
+    """Condition → its sorted labels, in the results of any row."""
     return labels_of(result for row in rows for result in row.results.values())
 
 
 def labels_of(results: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The labels of each condition, in their order, in the numbers of several tests."""
+    """Condition → its sorted labels, in the results of several tests."""
     found: dict[str, set[str]] = {}
     for result in results:
         for name, groups in result.get("conditions", {}).items():
@@ -155,7 +155,7 @@ def labels_of(results: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
 def report(
     settings: Settings, records: Mapping[Run, Record], failures: Mapping[Run, str]
 ) -> dict[str, Any]:
-    """The content of `results.json`, of plain types; shares and metrics in 0..1."""
+    """The content of `results.json`, of plain types; metrics in 0..1."""
     rows = collect(settings, records)
     rendered = is_rendered(next(iter(records)).cfg)
     table = settings.table
@@ -196,6 +196,6 @@ def _row(result: RowResult) -> dict[str, Any]:
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `results.json`, atomically."""
+    """Write `results.json`, atomically."""
     with write_atomically(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The tables and figures that can be reproduced; the papers' printed values next to each row."""
+"""The tables and figures that can be reproduced; each row has the values that the paper prints."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ def _part(name: str, printed: Sequence[float], against: str = "") -> Row:
     return Row(name, name, overrides, results, against)
 
 
-# Without the SD loss; a row of Table 2, Fig. 4 and Fig. 5 (random-torso, K̂ 4).
+# Without the SD loss; a row of Table 2, Fig. 4 and Fig. 5 (random-torso, K̂ = 4).
 WITHOUT_SD = _part("G+M+SAB+SFB", (78.5, 81.2, 79.6, 88.6), against="G+M+SAB")
 PLAIN = ("magnifier.branches", "G", *NO_SD)
 WITH_SD = Row(
@@ -64,7 +64,7 @@ def _kept(sampling: str, keep: int) -> Row:
     overrides = (*FULL, *NO_SD, "magnifier.sampling", sampling, "magnifier.keep", str(keep))
     row = Row(f"{sampling}-{keep}", "", overrides)
     if (sampling, keep) == ("torso", 4):
-        # The only point that the paper prints.
+        # The only point whose value the paper prints.
         row = replace(WITHOUT_SD, printed={CUHK03_L: (78.5, None)})
     return replace(
         row,
@@ -97,7 +97,7 @@ _KEPT = ("stages.2.optimizer", "keep")
 
 
 def _second(name: str, title: str, sd: str, how: Pairs, against: str = "") -> Row:
-    """A row with its own second stage."""
+    """A row of `STAGE2`: a weight of the SD loss and a learning rate in the second stage."""
     return Row(
         name, title, (*FULL, "stages.2.loss_weights.sd", sd, *how), {}, against or "no-SD-1e-3"
     )
@@ -115,8 +115,8 @@ STAGE2 = Table(
         _second("SD-1e-2-kept", "SD 1e-2, optimiser and rate kept (authors' code)", "0.01", _KEPT),
     ),
     hint=(
-        "the rate that is kept is the one that stage 1 ends with, 3.5e-6 with the paper's steps on "
-        "460 epochs; a cosine ends with 0, so type steps for stage 1, such as "
+        "stage 2 keeps the learning rate that stage 1 ends with, 3.5e-6 with the paper's steps and "
+        "460 epochs; a cosine schedule ends with 0, so set steps for stage 1, such as "
         "stages.1.lr_scheduler multi_step stages.1.stepsize 40,70"
     ),
     start=PLAIN,
@@ -124,12 +124,13 @@ STAGE2 = Table(
 
 
 def _masks(name: str, title: str, *overrides: str) -> Row:
+    """A row of `MASKS`, which trains with the variant `name` of the label maps."""
     return Row(name, title, (*FULL, *overrides), {}, WITH_SD.name, maps=name)
 
 
 MASKS = Table(
     "masks",
-    "MagnifierNet with worse label maps in training",
+    "MagnifierNet trained with worse label maps",
     "magnifiernet",
     (
         replace(WITH_SD, title="exact", printed={}),

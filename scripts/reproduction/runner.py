@@ -1,4 +1,4 @@
-"""Training the rows of a table: several processes at a time, results kept, killed rows resumed."""
+"""Run the rows of a table: several processes at a time, finished rows kept, killed ones resumed."""
 
 import shutil
 import signal
@@ -24,34 +24,35 @@ from reproduction.processes import (
 from reproduction.progress import FAILED, FINISHED, KEPT, RUNNING, SKIPPED, Progress
 from reproduction.record import Record, is_finished
 
-_POLL = 0.2  # seconds between two looks at the processes
-_DRAW = 1.0  # seconds between two drawings of the live table
-_END_LINES = 12  # of a failed row's log, that are shown
+_POLL = 0.2  # seconds between two checks of the processes
+_DRAW = 1.0  # seconds between two updates of the live table
+_END_LINES = 12  # lines of a failed run's log that are shown
 NO_SPACE = "No space left on device"
-_FEW_BYTES = 2**24  # a disk with less is full
+_FEW_BYTES = 2**24  # a disk with less free space counts as full
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What trainings may use."""
+    """What runs may use."""
 
     config_file: Path
     jobs: int
-    """Trainings at a time."""
+    """Runs at a time."""
     gpus: Sequence[str] = ()
-    """As CUDA_VISIBLE_DEVICES names them; each training gets the one with the fewest."""
+    """As CUDA_VISIBLE_DEVICES names them; each run gets the GPU with the fewest runs."""
     lock: int | None = None
-    """Of `processes.hold`."""
+    """As `processes.hold` returns it."""
 
 
 class Runner:
-    """Trains runs until each is finished, failed, or cannot be started.
+    """Starts runs until each has finished or failed, or cannot be started.
 
     Args:
-        records: of all runs, in the order to start them.
-        resources: what trainings may use.
-        progress: shows where they are.
-        code: what trainings run now; once it is not the records', none is started any more.
+        records: all runs, in the order to start them, with their records.
+        resources: what runs may use.
+        progress: shows the state of each run.
+        code: returns the digest of the current code; once it differs from the records', no further
+            run is started.
     """
 
     def __init__(
@@ -64,15 +65,15 @@ class Runner:
         self._records, self._resources, self._progress = records, resources, progress
         self._code = code
         self._running: dict[Run, tuple[Training, str | None]] = {}
-        self._stopped = ""  # why no other run is started
+        self._stopped = ""  # why no further run is started
         self.failures: dict[Run, str] = {}
-        """Why runs failed, or were not started."""
+        """Why runs failed or were not started."""
 
     def run(self) -> None:
-        """Trains; ends all processes if anything, such as Ctrl-C, interrupts it.
+        """Do all runs; end all processes if anything, such as Ctrl-C, interrupts it.
 
         Raises:
-            OSError: a file of this script cannot be written, as on a full disk.
+            OSError: a file of this script cannot be written, for example on a full disk.
         """
         waiting = self._unfinished()
         drawn = 0.0
@@ -103,7 +104,7 @@ class Runner:
         return waiting
 
     def _start(self, waiting: Sequence[Run]) -> list[Run]:
-        """Starts what can be started; returns the runs that still wait."""
+        """Start the runs that can start now; return those that still wait."""
         left: list[Run] = []
         if not waiting or len(self._running) >= self._resources.jobs:
             return list(waiting)
@@ -113,20 +114,22 @@ class Runner:
             if self._stopped:
                 self._fail(run, SKIPPED, self._stopped)
             elif failed:
-                self._fail(run, SKIPPED, f"{failed.name}, whose weights it takes, failed")
+                self._fail(run, SKIPPED, f"{failed.name}, whose weights it needs, failed")
             elif len(self._running) >= self._resources.jobs or self._waits(run):
                 left.append(run)
             elif self._code() != self._records[run].code:
-                self._stopped = "the package's code changed since this call began; call again"
+                self._stopped = (
+                    "the package's code has changed since this call began; run the command again"
+                )
                 self._fail(run, SKIPPED, self._stopped)
             else:
                 self._launch(run)
         return left
 
     def _waits(self, run: Run) -> bool:
-        """Whether a run that it takes something of is not that far.
+        """Whether a run must wait for another one.
 
-        One whose first stage it shares may have failed: it then trains that stage itself.
+        If the run whose first stage it shares has failed, it trains that stage itself.
         """
         others = [other for other in (run.needs, run.start) if other]
         shared = run.shares
@@ -136,7 +139,7 @@ class Runner:
 
     def _launch(self, run: Run) -> None:
         given, gpu, record = self._resources, self._free_gpu(), self._records[run]
-        record.write(run.folder)  # first: a folder without a record is nobody's
+        record.write(run.folder)  # before the process writes: a folder needs a record to be reused
         command = training_command(given.config_file, run)
         training = Training(command, run.folder, environment(given.jobs, gpu), given.lock)
         self._running[run] = training, gpu
@@ -156,7 +159,7 @@ class Runner:
         return min(self._resources.gpus, key=used.count, default=None)
 
     def _look(self) -> None:
-        """Closes the runs whose process ended."""
+        """Record the runs whose process has ended."""
         for run, (training, _) in list(self._running.items()):
             status = training.status()
             if status is None:
@@ -212,9 +215,9 @@ def _is_full(folder: Path, log: str) -> bool:
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Lets SIGTERM and the end of the terminal raise KeyboardInterrupt, as Ctrl-C does.
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block.
 
-    A signal that is ignored (nohup) stays so.
+    A signal that is already ignored (nohup) stays ignored.
     """
 
     def interrupt(number: int, frame: object) -> None:
@@ -230,14 +233,14 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM, so that a second one leaves no process behind."""
+    """Ignore Ctrl-C and SIGTERM within the block, so that a second one leaves no process behind."""
     with handled(signal.SIGINT, signal.SIG_IGN), handled(signal.SIGTERM, signal.SIG_IGN):
         yield
 
 
 @contextmanager
 def handled(number: signal.Signals, handler: Any) -> Iterator[None]:
-    """Handles a signal in another way meanwhile."""
+    """Use another handler for a signal within the block."""
     before = signal.signal(number, handler)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What a row and a table are: a training as overrides of a configuration, and what is compared.
+"""Tables and their rows; a row trains with overrides of a configuration.
 
-A row's name is the name of its folder. Rows that several tables share have one name, so that
-tables in one folder train them once.
+A row's name is the name of its folder. A row that several tables share has the same name in all of
+them, so that tables in one folder train it once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,48 +18,49 @@ class Row:
     """One row of a table."""
 
     name: str
-    """Of its folder: no spaces and no slashes."""
+    """Name of its folder, without spaces and slashes."""
     title: str
-    """In tables and figures."""
+    """Name in tables and figures."""
     overrides: Pairs = ()
-    """KEY VALUE KEY VALUE …, typed after the configuration."""
+    """KEY VALUE KEY VALUE …, which override the configuration."""
     printed: Mapping[str, Printed] = field(default_factory=dict)
-    """Data set → mAP and rank-1 that the paper prints, in %; None for what it does not print."""
+    """Data set → mAP and rank-1 in the paper, in %; None for a value that it does not print."""
     against: str = ""
-    """Name of an earlier row to compare with, besides the row before."""
+    """Name of an earlier row to compare with, in addition to the previous row."""
     maps: str = ""
-    """Label maps or IUV to train with, a name of `maps.VARIANTS`; "" for the data set's own."""
+    """Label maps or IUV to train with, a key of `maps.VARIANTS`; "" for the data set's own."""
     weights_of: str = ""
-    """Name of the row that is trained; this one tests its weights and trains nothing."""
+    """Name of another row, whose weights this one tests without training; "" to train."""
     x: float | None = None
-    """Place on the horizontal axis of a figure."""
+    """Position on the horizontal axis of a figure."""
     series: str = ""
-    """Curve of a figure that the row is a point of."""
+    """Name of the curve to which the row belongs in a figure."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table or figure of a paper, or one that asks a question of its own."""
+    """A table or figure of a paper, or an additional one."""
 
     name: str
     title: str
     system: str
-    """Row of `systems.SYSTEMS` whose configurations it takes."""
+    """Key of `systems.SYSTEMS`: the system whose configurations it needs."""
     rows: tuple[Row, ...]
     figure: str = ""
     """"curves" over `Row.x`, "bars", or "" for none."""
     axis: str = ""
-    """What is on the curves' horizontal axis."""
+    """Label of the curves' horizontal axis."""
     hint: str = ""
-    """What helps where a configuration does not take a row."""
+    """What to do if a row does not fit a configuration, for the error message."""
     start: Pairs = ()
-    """KEY VALUE … that make the plain network whose backbone rows may start from."""
+    """KEY VALUE … of the plain network from whose backbone the rows may start."""
 
     def with_rows(self, names: Sequence[str]) -> "Table":
-        """The table of some of its rows, in its own order.
+        """The table with only some of its rows, in its own order.
 
         Raises:
-            ValueError: a name is no row's, or a row tests the weights of one that is left out.
+            ValueError: there is no row of a name, or a row tests the weights of one that is left
+                out.
         """
         known = [row.name for row in self.rows]
         if unknown := sorted({*names} - {*known}):
@@ -74,12 +75,12 @@ class Table:
         return replace(self, rows=tuple(kept))
 
     def pairs(self) -> list[tuple[Row, Row]]:
-        """The rows that are compared: each with the one before, and with its `against`."""
+        """The pairs of rows to compare: each row with the previous one and with its `against`."""
         by_name = {row.name: row for row in self.rows}
         found = list(zip(self.rows, self.rows[1:], strict=False))
         found += [(by_name[row.against], row) for row in self.rows if row.against]
         return [pair for place, pair in enumerate(found) if pair not in found[:place]]
 
 
-# A row that trains without some of the label maps or IUV.
+# Overrides for rows that train without some of the label maps or IUV.
 MISSING_ALLOWED = ("masks.max_missing", "1.0")
