@@ -70,7 +70,7 @@ class TestCommand:
         assert "has no checkpoint; starting at the beginning" in captured.out
         assert "SIGINT received: the run stops after the current step" in captured.out
         assert captured.err == (
-            "stopped; the same command with model.resume auto continues from the last one in "
+            "stopped; the same command with model.resume auto continues from the last checkpoint in "
             f"{tmp_path / 'log' / 'model'}\n"
         )
         with monkeypatch.context() as patch:
