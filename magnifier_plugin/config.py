@@ -64,7 +64,7 @@ def load_config(
             one: mappings are merged, lists (including `stages`) replaced.
         flags: values of command-line flags, by configuration key ("data.root").
         pairs: KEY VALUE KEY VALUE …, as typed; "stages.2.lr" is the second stage's learning rate.
-            The number after the last stage's adds a stage.
+            N of stages.N may exceed the number of stages by 1, which adds a stage.
         recorded: values by key, as recorded in a checkpoint.
     Returns:
         The frozen tree. Each entry of `stages` has `max_epoch`, `loss_weights` and `optimizer`;

@@ -137,7 +137,7 @@ SWITCH = _switch(*SWITCHES)
 AMP = _switch(*SWITCHES, "bf16", "fp16")
 TEXT = Check(_text, "text")
 TEXTS = list_of(TEXT)
-# For the first, "" means no file; for the second, "" means the default file and "none" no file.
+# PATH_OR_NONE: "" means no path. WEIGHTS_OR_NONE: "" means the default file, "none" no file.
 PATH_OR_NONE = _path_or("")
 WEIGHTS_OR_NONE = _path_or("none")
 SHARE = number(0, 1)

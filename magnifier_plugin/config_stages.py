@@ -47,8 +47,8 @@ def set_stages(cfg: Node, stages: Any, origin: str) -> None:
 def set_stage_key(cfg: Node, key: str, value: Any, origin: str) -> None:
     """Set one key of one stage, such as `stages.2.lr` or `stages.2.loss_weights.sd`.
 
-    If there are no stages, a first one with the values of `train.*` is added. The number after the
-    last stage's adds a stage.
+    If there are no stages, a first one with the values of `train.*` is added. N of stages.N may
+    exceed the number of stages by 1, which adds a stage.
 
     Raises:
         ConfigError: no such stage or key, or an invalid value.

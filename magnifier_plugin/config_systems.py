@@ -42,7 +42,7 @@ def _magnifier(cfg: Node) -> None:
     cfg.magnifier.variant = "paper"
     cfg.magnifier.backbone = "resnet50"  # resnet18, resnet34, resnet50, resnet101
     cfg.magnifier.stem_relu = True  # ReLU after the first batch norm (authors' code: none)
-    cfg.magnifier.branches = ["G", "M", "SAB", "SFB"]  # to build; Table 2 of the paper
+    cfg.magnifier.branches = ["G", "M", "SAB", "SFB"]  # what to build (Table 2)
     cfg.magnifier.sampling = "torso"  # SAB keeps: torso (half upper, half lower), baseline (any)
     cfg.magnifier.keep = 4  # K̂, number of body regions that SAB keeps
     # SFB: gru, or lstm (authors' code). Ablation branch AB: concat, or concat-reduced (authors'
@@ -57,7 +57,7 @@ def _magnifier(cfg: Node) -> None:
     cfg.magnifier.class_balanced_mask = True  # mean over regions; False: over pixels
     cfg.magnifier.region_weight = 0.0125  # weight of each region's cross entropy
     cfg.magnifier.sab_triplet = True  # SAB has a triplet loss (authors' code: False)
-    cfg.magnifier.sd_floor = False  # Semantic Diversity loss clamped at 0 (authors' code)
+    cfg.magnifier.sd_floor = False  # Semantic Diversity loss at least 0 (authors' code)
     # SAB's and the regions' losses × sigmoid(share of cells) (authors' code).
     cfg.magnifier.share_weighted = False
     cfg.magnifier.authors_bias = False  # give layers a bias where the authors' code does

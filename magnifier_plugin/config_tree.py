@@ -78,13 +78,13 @@ def _train(cfg: Node) -> None:
     cfg.train.lr = 0.0003
     cfg.train.weight_decay = 5e-4
     cfg.train.max_epoch = 60  # epochs; if there are stages, loading sets it to their sum
-    # Factor for every stage's epochs (at least 1 remains), warm-up and steps; values typed on the
+    # Factor for every stage's epochs (result at least 1), warm-up and steps; values typed on the
     # command line are not scaled. Loading applies it and resets it to 1, so that a saved
     # configuration reproduces its run (ours).
     cfg.train.scale = 1.0
     cfg.train.start_epoch = 0  # first epoch, from 0; model.resume overrides it
     cfg.train.batch_size = 32  # total over all processes
-    cfg.train.fixbase_epoch = 0  # first epochs, which train open_layers only
+    cfg.train.fixbase_epoch = 0  # number of first epochs that train only open_layers
     cfg.train.open_layers = ["mask_module", "branches"]  # torchreid's models: ['classifier']
     cfg.train.staged_lr = False  # base_lr_mult × lr for all layers but new_layers
     cfg.train.new_layers = ["mask_module", "branches"]  # torchreid's models: ['classifier']
@@ -141,14 +141,14 @@ def _optimizers(cfg: Node) -> None:
 
 
 def _stages(cfg: Node) -> None:
-    # One entry per stage: {max_epoch: 40, lr: 0.001, loss_weights: {sd: 0.002}}. On the command
-    # line: stages.2.lr 0.001, stages.2.loss_weights.sd 0.01. No entry: one stage with train.*.
+    # One entry per stage, such as {max_epoch: 40, lr: 0.001, loss_weights: {sd: 0.002}} (ours). On
+    # the command line: stages.2.lr 0.001, stages.2.loss_weights.sd 0.01. No entry: one stage with
+    # the values of train.*.
     # An entry may override train's max_epoch, lr, lr_scheduler, stepsize, warmup_epoch,
     # warmup_factor, optim, weight_decay, staged_lr, new_layers and base_lr_mult, and may set
     #   loss_weights: weights of loss terms by name, at least 0; override the criterion's;
     #   optimizer: fresh (default), or keep, which continues the previous stage's optimiser and
     #     learning rate schedule; of the keys above, only max_epoch then has an effect.
-    # (ours)
     cfg.stages = []
 
 
@@ -176,7 +176,7 @@ def _test(cfg: Node) -> None:
     cfg.test.eval_freq = -1  # epochs between tests during training; -1: only at the end
     cfg.test.start_eval = 0  # no test during training before this many epochs
     cfg.test.rerank = False  # add k-reciprocal re-ranking to the last test
-    cfg.test.rerank_during_training = False  # and to tests during training (ours)
+    cfg.test.rerank_during_training = False  # also in tests during training (ours)
     cfg.test.rerank_k1 = 20  # k1: size of the k-reciprocal neighbourhoods (ours)
     cfg.test.rerank_k2 = 6  # k2: neighbours averaged in local query expansion (ours)
     cfg.test.rerank_lambda = 0.3  # weight of the original distance, 0..1 (ours)
@@ -197,9 +197,9 @@ def _test(cfg: Node) -> None:
 
 
 def _synthetic(cfg: Node) -> None:
-    # The rendered pedestrians (-s synthetic) (ours). If every key is None, the data set on disk is
-    # used, or rendered with SyntheticOptions' defaults if there is none; if some keys are set, the
-    # others have these defaults.
+    # The rendered pedestrians, -s synthetic (ours). If every key is None, the data set on disk is
+    # used, or one is rendered with SyntheticOptions' defaults; if some keys are set, the others
+    # have these defaults.
     cfg.synthetic = Node()
     cfg.synthetic.identities = None  # for training and testing together
     cfg.synthetic.train_identities = None  # for training, 2..identities − 2; None: half

@@ -70,7 +70,7 @@ def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -
 
 
 def check_layers(cfg: CfgNode, model: nn.Module) -> None:
-    """Raise a ConfigError if `open_layers` or `new_layers` names a layer that does not exist."""
+    """Raise a ConfigError if `open_layers` or `new_layers` is used and names a missing layer."""
     layers = {"train.open_layers": cfg.train.open_layers if cfg.train.fixbase_epoch else []}
     for number, stage in enumerate(stage_settings(cfg), start=1):
         layers[f"train.new_layers, stage {number}"] = stage["new_layers"] * stage["staged_lr"]

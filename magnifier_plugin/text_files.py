@@ -62,7 +62,7 @@ def read_csv(
         ragged: accept lines with more or fewer fields than the header.
     Raises:
         OSError: the file is missing or cannot be opened.
-        ValueError: it is not such a file, or a line has more or fewer fields than the header.
+        ValueError: it is not CSV in UTF-8, or a line has more or fewer fields than the header.
     """
     with Path(path).open(newline="", encoding="utf-8-sig", errors=errors) as file:
         reader = csv.reader(file, delimiter=_delimiter(path, file, delimiters))

@@ -1,4 +1,4 @@
-"""Shared wording of messages: counted nouns, examples, foreign text as one line."""
+"""Shared wording of messages: counted nouns, examples, other programs' text as one line."""
 
 from collections.abc import Sequence
 

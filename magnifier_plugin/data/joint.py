@@ -128,7 +128,7 @@ class JointTransform:
         labels: np.ndarray | None = None,
         iuv: np.ndarray | None = None,
     ) -> Prepared:
-        """The sample after the first Resize, without random draws. Arguments as in `__call__`."""
+        """The sample after `resize`, if there is one; nothing random. Arguments: see `__call__`."""
         maps = (
             None if labels is None else LabelMap(labels),
             None if iuv is None else IUV(iuv.transpose(2, 0, 1)),

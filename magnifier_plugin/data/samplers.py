@@ -1,4 +1,4 @@
-"""torchreid's samplers made reproducible, with an exact length, and shared by processes."""
+"""torchreid's samplers, made reproducible, exact in length, and shareable by processes."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -15,7 +15,7 @@ class WeightAverage:
     TensorFlow's `ExponentialMovingAverage`, so that the random start fades in short trainings too.
 
     Args:
-        model: its floating-point weights and buffers are averaged; the others are not.
+        model: its floating-point weights and buffers are averaged; integer ones are not.
         decay: above 0 and below 1.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-REPEAT_SECONDS = 1.0  # earlier repetitions of a signal count as the same one
+REPEAT_SECONDS = 1.0  # repetitions within this time count as the same signal
 
 
 class StopSignals:

@@ -36,7 +36,7 @@ class Stage:
     lr_gamma: float = 0.1
     """Factor of the learning rate at a step."""
     warmup_epoch: int = 0
-    """Number of first epochs, in which lr rises linearly from warmup_factor × lr."""
+    """Number of warm-up epochs, in which the rate rises linearly from warmup_factor × lr."""
     warmup_factor: float = 0.01
     """Factor of the learning rate in the first epoch of the warm-up."""
     loss_weights: Mapping[str, float] = field(default_factory=dict)

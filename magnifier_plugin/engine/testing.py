@@ -101,7 +101,7 @@ class Tester:
         self._failure: OSError | None = None
 
     def declare_inputs(self) -> None:
-        """Set the inputs that the samples of query and gallery include to those the model declares.
+        """Make the samples of query and gallery include the inputs that the model declares.
 
         Raises:
             ValueError: a data set cannot make one of them.

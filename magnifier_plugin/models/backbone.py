@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     Args:
         name: one of `BACKBONES`.
         stem_relu: apply a ReLU after the first batch norm, as the network trained on ImageNet does;
-            False as in the authors' code, and required for weights trained with it.
+            False as in the authors' code, whose trained weights need it.
     Raises:
         ValueError: the name is not one of `BACKBONES`.
     """
