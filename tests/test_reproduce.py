@@ -222,7 +222,7 @@ class TestResources:
         assert not out.exists()
 
     def test_two_calls_in_one_folder(self, call, out, capsys):
-        handle = processes.hold(out)
+        handle = processes.lock_folder(out)
         assert call() == 2
         assert "in use by another call of this script" in capsys.readouterr().err
         os.close(handle)

@@ -70,8 +70,8 @@ class TestCommand:
         assert "has no checkpoint; starting at the beginning" in captured.out
         assert "SIGINT received: the run stops after the current step" in captured.out
         assert captured.err == (
-            "stopped; the same command with model.resume auto continues from the last one in "
-            f"{tmp_path / 'log' / 'model'}\n"
+            "stopped; the same command with model.resume auto continues from the last checkpoint "
+            f"in {tmp_path / 'log' / 'model'}\n"
         )
         with monkeypatch.context() as patch:
             second = stop_after(patch, -1, None)
