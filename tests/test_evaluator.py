@@ -1,4 +1,4 @@
-"""The Evaluator: from two loaders to metrics, against the same steps by hand and torchreid's."""
+"""The Evaluator: two loaders → metrics, against the same steps by hand and torchreid's."""
 
 import weakref
 
@@ -130,7 +130,7 @@ class TestFlip:
         mirrored = mirrored_batch(given)
         assert mirrored["img"].flatten().tolist() == [3, 2, 1, 0]
         assert mirrored["textures"] == 2 and mirrored["pid"] is batch["pid"]
-        assert given["textures"] == 1  # the batch itself is as it was
+        assert given["textures"] == 1  # the batch itself is unchanged
         assert mirrored_batch(batch)["textures"] == 1
         run = Evaluator(lambda batch: torch.tensor([[float(batch["textures"])]]), flip=True)
         assert run.embed_batch(given).item() == 1.5

@@ -13,7 +13,7 @@ FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 class TraceWriter:
-    """A pickle that creates a file when it is opened without protection."""
+    """A pickle that creates a file if it is opened without protection."""
 
     def __init__(self, trace):
         self.trace = trace
@@ -23,7 +23,7 @@ class TraceWriter:
 
 
 def save(path, content):
-    """Writes the content as the path's suffix says."""
+    """Writes the content in the format of the path's suffix."""
     if path.suffix in (".pt", ".pth"):
         torch.save(content, path)
     elif path.suffix == ".npz":
@@ -173,7 +173,7 @@ def test_bad_id_files(tmp_path, name, content, message):
     assert str(path) in str(raised.value)
 
 
-def test_an_npy_file_with_the_suffix_of_an_npz(tmp_path):
+def test_an_npy_file_with_the_suffix_npz(tmp_path):
     save(tmp_path / "i.npy", np.arange(3)).rename(tmp_path / "i.npz")
     with pytest.raises(ValueError, match="expected arrays named pid and camid, found one"):
         load_ids(tmp_path / "i.npz")

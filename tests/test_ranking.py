@@ -22,7 +22,7 @@ def problem(seed, num_queries=12, num_gallery=60, num_pids=6, num_cameras=3, tie
 
 
 def assert_equal(got, expected, but=()):
-    """Every field of two rankings is equal, but for some."""
+    """Asserts that all fields of two rankings are equal, except for some."""
     for name, value in expected._asdict().items():
         if name not in but:
             np.testing.assert_array_equal(getattr(got, name), value, name)
@@ -151,7 +151,7 @@ def test_cuhk03_draws_as_often_as_the_loop(ties):
     arguments = problem(7, num_queries=8, num_gallery=40, num_pids=5, ties=ties)
     got = evaluate_cuhk03(*arguments, max_rank=8, repeats=repeats)
     expected = naive.single_shot_cmc(*arguments, 8, repeats, np.random.default_rng(0))
-    # One draw's variance is at most 1/4; two independent means may differ by five sigma.
+    # The variance of one draw is at most 1/4; two independent means may differ by five sigma.
     np.testing.assert_allclose(got.cmc, expected, atol=5 * (2 / 4 / (8 * repeats)) ** 0.5)
     assert_equal(got, evaluate_ranking(*arguments), but=["cmc"])
 
@@ -168,7 +168,7 @@ def test_cuhk03_equals_torchreid_where_nothing_is_left_to_draw():
     assert got.mAP == pytest.approx(mean_ap, abs=1e-6)
 
 
-def test_cuhk03_follows_its_seed_alone():
+def test_cuhk03_depends_only_on_its_seed():
     arguments = problem(6)
     np.random.seed(1)
     torch.manual_seed(1)

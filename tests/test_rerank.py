@@ -16,7 +16,7 @@ ONE_ROW = 2**-30  # GiB, so little memory that every block is one row
 
 
 def without_ties(rng, num_queries, num_gallery):
-    """As `clustered`; no two distances of a row are so close that rounding could swap them."""
+    """Like `clustered`, but without distances in a row so close that rounding could swap them."""
     while True:
         query, gallery = clustered(rng, num_queries, num_gallery)
         features = np.concatenate([query, gallery], dtype=np.float64)
@@ -43,7 +43,7 @@ def random_options(rng, num_rows):
 
 @pytest.mark.parametrize("hundred", range(5))
 def test_equals_torchreid_on_500_problems(hundred):
-    """Mixed sizes, also galleries smaller than k1."""
+    """Mixed sizes, including galleries smaller than k1."""
     rng = np.random.default_rng(hundred)
     for _ in range(100):
         num_queries, num_gallery = rng.integers(1, 15), rng.integers(2, 36)
@@ -101,7 +101,7 @@ def test_cosine_distances_equal_normalised_features():
     np.testing.assert_allclose(rerank(*normalised, k1=5, k2=3), expected, atol=1e-5)
 
 
-def test_memory_changes_nothing_but_the_blocks():
+def test_memory_changes_only_the_blocks():
     rng = np.random.default_rng(3)
     query, gallery = duplicated(rng, 9, 30)
     options = {"k1": 6, "k2": 3}
@@ -166,7 +166,7 @@ def test_other_dtypes_are_computed_in_float32(dtype):
     torch.testing.assert_close(got, rerank(query.float(), gallery.float(), k1=5, k2=2))
 
 
-def test_returns_what_it_was_given():
+def test_returns_the_type_that_it_was_given():
     query, gallery = clustered(np.random.default_rng(5), 4, 20)
     before = query.copy(), gallery.copy()
     assert isinstance(rerank(query, gallery, k1=5), np.ndarray)
