@@ -116,15 +116,15 @@ def test_the_same_seed_gives_the_same_interval():
     ("first", "second", "message"),
     [
         ([results([1])], [results([1])], "at least two seeds, got 1"),
-        ([results([1])] * 2, [results([1])], "same seeds twice, got 2 and 1"),
+        ([results([1])] * 2, [results([1])], "same seeds in both rows, got 2 and 1"),
         ([results([1, 2])] * 2, [results([1])] * 2, "got 2 and 1 queries"),
         ([results([1], [1])] * 2, [results([1], [2])] * 2, "same queries"),
-        ([results([1, 2])] * 2, [results([1, np.nan])] * 2, "other identities or matches"),
+        ([results([1, 2])] * 2, [results([1, np.nan])] * 2, "whose identities or matches differ"),
         ([results([np.nan])] * 2, [results([np.nan])] * 2, "at least one query with a match"),
         (
             [results([1], [1]), results([1], [2])],
             [results([1], [1]), results([1], [2])],
-            "same people in all seeds",
+            "same identities in all seeds",
         ),
     ],
 )

@@ -47,11 +47,11 @@ class TestFile:
         [
             (["image,sun", "a.jpg,yes"], "the column path and at least one more.*found image, sun"),
             (["path", "a.jpg"], "at least one more"),
-            (["path,sun,sun", "a.jpg,1,2"], "a name of its own"),
-            (["path,", "a.jpg,1"], "a name of its own"),
+            (["path,sun,sun", "a.jpg,1,2"], "all with different names"),
+            (["path,", "a.jpg,1"], "all with different names"),
             ([""], "found nothing"),
             (["path,sun", "a.jpg"], "line 2: expected 2 fields.*found 1"),
-            (["path,sun", "a.jpg,1", "./a.jpg,1"], "line 3: ./a.jpg is there twice"),
+            (["path,sun", "a.jpg,1", "./a.jpg,1"], "line 3: ./a.jpg is listed twice"),
         ],
     )
     def test_mistakes(self, tmp_path, lines, message):

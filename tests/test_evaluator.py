@@ -139,9 +139,9 @@ class TestFlip:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"k1": 0}, "from 1 .* got test.rerank_k1 0"),
-        ({"k1": 2.5}, "whole numbers .* got test.rerank_k1 2.5"),
-        ({"k2": 0}, "from 1 .*test.rerank_k2 0"),
+        ({"k1": 0}, "at least 1, .* got test.rerank_k1 0"),
+        ({"k1": 2.5}, "integers .* got test.rerank_k1 2.5"),
+        ({"k2": 0}, "at least 1, .*test.rerank_k2 0"),
         ({"lambda_value": 1.5}, "0..1, .*test.rerank_lambda 1.5"),
         ({"lambda_value": float("nan")}, "0..1, .*test.rerank_lambda nan"),
         ({"form": "zhong"}, "expected form to be one of .*'paper'.*got 'zhong'"),

@@ -101,9 +101,9 @@ def test_what_it_refuses():
         nearest(wrong, gallery, 5)
     with pytest.raises(ValueError, match="squared Euclidean distances above"):
         nearest(query, gallery * np.float32(1e20), 5)
-    with pytest.raises(ValueError, match=r"expected \[G, 16\] as the query's, got \[60, 8\]"):
+    with pytest.raises(ValueError, match=r"expected \[G, 16\] like the query's, got \[60, 8\]"):
         nearest(query, gallery[:, :8], 5)
-    with pytest.raises(ValueError, match="as the query's"):
+    with pytest.raises(ValueError, match="like the query's"):
         nearest(query, gallery[:0], 5)
     with pytest.raises(ValueError, match="at least 1 neighbour, got 0"):
         nearest(query, gallery, 0)

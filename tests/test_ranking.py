@@ -141,7 +141,7 @@ def test_average_precision_of_each_query_equals_the_loop(ties):
 
 
 def test_no_match_at_all_is_an_error_that_says_why():
-    with pytest.raises(ValueError, match=r"3 queries.*of 2 .*absent .*pid 8.*of 1 .*pid 5"):
+    with pytest.raises(ValueError, match=r"3 queries.*for 2 .*absent .*pid 8.*for 1 .*pid 5"):
         evaluate_ranking(np.zeros((3, 2)), [8, 9, 5], [5, 6], [0, 0, 0], [0, 0])
 
 
@@ -205,10 +205,10 @@ def bad(distmat=None, q_pids=(1, 2), g_pids=(1, 2, 3), q_camids=(0, 0), g_camids
         (bad(distmat=np.zeros((2, 0)), g_pids=(), g_camids=()), "query or gallery is empty"),
         (bad(distmat=np.zeros((0, 3)), q_pids=(), q_camids=()), "query or gallery is empty"),
         (bad(distmat=np.array([[0, 0, 0], [0, np.nan, 0]])), "NaN in row 1"),
-        (bad(q_pids=(1,)), r"q_pids: expected \[2\], as distmat has, got \[1\]"),
-        (bad(g_pids=(1, 2)), r"g_pids: expected \[3\], as distmat has, got \[2\]"),
-        (bad(q_camids=((0, 0),)), r"q_camids: expected \[2\], as distmat has, got \[1, 2\]"),
-        (bad(g_camids=(1, 1, 1, 1)), r"g_camids: expected \[3\], as distmat has, got \[4\]"),
+        (bad(q_pids=(1,)), r"q_pids: expected \[2\] to match distmat, got \[1\]"),
+        (bad(g_pids=(1, 2)), r"g_pids: expected \[3\] to match distmat, got \[2\]"),
+        (bad(q_camids=((0, 0),)), r"q_camids: expected \[2\] to match distmat, got \[1, 2\]"),
+        (bad(g_camids=(1, 1, 1, 1)), r"g_camids: expected \[3\] to match distmat, got \[4\]"),
         (bad(max_rank=0), "max_rank: expected at least 1, got 0"),
     ],
 )

@@ -200,8 +200,13 @@ GOOD = np.eye(8, 4, dtype=np.float32)
             "query features: values beyond float32 .* in 2 of 8 rows: 1, 6",
         ),
         (GOOD, GOOD[:, :3], {}, "query features have 4 dimensions, gallery features 3"),
-        (GOOD[0], GOOD, {}, r"query features: expected two dimensions .* \[4\]"),
-        (GOOD.astype(int), GOOD, {}, "query features: expected .* floating point, got torch.int64"),
+        (GOOD[0], GOOD, {}, r"query features: expected a dense floating-point matrix, .* \[4\]"),
+        (
+            GOOD.astype(int),
+            GOOD,
+            {},
+            "query features: expected .* floating-point matrix, got torch.int64",
+        ),
         (GOOD[:0], GOOD, {}, r"query features: empty, got \[0, 4\]"),
         (GOOD, GOOD[:0], {}, r"gallery features: empty, got \[0, 4\]"),
         (GOOD, GOOD, {"k1": 16}, "k1: expected 1..15, .* 16 images .* got 16"),
@@ -212,7 +217,7 @@ GOOD = np.eye(8, 4, dtype=np.float32)
         (GOOD, GOOD, {"lambda_value": 1.1}, "lambda_value: expected 0..1, got 1.1"),
         (GOOD, GOOD, {"lambda_value": np.nan}, "lambda_value: expected 0..1, got nan"),
         (GOOD, GOOD, {"form": "zhong"}, "form: expected one of .*'paper'.* got 'zhong'"),
-        (GOOD, GOOD, {"memory": 0}, "memory: expected GiB above 0, got 0"),
+        (GOOD, GOOD, {"memory": 0}, "memory: expected a number of GiB above 0, got 0"),
     ],
 )
 def test_bad_input(query, gallery, options, message):
@@ -232,7 +237,7 @@ def test_bad_input(query, gallery, options, message):
         ({0: np.full((3, 5), np.nan)}, "q_g: NaN or infinity in 3 of 3 rows"),
         ({2: np.full((5, 5), np.inf)}, "g_g: NaN or infinity in 5 of 5 rows"),
         ({0: np.zeros((0, 5)), 1: np.zeros((0, 0))}, "q_g: empty"),
-        ({0: np.zeros((3, 5), int)}, "q_g: expected .* floating point"),
+        ({0: np.zeros((3, 5), int)}, "q_g: expected .* floating-point"),
     ],
 )
 def test_bad_distances(change, message):

@@ -117,7 +117,7 @@ def test_script_measures_cuhk03(files, capsys):
         ({"gallery-ids": "query.csv"}, [], "10 rows, but .* has features of 40 images"),
         ({"query": "missing.npy"}, [], "missing.npy: no such file"),
         ({"query": "nan.npy"}, [], "query features: NaN or infinity in 1 of 10 rows: 3"),
-        ({"gallery": "pickle.npy"}, [], "a pickle of anything else is not opened"),
+        ({"gallery": "pickle.npy"}, [], "such a pickle is not opened"),
         ({}, ["--k1", "50"], r"k1: expected 1..49"),
         ({}, ["--lambda", "2"], r"lambda_value: expected 0..1"),
     ],

@@ -179,7 +179,7 @@ def test_a_network_that_tests_with_textures_is_refused(tmp_path):
     path = save_checkpoint(tmp_path / "dsa.pth.tar", *options)
     network = load_network(path)
     assert not any(key.startswith("guiding_stream.") for key in network.model.state_dict())
-    with pytest.raises(ValueError, match="tests with textures besides the image"):
+    with pytest.raises(ValueError, match="takes textures besides the image"):
         load_network(path, pairs=["dsa.test_features", "z"])
 
 
@@ -302,7 +302,7 @@ def test_images_that_are_gone(photos, caplog):
     paths[0].unlink()
     require_images(paths, "f.npz")
     assert "Missing: 1 of 6 images, such as" in caplog.text
-    with pytest.raises(FileNotFoundError, match="say where they are with --images FOLDER"):
+    with pytest.raises(FileNotFoundError, match="give their folder with --images FOLDER"):
         require_images(paths[:1], "f.npz")
 
 

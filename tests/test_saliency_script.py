@@ -49,7 +49,7 @@ def test_pictures_and_numbers(run, tmp_path, capsys):
     assert run("--images", 2, "--numbers", 3) == 0
     printed = capsys.readouterr().out
     text = (tmp_path / "out" / "saliency.md").read_text()
-    assert text in printed and "on 3 images" in text
+    assert text in printed and "in 3 images" in text
     for name in ("activations.png", "influence.png"):
         with Image.open(tmp_path / "out" / name) as sheet:
             assert sheet.size == (5 * (112 + 6) + 6, 2 * 22 + 2 * (224 + 6))
@@ -61,7 +61,7 @@ def test_pictures_and_numbers(run, tmp_path, capsys):
 def test_one_branch_has_no_regions(run, tmp_path):
     assert run(pairs=("magnifier.branches", "G")) == 0
     text = (tmp_path / "out" / "saliency.md").read_text()
-    assert "IoU" not in text and "cosine of the pairs" not in text and "| all |" in text
+    assert "IoU" not in text and "Mean cosine" not in text and "| all |" in text
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_photo_that_cannot_be_read_is_grey(tmp_path):
 def test_hits_are_shown_with_their_regions(browser):
     assert hits(browser) == list(NAMES[:3])
     assert browser.js("document.querySelector('#count').textContent") == (
-        "3 of 8 hits kept of 20 gallery images"
+        "3 of 8 hits, from 20 gallery images"
     )
     rows = browser.js(
         "[...document.querySelectorAll('#hits figure:first-child tr')].map(r => r.innerText)"
@@ -166,7 +166,7 @@ def test_filters_look_through_all_hits_in_any_case(browser):
     browser.write("JÜRGEN")
     assert hits(browser) == ["b/Jürgen_c2.jpg"]
     assert browser.js("document.querySelector('#count').textContent").startswith(
-        "1 of 1 hits that match, among the 8 nearest"
+        "1 of 1 hits that match the filter, among the 8 nearest"
     )
     browser.js(
         "byId('text').value = 'ju\u0308rgen'; byId('text').oninput({ target: byId('text') })"
@@ -208,7 +208,7 @@ def test_keys_move_and_mark(browser):
     assert browser.js("byId('text').value").startswith("far")
     browser.press("Escape", "?")
     assert browser.js("byId('help').open")
-    assert "mark the chosen hit" in browser.js("byId('help').innerText")
+    assert "mark or unmark the selected hit" in browser.js("byId('help').innerText")
 
 
 def test_marks_are_saved_as_csv_and_kept(browser, page):

@@ -145,7 +145,7 @@ def test_moved_images_are_found_again(files, capsys):
     assert run_extract(files) == 0
     (files / "photos").rename(files / "moved")
     assert run_search(files, gallery="f.npz") == 2
-    assert "say where they are with --images FOLDER" in capsys.readouterr().err
+    assert "give their folder with --images FOLDER" in capsys.readouterr().err
     assert run_search(files, "--images", files / "moved", gallery="f.npz") == 0
 
 
@@ -153,7 +153,7 @@ def test_features_of_other_weights_are_refused(files, capsys):
     assert run_extract(files) == 0
     save_checkpoint(files / "w.pth.tar", *NORM, seed=1)
     assert run_search(files, gallery="f.npz") == 2
-    assert "features of another network or of other settings: weights" in capsys.readouterr().err
+    assert "features of another network or other settings: weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

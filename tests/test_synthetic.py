@@ -238,7 +238,7 @@ def test_other_options_are_refused(rendered):
 
 def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "synthetic").mkdir()
-    with pytest.raises(ValueError, match=r"parameters\.json in it, found none"):
+    with pytest.raises(ValueError, match=r"to contain parameters\.json, found none"):
         ensure_rendered(tmp_path)
 
 
