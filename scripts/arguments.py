@@ -170,7 +170,7 @@ def parse_with_pairs(
     return args
 
 
-def print_any_name() -> None:
+def escape_unencodable() -> None:
     """Print characters that a stream cannot encode, such as in file names, as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""Compares this package with the installed torchreid, faiss or plain code, and prints Markdown.
+"""Compare this package with the installed torchreid, faiss or plain code; print Markdown.
 
     benchmark.py evaluation --size market
     benchmark.py loading

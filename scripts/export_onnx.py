@@ -13,7 +13,7 @@ the reason.
 import argparse
 import sys
 
-from arguments import parse_with_pairs, path, print_any_name
+from arguments import escape_unencodable, parse_with_pairs, path
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -55,7 +55,7 @@ from magnifier_plugin.systems import SYSTEMS
 def main(argv: list[str] | None = None) -> int:
     """Export as the arguments say; return the exit status."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    print_any_name()
+    escape_unencodable()
     try:
         check_packages()
         network = load_network(
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
             uint8=args.uint8,
             normalise=args.normalise,
             regions=args.regions,
-            metadata={"weights": args.weights.name, **described(network)},
+            metadata={"weights": args.weights.name, **network_metadata(network)},
         )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"export_onnx.py: {error}", file=sys.stderr)
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def described(network: TrainedNetwork) -> dict[str, str]:
+def network_metadata(network: TrainedNetwork) -> dict[str, str]:
     """The network's entries in the file's metadata, for `export_onnx`."""
     cfg = network.cfg
     system = SYSTEMS.get(cfg.model.name.partition("_resnet")[0])

@@ -14,11 +14,11 @@ import sys
 
 from arguments import (
     add_network,
+    escape_unencodable,
     let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
     path,
-    print_any_name,
 )
 
 let_idle_threads_sleep()
@@ -60,7 +60,7 @@ from magnifier_plugin.wording import many
 def main(argv: list[str] | None = None) -> int:
     """Extract as the arguments say; return the exit status."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    print_any_name()
+    escape_unencodable()
     show_log()
     try:
         if args.faiss:

@@ -165,7 +165,8 @@ def how_to_continue(cfg: CfgNode) -> str:
     folder = Path(cfg.data.save_dir) / "model"
     if cfg.test.evaluate or not any(folder.glob("model*.pth.tar*")):
         return ""
-    return f"; the same command with model.resume auto continues from the last one in {folder}"
+    command = "the same command with model.resume auto"
+    return f"; {command} continues from the last checkpoint in {folder}"
 
 
 def check(cfg: CfgNode) -> None:

@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def settings(arguments: argparse.Namespace, pairs: Sequence[str]) -> Settings:
-    """What the command line asks for."""
+    """The settings of a command line."""
     root = ("data.root", arguments.root) if arguments.root else ()
     return Settings(
         table=arguments.table,

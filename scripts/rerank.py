@@ -37,7 +37,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--top", type=int, default=50, help="gallery images per query in --out (%(default)s)")
     add("--metric", choices=METRICS, default="cosine", help="distance (default: %(default)s)")
     add("--k1", type=int, help="size of neighbourhoods (default: 20; less with few images)")
-    add("--k2", type=int, help="rows that query expansion averages (default: 6; less likewise)")
+    add("--k2", type=int, help="rows that query expansion averages (default: 6; less with few)")
     add(
         "--lambda",
         dest="lambda_value",

@@ -1,4 +1,4 @@
-"""Weights and inputs by formula, and the numbers that `authors_parity.json` holds of tensors."""
+"""Weights and inputs by formula, and the numbers that `authors_parity.json` stores for tensors."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ STATISTICS = ("first", "sum", "norm", "values")
 
 @functools.cache
 def filled(key, shape):
-    """The values of a tensor, from its key and shape alone: float64."""
+    """The values of a tensor, float64, computed only from its key and shape."""
     n = (torch.arange(math.prod(shape)) + zlib.crc32(key.encode())) % 1000037
     s = 2 * (n * n % 1000037 * n % 1000037).double().view(shape) / 1000037 - 1
     if key.endswith(("neck.bias", "num_batches_tracked")):
@@ -58,7 +58,7 @@ def summaries(rows):
 
 
 def region_summary(vectors):
-    """Of [B, 8, D]: the first numbers of image 0's region 1, sums and norms of all."""
+    """For [B, 8, D]: first numbers of region 1 of image 0, sums and norms of all regions."""
     return {
         "first": vectors[0, 1, :8].tolist(),
         "sum": vectors.sum(2).tolist(),
@@ -72,7 +72,7 @@ def logits_summary(logits, at):
 
 
 def numbers(tree, path=()):
-    """(path, number) of each number in nested dicts and lists; `at` holds positions, no results."""
+    """(path, number) of each number in nested dicts and lists, without the positions `at`."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             if key != "at":
@@ -85,7 +85,7 @@ def numbers(tree, path=()):
 
 
 def kind(path):
-    """The numbers that a number is compared with in size: "training.feature.SFB.first"."""
+    """The group of numbers whose size scales a number's tolerance: "training.feature.SFB.first"."""
     return ".".join(key for key in path if isinstance(key, str))
 
 

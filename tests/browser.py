@@ -1,4 +1,4 @@
-"""A browser without a screen, driven by Chrome's developer tools protocol: real clicks and keys."""
+"""A headless browser, driven by Chrome's developer tools protocol with real clicks and keys."""
 
 import base64
 import json
@@ -13,15 +13,15 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--hide-scrollbars", "--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"),
 )
-# What the protocol wants for keys whose name is not their text.
+# The protocol's text for keys whose name is not their text.
 KEY_CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Escape": 27}
 
 
 class Browser:
-    """One page of a browser of its own.
+    """One page in its own browser.
 
     Args:
-        command: of the browser.
+        command: command that starts the browser.
         profile: a folder for its files; downloads go there too.
     """
 
@@ -54,7 +54,7 @@ class Browser:
         return file.read_text().splitlines()[0]
 
     def call(self, method, **parameters):
-        """Calls the protocol; returns its result."""
+        """Calls a method of the protocol; returns its result."""
         self.number += 1
         self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
         while True:
@@ -64,14 +64,16 @@ class Browser:
                 return answer["result"]
 
     def open(self, page, address="", width=1280, height=900, *, scheme="light"):
-        """Opens a file, by default as on a desktop."""
+        """Opens a file, by default in a window of desktop size."""
         self.call(
             *("Emulation.setDeviceMetricsOverride",),
             **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
         )
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
-        self.call("Page.navigate", url="about:blank")  # an address that differs after # is no load
+        self.call(
+            "Page.navigate", url="about:blank"
+        )  # an address that differs only after # loads nothing
         self.call("Page.navigate", url=page.as_uri() + address)
         start = time.monotonic()
         while not self.js("location.protocol === 'file:' && document.readyState === 'complete'"):
@@ -79,7 +81,7 @@ class Browser:
             time.sleep(0.02)
 
     def js(self, expression):
-        """The value of an expression in the page, of a promise what it resolves to."""
+        """The value of an expression in the page; for a promise, the value it resolves to."""
         answer = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -87,7 +89,7 @@ class Browser:
         return answer["result"].get("value")
 
     def click(self, selector):
-        """Clicks into the middle of the first such element, once it stays where it is."""
+        """Clicks the middle of the first matching element, once it no longer moves."""
         box = self.js(f"""(async () => {{
             const element = document.querySelector({json.dumps(selector)});
             element.scrollIntoView({{ block: "center" }});
@@ -124,5 +126,5 @@ class Browser:
         self.call("Input.insertText", text=text)
 
     def screenshot(self, path):
-        """Saves what is on the screen as PNG."""
+        """Saves a screenshot as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -16,10 +16,10 @@ from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.regions import REGION_COLOURS
 
-# Networks of a few channels gain nothing by threads, and lose much where cores are shared.
+# Threads do not speed up networks of a few channels, and slow them down if cores are shared.
 torch.set_num_threads(1)
 
-# Reasons for which a test may be skipped in CI too: no program or package would change them.
+# Reasons for which a test may be skipped even in CI: installing something would not help.
 MAY_SKIP = ("shared/data", "oneDNN", "CUDA", "this user may", "the file system takes")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -27,7 +27,7 @@ SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 
 
 class MarketFolder(NamedTuple):
-    """A tiny Market-1501 and its label maps; the colour of a pixel tells its label."""
+    """A tiny Market-1501 and its label maps; the colour of a pixel gives its label."""
 
     root: Path
     masks_dir: Path
@@ -52,7 +52,7 @@ def make_market(
     images: int = 2,
     seed: int = 0,
 ) -> MarketFolder:
-    """Writes each identity `images` times for each of two cameras, label maps for all."""
+    """Writes `images` images of each identity in each of two cameras, and all label maps."""
     rng = np.random.default_rng(seed)
     folder = MarketFolder(root, root / "masks", root / "market1501" / "Market-1501-v15.09.15")
     for split in SPLITS:
@@ -70,13 +70,13 @@ def make_market(
 
 @pytest.fixture
 def market(tmp_path: Path) -> Callable[..., MarketFolder]:
-    """`make_market` in a folder of this test's own."""
+    """`make_market` in a folder that only this test uses."""
     return lambda **options: make_market(tmp_path / "data", **options)
 
 
 @pytest.fixture(scope="session")
 def market_folder(tmp_path_factory: pytest.TempPathFactory) -> MarketFolder:
-    """One tiny Market-1501 that all tests read and none changes."""
+    """One tiny Market-1501 that all tests share and none changes."""
     return make_market(tmp_path_factory.mktemp("market"))
 
 
@@ -95,7 +95,7 @@ def torchreids_manager(folder: MarketFolder, **options: Any) -> torchreid.data.I
 
 
 def no_skips(report: Any) -> Any:
-    """Where everything is installed, a test that is skipped for want of something has failed."""
+    """In CI, where everything is installed, a test skipped because something is missing fails."""
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
         reason = str(report.longrepr)
         if not any(allowed in reason for allowed in MAY_SKIP):
@@ -115,6 +115,6 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The command of a browser that draws pages without a screen."""
+    """The command of a browser that can run headless."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     return found or pytest.skip(f"expected one of {', '.join(BROWSERS)}, found none")

@@ -17,12 +17,12 @@ from magnifier_plugin.synthetic import camera, charts, person, pose, renderer, w
 CROPS = ("crops/walker", "crops/cap", "crops/seated", "crops/rider")
 CAMERA = camera.Camera(1, 10.0, 0.0, (1.0, 1.0, 1.0), 1.0, 1.0, 0.5, 0.01, 90, (90.0, 45.0), 0.5, 7)
 SIZE = (256, 128)
-# A fill that is no image's colour.
+# A fill colour that occurs in no image.
 NONE = (-1.0, -1.0, -1.0)
 
 
 def random_sample(seed: int, values: int = 256, height: int = 48, width: int = 20) -> list[Tensor]:
-    """An image and an IUV with `values` different coordinates, 0 and 255 among them."""
+    """An image and an IUV with `values` different coordinates, including 0 and 255."""
     rng = np.random.default_rng(seed)
     coordinates = np.linspace(0, 255, values).round().astype(np.uint8)
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -47,10 +47,10 @@ def rendered_sample(heading: float) -> list[Tensor]:
 def painted_person(
     monkeypatch: pytest.MonkeyPatch, colours: Callable[[np.ndarray], tuple], heading: float
 ) -> list[Tensor]:
-    """A rendered person, float32 [3, H, W], whose surface has colours of our choice, and the IUV.
+    """A rendered person, float32 [3, H, W], with a surface in chosen colours, and the IUV.
 
     Args:
-        monkeypatch: the test's own.
+        monkeypatch: the test's monkeypatch.
         colours: I, U, V [3, N] of points of the body → their red and green, each [N]. Blue is 1:
             light and blending at the outline scale all channels alike, so the ratios of red and
             green to blue are the colours that were painted.
@@ -69,5 +69,5 @@ def painted_person(
 
 
 def swapped(textures: Tensor) -> Tensor:
-    """Each part's texture at its partner's place."""
+    """The textures with those of left and right parts exchanged."""
     return textures[torch.from_numpy(MIRRORED_PART[1:].astype(int)) - 1]

@@ -1,4 +1,4 @@
-"""Dumps as detectron2's DensePose has written them in three eras, made with stand-in classes."""
+"""Dumps in the three formats of detectron2's DensePose, made with stand-in classes."""
 
 import base64
 import io
@@ -15,14 +15,14 @@ from PIL import Image
 
 CHART = "densepose.structures.chart_result.DensePoseChartResultWithConfidences"
 FIRST = "densepose.structures.DensePoseResult"
-# The years from which on DensePose wrote each kind.
+# The year from which DensePose wrote each format.
 ERAS = (2022, 2020, 2019)
 EMBEDDING = "densepose.structures.cse.DensePoseEmbeddingPredictorOutput"
 
 
 @contextmanager
 def stand_in(full_name: str) -> Iterator[type]:
-    """A class that pickle writes down by this full name, while the context lasts."""
+    """Within the context, a class that pickle stores under this full name."""
     module, _, name = full_name.rpartition(".")
     before = dict(sys.modules)
     for depth in range(1, module.count(".") + 2):
@@ -38,14 +38,14 @@ def stand_in(full_name: str) -> Iterator[type]:
 
 
 def make_iuv(height: int, width: int, part: int) -> np.ndarray:
-    """A person that fills its box with one part, but for a frame without any."""
+    """A person whose box is filled with one part, except for a border without any."""
     iuv = np.zeros((height, width, 3), dtype=np.uint8)
     iuv[1:-1, 1:-1] = (part, 51, 255)  # U 0.2, V 1.0
     return iuv
 
 
 def at(size: tuple[int, int], x: int, y: int, iuv: np.ndarray) -> np.ndarray:
-    """An IUV at its place in an image, by plain indexing."""
+    """An IUV at its position in an image, by plain indexing."""
     canvas = np.zeros((*size, 3), dtype=np.uint8)
     canvas[y : y + iuv.shape[0], x : x + iuv.shape[1]] = iuv
     return canvas
@@ -90,16 +90,16 @@ def dump(path: Path, people: dict[str, list], era: int) -> Path:
 def _chart(cls: type, iuv: np.ndarray) -> object:
     chart = cls()
     chart.labels = torch.from_numpy(iuv[..., 0].astype(np.int64))
-    # Not clamped: what DensePose regresses goes a little beyond 0..1.
+    # Not clamped: DensePose's regression goes slightly beyond 0..1.
     uv = torch.from_numpy(iuv[..., 1:].astype(np.float32)).permute(2, 0, 1) / 255
     chart.uv = torch.where(uv >= 1, 1.3, uv + 1e-4)
-    chart.uv[:, chart.labels == 0] = 0.7  # nor does it stop at the body's outline
+    chart.uv[:, chart.labels == 0] = 0.7  # nor does it end at the body's outline
     chart.sigma_1 = None
     return chart
 
 
 def encode(iuv: np.ndarray) -> tuple[tuple[int, ...], str]:
-    """A chart as COCO results and the first dumps hold it: its shape, its PNG in base64."""
+    """A chart in the format of COCO results and the first dumps: its shape, its PNG in base64."""
     content = io.BytesIO()
     iuv = np.where(iuv[..., :1] == 0, np.uint8([0, 180, 180]), iuv)
     Image.fromarray(iuv).save(content, format="PNG")

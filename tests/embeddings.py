@@ -1,4 +1,4 @@
-"""Random embeddings, and one thread, which the tests of re-ranking share."""
+"""Fixtures of the tests of re-ranking: random embeddings, and a single thread."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Threads that wait for each other cost far more than these small problems."""
+    """For these small problems, synchronising threads takes far longer than the computation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -15,7 +15,7 @@ def one_thread():
 
 
 def clustered(rng, num_queries, num_gallery, dim=16, spread=0.5):
-    """float32 [Q, D] and [G, D], rows of norm 1, about five images of an identity."""
+    """float32 [Q, D] and [G, D], rows of norm 1, about five images per identity."""
     num_rows = num_queries + num_gallery
     centres = rng.normal(size=(max(1, num_rows // 5), dim))
     features = centres[rng.integers(0, len(centres), num_rows)]
@@ -25,6 +25,6 @@ def clustered(rng, num_queries, num_gallery, dim=16, spread=0.5):
 
 
 def duplicated(rng, num_queries, num_gallery, dim=3):
-    """float32 [Q, D] and [G, D] of small whole numbers: ties everywhere, and no rounding."""
+    """float32 [Q, D] and [G, D] of small integers: many ties, and no rounding."""
     features = rng.integers(0, 3, (num_queries + num_gallery, dim)).astype(np.float32)
     return features[:num_queries], features[num_queries:]

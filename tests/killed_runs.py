@@ -1,7 +1,7 @@
-"""A training in a process of its own, which a test stops at a moment that it chooses.
+"""A training in a separate process, which a test can stop at any moment.
 
-The process is forked from the test's, so that it starts in a moment; it writes each step's number
-and loss into a file, from which the test knows where it is.
+The process is forked from the test's, so it starts quickly; it writes each step's number
+and loss into a file, which shows the test how far it is.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.rotation import newest_checkpoint
 from magnifier_plugin.engine.stages import Stage
 
-PATIENCE = 120.0  # seconds; on a busy machine a process takes long to start
+PATIENCE = 120.0  # seconds; on a busy machine a process can take long to start
 
 
 def changing_stages():
@@ -33,13 +33,13 @@ EPOCHS = sum(stage.max_epoch for stage in changing_stages())
 
 
 class Training:
-    """One training in a folder, in as many processes one after the other as it takes.
+    """One training in a folder, in as many consecutive processes as it takes.
 
     Args:
-        market: of conftest's `market_folder`.
+        market: conftest's `market_folder`.
         folder: `save_dir`.
-        workers: of each loader.
-        saving: of the engine.
+        workers: number of workers of each loader.
+        saving: the engine's `saving`.
         prepare: changes the engine before its run.
         run: further arguments of the engine's `run`.
     """
@@ -64,7 +64,7 @@ class Training:
         os.dup2(output, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         torch.set_num_threads(1)
-        # tqdm's own is shared by all processes: one that is killed while it holds it keeps it.
+        # tqdm's own lock is shared by all processes; one that is killed while it holds it keeps it.
         tqdm.set_lock(threading.RLock())
         engine = self.build()
         if self.prepare:
@@ -92,19 +92,19 @@ class Training:
         return make_engine(self.market, changing_stages(), **options)
 
     def steps(self):
-        """(epoch, batch, loss in hex) of each step, also of those that were done twice."""
+        """(epoch, batch, loss in hex) of each step, including those that were done twice."""
         lines = self.steps_file.read_text().splitlines() if self.steps_file.exists() else []
         return [tuple(line.split()) for line in lines]
 
     def wait_for_step(self, number):
-        """Wait until so many steps are done."""
+        """Wait until `number` steps are done."""
         deadline = time.monotonic() + PATIENCE
         while len(self.steps()) < number and self.process.is_alive():
             assert time.monotonic() < deadline
             time.sleep(0.001)
 
     def kill(self):
-        """SIGKILL, to the training alone."""
+        """Send SIGKILL to the training process only."""
         self.process.kill()
         self.wait()
 
@@ -132,7 +132,7 @@ class Training:
 
 
 def assert_same(training, whole):
-    """The end of a training, and each of its steps, are those of one that was left alone."""
+    """A training ends, and takes each of its steps, exactly like an undisturbed one."""
     end, expected = training.end(), whole.end()
     assert end["history"] == expected["history"]
     for key, value in expected["weights"].items():

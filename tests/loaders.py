@@ -49,7 +49,7 @@ class Flatten(nn.Module):
 
 
 class Target:
-    """12 queries and 40 gallery images of some identities and cameras, in batches of 8."""
+    """12 queries and 40 gallery images with several identities and cameras, in batches of 8."""
 
     def __init__(self, folder):
         rng = np.random.default_rng(0)

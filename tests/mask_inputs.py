@@ -1,4 +1,4 @@
-"""Inputs that the tests of masks share: the real sample data, small made ones, the scripts."""
+"""Inputs shared by the tests of masks: real sample data, small artificial data, the scripts."""
 
 import importlib.util
 import sys
@@ -35,7 +35,7 @@ def script(name: str) -> ModuleType:
 
 
 def make_iuv(height: int = 32, width: int = 16, seed: int = 0) -> np.ndarray:
-    """Noise with every part, so that no plane can be taken for another."""
+    """Noise with every part, so that no plane can be mistaken for another."""
     iuv = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     iuv[..., 0] %= 25
     return iuv
@@ -48,7 +48,7 @@ def save_photo(path: Path, height: int = 32, width: int = 16) -> Path:
 
 
 def make_market(root: Path, names: list[str]) -> tuple[Path, Path]:
-    """Photos in Market-1501's training folder and their IUV: the data set's folder, the IUV's."""
+    """Writes photos into Market-1501's training folder, and their IUV; returns both folders."""
     train = root / "reid-data" / "market1501" / "Market-1501-v15.09.15" / "bounding_box_train"
     for seed, name in enumerate(names):
         save_photo(train / f"{name}.jpg")
@@ -59,7 +59,7 @@ def make_market(root: Path, names: list[str]) -> tuple[Path, Path]:
 def figure(
     order: Sequence[str] = ("head", "chest", "upper leg", "lower leg", "foot"),
 ) -> np.ndarray:
-    """A figure of blocks, its regions from top to bottom."""
+    """A figure made of blocks, one for each region, from top to bottom."""
     labels = np.zeros(FIGURE_SIZE, dtype=np.uint8)
     for row, name in enumerate(order):
         labels[2 + 12 * row : 14 + 12 * row, 10:22] = REGIONS.index(name)
@@ -67,7 +67,7 @@ def figure(
 
 
 def placed(folder: Path, name: str, labels: np.ndarray | None = None) -> tuple[str, Path]:
-    """A photo and the place of its label map, which is written there if it is given."""
+    """Writes a photo and, if given, its label map; returns the photo and the label map's path."""
     photo = save_photo(folder / "images" / f"{name}.jpg", *FIGURE_SIZE)
     label = folder / "labels" / f"{name}.png"
     if labels is not None:
@@ -76,7 +76,7 @@ def placed(folder: Path, name: str, labels: np.ndarray | None = None) -> tuple[s
 
 
 class Named:
-    """An annotation of which only the name counts."""
+    """An annotation that has only a name."""
 
     def __init__(self, name: str):
         self.name = name

@@ -118,8 +118,8 @@ def warp(image, iuv, size, fill):
 
 # --- DSA-reID -----------------------------------------------------------------------------------
 
-# DensePose's part ids (section 3.1 of the paper, Fig. 4), and the 13 merged pairs of the next list
-# by their place in this one.
+# DensePose's part ids (section 3.1 of the paper, Fig. 4); the next list merges these 13 entries,
+# given by their index here.
 LEFT_AND_RIGHT = (
     [1], [2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12], [13, 14], [15, 16], [17, 18], [19, 20],
     [21, 22], [23, 24],
@@ -128,7 +128,7 @@ BACK_AND_FRONT = ([0, 1], [2], [3], [4, 5], [6, 7], [8, 9], [10, 11], [12])
 
 
 def blocks(block, in_channels, channels, number=2, stride=1):
-    """ResNet blocks in a row, as torchvision's `_make_layer` builds them."""
+    """Consecutive ResNet blocks, as torchvision's `_make_layer` builds them."""
     planes = channels // block.expansion
     shortcut = nn.Sequential(
         nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)

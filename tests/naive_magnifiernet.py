@@ -1,6 +1,6 @@
-"""MagnifierNet and its criterion as plain loops, equation by equation, for float64 at tiny size.
+"""MagnifierNet and its criterion as plain loops, equation by equation, in float64, tiny size.
 
-Weights are read from a state dict by their keys; only convolutions without a loop of their own
+Weights are read from a state dict by their keys. Only convolutions that have no loop here
 (kernel 3) are torch's.
 """
 
@@ -37,8 +37,8 @@ class NaiveMagnifierNet:
 
     Args:
         state: tensors by key; running statistics of a training pass are written to it.
-        training: batch statistics, label maps and `kept` regions; else running ones, predictions.
-        fusion, rescaling: as of `MagnifierNet`.
+        training: use batch statistics, label maps and `kept`; else running statistics, predictions.
+        fusion, rescaling: as in `MagnifierNet`.
         kept: regions that SAB keeps.
     """
 
@@ -150,7 +150,7 @@ class NaiveMagnifierNet:
         return torch.stack(rows)
 
     def fused(self, pooled):
-        """The fused feature, and what the region heads act on."""
+        """The fused feature, and the features that the region heads act on."""
         if self.fusion.startswith("concat"):
             name, width = "branches.SFB.fusion.reductions", pooled.shape[2] // 8
             weight, bias = self.state[f"{name}.weight"], self.state.get(f"{name}.bias")

@@ -6,7 +6,7 @@ BACKGROUND, UNKNOWN = 0, 255
 
 
 def _close(labels, row, column, wanted, radius):
-    """Distance and label of each wanted pixel within a radius."""
+    """Distance and label of each pixel with a wanted label within a radius."""
     found = []
     for other_row, other_column in np.argwhere(wanted):
         distance = np.hypot(other_row - row, other_column - column)
@@ -28,7 +28,7 @@ def eroded(labels, radius):
 
 
 def grown(labels, radius):
-    """Background pixels that a dilated body takes."""
+    """Background pixels that become body when it is dilated."""
     background = np.argwhere(labels == BACKGROUND)
     body = _body(labels)
     return {tuple(place) for place in background if _close(labels, *place, body, radius)}

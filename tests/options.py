@@ -1,6 +1,6 @@
-"""What `test_options_arrive.py` looks at: a run that was built or done, a network, a criterion.
+"""What `test_options_arrive.py` inspects: a run (built or finished), a network, a criterion.
 
-The data are a tiny Market-1501; the network of a run is tiny too, so that a row takes a moment.
+The data are a tiny Market-1501 and the network of a run is tiny too, so that each row is quick.
 """
 
 import functools
@@ -91,10 +91,10 @@ class Ran(NamedTuple):
 
 
 class Runs:
-    """Builds what the rows look at; equal ones once.
+    """Builds what the rows inspect; equal configurations are built once.
 
     Args:
-        folder: of this class's own.
+        folder: a folder that only this object uses.
     """
 
     def __init__(self, folder: Path):
@@ -122,12 +122,12 @@ class Runs:
             iuv[..., 0] = np.random.default_rng(number).integers(0, 25, (32, 16))
             label = label_path(image, root / "market1501", "market1501", folder.masks_dir)
             write_iuv(iuv_path(label), iuv)
-        for name in ("second", "synthetic"):  # the same images by other names
+        for name in ("second", "synthetic"):  # the same images under other names
             (folder.masks_dir / name).symlink_to(folder.masks_dir / "market1501")
         return folder
 
     def load(self, line: str):
-        """The configuration of a line of KEY VALUE pairs; {…} are this object's paths."""
+        """The configuration of a line of KEY VALUE pairs; {…} stands for this object's paths."""
         save_dir = self.folder / f"log-{next(self.numbers)}"
         where = f"data.root {self.market.root} masks.dir {self.market.masks_dir} "
         words = f"{where} data.save_dir {save_dir} {line}".format(runs=self).split()
@@ -220,7 +220,7 @@ class Runs:
         return asked
 
     def texture_picture(self, line: str) -> SimpleNamespace:
-        """What the figure of textures is asked to draw."""
+        """The arguments with which the figure of textures is drawn."""
         drawn = SimpleNamespace(count=0, options=None)
 
         def draw(files, **options):

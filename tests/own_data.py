@@ -1,4 +1,4 @@
-"""Data sets of one's own that the tests share: pictures under any names, and CSV lists of them."""
+"""Users' own data sets, shared by tests: images with any names, and CSV lists of them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from magnifier_plugin.catalogue.names import registered_datasets
 
 @contextmanager
 def restored_registry() -> Iterator[None]:
-    """torchreid's table of data sets is afterwards as it was before."""
+    """Restores torchreid's table of data sets at the end."""
     known = registered_datasets()
     before = dict(known)
     try:
@@ -24,7 +24,7 @@ def restored_registry() -> Iterator[None]:
 
 
 def make_images(folder: Path, names: Iterable[str]) -> Path:
-    """Writes a small picture under each name, each of other content; returns the folder."""
+    """Writes a small image with different content under each name; returns the folder."""
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def split_names(
     test: Iterable[str] = ("carla", "dieter"),
     name: str = "img_c{camera}_{shot}.png",
 ) -> list[str]:
-    """Names of `{train,query,gallery}/<pid>/*`: two cameras and two shots of each identity."""
+    """Names of `{train,query,gallery}/<pid>/*`: two images in each of two cameras per identity."""
     places = {"train": train, "query": test, "gallery": test}
     return [
         f"{split}/{pid}/{name.format(camera=camera, shot=f'{split[0]}{shot}')}"
@@ -56,6 +56,6 @@ def split_names(
 
 @pytest.fixture
 def registry() -> Iterator[None]:
-    """What a test registers is forgotten after it."""
+    """Removes the data sets that a test registers."""
     with restored_registry():
         yield

@@ -1,4 +1,4 @@
-"""Key points for tests: a standing person, and the files in which each estimator writes people."""
+"""Keypoints for tests: a standing person, and the file formats of each estimator."""
 
 import json
 
@@ -25,7 +25,7 @@ _RIGHT = {
 
 
 def person(**moved: tuple[float, float, float]) -> np.ndarray:
-    """float [23, 3] in the order of JOINTS, confidence 0.9; `left_wrist=(1, 2, 0.1)` replaces."""
+    """float [23, 3] in the order of JOINTS, confidence 0.9; `left_wrist=(1, 2, 0.1)` overrides."""
     points = np.zeros((len(JOINTS), 3))
     for row, joint in enumerate(JOINTS):
         side, _, name = joint.partition(" ")
@@ -37,7 +37,7 @@ def person(**moved: tuple[float, float, float]) -> np.ndarray:
 
 
 def without(points: np.ndarray, *joints: str) -> np.ndarray:
-    """The same, those joints not found; "wrist" stands for both."""
+    """The same points without some joints; "wrist" stands for both wrists."""
     points = points.copy()
     for row, joint in enumerate(JOINTS):
         if joint in joints or joint.partition(" ")[2] in joints:
@@ -46,7 +46,7 @@ def without(points: np.ndarray, *joints: str) -> np.ndarray:
 
 
 def mirrored(points: np.ndarray, width: int) -> np.ndarray:
-    """The key points of the mirrored image: its left is the person's right."""
+    """The keypoints of the mirrored image, in which the person's left and right are exchanged."""
     swap = {"left": "right", "right": "left"}
     names = [" ".join(swap.get(word, word) for word in joint.split()) for joint in JOINTS]
     points = points[[JOINTS.index(name) for name in names]]
@@ -55,7 +55,7 @@ def mirrored(points: np.ndarray, width: int) -> np.ndarray:
 
 
 def flat(points: np.ndarray, order=COCO) -> list[float]:
-    """The numbers in a file's order; neck and mid hip are the middles that OpenPose writes."""
+    """The numbers in a file's order; neck and mid hip are midpoints, as OpenPose writes them."""
     known = dict(zip(JOINTS, points, strict=True))
     for name, of in (("neck", "shoulder"), ("mid hip", "hip")):
         known[name] = (known[f"left {of}"] + known[f"right {of}"]) / 2

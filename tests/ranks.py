@@ -12,9 +12,9 @@ from magnifier_plugin.engine.distributed import Processes
 
 
 def on_ranks(function, *arguments, count=2):
-    """What `function(processes, *arguments)` returns in each process, in their order.
+    """The result of `function(processes, *arguments)` in each process, in the order of the ranks.
 
-    The processes are forked, so that nothing is imported again; an error is raised here.
+    The processes are forked, so that nothing is imported again; an error in one is raised here.
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(

@@ -1,6 +1,6 @@
-"""Stands in for scripts/main.py: no training, but its arguments, files and ways to end.
+"""Stands in for scripts/main.py: its arguments, files and ways to end, without a training.
 
-$STANDIN is a JSON file: name of a row's run, such as "G/seed-1" → what happens there: "fail",
+$STANDIN is a JSON file: name of a row's run, such as "G/seed-1" → what happens in it: "fail",
 "full" (the disk), "hang" after the first checkpoint, "last" (fails after it).
 """
 
@@ -41,7 +41,7 @@ def main(argv):
 
 
 def quality(pairs):
-    """More branches are better."""
+    """A score that rises with the number of branches."""
     return len(pairs[os.environ.get("STANDIN_KEY", "magnifier.branches")])
 
 

@@ -1,4 +1,4 @@
-"""DensePose in all its forms, with several people in a picture: IUV files, dumps, COCO results."""
+"""DensePose's formats, with several people in an image: IUV files, dumps, COCO results."""
 
 import json
 import tracemalloc
@@ -61,7 +61,7 @@ def test_a_few_pixels_in_the_middle_are_not_the_person(people, best, ambiguity):
     assert found[0] == best and (ambiguity in found[1] if ambiguity else not found[1])
 
 
-def test_the_middle_is_half_of_both_sides():
+def test_the_central_window_is_half_of_both_sides():
     assert extent(np.ones((8, 4), bool)) == (32, 8)
     edge = np.ones((8, 4), bool)
     edge[2:6, 1:3] = False
@@ -126,7 +126,10 @@ def test_ambiguous_choices_are_reported(tmp_path):
     people = {"a.jpg": [(0.0, 1.0, 0.7, left), (8.0, 1.0, 0.9, right)]}
     (item,) = DumpFile(dump(tmp_path / "a.pkl", people, 2022))
     annotation = item.read((32, 16))
-    assert set(np.unique(annotation.labels)) == {0, 5}  # equally central, so the surer one
+    assert set(np.unique(annotation.labels)) == {
+        0,
+        5,
+    }  # equally central, so the one with the higher score
     assert "two people in the middle" in annotation.ambiguity
 
 
@@ -201,7 +204,7 @@ def test_cse_dumps_are_reported(tmp_path):
         list(DumpFile(tmp_path / "a.pkl"))
 
 
-def test_other_content_is_no_dump(tmp_path):
+def test_other_content_is_not_a_dump(tmp_path):
     import torch
 
     torch.save({"state_dict": torch.zeros(1)}, tmp_path / "a.pkl")
@@ -228,7 +231,7 @@ def annotations(path, ids):
 
 @needs_samples
 def test_real_results_give_the_areas_of_their_pngs(tmp_path):
-    """Counted by another route: the PNGs are decoded with OpenCV and nothing is pasted."""
+    """An independent count: the PNGs are decoded with OpenCV and nothing is pasted."""
     import base64
 
     import cv2

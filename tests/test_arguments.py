@@ -1,4 +1,4 @@
-"""The scripts' command lines: wrong values end with a message and status 2; help comes at once."""
+"""The scripts' command lines: wrong values end with a message and status 2; --help is fast."""
 
 import subprocess
 import sys
@@ -60,7 +60,7 @@ assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "scripts").glob("*.py")), ids=lambda p: p.name)
-def test_help_imports_nothing_that_takes_long(path):
+def test_help_imports_nothing_slow(path):
     if path.name == "arguments.py":
         return
     command = [sys.executable, "-c", HELP, str(path.relative_to(PROJECT))]
@@ -69,8 +69,8 @@ def test_help_imports_nothing_that_takes_long(path):
     assert "usage: " in done.stdout
 
 
-def test_what_the_scripts_repeat_is_what_the_package_says():
-    """Their arguments are parsed before the package can be imported."""
+def test_choices_repeated_in_scripts_equal_the_packages():
+    """The scripts parse their arguments before the package is imported."""
     assert script("rerank").METRICS == METRICS
     assert script("rerank").FORMS == FORMS
     assert len(BODY_REGIONS) == script("check_masks").BODY_REGIONS

@@ -1,4 +1,4 @@
-"""MagnifierNet against numbers of the network, losses and training step that its authors released.
+"""MagnifierNet against numbers from the network, losses and training step of its authors' code.
 
 `authors_parity.json` holds them, in float64, for weights and inputs that follow from the formulas
 in `authors_numbers`. They do not depend on `sd_floor`, since no cosine between features after a
@@ -60,7 +60,7 @@ def build_criterion(**overrides):
 
 
 def network(dtype=torch.float64, **overrides):
-    """A network with the given weights; it is built without any, which is quick."""
+    """A network with the given weights; they replace the initial ones, which are not computed."""
     with torch.device("meta"):
         model = build_network(**overrides)
     state = {key: filled(key, tuple(x.shape)).to(dtype) for key, x in model.state_dict().items()}
@@ -93,7 +93,7 @@ def evaluation(model, dtype=torch.float64):
 
 @torch.no_grad()
 def training_output(model, dtype=torch.float64):
-    """The network's output for the training batch, SAB's draw held fixed."""
+    """The network's output for the training batch, with SAB's draw fixed."""
     kept = tuple(SETTING["kept_regions"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("magnifier_plugin.models.branches.sample_kept_regions", lambda *_: kept)
@@ -116,7 +116,7 @@ def training(output):
 
 
 def losses(output, **overrides):
-    """The entry `losses` of the file, all by the criterion."""
+    """The entry `losses` of the file, computed by the criterion."""
     sfb = output.branches["SFB"]
     targets = {"mask": labels()}
     weights = recipe.build_stages(configuration())[-1].loss_weights
@@ -172,7 +172,7 @@ def entries(differing):
 
 @pytest.fixture(scope="module")
 def exact():
-    """The authors' network in float64: what it evaluates to, and its output in training."""
+    """The authors' network in float64: its results in evaluation, and its output in training."""
     model = network()
     return evaluation(model), training_output(model)
 
@@ -213,7 +213,7 @@ def of_branch(name):
     ("option", "moved"),
     [
         ({"stem_relu": True}, ALL - SHARES),
-        # Without SAB's draw, in evaluation, SAB takes no masks.
+        # In evaluation nothing is drawn, so SAB does not use masks.
         *(
             (
                 {"mask_rescaling": rescaling},

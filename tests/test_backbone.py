@@ -37,7 +37,7 @@ def saved(folder, name="resnet18"):
     return path
 
 
-# torch warns of what it does not expect in a file before it refuses it.
+# torch warns about unexpected content before it refuses a file.
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:Validating sparse")
 class TestWeights:
     def test_weights_from_a_file_and_from_the_environment(self, tmp_path, monkeypatch):
@@ -120,13 +120,13 @@ class TestWeights:
             for damaged in (whole[:place], whole[:place] + b"\xff" + whole[place + 1 :]):
                 path.write_bytes(damaged)
                 try:
-                    read_weights(path)  # some damage hits padding or a number
+                    read_weights(path)  # some damage only changes padding or a number
                 except ValueError as error:
                     assert str(path) in str(error)
                     reported += 1
         assert reported > len(whole) / 7
 
-    def test_no_network_names_the_ways_out(self, monkeypatch, tmp_path):
+    def test_without_network_the_error_names_the_ways_out(self, monkeypatch, tmp_path):
         def refuse(*args, **kwargs):
             raise URLError("no route to host")
 
@@ -137,7 +137,7 @@ class TestWeights:
             load_backbone_weights(Backbone("resnet18"))
 
     def in_cache(self, monkeypatch, tmp_path, name="resnet18"):
-        """Where torch keeps torchvision's download of a network."""
+        """The path where torch stores torchvision's download of a network."""
         monkeypatch.delenv(backbones.WEIGHTS_VARIABLE, raising=False)
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url

@@ -66,7 +66,7 @@ def test_training_compares_networks_with_plain_resnet(capsys):
     assert names == ["resnet50 (plain)", "magnifiernet", "dsa_reid_resnet18"] * 2
     values = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[:3]}
     assert values["resnet50 (plain)"][1] == values["resnet50 (plain)"][5] == "1.00 ×"
-    # Of an image this small the classifiers and the GRU are a large part.
+    # For an image this small, the classifiers and the GRU are a large part of the work.
     assert values["magnifiernet"][5] == "1.45 ×"
     assert all(float(cells[-1]) > 0 for cells in values.values())
 
@@ -133,7 +133,7 @@ def test_search_needs_faiss(capsys, monkeypatch):
 
 
 class Recurrent(nn.Module):
-    """Two steps of a GRU of width 6 on the image's first pixels, and a layer that is not used."""
+    """Two steps of a GRU of width 6 on the image's first pixels, and an unused layer."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Bodies drawn from joints: shapes against plain loops, sides, what is unknown, how good it is."""
+"""Bodies drawn from joints: shapes against plain loops, sides, unknown areas, accuracy."""
 
 import math
 import sys
@@ -59,7 +59,7 @@ def test_capsules_are_those_of_a_loop(seed):
     assert (canvas.labels == expected)[~close].all()
 
 
-def test_a_layer_covers_the_layers_before():
+def test_a_layer_covers_earlier_layers():
     canvas = Canvas((9, 9))
     centre = np.array([4.0, 4.0])
     canvas.draw_capsule(1, centre, centre, (4.0, 4.0))
@@ -121,7 +121,7 @@ def test_the_mirrored_person_is_the_mirrored_drawing():
 
 
 def test_the_arm_on_the_far_side_is_behind_the_trunk():
-    """Seen from the side: of a person who walks to the right the right arm is the near one."""
+    """In a side view of a person who walks to the right, the right arm is the near one."""
     points = person()
     middle = points[:, 0].mean()
     points[:, 0] = middle + 0.1 * (points[:, 0] - middle)
@@ -141,7 +141,7 @@ def test_the_arm_on_the_far_side_is_behind_the_trunk():
     assert other[row, round(2 * middle - column)] != UPPER_ARM
 
 
-def test_size_follows_the_person_not_the_picture():
+def test_size_follows_the_person_not_the_image():
     def area(points, size):
         return np.isin(draw_body(points, size), BODY_REGIONS).sum()
 
@@ -154,7 +154,7 @@ def test_size_follows_the_person_not_the_picture():
 # What is unknown
 
 
-def test_nothing_is_unknown_of_a_whole_person():
+def test_nothing_of_a_whole_person_is_unknown():
     assert UNKNOWN not in draw_body(person(), SIZE)
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_unknown_of_a_whole_person():
 )
 def test_a_limb_without_its_end_is_unknown(missing, region, joint):
     points = person()
-    # Without the small toe the big one alone shows the foot.
+    # Without the small toe, the foot is drawn from the big toe only.
     gone = (missing, "left small toe") if "toe" in missing else (missing,)
     whole, labels = draw_body(points, SIZE), draw_body(without(points, *gone), SIZE)
     assert at(labels, points, joint) == UNKNOWN
@@ -196,7 +196,7 @@ def test_feet_are_unknown_without_points_of_feet():
         (("nose", "eye", "ear"), slice(8, 26), slice(60, 128)),
     ],
 )
-def test_what_a_missing_chain_of_joints_reaches(missing, unknown_rows, known_rows):
+def test_reach_of_a_missing_chain_of_joints(missing, unknown_rows, known_rows):
     labels = draw_body(without(person(), *missing), SIZE)
     assert (labels[unknown_rows, 28:36] == UNKNOWN).mean() > 0.6
     assert UNKNOWN not in labels[known_rows]
@@ -222,13 +222,13 @@ def test_nothing_is_drawn_without_a_bone():
     assert draw_body(without(person(), *JOINTS[7:]), SIZE) is not None  # head and shoulders
 
 
-def test_everything_at_one_point_is_no_person():
+def test_joints_at_one_point_are_not_a_person():
     points = person()
     points[:, :2] = 20
     assert draw_body(points, SIZE) is None
 
 
-# How good it is
+# Accuracy
 
 # Points on three of DensePose's crops, placed by hand: x and y in COCO's order, () for hidden ones.
 CROPS = {
@@ -253,7 +253,7 @@ CROPS = {
 @needs_samples
 @pytest.mark.parametrize("name", CROPS)
 def test_drawings_overlap_with_densepose_on_photographs(name):
-    """DensePose itself is off by some pixels there, and shows pieces of neighbours."""
+    """The limits are loose: DensePose is off by some pixels and labels parts of neighbours."""
     iuv = read_iuv(SAMPLES / "densepose" / "crops" / f"{name}_IUV.png")
     points = np.zeros((len(JOINTS), 3))
     for row, place in enumerate(CROPS[name]):
@@ -267,7 +267,7 @@ def test_drawings_overlap_with_densepose_on_photographs(name):
 
 
 def test_drawings_overlap_with_the_exact_label_maps(tmp_path):
-    """The README's table, on fewer people; every limit is below the measured value by 0.08."""
+    """The README's table on fewer people; each limit is 0.08 below the measured value."""
     options = SyntheticOptions(
         identities=8, images=1, twins=0.0, occlusion=0.0, height=128, width=64, seed=3
     )

@@ -7,14 +7,14 @@ from magnifier_plugin.evaluation.bootstrap import Results, difference_interval, 
 
 
 def results(values, pids=None):
-    """One seed: a value for each query, by default each of an identity of its own."""
+    """One seed: a value for each query; by default each query has its own identity."""
     values = np.asarray(values, float)
     pids = np.arange(len(values)) if pids is None else np.asarray(pids)
     return Results(pids, values.reshape(len(values), -1))
 
 
 def random_rows(seeds, queries=400, identities=100, seed=0):
-    """Rows whose queries differ by 0.1 on average, and share what their identity adds."""
+    """Rows whose queries differ by 0.1 on average, plus a difference shared within an identity."""
     rng = np.random.default_rng(seed)
     first, second = [], []
     for _ in range(seeds):
@@ -26,7 +26,7 @@ def random_rows(seeds, queries=400, identities=100, seed=0):
 
 
 def loop(first, second, repeats, same_identities, seed):
-    """The bootstrap as its description says it, one draw after another."""
+    """The bootstrap, implemented literally, one draw after another."""
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(repeats):
@@ -60,7 +60,7 @@ def test_equals_a_loop_of_draws(same_identities):
 
 
 def test_queries_of_an_identity_stay_together():
-    """40 copies of each identity's query say no more than one."""
+    """40 copies of each identity's query carry no more information than one."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal(30)
     widths = []
@@ -75,7 +75,7 @@ def test_queries_of_an_identity_stay_together():
 
 
 def test_people_who_are_the_same_in_all_seeds_are_drawn_once():
-    """Other people in each seed average out over seeds, the same people do not."""
+    """Different people in each seed average out over the seeds; the same people do not."""
     first, second = random_rows(1)
     first, second = first * 4, second * 4
     same = difference_interval(first, second, same_identities=True)
@@ -85,7 +85,7 @@ def test_people_who_are_the_same_in_all_seeds_are_drawn_once():
 
 
 def test_seeds_are_resampled():
-    """Without any difference between people, seeds alone make the interval."""
+    """If people do not differ, the interval comes only from the seeds."""
     first = [results(np.zeros(10))] * 3
     second = [results(np.full(10, value)) for value in (0.0, 0.3, 0.6)]
     got = difference_interval(first, second, same_identities=True)
@@ -116,15 +116,15 @@ def test_the_same_seed_gives_the_same_interval():
     ("first", "second", "message"),
     [
         ([results([1])], [results([1])], "at least two seeds, got 1"),
-        ([results([1])] * 2, [results([1])], "same seeds twice, got 2 and 1"),
+        ([results([1])] * 2, [results([1])], "same seeds in both rows, got 2 and 1"),
         ([results([1, 2])] * 2, [results([1])] * 2, "got 2 and 1 queries"),
         ([results([1], [1])] * 2, [results([1], [2])] * 2, "same queries"),
-        ([results([1, 2])] * 2, [results([1, np.nan])] * 2, "other identities or matches"),
+        ([results([1, 2])] * 2, [results([1, np.nan])] * 2, "whose identities or matches differ"),
         ([results([np.nan])] * 2, [results([np.nan])] * 2, "at least one query with a match"),
         (
             [results([1], [1]), results([1], [2])],
             [results([1], [1]), results([1], [2])],
-            "same people in all seeds",
+            "same identities in all seeds",
         ),
     ],
 )

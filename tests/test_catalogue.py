@@ -95,13 +95,13 @@ def test_file_names_that_torchreid_cannot_read(market: Market, name: str) -> Non
         build(folder)
 
 
-def test_an_empty_part(market: Market) -> None:
+def test_an_empty_subset(market: Market) -> None:
     folder = market(test_pids=())
     with pytest.raises(ValueError, match=r"query: expected \*.jpg images, found none"):
         build(folder)
 
 
-def test_an_empty_list_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_list_of_a_users_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Empty(torchreid.data.ImageDataset):
         dataset_dir = "empty"
 

@@ -85,7 +85,7 @@ def test_identities_with_one_image_and_repeated_files_are_warned_of():
     assert repeated == "train: 1 image listed more than once: train0.jpg"
 
 
-def test_identities_on_both_sides_are_found_by_file_names():
+def test_identities_in_train_and_test_are_found_by_file_names():
     train = [("a/0002_c1s1_000001_01.jpg", 0, 0, 0), ("a/0002_c2s1_000001_01.jpg", 0, 1, 0)]
     gallery = [*GALLERY, ("b/0002_c3s1_000001_01.jpg", 2, 2, 0)]
     (text,) = texts(check_lists(train, QUERY, gallery), True)
@@ -114,7 +114,7 @@ def test_images_are_decoded_and_compared(tmp_path, workers):
     assert found[3] == f"in both training and test images: {paths[0]} = {paths[69]}"
 
 
-def test_the_same_file_twice_on_one_side_is_no_error(tmp_path):
+def test_the_same_file_twice_in_one_list_is_no_error(tmp_path):
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (8, 16)).save(tmp_path / name)
     twice = [(str(tmp_path / name), 0, 0, 0) for name in ("a.jpg", "b.jpg")]

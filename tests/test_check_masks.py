@@ -1,4 +1,4 @@
-"""Label maps are looked at before training: what is wrong, what is odd, which label set."""
+"""Checks of label maps before training: faults, oddities, the label set."""
 
 import os
 import re
@@ -92,7 +92,7 @@ def facing_us() -> np.ndarray:
 
 
 def test_swapped_sides_are_a_hint_only(tmp_path):
-    """Side views of correct IUV look swapped too, so certain findings come first."""
+    """Correct IUV of side views looks swapped too, so certain findings come first."""
     maps = {"a": figure(), "b": figure(), "c": figure(("head", "chest")), "d": figure()[::-1]}
     places = dict(placed(tmp_path, name, labels) for name, labels in maps.items())
     for name, label in zip(maps, places.values(), strict=True):
@@ -199,7 +199,7 @@ def check(market, *more) -> int:
     return script("check_masks").main([str(argument) for argument in arguments])
 
 
-def test_script_tells_what_can_be_trained_on(market, capsys):
+def test_script_says_what_can_be_trained_on(market, capsys):
     folder = market()
     assert check(folder) == 0
     printed = capsys.readouterr().out
@@ -215,21 +215,23 @@ def test_script_tells_what_can_be_trained_on(market, capsys):
     assert f"{image}: label map: damaged or truncated" in capsys.readouterr().out
 
 
-class TestPlaceOfThePage:
-    """Among the label maps; in the working directory where that cannot be."""
+class TestLocationOfThePage:
+    """It is with the label maps, or in the working directory if that is not possible."""
 
     def run(self, market, *more) -> int:
         arguments = ["-s", "market1501", "--root", market.root, "--masks", market.masks_dir, *more]
         return script("check_masks").main([str(argument) for argument in arguments])
 
-    def test_among_the_label_maps(self, market, tmp_path, monkeypatch, capsys):
+    def test_with_the_label_maps(self, market, tmp_path, monkeypatch, capsys):
         folder = market()
         monkeypatch.chdir(tmp_path)
         assert self.run(folder, "--limit", 2) == 0
         page = folder.masks_dir / "market1501" / "check_masks.html"
         assert page.is_file() and f"Page: {page}\n" in capsys.readouterr().out
         assert not (tmp_path / "check_masks.html").exists()
-        assert self.run(folder, "--limit", 2) == 0  # it is replaced, and no label map is missed
+        assert (
+            self.run(folder, "--limit", 2) == 0
+        )  # the page is replaced, and no label map is overlooked
 
     def test_without_label_maps_no_folder_is_made(self, market, tmp_path, monkeypatch, capsys):
         folder = market()
@@ -297,7 +299,7 @@ def test_script_stops_at_another_label_set(market, capsys):
     assert check(folder, "--label-set", "lip") == 0
 
 
-def test_script_tells_what_it_cannot_find(market, tmp_path, capsys):
+def test_script_says_what_it_cannot_find(market, tmp_path, capsys):
     folder = market()
     assert script("check_masks").main(["-s", "market", "--root", str(folder.root)]) == 2
     assert "unknown data set 'market'" in capsys.readouterr().err

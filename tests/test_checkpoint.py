@@ -41,7 +41,7 @@ class TestCheckpoint:
         assert list(checkpoint.read_checkpoint(path)["state_dict"]) == ["weight"]
 
     @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-    def test_a_pickle_that_is_no_checkpoint_runs_nothing(self, tmp_path):
+    def test_a_pickle_that_is_not_a_checkpoint_runs_nothing(self, tmp_path):
         class Bad:
             def __reduce__(self):
                 return os.system, (f"touch {tmp_path}/gone",)

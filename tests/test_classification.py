@@ -26,7 +26,7 @@ class TestClassificationCriterion:
         expected = expected + 0.2 * torchreid.losses.DeepSupervision(triplet, features, PIDS)
         torch.testing.assert_close(result.total, expected)
 
-    def test_softmax_takes_logits_alone(self):
+    def test_softmax_takes_only_logits(self):
         logits = torch.randn(4, 3)
         result = ClassificationCriterion(loss="softmax", weight_x=0.0)(logits, PIDS)
         torch.testing.assert_close(result.total, smoothed(logits))

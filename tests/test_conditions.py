@@ -1,4 +1,4 @@
-"""Per-image conditions: the file, its bins, metrics of the queries that share one."""
+"""Per-image conditions: the file, the bins, metrics by condition."""
 
 import json
 import logging
@@ -47,11 +47,11 @@ class TestFile:
         [
             (["image,sun", "a.jpg,yes"], "the column path and at least one more.*found image, sun"),
             (["path", "a.jpg"], "at least one more"),
-            (["path,sun,sun", "a.jpg,1,2"], "a name of its own"),
-            (["path,", "a.jpg,1"], "a name of its own"),
+            (["path,sun,sun", "a.jpg,1,2"], "all with different names"),
+            (["path,", "a.jpg,1"], "all with different names"),
             ([""], "found nothing"),
             (["path,sun", "a.jpg"], "line 2: expected 2 fields.*found 1"),
-            (["path,sun", "a.jpg,1", "./a.jpg,1"], "line 3: ./a.jpg is there twice"),
+            (["path,sun", "a.jpg,1", "./a.jpg,1"], "line 3: ./a.jpg is listed twice"),
         ],
     )
     def test_mistakes(self, tmp_path, lines, message):
@@ -74,20 +74,20 @@ class TestBins:
     @pytest.mark.parametrize(
         ("values", "value", "label"),
         [
-            ([*range(0, 360, 10)], "90", "90–180"),  # degrees: a round width that fits four times
+            ([*range(0, 360, 10)], "90", "90–180"),  # degrees: a round width for four bins
             ([*range(0, 360, 10)], "350", "270–360"),
             ([*range(0, 360, 10)], "0", "0–90"),
-            (np.linspace(0.6, 1, 20).tolist(), "0.6", "0.5–0.75"),  # shares: quarters
+            (np.linspace(0.6, 1, 20).tolist(), "0.6", "0.5–0.75"),  # fractions: quarters
             (np.linspace(0, 1, 21).tolist(), "1.0", "0.75–1"),
             (np.linspace(0, 1, 21).tolist(), "0.25", "0.25–0.5"),
-            ([*range(40, 101)], "99", "75–100"),  # from 0 on
+            ([*range(40, 101)], "99", "75–100"),  # bins begin at 0
             ([*range(110, 130)], "115", "115–120"),
             ([*range(110, 130)], "129", "125–130"),
             ([*range(-20, 20)], "-20", "-20–-10"),
             ([*range(-20, 20)], "19", "10–20"),
         ],
     )
-    def test_numbers_are_cut(self, values, value, label):
+    def test_numbers_are_binned(self, values, value, label):
         labels = label_values([str(v) for v in values])
         assert labels[value] == label
         assert len(set(labels.values()) - {"none"}) <= 4
@@ -102,7 +102,7 @@ class TestBins:
             assert low - 1e-5 * abs(low) <= value <= high + 1e-5 * abs(high)
         assert len(set(labels.values()) - {"none"}) <= 5
 
-    def test_words_few_numbers_and_nothing_stay(self):
+    def test_words_few_numbers_and_empty_cells_are_not_binned(self):
         assert label_values(["pole", "box", ""]) == {"pole": "pole", "box": "box", "": "none"}
         assert label_values(["1", "2", "2"]) == {"1": "1", "2": "2", "": "none"}
         mixed = [*map(str, range(20)), "nan"]
@@ -159,8 +159,8 @@ class TestMetrics:
         assert found.twins.tolist() == ["3", "", "4"]
         assert found.labels["twin"].tolist() == ["with", "without", "with"]
 
-    def test_an_absent_twin_is_nobody_elses_number(self, tmp_path):
-        """A list of words and numbers numbers its identities anew: 3 may be somebody else."""
+    def test_an_absent_twin_does_not_get_another_persons_number(self, tmp_path):
+        """In a list of words and numbers, identities are renumbered: 3 may be another person."""
         file = write(tmp_path / "c.csv", "path,twin", "a.jpg,3")
         pids = {"anna": 2, "dieter": 3}
         found = conditions_of(read_conditions(file, tmp_path), [str(tmp_path / "a.jpg")], pids)
@@ -233,7 +233,7 @@ class TestQueryFile:
 
 
 class TestTesting:
-    """Through the engine, on the tiny Market-1501: identities 1 and 3, cameras 1 and 2."""
+    """With the engine, on the tiny Market-1501: identities 1 and 3, cameras 1 and 2."""
 
     def file(self, market_folder, tmp_path, twin=True):
         images = sorted((market_folder.images / "query").glob("*.jpg"))
@@ -264,7 +264,7 @@ class TestTesting:
         assert np.nanmean(found.average_precision) == pytest.approx(result["mAP"])
         hits = found.metrics[:, 1].mean()
         assert hits == pytest.approx(result["rank-1"])
-        # There are two people, so a query with a twin misses by a hit on the twin.
+        # There are only two people, so a query with a twin can only miss by hitting the twin.
         share = {"queries": 4, "share": pytest.approx(1 - groups["twin"]["with"]["rank-1"])}
         assert result["first_hit_is_twin"] == share
         with_twin = found.labels["twin"] == "with"

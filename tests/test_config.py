@@ -1,4 +1,4 @@
-"""The configuration files, how they extend each other, and what wins."""
+"""The configuration files, how they extend each other, and which values take precedence."""
 
 import ast
 from pathlib import Path
@@ -94,7 +94,7 @@ class TestFiles:
         assert (cfg.dsa.test_features, cfg.dsa.width, cfg.dsa.pretrained_head) == ("f", 1.0, False)
 
     @pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"magnifier_base", "dsa_base"}))
-    def test_each_file_has_its_data_set_and_folder(self, name):
+    def test_each_file_has_its_own_data_set_and_folder(self, name):
         cfg = load_config(CONFIGS[name])
         word = name.split("_")[-1 if name == "world" else 1]
         rendered = dict.fromkeys(("demo", "world"), "synthetic")

@@ -39,7 +39,7 @@ def write(tmp_path):
 
 
 class TestKeys:
-    def test_without_stages_train_is_the_only_one(self):
+    def test_without_stages_train_is_the_only_stage(self):
         (stage,) = stage_settings(load(None, "train.max_epoch 7 train.lr 0.1"))
         assert (stage["max_epoch"], stage["lr"], stage["stepsize"]) == (7, 0.1, [20])
         assert (stage["optimizer"], stage["loss_weights"]) == ("fresh", {})
@@ -107,7 +107,7 @@ class TestKeys:
         assert message in refused(write(text))
 
     @pytest.mark.parametrize("key", ["stages.2.gamma", "magnifier.gamma", "magnifier.sd_stage"])
-    def test_what_gamma_was(self, write, key):
+    def test_former_keys_of_gamma_are_refused(self, write, key):
         section, name = key.rsplit(".", 1)
         for message in (refused(MARKET, f"{key} 1"), refused(write(f"{TWO}{section}.{name}: 1\n"))):
             assert f"{key}: no such key" in message

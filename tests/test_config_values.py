@@ -1,4 +1,4 @@
-"""What each key of the configuration takes, and what is said about another value."""
+"""The values that each key of the configuration takes, and the errors for others."""
 
 import math
 from pathlib import Path
@@ -132,7 +132,7 @@ def test_refused_values(tmp_path, key, value, expected):
         assert expected in message
 
 
-def test_taken_values():
+def test_accepted_values():
     line = (
         "train.lr 1e-3 magnifier.mask_weight 1 data.sources a,b amp False data.transforms x "
         "train.stepsize 40,70 use_gpu false magnifier.branches G,M synthetic.twins 0 "
@@ -152,7 +152,7 @@ def test_taken_values():
 @pytest.mark.parametrize("word", ["none", "None", "NONE", " none ", ""])
 @pytest.mark.parametrize("key", ["test.cache", "model.load_weights", "model.resume"])
 def test_none_is_no_file_and_no_folder(tmp_path, key, word):
-    """As `model.backbone_weights none`; a folder named none was made before."""
+    """As in `model.backbone_weights none`; formerly a folder named none was made."""
     section, name = key.split(".")
     for value in (word, None):
         file = tmp_path / "a.yaml"

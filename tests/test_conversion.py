@@ -1,4 +1,4 @@
-"""A data set's annotations become label maps, in one process and in several, in one go or two."""
+"""Converting a data set's annotations, in one or several processes, and in one or two runs."""
 
 import os
 import re
@@ -24,7 +24,7 @@ NAMES = ["0002_c1s1_000451_03", "0002_c1s1_000551_01", "0007_c2s3_071052_01"]
 # Conversion
 
 
-def test_label_maps_land_where_the_data_set_looks(tmp_path):
+def test_label_maps_are_written_where_the_data_set_reads_them(tmp_path):
     market, iuv = make_market(tmp_path, NAMES)
     for number, images in enumerate((market, *market.glob("*"), *market.glob("*/*"))):
         masks = tmp_path / f"masks{number}"
@@ -66,7 +66,7 @@ def test_files_of_0_bytes_are_not_finished(tmp_path):
 
 
 def test_a_finished_folder_is_only_read(tmp_path, monkeypatch):
-    """A read-only data root, such as a shared one, serves as it is."""
+    """A read-only data root, such as a shared one, can be used."""
     market, iuv = make_market(tmp_path, NAMES)
     out = tmp_path / "masks" / "market1501"
     convert(IuvFolder(iuv), market, out, keep_iuv=True, progress=False)
@@ -116,7 +116,7 @@ def test_many_tasks_come_back_in_order():
         list(on_all_cores(abs, tasks, workers=0))
 
 
-def test_an_interrupted_conversion_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_conversion_continues(tmp_path):
     class Interrupted(IuvFolder):
         def __iter__(self):
             files = list(super().__iter__())
@@ -190,7 +190,7 @@ def test_lists_of_an_earlier_run_are_kept_whatever_is_in_them(tmp_path, capsys):
     assert (out / "ambiguous.txt").read_bytes() == b"a\xff.jpg\ttwo\ttabs\nb.jpg\twhy\nno tab\t\n"
 
 
-def test_names_that_are_no_unicode_are_listed(tmp_path, capsys):
+def test_names_that_are_not_unicode_are_listed(tmp_path, capsys):
     market, iuv = make_market(tmp_path, NAMES)
     photo = next(market.rglob("*.jpg"))
     try:
@@ -202,7 +202,7 @@ def test_names_that_are_no_unicode_are_listed(tmp_path, capsys):
     assert (out / "missing.txt").read_bytes().endswith(b"bounding_box_train/0003_\xff.jpg\n")
 
 
-def test_script_ends_well_and_says_what_was_there_already(tmp_path, capsys):
+def test_script_succeeds_and_says_what_existed_already(tmp_path, capsys):
     market, iuv = make_market(tmp_path, NAMES)
     out = tmp_path / "masks" / "market1501"
     assert densepose_iuv(iuv, market, out) == 0
@@ -211,7 +211,7 @@ def test_script_ends_well_and_says_what_was_there_already(tmp_path, capsys):
     assert densepose_iuv(iuv, market, out, "--overwrite", "--workers", "1") == 0
 
 
-def test_script_tells_a_missing_or_empty_folder(tmp_path, capsys):
+def test_script_reports_a_missing_or_empty_folder(tmp_path, capsys):
     market, iuv = make_market(tmp_path, NAMES)
     (tmp_path / "empty").mkdir()
     assert densepose_iuv(tmp_path / "nowhere", market, tmp_path / "m") == 2
@@ -242,7 +242,7 @@ def test_script_runs_as_a_command(tmp_path):
 
 @pytest.mark.slow
 def test_workers_may_be_spawned(tmp_path):
-    """A spawned worker has no memory of its parent, as on macOS and in Python 3.14."""
+    """A spawned worker, as on macOS and in Python 3.14, does not inherit its parent's memory."""
     market, iuv = make_market(tmp_path, [f"{pid:04d}_c1s1_000001_01" for pid in range(40)])
     program = tmp_path / "program.py"
     program.write_text(

@@ -23,7 +23,7 @@ NAMES |= {"cls_regions", "sd", "mask"}
 
 
 def magnifier_output(requires_grad=False):
-    """An output with numbers of its own, B 4, D 6, N 3."""
+    """An output with random numbers, B 4, D 6, N 3."""
     torch.manual_seed(0)
 
     def numbers(*shape):
@@ -204,7 +204,7 @@ class TestMagnifierCriterion:
         for name in set(plain) - {"cls_SAB", "tri_SAB", "cls_regions"}:
             assert shared[name] == plain[name]
 
-    def test_terms_of_what_is_built(self):
+    def test_terms_follow_the_branches_that_are_built(self):
         output = magnifier_output()
         alone = MagnifierOutput({"G": output.branches["G"]}, None)
         assert set(evaluate(alone).terms) == {"cls_G", "tri_G"}

@@ -1,4 +1,4 @@
-"""The picture of a training's losses."""
+"""The figure of a training's losses."""
 
 from matplotlib.figure import Figure
 
@@ -19,11 +19,11 @@ def test_every_term_and_metric_of_any_stage_is_drawn(tmp_path, monkeypatch):
     }
     assert panels["cross entropy"][:2] == ["cls_G", "cls_SAB"]
     assert panels["total loss"][0] == "loss"
-    assert panels["colour"][0] == "colour"  # only in stage 2, and of no known kind
+    assert panels["colour"][0] == "colour"  # only in stage 2, and with an unknown prefix
     assert panels["learning rate, and mAP in %"][0] == "lr"
 
 
-def test_the_picture_is_written(tmp_path):
+def test_the_figure_is_written(tmp_path):
     save_curves([{"epoch": 1, "stage": 1, "lr": 0.1, "loss": 3.0}], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 

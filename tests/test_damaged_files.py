@@ -1,4 +1,4 @@
-"""Every file format that is read, damaged 200 times: an error that names the file, never another.
+"""Every file format that is read, damaged 200 times: the error always names the file.
 
 An error is a ValueError or OSError of one line that contains the path, which the scripts print.
 """
@@ -61,7 +61,7 @@ def saved(content, **options):
 
 
 def read_people(path, source):
-    """What a conversion reads of an annotator's file; it reports an image's error by its name."""
+    """Reads an annotator's file as a conversion does, which reports errors by the image's name."""
     for people in source:
         try:
             people.read((32, 16))
@@ -74,7 +74,7 @@ def read_dump(path):
 
 
 def read_coco(path):
-    """DensePose's results, with annotations that are in order."""
+    """Reads DensePose's results, with valid annotations."""
     names = path.with_name("images.json")
     names.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}]}))
     read_people(path, ResultsFile(path, names))
@@ -112,7 +112,7 @@ EMBEDDINGS = {
     "camids": torch.ones(2).long(),
 }
 NETWORK = {"state_dict": torch.nn.Linear(3, 2).state_dict(), "epoch": 1, "rank1": 0.5}
-FORMATS = {  # name of the file → what reads it, what writes it
+FORMATS = {  # name of the file → its reader, its writer
     "array.npy": (load_features, save(lambda file: np.save(file, FEATURES))),
     "stored.npz": (load_features, save(lambda file: np.savez(file, a=FEATURES))),
     "deflated.npz": (load_features, save(lambda file: np.savez_compressed(file, a=FEATURES))),
@@ -180,7 +180,7 @@ def damaged(rng, content):
     return content[:place] + noise + content[place + len(noise) :]
 
 
-# What text files hold that their parsers do not expect.
+# Content that parsers of text files may not expect.
 TEXTS = {
     "nothing": b"",
     "zeros": bytes(100),
@@ -204,7 +204,7 @@ TEXTS = {
 
 
 def read(load, path):
-    """Reads a file; whether that was refused, with an error as it should be."""
+    """Reads a file; returns whether it was refused, and checks the error."""
     try:
         load(path)
     except (ValueError, OSError) as error:

@@ -93,13 +93,13 @@ def test_test_images_need_no_label_maps(folder):
 
 @MANAGERS
 def test_no_training_image_has_a_label_map(folder, manager, caplog, monkeypatch):
-    """Allowed by max_missing: M stays untrained on this data set, which is said once."""
+    """max_missing allows it: M is not trained on this data set, which is logged once."""
     shutil.rmtree(folder.masks_dir)
     monkeypatch.setattr(
         AnnotatedDataset.__init__,
         "__kwdefaults__",
         {**AnnotatedDataset.__init__.__kwdefaults__, "max_missing": 1.0},
-    )  # torchreid's manager cannot say it
+    )  # torchreid's manager has no option for it
     options = {"max_missing": 1.0} if manager is our_manager else {}
     built = manager(folder, **options)
     built.train_loader.dataset.set_inputs(("mask",))  # as an engine does

@@ -61,7 +61,7 @@ def test_batches_depend_on_seed_and_epoch_only(market_folder: MarketFolder) -> N
     alone, workers = build(market_folder), build(market_folder, workers=2)
     first = [batches(alone, epoch) for epoch in range(2)]
     assert_equal(batches(workers, 0), first[0])
-    torch.rand(7)  # another past
+    torch.rand(7)  # another state of the global generator
     assert_equal(batches(workers, 1), first[1])
     # A run that resumes at epoch 1.
     assert_equal(batches(build(market_folder), 1), first[1])
@@ -69,7 +69,7 @@ def test_batches_depend_on_seed_and_epoch_only(market_folder: MarketFolder) -> N
     assert not same(first[0], batches(build(market_folder, seed=2), 0))
 
 
-def test_a_loop_without_epochs_sees_new_ones(market_folder: MarketFolder) -> None:
+def test_a_loop_that_sets_no_epoch_gets_new_batches(market_folder: MarketFolder) -> None:
     manager = build(market_folder)
     first, second = list(manager.train_loader), list(manager.train_loader)
     assert_equal(second, batches(build(market_folder), 1))
@@ -77,7 +77,7 @@ def test_a_loop_without_epochs_sees_new_ones(market_folder: MarketFolder) -> Non
     assert_equal(second, list(manager.train_loader))
 
 
-def test_batch_is_torchreids_and_masks(market_folder: MarketFolder) -> None:
+def test_batch_is_torchreids_with_masks(market_folder: MarketFolder) -> None:
     manager = build(market_folder, transforms=None)
     batch = batches(manager, 0)[0]
     assert set(batch) == {"img", "mask", "pid", "camid", "impath", "dsetid"}

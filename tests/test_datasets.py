@@ -148,7 +148,7 @@ def test_missing_label_maps_are_unknown_and_counted(
     assert unknown == {str(image)}
 
 
-def test_nothing_is_said_if_no_label_map_is_missing(
+def test_nothing_is_logged_if_no_label_map_is_missing(
     market: Market, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -172,7 +172,7 @@ def test_too_many_missing_label_maps(market: Market) -> None:
 
 
 def as_from_a_worker(dataset: AnnotatedDataset, index: int) -> None:
-    """Reads a sample; its error comes as the loader raises it, made again from one string."""
+    """Reads a sample; an error is raised as by a loader, which rebuilds it from one string."""
     try:
         dataset[index]
     except Exception:
@@ -274,7 +274,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def test_textures_are_those_of_the_augmented_photo(
     iuv_folder: MarketFolder, kind: str, make: Callable
 ) -> None:
-    """Made after geometry; random erasing touches the image alone."""
+    """Textures are made after the geometric steps; random erasing changes only the image."""
     options = {"textures": {"kind": kind, "size": 16}}
     arguments = {"inputs": ("mask", "textures"), "input_options": options}
     dataset = build(iuv_folder, transform=transform("random_flip", "random_erase"), **arguments)

@@ -1,4 +1,4 @@
-"""Label maps made worse: eroded and dilated bodies."""
+"""Degraded label maps: eroded and dilated bodies."""
 
 import naive_maps
 import numpy as np
@@ -43,7 +43,7 @@ def test_a_body_at_the_images_edge_is_not_eroded_there():
 
 @pytest.mark.parametrize("change", [erode, dilate])
 @pytest.mark.parametrize("value", [0, 5, UNKNOWN])
-def test_a_map_of_one_label_stays(change, value):
+def test_a_map_of_one_label_does_not_change(change, value):
     labels = np.full((5, 3), value, np.uint8)
     np.testing.assert_array_equal(change(labels, 2), labels)
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "magnifier_plugin"
 FILES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-# design: a file imports from its own package or from one before it.
+# The order of the design: a file imports from its own package or an earlier one.
 PACKAGES = (
     ("regions",),
     ("wording",),
@@ -64,7 +64,7 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_to_the_left(path):
+def test_imports_follow_the_order_of_packages(path):
     own = place(path.relative_to(PACKAGE).parts)
     for name in imports(path):
         top, *rest = name.split(".")
@@ -147,6 +147,6 @@ def test_every_configuration_builds(path):
 
 
 def test_types_are_shipped():
-    """Without this file type checkers of a user's code take the package for untyped."""
+    """Without this file, type checkers of users' code treat the package as untyped."""
     assert (PACKAGE / "py.typed").is_file()
     assert '"py.typed"' in (ROOT / "setup.py").read_text(encoding="utf-8")

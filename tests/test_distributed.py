@@ -1,4 +1,4 @@
-"""Two processes with gloo: equal to one where mathematics says so."""
+"""Two processes with gloo: equal to one wherever they should be mathematically."""
 
 import signal
 
@@ -118,7 +118,7 @@ SGD = {"optim": "sgd", "momentum": 0.0}
 
 
 def build_engine(processes, folder, stages=None, criterion=None, **options):
-    """An engine of one of the processes; a batch is 2 images of each of 4 identities."""
+    """The engine of one process; a batch has 2 images of each of 4 identities."""
     torchreid.utils.set_random_seed(1)
     manager = make_manager(
         folder, batch_size_train=SIZE, num_replicas=processes.count, rank=processes.rank
@@ -136,12 +136,12 @@ def build_engine(processes, folder, stages=None, criterion=None, **options):
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """8 identities to train, 3 to test; batches of 8."""
+    """A data set of 8 identities for training and 3 for testing."""
     return make_market(tmp_path_factory.mktemp("people"), pids=range(2, 10), test_pids=(1, 11, 12))
 
 
 def run(processes, folder, save_dir, resume=None, **options):
-    """Losses of each epoch, results and weights of a run, and the regions that SAB kept."""
+    """Losses of each epoch, results and weights of a run, and the regions kept by SAB."""
     engine = build_engine(processes, folder, **options)
     kept = []
     with pytest.MonkeyPatch.context() as patch:
@@ -189,13 +189,13 @@ def run_options(processes, folder, save_dir, resume, max_epoch, options):
 def evaluate(processes, folder, save_dir):
     engine = build_engine(processes, folder)
     if processes.rank:
-        engine.model.apply(spoil)  # running statistics are the first process's
+        engine.model.apply(spoil)  # running statistics are those of the first process
     engine.test(save_dir=save_dir, rerank=True, normalize_feature=True)
     return engine.results, engine.tester.queries
 
 
 def extract(processes, cached):
-    """How many images one of the processes embedded, and whether embeddings count as cached."""
+    """How many images this process embedded, and whether embeddings count as cached."""
     images = [
         {"img": torch.full((3, 1, 1), float(n)), "pid": n, "camid": 0, "impath": str(n)}
         for n in range(5)
@@ -216,7 +216,7 @@ def test_processes_share_the_extraction(cached):
     first, second = on_ranks(extract, cached)
     assert (first[0], second[0]) == ([0, 1], [2, 3, 4])
     assert first[1] == [0, 1, 2, 3, 4]
-    assert first[2] == second[2] == cached[0]  # else one would wait for ever
+    assert first[2] == second[2] == cached[0]  # otherwise one would wait forever
 
 
 def spoil(module):
@@ -235,7 +235,7 @@ def test_the_evaluation_is_that_of_one_process(people, tmp_path, count):
                 assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
     own = found[0][1]["market1501"].average_precision
     assert own == pytest.approx(queries["market1501"].average_precision, abs=1e-6)
-    assert found[1][1] == {}  # the first process alone evaluates
+    assert found[1][1] == {}  # only the first process evaluates
 
 
 class Nan:
@@ -285,7 +285,7 @@ def test_ten_in_a_row_end_all(people, tmp_path):
 
 
 def run_and_stop(processes, folder, save_dir, batch):
-    """A run whose second process gets a signal during a batch, counted from 1."""
+    """A run whose second process gets a signal during a batch; batches are counted from 1."""
     engine = build_engine(processes, folder)
     forward, calls = engine.forward_backward, []
 
@@ -301,7 +301,7 @@ def run_and_stop(processes, folder, save_dir, batch):
     return stopped.value.code, len(calls), engine.state.epoch, engine.state.position.batch
 
 
-# It is known to all with the next step.
+# All processes learn of it in the next step.
 @pytest.mark.parametrize(("batch", "name"), [(1, "0-batch-2"), (3, "1")])
 def test_a_signal_in_one_process_stops_all_after_the_same_step(people, tmp_path, batch, name):
     first, second = on_ranks(run_and_stop, people, tmp_path, batch)

@@ -35,7 +35,7 @@ from magnifier_plugin.regions import (
 
 CLASSES = 5
 SMALL = {"backbone": "resnet18", "width": 0.125}
-# Where a module of the loop has one child for each part.
+# Modules of the loop that have one child for each part.
 PARTS_UNDER = {
     "guiding_stream.conv1": 24,
     "guiding_stream.conv2": 24,
@@ -67,7 +67,7 @@ def by_part(name, tensor, parts):
 
 
 def as_loop(tensors, expected):
-    """Our tensors under the loop's names and in the shapes of `expected`."""
+    """Our tensors with the loop's names and the shapes of `expected`."""
     renamed = {}
     for name, tensor in tensors.items():
         prefix = next((p for p in PARTS_UNDER if name.startswith(p + ".")), None)
@@ -85,7 +85,7 @@ def gradients(model):
 
 
 def spread(stage):
-    """Random scales and shifts, so that no batch norm is like another."""
+    """Draws random scales and shifts, so that all batch norms differ."""
     for module in stage.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -94,7 +94,7 @@ def spread(stage):
 
 
 def assert_near(ours, theirs, tolerance=1e-9):
-    """Equal up to a share of each tensor's largest value."""
+    """Asserts equality up to a fraction of each tensor's largest value."""
     assert set(ours) == set(theirs)
     for name, value in ours.items():
         scale = max(float(theirs[name].detach().abs().max()), 1e-30)
@@ -233,7 +233,7 @@ class TestParts:
         torch.testing.assert_close(layer(features), expected)
 
     @pytest.mark.parametrize("parts", [1, 8])
-    def test_classifiers_start_undecided(self, parts):
+    def test_classifiers_start_without_preference(self, parts):
         torch.manual_seed(0)
         layers = classifier(64, 100, parts=parts)
         logits = layers(torch.randn(16, 64))
@@ -330,7 +330,7 @@ class TestParity:
             )
             ours = {n: g for n, g in zip(named, one, strict=True) if g is not None}
             theirs = {n: g for n, g in zip(named, other, strict=True) if g is not None}
-            # A bias before a ReLU or a batch norm may have no gradient but rounding errors.
+            # The gradient of a bias before a ReLU or a batch norm may be only rounding errors.
             largest = max(float(g.abs().max()) for g in theirs.values())
             for key, grad in theirs.items():
                 assert float((ours[key] - grad).abs().max()) <= 1e-4 * largest, (name, key)
@@ -399,7 +399,7 @@ class TestNetwork:
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), name
 
-    def test_evaluation_takes_the_image_alone(self):
+    def test_evaluation_takes_only_the_image(self):
         model = build()
         images, textures = batch()
         model(images, textures)  # moves the running statistics
@@ -477,7 +477,7 @@ class TestNetwork:
         with torch.no_grad():
             assert torch.equal(model(images), both(images)[:, place])
 
-    def test_keys_do_not_depend_on_the_loss_but_for_the_guiding_stream(self):
+    def test_keys_depend_on_the_loss_only_for_the_guiding_stream(self):
         full = build(fusion="concat").state_dict()
         small = {
             key: value
@@ -632,7 +632,7 @@ class TestOptions:
         streams = (["MF", "DSAG"], ["MF"], ["DSAG"])
         branches = (["global", "local"], ["global"], ["local"])
         refused = 0
-        images = torch.zeros(2, 3, 64, 32, device="meta")  # shapes alone, so that 37 are fast
+        images = torch.zeros(2, 3, 64, 32, device="meta")  # only shapes, so that 37 are fast
         textures = torch.zeros(2, 24, 3, 4, 4, device="meta")
         for stream, branch, fusion, tested in product(
             streams, branches, ("add", "concat"), ("f", "z", "z_G", "z_L")
@@ -653,7 +653,7 @@ class TestOptions:
         # 12), concatenation of one stream (12), f without the MF-Stream (3).
         assert refused == (2 + 2) + (2 + 12) + (2 + 12 + 3)
 
-    def test_width_scales_conv1_to_conv4_alone(self):
+    def test_width_scales_only_conv1_to_conv4(self):
         def widths(model):
             stream = model.guiding_stream
             convolutions = (

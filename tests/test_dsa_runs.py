@@ -1,4 +1,4 @@
-"""DSA-reID from configuration to checkpoint, in torchreid's tools, and mistakes in its use."""
+"""DSA-reID from configuration to checkpoint, in torchreid's tools, and when used wrongly."""
 
 import json
 import sys
@@ -61,7 +61,7 @@ def main(folder, tmp_path, *more, config=DSA):
 
 
 def test_training_then_testing_without_the_guiding_stream(folder, tmp_path):
-    """Inference takes the image alone, from a checkpoint of the guided training."""
+    """Inference takes only the image, with a checkpoint of the guided training."""
     pairs = ("report.textures", 2, "test.flip", True, "test.rerank", True)
     trained = run(folder, tmp_path / "train", *pairs)
     terms = {"cls_f_G", "cls_f_L", "cls_z_G", "cls_z_L", "tri_z_G", "tri_z_L"}

@@ -18,7 +18,7 @@ from magnifier_plugin.regions import NUM_PARTS
 
 
 def one_part(part: int, places: list[tuple[int, int]]) -> list[Tensor]:
-    """One row, a pixel for each (U, V); the colour counts the pixels from 1."""
+    """An image of one row with a pixel for each (U, V), coloured 1, 2, 3, …"""
     iuv = torch.tensor([(part, u, v) for u, v in places], dtype=torch.uint8).T[:, None]
     image = torch.arange(1, len(places) + 1, dtype=torch.uint8).expand(3, 1, -1)
     return [image, iuv]
@@ -61,7 +61,7 @@ def test_u_gives_the_row_and_1_belongs_to_the_last_cell() -> None:
     assert visible.nonzero().tolist() == [[4]]
 
 
-def test_the_last_pixel_in_raster_order_stays() -> None:
+def test_the_last_pixel_in_raster_order_wins() -> None:
     image, iuv = random_sample(3, height=64, width=64)
     iuv[0], iuv[1:] = 7, 100
     for _ in range(3):
@@ -72,7 +72,7 @@ def test_the_last_pixel_in_raster_order_stays() -> None:
 
 
 @pytest.mark.parametrize("make", [warp, crop_parts])
-def test_torch_can_be_held_to_deterministic_algorithms(make: Callable) -> None:
+def test_runs_with_torchs_deterministic_algorithms(make: Callable) -> None:
     torch.use_deterministic_algorithms(True)
     try:
         first, second = (make(*random_sample(1)) for _ in range(2))
@@ -142,7 +142,7 @@ def test_refused_arguments(make: Callable, arguments: tuple, error: type, messag
 # The coarse ablation
 
 
-def test_a_part_is_cropped_with_what_else_its_box_holds() -> None:
+def test_a_part_is_cropped_with_everything_in_its_box() -> None:
     image, iuv = random_sample(2)
     iuv[0] = 0
     iuv[0, 4, 6] = iuv[0, 11, 3] = iuv[0, 8, 10] = 5

@@ -18,7 +18,7 @@ from magnifier_plugin.regions import NUM_PARTS, PARTS
 
 
 def reflected(textures: Tensor) -> Tensor:
-    """The textures [24, ..., S, S] that a mirrored person has where no two pixels share a cell."""
+    """The textures [24, ..., S, S] of the mirrored person, wherever no two pixels share a cell."""
     textures = swapped(textures).clone()
     for i, part in enumerate(PARTS[1:]):
         if part.startswith("torso"):
@@ -66,7 +66,7 @@ def test_a_mirrored_photograph(name: str, size: int) -> None:
 def textures_of_paint(
     monkeypatch: pytest.MonkeyPatch, colours: Callable[[np.ndarray], tuple], heading: float
 ) -> np.ndarray:
-    """What was painted, as the cells have it: [24, 2, S, S], NaN where no pixel fell."""
+    """The painted values in each cell: [24, 2, S, S], NaN in cells without a pixel."""
     image, iuv = painted_person(monkeypatch, colours, heading)
     textures = warp(image, iuv, fill=(np.nan,) * 3).textures.numpy()
     return textures[:, :2] / textures[:, 2:]
@@ -93,7 +93,7 @@ def test_painted_parts_return_in_their_textures(
     painted = textures_of_paint(monkeypatch, lambda iuv: (iuv[0] / 24, iuv[0]), heading)[:, 0] * 24
     own = np.arange(1, NUM_PARTS + 1).reshape(-1, 1, 1)
     right = (np.abs(painted - own) < 0.5)[np.isfinite(painted)]
-    assert right.mean() > 0.9  # the rest are pixels on a border, which two parts colour
+    assert right.mean() > 0.9  # the rest are pixels on a border, coloured by two parts
 
 
 # Real people
@@ -110,6 +110,6 @@ def test_the_walker_shows_his_front() -> None:
 def test_the_rider_shows_his_back() -> None:
     image, iuv = real_sample("crops/rider")
     filled = (warp(image.float(), iuv, fill=NONE).textures[:, 0] >= 0).sum(dim=(1, 2))
-    # Not all: pieces of his neighbours are in the crop too.
+    # Not all parts: the crop also shows parts of his neighbours.
     assert filled[0] > 5 * filled[1]
     assert filled[6] > 5 * filled[8]

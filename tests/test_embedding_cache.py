@@ -1,4 +1,4 @@
-"""Embeddings on disk: whose they are, and what happens to damaged files."""
+"""Embeddings on disk: when they are reused, and what happens to damaged files."""
 
 import dataclasses
 import os
@@ -87,7 +87,7 @@ def test_a_damaged_file_is_written_again(target, tmp_path, caplog):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse:UserWarning")
-def test_a_file_of_other_content_is_damaged_too(tmp_path, change):
+def test_a_file_with_other_content_counts_as_damaged(tmp_path, change):
     good = {"features": torch.ones(2, 2), "pids": torch.arange(2), "camids": torch.arange(2)}
     torch.save(good, tmp_path / "good.pt")
     assert cache.read_embeddings(tmp_path / "good.pt").pids.tolist() == [0, 1]

@@ -28,7 +28,7 @@ from magnifier_plugin.systems import magnifier_stages
 
 
 def louder(initialise):
-    """A constructor whose network has other weights."""
+    """A constructor whose network has different weights."""
 
     def changed(self, name, **options):
         initialise(self, name, **options)
@@ -58,7 +58,7 @@ class TestStage:
             optimizer.step()
             theirs.step()
 
-    def test_epochs_count_on(self):
+    def test_epochs_are_numbered_over_all_stages(self):
         stages = [Stage(max_epoch=3), Stage(max_epoch=1), Stage(max_epoch=2)]
         assert [find_stage(stages, epoch) for epoch in (0, 2, 3, 4, 5)] == [
             *((0, 0), (0, 0), (1, 3), (2, 4), (2, 4))
@@ -184,7 +184,7 @@ class TestResuming:
         assert [e["loss"] for e in second.history] == [e["loss"] for e in history]
         assert "model.pth.tar-4" in names(tmp_path / "model")
 
-    def test_an_optimizer_of_ones_own_continues(self, market_folder, tmp_path):
+    def test_a_users_optimizer_continues(self, market_folder, tmp_path):
         def build():
             torchreid.utils.set_random_seed(1)
             model = tiny_model()
@@ -220,7 +220,7 @@ class TestEdges:
         with pytest.raises(FloatingPointError, match=r"expected finite losses, got loss nan"):
             engine.run(save_dir=str(tmp_path), print_freq=1)
 
-    def test_an_optimizer_of_ones_own(self, market_folder, tmp_path):
+    def test_a_users_optimizer(self, market_folder, tmp_path):
         model = tiny_model()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
@@ -297,7 +297,7 @@ class TestEdges:
         image = next(market_folder.images.glob("query/*.jpg"))
         os.utime(image, ns=(1, 1))
         assert test_and_count()[0] == 1
-        # An option without weights, on which the embeddings depend.
+        # An option without weights that changes the embeddings.
         monkeypatch.setattr("engines.tiny_model", partial(tiny_model, mask_rescaling="nearest"))
         assert test_and_count()[0] == first
         monkeypatch.setattr(TinyBackbone, "__init__", louder(TinyBackbone.__init__))

@@ -1,4 +1,4 @@
-"""The Evaluator: from two loaders to metrics, against the same steps by hand and torchreid's."""
+"""The Evaluator: two loaders → metrics, against the same steps by hand and torchreid's."""
 
 import weakref
 
@@ -130,7 +130,7 @@ class TestFlip:
         mirrored = mirrored_batch(given)
         assert mirrored["img"].flatten().tolist() == [3, 2, 1, 0]
         assert mirrored["textures"] == 2 and mirrored["pid"] is batch["pid"]
-        assert given["textures"] == 1  # the batch itself is as it was
+        assert given["textures"] == 1  # the batch itself is unchanged
         assert mirrored_batch(batch)["textures"] == 1
         run = Evaluator(lambda batch: torch.tensor([[float(batch["textures"])]]), flip=True)
         assert run.embed_batch(given).item() == 1.5
@@ -139,9 +139,9 @@ class TestFlip:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"k1": 0}, "from 1 .* got test.rerank_k1 0"),
-        ({"k1": 2.5}, "whole numbers .* got test.rerank_k1 2.5"),
-        ({"k2": 0}, "from 1 .*test.rerank_k2 0"),
+        ({"k1": 0}, "at least 1, .* got test.rerank_k1 0"),
+        ({"k1": 2.5}, "integers .* got test.rerank_k1 2.5"),
+        ({"k2": 0}, "at least 1, .*test.rerank_k2 0"),
         ({"lambda_value": 1.5}, "0..1, .*test.rerank_lambda 1.5"),
         ({"lambda_value": float("nan")}, "0..1, .*test.rerank_lambda nan"),
         ({"form": "zhong"}, "expected form to be one of .*'paper'.*got 'zhong'"),

@@ -1,4 +1,4 @@
-"""Export to ONNX: what the graph computes, what is refused, the comparison, the script."""
+"""Export to ONNX: the graph's results, refusals, the comparison, the script."""
 
 import json
 import re
@@ -28,7 +28,7 @@ BRANCHES = [("G",), ("G", "M"), ("G", "M", "SAB"), ("G", "M", "SFB"), ("G", "M",
 
 
 def with_regions(model):
-    """The network after its head learnt to predict more than one region."""
+    """The network, changed so that its head predicts more than one region."""
     torch.manual_seed(1)
     nn.init.normal_(model.mask_module.head.predict.weight)
     return model
@@ -66,7 +66,7 @@ def people():
 
 
 class TestGraph:
-    """What is exported, without the packages of the extra `onnx`."""
+    """The exported graph, without the packages of the extra `onnx`."""
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("rescaling", pooling.RESCALINGS)
@@ -168,7 +168,7 @@ class TestRefusals:
 
 
 class TestScript:
-    """What ends before the export."""
+    """Errors before the export."""
 
     def test_weights_of_another_model(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(export, "PACKAGES", ())
@@ -184,7 +184,7 @@ class TestScript:
         path = save(tmp_path, {})
         line = f"--config-file {DSA_CONFIG} --weights {path} --out {tmp_path / 'a.onnx'}"
         assert script("export_onnx").main([*line.split(), "dsa.test_features", "z"]) == 2
-        assert "tests with textures" in capsys.readouterr().err
+        assert "takes textures besides the image" in capsys.readouterr().err
 
     def test_missing_packages(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(export, "PACKAGES", ("no_such_package",))
@@ -207,7 +207,7 @@ def session(path):
 
 
 def check(model, path, **options):
-    """Export, then compare with the network on other images than the export did."""
+    """Exports, then compares with the network on other images than the export did."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert write(model.train(), path, **options).is_close
     assert model.training
@@ -272,7 +272,9 @@ class TestOnnx:
         check(model, tmp_path / "a.onnx", normalise=True)
         used = sum(p.numel() for p in (*model.backbone.parameters(), *model.head.parameters()))
         size = (tmp_path / "a.onnx").stat().st_size
-        assert 4 * used < size + 1e5 < 4.1 * used + 2e5  # nothing of training is in the file
+        assert (
+            4 * used < size + 1e5 < 4.1 * used + 2e5
+        )  # the file holds nothing that only training needs
 
     def test_all_options_and_the_metadata(self, tmp_path):
         path = tmp_path / "new" / "a.onnx"
@@ -329,7 +331,7 @@ class TestOnnx:
         path = tmp_path / "a.onnx"
         path.write_text("old")
         figure = {"embedding": r"1\.0e-02 \(at", "regions": r"0 of 16 .* 0\.000 %"}[wrong]
-        with pytest.raises(ValueError, match=rf"not written, onnxruntime .*{figure}"):
+        with pytest.raises(ValueError, match=rf"not written, onnxruntime's .*{figure}"):
             write(tiny(), path)
         assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
         assert path.read_text() == "old"

@@ -1,4 +1,4 @@
-"""What can go wrong around a training: kills during a test, full disks, two runs, old files."""
+"""Faults around a training: kills during a test, full disks, two runs, old files."""
 
 import errno
 import multiprocessing
@@ -146,7 +146,7 @@ class TestLock:
             with pytest.raises(FolderInUse, match=f"process {training.process.pid} on .*save_dir"):
                 other.run(save_dir=tmp_path)
         training.kill()
-        other.run(save_dir=tmp_path)  # although workers of the killed one may still be there
+        other.run(save_dir=tmp_path)  # although workers of the killed one may still exist
 
     def test_a_file_system_without_locks(self, tmp_path, monkeypatch, caplog):
         def refuse(*_, **__):
@@ -191,7 +191,7 @@ class TestFolders:
         make_engine(market_folder, one_stage()).run(save_dir=tmp_path)
         assert names(folder) == [BEST, "model.pth.tar-2"]
 
-    def test_every_kth_is_kept(self, market_folder, tmp_path):
+    def test_every_kth_checkpoint_is_kept(self, market_folder, tmp_path):
         saving = SavingOptions(freq=3, keep_freq=2)
         make_engine(market_folder, one_stage(5), saving=saving).run(save_dir=tmp_path)
         assert names(tmp_path / "model") == [
@@ -200,7 +200,9 @@ class TestFolders:
         ]
 
     @pytest.mark.parametrize(("minutes", "saved"), [(0, 1), (1e-9, 5), (10.0, 1)])
-    def test_minutes_between_two(self, market_folder, tmp_path, monkeypatch, minutes, saved):
+    def test_minutes_between_two_checkpoints(
+        self, market_folder, tmp_path, monkeypatch, minutes, saved
+    ):
         epochs = []
         write = rotation.write_checkpoint
 
@@ -232,7 +234,7 @@ class TestFolders:
         engine.run(save_dir=tmp_path / "second", start_epoch=start)
         assert (tmp_path / "second/model" / BEST).read_bytes() == expected
 
-    def test_a_best_that_is_gone_is_chosen_anew(self, market_folder, tmp_path, caplog):
+    def test_a_missing_best_checkpoint_is_chosen_again(self, market_folder, tmp_path, caplog):
         make_engine(market_folder, one_stage(4)).run(
             save_dir=tmp_path / "first", max_epoch=2, eval_freq=1
         )
@@ -267,7 +269,7 @@ class TestDisk:
             read_checkpoint(path)
 
     def test_a_full_disk_is_named_and_the_old_file_stays(self, tmp_path):
-        """A limit on the size of files stands for the disk: writing fails in the middle."""
+        """A limit on file sizes simulates a full disk: writing fails in the middle."""
         path = tmp_path / "model.pth.tar-1"
         small, large = ({"state_dict": nn.Linear(n, n).state_dict()} for n in (4, 400))
         checkpoint.write_checkpoint(path, small)
@@ -293,7 +295,7 @@ class TestDisk:
     def test_the_training_goes_on_and_tries_again(
         self, market_folder, tmp_path, caplog, monkeypatch
     ):
-        """The disk is full at the end of the second of five epochs, and free again at the third."""
+        """The disk is full at the end of epoch 2 of 5, and has space again in epoch 3."""
         plain = make_engine(market_folder, one_stage(5))
         plain.run(save_dir=tmp_path / "plain")
         save, calls = torch.save, []
@@ -330,7 +332,7 @@ class TestDisk:
 class TestWorkers:
     @pytest.mark.parametrize("function", ["map", "loader"])
     def test_they_end_with_a_killed_parent(self, market_folder, tmp_path, function):
-        """Those of convert_masks.py and check_dataset.py, and those of a training's loader."""
+        """Workers of convert_masks.py and check_dataset.py, and of a training's loader."""
 
         if function == "map":
             tasks = range(200)

@@ -1,4 +1,4 @@
-"""The file that extract.py writes, and rerank.py and search.py read."""
+"""The file that extract.py writes, and that rerank.py and search.py read."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from magnifier_plugin.evaluation.feature_file import (
 )
 from magnifier_plugin.evaluation.features import load_features, load_ids
 
-# A lone surrogate is how Python holds a byte of a file's name that is no UTF-8.
+# Python represents a byte of a file name that is not UTF-8 by a lone surrogate.
 NAMES = ["a/Jürgen.jpg", "quote'\"<b>.jpg", "\udce4.jpg"]
 IDENTITY = {"model": "m", "weights": "1a", "size": [32, 16]}
 

@@ -1,4 +1,4 @@
-"""Images from untrusted files, and writes that are complete or did not happen."""
+"""Images from untrusted files, and atomic writes."""
 
 import io
 import os
@@ -78,7 +78,7 @@ def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatc
     assert flushed == [[part.name]]
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path):
+def test_two_writers_of_one_file_do_not_interfere(tmp_path):
     with write_atomically(tmp_path / "a") as one, write_atomically(tmp_path / "a") as other:
         one.write_text("one")
         other.write_text("other")
@@ -144,7 +144,7 @@ def test_photos_of_every_format_are_read(tmp_path, kind):
             read_png(tmp_path / "photo.jpg")
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow's, of metadata and sizes
+@pytest.mark.filterwarnings("ignore")  # Pillow's warnings about metadata and sizes
 @pytest.mark.parametrize("kind", PHOTO_FORMATS)
 def test_damaged_photos_never_end_in_another_error(tmp_path, kind):
     path, random = tmp_path / "photo", np.random.default_rng(0)
@@ -167,7 +167,7 @@ def test_damaged_photos_never_end_in_another_error(tmp_path, kind):
 
 @pytest.mark.parametrize("side", [int(MAX_PIXELS**0.5) + 1, 20_000])
 def test_bombs_are_refused_before_they_are_decoded(tmp_path, side):
-    """From 178 million pixels on Pillow refuses, with an exception of its own."""
+    """From 178 million pixels on, Pillow raises its own exception."""
     Image.new("1", (side, side)).save(tmp_path / "bomb.png")
     with pytest.raises(OSError, match=r"bomb\.png: refused, .*pixels"):
         read_image(tmp_path / "bomb.png")

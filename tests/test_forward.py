@@ -12,7 +12,7 @@ MARGIN = 5.0  # wide enough for triplets of every branch to count
 KEPT = (0, 2, 4, 5, 6)
 FUSIONS = ["gru", "lstm", "concat", "concat-reduced"]
 RESCALINGS = ["bilinear", "nearest", "nearest-corner"]
-# Each branch's weights, so that its gradient arrives at the backbone alone.
+# The weights of each branch's terms, to let only its gradient reach the backbone.
 ALL_TERMS = dict.fromkeys(MagnifierCriterion().weights, 0.0)
 ALONE = [{name: 1.0} for name in ALL_TERMS] + [{"cls_regions": 0.0125, "sd": 0.01, "mask": 2.0}]
 
@@ -23,7 +23,7 @@ def fixed_draw(monkeypatch):
 
 
 def network(**options):
-    """A float64 network whose tensors, shifts and statistics too, differ from their defaults."""
+    """A float64 network; all tensors, even shifts and statistics, differ from their defaults."""
     torch.manual_seed(0)
     model = tiny_model(**options).double()
     with torch.no_grad():
@@ -45,7 +45,7 @@ def batch():
 
 
 def leaves(model):
-    """A copy of the state dict whose parameters collect gradients."""
+    """A copy of the state dict whose parameters require gradients."""
     parameters = {name for name, _ in model.named_parameters()}
     return {
         name: tensor.detach().clone().requires_grad_(name in parameters)
@@ -93,7 +93,7 @@ def test_training_step(fusion, mask_rescaling):
         }
     updated = model.state_dict()
     assert set(updated) == set(stepped)
-    for name, tensor in stepped.items():  # the running statistics among them
+    for name, tensor in stepped.items():  # including the running statistics
         if "num_batches_tracked" not in name:
             torch.testing.assert_close(updated[name], tensor, msg=lambda m, name=name: name + m)
 

@@ -1,4 +1,4 @@
-"""Files of every pose estimator become label maps; wrong ones are reported, none is guessed."""
+"""Files of every pose estimator become label maps; wrong ones are reported, not guessed."""
 
 import json
 import tracemalloc
@@ -39,14 +39,14 @@ NAME = "0002_c1s1_000451_03"
 
 @pytest.fixture
 def folder(tmp_path):
-    """The place of the estimator's files."""
+    """The folder of the estimator's files."""
     (tmp_path / "found").mkdir()
     return tmp_path / "found"
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Converts key points for one photo: the exit status and the label map's place."""
+    """Converts keypoints for one photo; returns the exit status and the label map's path."""
     market, out = tmp_path / "market1501", tmp_path / "masks" / "market1501"
     save_photo(market / "bounding_box_train" / f"{NAME}.jpg", *SIZE)
 
@@ -67,7 +67,7 @@ def read(path, annotations=None, size=SIZE, **options):
 
 # Formats
 
-# Each estimator's own documentation: numbers of points, in JOINTS' order.
+# From each estimator's documentation: the numbers of the points in the order of JOINTS.
 # fmt: off
 NUMBERS = {
     OPENPOSE_25: [0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11,
@@ -99,7 +99,7 @@ def test_every_format_gives_the_drawing_of_its_points(run, folder, name):
     status, label = run(FORMATS[name](folder, NAME, [person()]))
     expected = person() if name == "OpenPose 25" else without(person(), *FEET)
     assert status == 0
-    # Ultralytics writes six digits, so pixels on the border of two limbs can differ.
+    # Ultralytics writes only six digits, so pixels on the border of two limbs can differ.
     assert (read_labels(label) == draw_body(expected, SIZE)).mean() > 0.999
     assert check_manifest(label.parents[1], "keypoints").source == "keypoints"
 
@@ -198,8 +198,8 @@ def test_the_person_in_the_middle_is_drawn(folder):
     assert "two people in the middle" in read(folder).ambiguity
 
 
-def test_a_guess_is_no_rival(folder):
-    """The score counts for whole people where the file rates them."""
+def test_an_unlikely_person_makes_no_choice_ambiguous(folder):
+    """min_score applies to whole people if the file gives them a score."""
     path = write_coco(folder / "r.json", {NAME: [small(person(), 1, right=3)]}, score=0.2)
     entries = json.loads(path.read_text())
     entries += json.loads(write_coco(folder / "s.json", {NAME: [person()]}).read_text())
@@ -210,7 +210,7 @@ def test_a_guess_is_no_rival(folder):
 
 
 def test_an_image_without_people_has_no_label_map(run, folder, tmp_path, capsys):
-    for found in ([], [without(person(), *JOINTS[2:])]):  # nobody; too few points to draw
+    for found in ([], [without(person(), *JOINTS[2:])]):  # no person; too few points to draw
         status, label = run(write_openpose(folder, NAME, found))
         assert status == 0 and not label.exists()
         assert (
@@ -259,7 +259,7 @@ def test_a_joint_a_little_outside_is_drawn(folder):
     np.testing.assert_array_equal(read(folder).labels, draw_body(points, SIZE))
 
 
-def test_pixels_where_shares_are_expected(folder):
+def test_pixels_where_fractions_are_expected(folder):
     write_ultralytics(folder, NAME, [person()], size=(1, 1))
     with pytest.raises(
         ValueError, match=rf"{NAME}\.txt: .* expected fractions of the image's size"
@@ -281,7 +281,7 @@ def test_pixels_where_shares_are_expected(folder):
         (None, "no list `keypoints`"),
     ],
 )
-def test_other_numbers_of_key_points(folder, numbers, message):
+def test_other_numbers_of_keypoints(folder, numbers, message):
     entry = {"image_id": NAME, "keypoints": numbers, "score": 0.8}
     (folder / "r.json").write_text(json.dumps([entry]))
     with pytest.raises(ValueError, match=rf"r\.json: result 0: {message}"):
@@ -351,7 +351,7 @@ def test_names_that_match_nothing(run, folder, capsys):
     assert "no annotation has the name of an image" in error and "another" in error
 
 
-def test_no_iuv_comes_from_key_points(run, folder, capsys):
+def test_keypoints_give_no_iuv(run, folder, capsys):
     assert run(write_openpose(folder, NAME, [person()]), "--keep-iuv")[0] == 2
     assert "source keypoints has no IUV" in capsys.readouterr().err
 

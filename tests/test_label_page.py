@@ -1,4 +1,4 @@
-"""The page of label maps: everything in one file, sorted and filtered in a browser."""
+"""The page of label maps: a self-contained file, sorted and filtered in a browser."""
 
 import base64
 import html.parser
@@ -19,12 +19,12 @@ from magnifier_plugin.masks.paths import iuv_path
 from magnifier_plugin.regions import BODY_REGIONS, PART_TO_REGION
 from magnifier_plugin.visualize.label_page import HEIGHT, MAX_WIDTH, thumbnail, write_label_page
 
-# In a script it would hide the script's end from a browser.
+# Inside a script it would hide the end of the script from a browser.
 EVIL = "d<!--<script>"
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects the cards and whatever a page would fetch from elsewhere."""
+    """Collects the cards and everything that a page would load from elsewhere."""
 
     def __init__(self, text):
         super().__init__()
@@ -48,7 +48,7 @@ def page(tmp_path):
     return path
 
 
-def test_page_holds_everything_itself(page):
+def test_page_is_self_contained(page):
     text = page.read_text()
     assert not Reader(text).fetched and not re.search("https?:", text)
     script = re.search(r'application/json">(.*?)</script>', text)[1]

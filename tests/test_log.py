@@ -1,4 +1,4 @@
-"""The log of a run reaches standard output and its file, and everything is put back."""
+"""The log of a run reaches standard output and its file, and everything is restored."""
 
 import io
 import logging
@@ -16,9 +16,9 @@ logger = logging.getLogger("magnifier_plugin.engine.anything")
 
 @contextmanager
 def unset():
-    """The package's logger without handlers, as in a program that sets up no logging.
+    """The package's logger without handlers, as in a program that does not set up logging.
 
-    No fixture: between fixtures and test pytest adds handlers of its own.
+    Not a fixture, because pytest adds its own handlers between fixtures and test.
     """
     kept = PACKAGE.handlers, PACKAGE.propagate, PACKAGE.level
     PACKAGE.handlers, PACKAGE.propagate = [], False
@@ -53,7 +53,9 @@ def test_what_is_printed_and_logged_is_in_the_file(tmp_path, capsys):
         assert re.fullmatch(r"train\.log-\d{4}(-\d\d){5}", path.name)
         print("printed")
         logger.info("logged")
-        assert path.read_text() == "printed\nlogged\n"  # at once: the next line may be an error
+        assert (
+            path.read_text() == "printed\nlogged\n"
+        )  # immediately, because the next line may be an error
     assert sys.stdout is screen
     assert (PACKAGE.handlers, PACKAGE.level) == ([], logging.WARNING)
     assert path.parent == tmp_path / "new" / "folder"
@@ -61,7 +63,7 @@ def test_what_is_printed_and_logged_is_in_the_file(tmp_path, capsys):
 
 
 @unset()
-def test_everything_is_put_back_after_an_error(tmp_path):
+def test_everything_is_restored_after_an_error(tmp_path):
     screen = sys.stdout
     with pytest.raises(KeyError), logged_to(tmp_path, "test"):
         raise KeyError
@@ -102,7 +104,7 @@ def test_a_tee_is_its_first_stream(tmp_path):
 
 
 @unset()
-def test_a_line_is_above_a_progress_bar(monkeypatch):
+def test_a_line_appears_above_a_progress_bar(monkeypatch):
     stream = Stream()
     monkeypatch.setattr(sys, "stdout", stream)
     show_log()

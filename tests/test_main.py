@@ -66,7 +66,7 @@ class TestParsing:
 
 
 class TestShownConfiguration:
-    """What is printed first; no data set is there, so nothing is trained."""
+    """What is printed first; there is no data set, so nothing is trained."""
 
     def shown(self, capsys, tmp_path, line: str, config=MARKET) -> str:
         words = ["--root", tmp_path / "none", "data.save_dir", tmp_path, *line.split()]
@@ -224,7 +224,7 @@ class TestRuns:
 
 
 def lay_out(root):
-    """The real crops as a Market-1501 folder, each in a second camera too; masks of stripes."""
+    """Lays out the real crops as a Market-1501 folder, each in two cameras, with striped masks."""
     images = root / "market1501" / "Market-1501-v15.09.15"
     for crop in CROPS.glob("*.jpg"):
         pid, camera = crop.name[:4], int(crop.name[6])
@@ -346,7 +346,7 @@ class TestTorchreidsTools:
 
 @pytest.mark.parametrize("row", ["G", "G,M", "G,M,SAB", "G,M,SFB", "G,M,SAB,SFB"])
 def test_every_row_of_table_2_runs_from_the_demo(market_folder, tmp_path, row):
-    """What a row cannot use is skipped if a file sets it, and an error if it was typed."""
+    """An option without effect in a row is skipped in a file, and an error if it was typed."""
     argv = ["--root", market_folder.root, "masks.dir", market_folder.masks_dir, "test.cache", ""]
     argv = ["-s", "market1501", *argv, "data.save_dir", tmp_path, *TINY]
     demo = ROOT / "configs" / "magnifier_demo.yaml"

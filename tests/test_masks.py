@@ -1,4 +1,4 @@
-"""Label maps: their places, reading and writing, and the regions of DensePose's IUV."""
+"""Label maps: their paths, reading and writing, and the regions of DensePose's IUV."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CROPS = SAMPLES / "densepose" / "crops"
 
 
 def all_ids() -> np.ndarray:
-    """A label map in which every region and the unknown occur."""
+    """A label map that contains every region and unknown."""
     return np.array([[0, 1, 2], [3, 4, 5], [6, 7, UNKNOWN]], dtype=np.uint8)
 
 
@@ -49,7 +49,7 @@ def test_every_part_becomes_its_region():
     assert to_regions(iuv, hands="background")[0].tolist() == expected
 
 
-def test_part_id_over_24_is_refused_with_its_place(tmp_path):
+def test_part_id_over_24_is_refused_with_its_position(tmp_path):
     planes = make_iuv()[..., ::-1].copy()
     planes[5, 7, 2] = 25
     Image.fromarray(planes).save(tmp_path / "a_IUV.png")
@@ -73,7 +73,7 @@ def test_truncated_png_is_refused_with_its_path(tmp_path, keep):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16"])
-def test_another_kind_of_png_is_no_iuv(tmp_path, mode):
+def test_another_kind_of_png_is_not_an_iuv(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "a_IUV.png")
     with pytest.raises(ValueError, match=f"image mode {mode}, expected 8-bit RGB"):
         read_iuv(tmp_path / "a_IUV.png")
@@ -153,7 +153,7 @@ def test_masks_dir_comes_from_the_environment(monkeypatch):
     assert default_masks_dir() == Path("/elsewhere")
 
 
-def test_manifest_is_unchanged_by_and_its_damage_is_noticed(tmp_path):
+def test_manifest_survives_writing_and_its_damage_is_noticed(tmp_path):
     assert read_manifest(tmp_path) is None
     manifest = Manifest("densepose-iuv", "densepose", {"part_to_region": [0, 1]})
     write_manifest(tmp_path, manifest)
@@ -169,7 +169,7 @@ def test_manifest_is_unchanged_by_and_its_damage_is_noticed(tmp_path):
             read_manifest(tmp_path)
 
 
-# Places
+# Paths
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_label_path_refuses_an_image_of_another_data_set():
 
 
 @needs_samples
-def test_real_crops_have_the_regions_one_sees_in_them(tmp_path):
+def test_real_crops_have_the_regions_that_they_show(tmp_path):
     summary = convert(IuvFolder(CROPS), CROPS, tmp_path / "masks" / "crops", progress=False)
     assert (summary.converted, summary.failures) == (4, {})
     labels = {
@@ -213,7 +213,7 @@ def test_real_crops_have_the_regions_one_sees_in_them(tmp_path):
 @needs_samples
 @pytest.mark.parametrize("name", ["walker", "cap", "seated", "rider"])
 def test_real_areas_are_those_of_the_part_plane(tmp_path, name):
-    """Counted by another route: OpenCV's reading, and a table typed from the paper's list."""
+    """An independent count: read with OpenCV, and with a table typed from the paper's list."""
     import cv2
 
     convert(IuvFolder(CROPS), CROPS, tmp_path / "crops", progress=False)

@@ -25,7 +25,7 @@ def test_data_sets_own_folder_is_found(images, dataset, folder):
     assert dataset_folder(images, dataset) == Path(folder)
 
 
-def test_annotations_meet_images_by_name_then_by_folders():
+def test_annotations_match_images_by_name_then_by_folders():
     images = [Path(p) for p in ("/d/detected/1_001.png", "/d/labeled/1_001.png", "/d/2.v1.png")]
     items = [Named("/iuv/labeled/1_001"), Named("x/detected/1_001.png"), Named("2"), Named("3")]
     matches = match(items, images)
@@ -37,7 +37,7 @@ def test_annotations_meet_images_by_name_then_by_folders():
     assert (matches.missing, matches.unmatched) == ([], ["3"])
 
 
-def test_names_that_fit_several_images_stop_the_conversion():
+def test_names_that_match_several_images_stop_the_conversion():
     images = [Path("/d/detected/1_001.png"), Path("/d/labeled/1_001.png")]
     with pytest.raises(ValueError, match=r"(?s)1_001 matches .*detected.* and .*labeled.*--images"):
         match([Named("/iuv/1_001")], images)

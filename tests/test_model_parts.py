@@ -1,4 +1,4 @@
-"""Region pooling, SAB's draw, the branches and the heads of MagnifierNet, each alone."""
+"""Region pooling, SAB's draw, the branches and the heads of MagnifierNet, tested separately."""
 
 import math
 
@@ -151,7 +151,7 @@ class TestSampling:
 
 
 class TestHeads:
-    def test_bnneck_never_shifts_even_when_everything_is_opened(self):
+    def test_bnneck_never_shifts_even_if_all_layers_are_opened(self):
         neck = BNNeck(4)
         assert [name for name, _ in neck.named_parameters()] == ["weight"]
         for parameter in neck.parameters():
@@ -208,7 +208,7 @@ class TestPrecision:
             (torch.float64, torch.float64),
         ],
     )
-    def test_half_is_raised_and_double_is_kept(self, dtype, raised):
+    def test_half_becomes_float32_and_double_is_kept(self, dtype, raised):
         assert at_least_float32(torch.ones(2, dtype=dtype)).dtype == raised
         assert mean_in_float32(torch.ones(2, dtype=dtype)).dtype == raised
 

@@ -144,7 +144,7 @@ class TestMagnifierNet:
             build(backbone="resnet34")
         assert build(backbone="resnet18").feature_dim == 1024
 
-    def test_without_a_loss_the_model_takes_its_own(self):
+    def test_without_a_loss_the_model_uses_its_default(self):
         model = build_model("magnifiernet_resnet18", CLASSES, pretrained=False)
         assert model.loss == "magnifier"
 
@@ -197,7 +197,7 @@ class TestMagnifierNet:
         with pytest.raises(ValueError, match="has none"):
             build(branches=["G"]).predict_regions(images)
 
-    def test_described_regions_are_those_that_the_embedding_is_made_of(self):
+    def test_described_regions_are_those_of_the_embedding(self):
         model, (images, _) = build().eval(), batch()
         with torch.no_grad():
             labels, features = model.describe_regions(images)
@@ -205,7 +205,7 @@ class TestMagnifierNet:
             layer3, layer4 = model.backbone(images)
             masks = model.mask_module(layer4, None)[1]
             maps = model.branches["SFB"].bottleneck(layer3)
-            pooled = (maps[:, None] * masks[:, :, None]).amax(dim=(3, 4))  # Eq. 1 as it is written
+            pooled = (maps[:, None] * masks[:, :, None]).amax(dim=(3, 4))  # Eq. 1, literally
             torch.testing.assert_close(features, pooled)
             fusion = model.branches["SFB"]
             embedding = fusion.head(fusion.fusion(features)[0])[0]

@@ -1,4 +1,4 @@
-"""scripts/mutants.py: what it draws, kills, shows and keeps; the lists that it reads."""
+"""scripts/mutants.py: the mutants it draws, kills, shows and records; the lists it reads."""
 
 import ast
 import subprocess
@@ -87,7 +87,7 @@ def draw(project, seed=1, number=99):
 
 
 def mutant_with(project, line):
-    """The mutant that puts `line` into the file."""
+    """The mutant whose change adds `line` to the file."""
     path = project / "magnifier_plugin" / "losses" / "sums.py"
     found = (drawing._apply("", one) for one in drawing.candidates(path, project))
     return next(one for one in found if f"+ {line}" in one.change)
@@ -147,7 +147,7 @@ def test_time_kills(project, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run(project, capsys):
-    """Run, go on where it was ended, run the survivors again with a better test."""
+    """Run, continue after an interruption, run the survivors again with a better test."""
     out = project / "log" / "out"
     assert run(project, only=("magnifier_plugin/losses",)) == 0
     text = capsys.readouterr().out
@@ -161,7 +161,7 @@ def test_a_run(project, capsys):
     assert "-    return a + b" not in text
 
     lines = out.read_text().splitlines()
-    out.write_text("\n".join([*lines[1:], lines[0][:40]]))  # ended while it wrote
+    out.write_text("\n".join([*lines[1:], lines[0][:40]]))  # interrupted while writing
     run(project)
     assert f"{len(lines)} mutants of 1 files, 1 to run" in capsys.readouterr().out
     assert len(records.read_outcomes(out)) == len(lines)
@@ -204,7 +204,7 @@ def test_mistakes_end_with_a_message(capsys):
     assert "--only nowhere: expected files or folders that are mutated" in capsys.readouterr().err
 
 
-def test_it_can_be_ended(monkeypatch, capsys):
+def test_it_can_be_interrupted(monkeypatch, capsys):
     def end(settings):
         raise KeyboardInterrupt
 

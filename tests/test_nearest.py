@@ -1,4 +1,4 @@
-"""Exact search in blocks against a sort of all distances."""
+"""Exact search in blocks, against a sort of all distances."""
 
 import naive
 import numpy as np
@@ -55,27 +55,27 @@ def test_finds_the_nearest(kind, metric, normalise, tmp_path):
     )
 
 
-def test_equal_distances_are_in_order_of_their_rows():
+def test_equal_distances_are_ordered_by_row():
     query, gallery = duplicated(np.random.default_rng(1), 5, 60)
     true = naive.squared_distances(query.astype(float), gallery)
     found = nearest(query, gallery, 30)
     np.testing.assert_array_equal(found.indices, np.argsort(true, 1, kind="stable")[:, :30])
 
 
-def test_the_same_vector_is_at_no_negative_distance():
+def test_the_distance_to_the_same_vector_is_not_negative():
     _, gallery = problem(100)
     distances = nearest(gallery, gallery, 1).distances
     assert (distances >= 0).all() and (distances < 1).all()
 
 
-def test_no_more_than_there_are():
+def test_at_most_the_whole_gallery_is_returned():
     query, gallery = problem()
     assert nearest(query, gallery[:3], 10).indices.shape == (12, 3)
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e15, 1e25])
 def test_extreme_norms(scale):
-    """Their squares leave float32's range; directions stay what they are."""
+    """Their squares leave float32's range, but the directions do not change."""
     expected = nearest(*problem(), 10, normalise=True)
     found = nearest(*problem(scale), 10, normalise=True)
     np.testing.assert_array_equal(found.indices, expected.indices)
@@ -101,9 +101,9 @@ def test_what_it_refuses():
         nearest(wrong, gallery, 5)
     with pytest.raises(ValueError, match="squared Euclidean distances above"):
         nearest(query, gallery * np.float32(1e20), 5)
-    with pytest.raises(ValueError, match=r"expected \[G, 16\] as the query's, got \[60, 8\]"):
+    with pytest.raises(ValueError, match=r"expected \[G, 16\] like the query's, got \[60, 8\]"):
         nearest(query, gallery[:, :8], 5)
-    with pytest.raises(ValueError, match="as the query's"):
+    with pytest.raises(ValueError, match="like the query's"):
         nearest(query, gallery[:0], 5)
     with pytest.raises(ValueError, match="at least 1 neighbour, got 0"):
         nearest(query, gallery, 0)

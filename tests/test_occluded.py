@@ -1,4 +1,4 @@
-"""Occluded and partial data sets, in folders as their users have them."""
+"""Occluded and partial data sets, in their authors' folder layouts."""
 
 import pytest
 import torchreid
@@ -9,7 +9,7 @@ from test_main import run
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.opening import open_dataset, open_lists, own_folder
 
-# Name → its folder, files in it, and what they are: identity and camera.
+# Name → its folder, the files in it, and their identity and camera.
 TRAIN, QUERY, GALLERY = "train", "query", "gallery"
 SETS = {
     "occluded_duke": (
@@ -98,7 +98,7 @@ def test_a_missing_folder_is_named(root, name):
 
 
 @pytest.mark.parametrize("name", TEST_ONLY)
-def test_those_for_testing_cannot_be_trained_on(root, name, tmp_path, capsys):
+def test_test_only_data_sets_cannot_be_trained_on(root, name, tmp_path, capsys):
     arguments = ["--root", root, "data.save_dir", tmp_path / "log"]
     assert run("-s", name, *arguments) == 2
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every key of the configuration reaches the object that it is about: at least one row per key."""
+"""Every key of the configuration reaches the object that it configures: a row or more per key."""
 
 import json
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from magnifier_plugin.config_stages import STAGE_KEYS
 ONE_VALUE = {"data.type", "data.k_tfm"}  # others are refused, see test_config_values.py
 # The keys of a stage; "stages" itself is a list of these.
 IN_STAGES = {f"stages.2.{name}" for name in (*STAGE_KEYS, "optimizer", "loss_weights.sd")}
-OTHER = object()  # expected: anything but what the base has
+OTHER = object()  # expected: any value but that of the base
 
 
 class Row(NamedTuple):
-    """A key set to another value: one attribute of one object becomes what is expected."""
+    """A key set to another value: one attribute of one object gets the expected value."""
 
     key: str
     value: object
@@ -31,7 +31,7 @@ class Row(NamedTuple):
     """Pairs without which the key has no effect; the base has them too."""
 
 
-# --- what is seen of an engine before its run ------------------------------------------------
+# --- attributes of an engine before its run --------------------------------------------------
 
 
 def group(name, index=-1):
@@ -77,7 +77,7 @@ def option(name):
 
 
 def steps(name, attribute):
-    """An attribute of the steps of the training and of the test transform that have it."""
+    """An attribute of those steps of the training and test transforms that have it."""
 
     def see(built):
         manager = built.engine.datamanager
@@ -97,7 +97,7 @@ def loaders(built):
 
 
 def opened(key, dataset="market1501"):
-    """A keyword argument that all openings of a data set got."""
+    """A keyword argument with which a data set was opened each time."""
 
     def see(built):
         (value,) = {arguments.get(key) for arguments in built.opened[dataset]}
@@ -107,7 +107,7 @@ def opened(key, dataset="market1501"):
 
 
 def rendering(name):
-    """An option of all openings of the rendered data set."""
+    """An option with which the rendered data set was opened each time."""
     return lambda built: getattr(opened("options", "synthetic")(built), name, None)
 
 
@@ -129,7 +129,7 @@ def images(built):
     }
 
 
-# --- what is seen of a run, a network, a criterion -------------------------------------------
+# --- attributes of a run, a network, a criterion ---------------------------------------------
 
 
 def evaluator(name):

@@ -1,4 +1,4 @@
-"""A key that the other options leave without effect is refused if it was typed."""
+"""A typed key is refused if it has no effect because of other options."""
 
 import logging
 
@@ -11,7 +11,7 @@ from magnifier_plugin.recipe import check_options
 from magnifier_plugin.systems import MAGNIFIER_CRITERION, SYSTEMS
 
 MAGNIFIER, DSA = "magnifier_market", "dsa_market"
-# Options → the keys of which they leave no effect, the reason.
+# Options → the keys that have no effect with them, and the reason.
 LEFT = [
     (
         (MAGNIFIER, "magnifier.branches", "G,M,SFB"),
@@ -78,7 +78,7 @@ def test_from_a_file_it_is_skipped(options, reported, caplog):
     assert skipped == ([reported] if reported.startswith("report.") else [])
 
 
-def test_it_is_taken_where_it_has_an_effect():
+def test_it_is_accepted_where_it_has_an_effect():
     keys = [key for _, keys, _ in LEFT for key in keys if not key.startswith("loss.")]
     for file, section in ((MAGNIFIER, "magnifier"), (DSA, "dsa")):
         own = [key for key in keys if key in SYSTEMS[find(section)].needs]

@@ -1,4 +1,4 @@
-"""Data sets of one's own in torchreid and in the scripts: registered, masked, trained, tested."""
+"""Users' own data sets in torchreid and in the scripts: registered, masked, trained, tested."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ AWKWARD = """it's <{camera}> "ü" c{camera}_{shot}.png"""
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    """`{train,query,gallery}/<pid>/*`, words for identities, awkward names."""
+    """`{train,query,gallery}/<pid>/*` with words as identities and awkward names."""
     return make_images(tmp_path_factory.mktemp("own") / "shop", split_names(name=AWKWARD))
 
 
@@ -120,7 +120,7 @@ class TestRegistered:
             ("synthetic={shop}", "is taken"),
         ],
     )
-    def test_names_that_cannot_be(self, shop, word, message):
+    def test_invalid_names(self, shop, word, message):
         with pytest.raises(ValueError, match=message):
             find_name(word.format(shop=shop))
         assert "shop" not in registered_datasets()
@@ -153,7 +153,7 @@ class TestRegistered:
         with pytest.raises(ValueError, match=r"no images in split query.*tested on \(-t\)"):
             open_dataset("shop", "", mode="query")
 
-    def test_combineall_counts_identities_on(self, shop):
+    def test_combineall_continues_the_numbering_of_identities(self, shop):
         find_name(f"shop={shop}")
         dataset = open_dataset("shop", "", combineall=True)
         assert len(dataset.data) == 24 and dataset.num_train_pids == 4
@@ -164,15 +164,15 @@ class TestRegistered:
         dataset = open_dataset(f"mine={make_images(tmp_path, names)}", "", combineall=True)
         assert [record[1] for record in dataset.data] == [0, 1, 1]
 
-    def test_what_is_decided_is_logged_once(self, tmp_path, caplog):
+    def test_decisions_are_logged_once(self, tmp_path, caplog):
         names = split_names(name="{camera}{shot}.png")
         with caplog.at_level(logging.INFO):
             for mode in ("train", "query", "gallery"):
                 AnnotatedDataset(f"plain={make_images(tmp_path, names)}", mode=mode)
         assert caplog.text.count("plain: no cameras, each image counts as its own camera") == 1
 
-    def test_same_names_of_files_are_no_overlap(self, tmp_path, caplog):
-        """`0001_c1` in each identity's folder is a picture's number, not an identity."""
+    def test_equal_file_names_are_no_overlap(self, tmp_path, caplog):
+        """`0001_c1` in each identity's folder is the number of an image, not an identity."""
         names = [name.replace("img", "0001") for name in split_names()]
         dataset = open_dataset(f"mine={make_images(tmp_path, names)}", "")
         assert check_lists(dataset.train, dataset.query, dataset.gallery).problems
@@ -182,11 +182,11 @@ class TestRegistered:
 
 
 class TestWordsInMessages:
-    """Identities and cameras are named as in the list, not by torchreid's numbers."""
+    """Messages name identities and cameras as in the list, not by torchreid's numbers."""
 
     @pytest.fixture
     def words(self, tmp_path) -> Path:
-        """emil has one image, felix no match, greta one in the query's own camera only."""
+        """emil has one image, felix no match, greta a match only in the query's own camera."""
         rows = ["anna,door,train", "anna,hall,train", "emil,door,train", "carla,door,query"]
         rows += ["carla,hall,gallery", "felix,door,query", "greta,hall,query", "greta,hall,gallery"]
         make_images(tmp_path, [f"{number}.png" for number in range(len(rows))])
@@ -212,7 +212,7 @@ class TestWordsInMessages:
         for text in self.EXPECTED[: 3 if same_camera == "drop" else 2]:
             assert text.format(folder=words.parent) in shown
 
-    def test_without_cameras_none_is_named(self, tmp_path, caplog):
+    def test_without_cameras_no_camera_is_named(self, tmp_path, caplog):
         make_images(tmp_path, ["a.png", "b.png", "c.png"])
         rows = ["a.png,x,query", "b.png,x,gallery", "c.png,y,query"]
         file = write_lines(tmp_path / "plain.csv", "path,pid,split", *rows)
@@ -221,7 +221,7 @@ class TestWordsInMessages:
 
 
 class TestSameCamera:
-    """All images of one camera: nothing to measure, unless they are kept."""
+    """All images are from one camera: nothing can be measured unless they are kept."""
 
     @pytest.fixture
     def one_camera(self, tmp_path) -> Path:
@@ -291,12 +291,12 @@ class TestScripts:
             "twin": ["with", "without"],
         }
         assert result["first_hit_is_twin"]["queries"] == 4
-        # There are two people: a query of the one with a twin misses by a hit on the twin.
+        # There are only two people: a query with a twin can only miss by hitting the twin.
         with_twin = result["conditions"]["twin"]["with"]
         assert result["first_hit_is_twin"]["share"] == pytest.approx(1 - with_twin["rank-1"])
 
     def test_twins_of_a_file_are_words_too(self, listing, market_folder, tmp_path, capsys):
-        """In `test.conditions` as in the list's own column: with numbers no hit was ever one."""
+        """In `test.conditions` as in the list's own column; numbers would never match a hit."""
         words = typed(market_folder, tmp_path / "log", "test.evaluate", "True")
         images = sorted(listing.parent.glob("shop/query/*/*.png"))
         quoted = [str(image).replace('"', '""') for image in images]
@@ -311,7 +311,7 @@ class TestScripts:
         assert share == pytest.approx(1 - with_twin["rank-1"])
         assert f"twin: {share:.1%} of 4 queries with a twin" in capsys.readouterr().out
 
-    def test_a_twin_that_is_not_there_is_named(self, tmp_path, capsys):
+    def test_a_twin_absent_from_the_gallery_is_named(self, tmp_path, capsys):
         make_images(tmp_path, ["a.png", "b.png"])
         rows = ["a.png,carla,1,query,dieetr", "b.png,carla,2,gallery,"]
         file = write_lines(tmp_path / "l.csv", "path,pid,camid,split,twin", *rows)
@@ -394,14 +394,14 @@ class TestScripts:
         assert check_dataset(["-s", f"gone={tmp_path}/gone"]) == 2
 
     def test_figures_of_queries_with_the_same_file_names(self, shop, tmp_path):
-        """In a folder for each identity the files may have the same names."""
+        """With a folder for each identity, files can have the same name."""
         lists = open_dataset(f"shop={shop}", "", mode="query")
         distances = np.random.default_rng(0).random((8, 8))
         save_rankings(distances, lists.query, lists.gallery, tmp_path, topk=2)
         names = sorted(path.stem for path in tmp_path.glob("*.jpg"))
         assert len(names) == 8 and names[0].startswith("carla_it's <1>")
 
-    def test_a_figure_states_no_camera_where_there_is_none(self, shop):
+    def test_a_figure_states_no_camera_if_there_is_none(self, shop):
         lists = open_dataset(f"shop={shop}", "", mode="query")
         query, gallery = drop_cameras(lists.query, lists.gallery)
         distances = np.random.default_rng(0).random((8, 8))
@@ -453,7 +453,7 @@ torchreid.data.register_image_dataset("{name}", {name})
 
 
 class TestUserModules:
-    """A class that is registered as torchreid's documentation teaches it."""
+    """A class that is registered as torchreid's documentation describes."""
 
     @pytest.fixture
     def module(self, tmp_path, monkeypatch):
@@ -483,7 +483,7 @@ class TestUserModules:
         assert check_dataset(["--import", "first_module", "-s", "first", "--root", "data"]) == 0
 
     def test_images_outside_its_folder_are_no_error(self, module, tmp_path, monkeypatch):
-        """The class names a folder that its images are not in: that of the images counts."""
+        """If the class names a folder without its images, the folder of the images counts."""
         name = module("second", folder="elsewhere", images=str(tmp_path / "data" / "new"))
         assert self.train(name, "second", tmp_path, "test.evaluate", "True") == 0
         dataset = AnnotatedDataset("second", "data", masks_dir="masks", inputs=("mask",))
@@ -507,7 +507,7 @@ class TestUserModules:
         assert check_dataset(["--import", "needs_more", "-s", "x"]) == 2
         assert "No module named 'no_such_dependency'" in capsys.readouterr().err
 
-    def test_another_error_of_a_class_is_its_own(self, tmp_path):
+    def test_other_errors_of_a_class_are_raised_unchanged(self, tmp_path):
         class Broken(torchreid.data.ImageDataset):
             def __init__(self, root="", **options):
                 raise RuntimeError("the index is damaged")

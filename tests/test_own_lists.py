@@ -1,4 +1,4 @@
-"""Lists of one's own images: how a CSV and a folder are read, and every mistake in them."""
+"""Lists of users' own images: how a CSV and a folder are read, and every mistake in them."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 class TestCsv:
-    def test_rows_as_understood(self, shop):
+    def test_rows_are_read(self, shop):
         make_images(shop / "in side", [AWKWARD])
         quoted = '"in side/it\'s <b>""Jürgen"", Köln.png"'
         found = listed(
@@ -62,7 +62,7 @@ class TestCsv:
         assert found.notes == ["no cameras, each image counts as its own camera"]
         assert [record[2] for record in number_images(found).train] == [0, 1]
 
-    def test_umlauts_composed_in_another_way(self, shop):
+    def test_umlauts_in_another_unicode_form(self, shop):
         decomposed = make_images(shop, [unicodedata.normalize("NFD", "jürgen.png")])
         found = listed(shop, HEADER, f"{unicodedata.normalize('NFC', 'jürgen.png')},1,1,train")
         assert found.problems == [] and found.images[0].path.parent == decomposed
@@ -246,7 +246,7 @@ class TestNumbers:
         query, gallery = drop_cameras([("a", 1, 0, 0)], [("a", 1, 0, 0), ("b", 1, 0, 0)])
         assert query == [("a", 1, 0, 0)] and gallery == [("a", 1, 0, 0), ("b", 1, 1, 0)]
 
-    def test_the_folder_that_all_are_in(self):
+    def test_the_folder_that_contains_all(self):
         paths = [Path("/x/a/b/1.png"), Path("/x/a/2.png"), Path("/x/a/c/d/3.png")]
         assert common_folder(paths) == Path("/x/a")
         assert common_folder([*paths, Path("/y/4.png")]) == Path("/")
@@ -283,7 +283,7 @@ class TestSplit:
         [
             (["c1_1", "c2_1"], 1),  # no camera has two images
             (["c1_1", "c1_2", "c2_1"], 1),
-            (["c1_1", "c1_2"], 0),  # no other camera: no query would have a match
+            (["c1_1", "c1_2"], 0),  # no other camera, so no query would have a match
             (["1", "2", "3"], 1),  # without cameras
             (["1"], 0),
         ],

@@ -19,7 +19,7 @@ HEAD, UPPER_ARM, LOWER_ARM, CHEST, UPPER_LEG, LOWER_LEG, FOOT = range(1, 8)
 
 
 def save_palette(path, classes):
-    """A parsing PNG as SCHP writes it, with the palette of Pascal VOC."""
+    """Saves a parsing PNG as SCHP writes it, with the palette of Pascal VOC."""
     image = Image.fromarray(np.asarray(classes, dtype=np.uint8))
     palette = []
     for i in range(256):
@@ -145,7 +145,7 @@ def test_a_hand_below_a_sleeve_stays_in_one_piece():
     ],
 )
 def test_real_parsing_gives_the_areas_of_its_classes(tmp_path, name, expected):
-    """Counted by another route: OpenCV's colours, found again in the palette of Pascal VOC.
+    """An independent count: colours read with OpenCV, looked up in the palette of Pascal VOC.
 
     The photo shows a man in a coat from the head to the hips: his hands are all that LIP and ATR
     call arms, so nothing of them is upper arm. What ATR takes for trousers and a shoe is a
@@ -169,7 +169,7 @@ def test_real_parsing_gives_the_areas_of_its_classes(tmp_path, name, expected):
 
 
 def voc_classes(image):
-    """Pixels of each class in a BGR image of Pascal VOC's colours, which are the ids' bits."""
+    """Pixels of each class in a BGR image of Pascal VOC's colours, which encode the ids."""
     high, low = image >> 7 & 1, image >> 6 & 1
     weights = np.array([4, 2, 1])
     return np.bincount((high @ weights + 8 * (low @ weights)).ravel(), minlength=32).tolist()
@@ -219,8 +219,8 @@ def test_parsing_of_another_size_is_refused(tmp_path):
         ParsingFolder(save_photo(tmp_path / "b" / "c.jpg").parent, "pascal")
 
 
-def test_hidden_files_are_no_annotations(tmp_path):
-    """Another process's unfinished file, or macOS's copy of a file's metadata."""
+def test_hidden_files_are_not_annotations(tmp_path):
+    """Such as an unfinished file of another process, or macOS's copy of a file's metadata."""
     save_palette(tmp_path / "a.png", np.zeros((8, 8)))
     for name in (".a.7-0.part.png", "._a.png"):
         (tmp_path / name).write_bytes(b"")
@@ -255,7 +255,7 @@ def test_sapiens_trousers_are_split_and_shorts_are_not(tmp_path):
         assert (labels[10:28, 8:24] == CHEST).all()
         assert (labels[58:62, 11:21] == FOOT).all() and (labels[28:32, 6:8] == LOWER_ARM).all()
         assert (labels[2:10, 12:20] == HEAD).all() and (labels[20:24, 26:30] == UNKNOWN).all()
-    # Short trousers alone, as where the picture ends at the knee, have halves.
+    # Shorts without legs below them, as if the image ended at the knee, are split.
     short = sapiens_person(True)
     short[44:] = 0
     labels = to_regions(short.astype(np.uint8), label_set)
@@ -264,7 +264,7 @@ def test_sapiens_trousers_are_split_and_shorts_are_not(tmp_path):
 
 @pytest.mark.parametrize("kind", ["_seg.npy", ".npy", ".png"])
 def test_sapiens_files(tmp_path, kind):
-    """The demo's ids, with its foreground map and its picture next to them; a wrapper's PNG."""
+    """The demo's ids, next to its foreground map and its visualisation; or a wrapper's PNG."""
     classes, found = sapiens_person(True), tmp_path / "found"
     found.mkdir()
     if kind == ".png":
@@ -285,7 +285,7 @@ def test_sapiens_files(tmp_path, kind):
     assert read_manifest(out).label_set == "sapiens"
 
 
-def test_arrays_without_ids_are_no_parsing(tmp_path):
+def test_arrays_without_ids_are_not_parsings(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((8, 8), dtype=bool))
     np.save(tmp_path / "b.npy", np.zeros((28, 8, 8), dtype=np.float32))
     with pytest.raises(ValueError, match=r"none of the 2 \*\.npy files is a 2-D array of integers"):
@@ -341,7 +341,7 @@ def test_other_arrays_are_refused(tmp_path, content, message):
         read_npy(tmp_path / "a.npy")
 
 
-@pytest.mark.filterwarnings("ignore")  # numpy's, of damaged headers
+@pytest.mark.filterwarnings("ignore")  # numpy's warnings about damaged headers
 def test_damaged_arrays_never_end_in_another_error(tmp_path):
     path, random = tmp_path / "a.npy", np.random.default_rng(0)
     np.save(path, np.zeros((8, 4), np.uint8))

@@ -16,13 +16,13 @@ from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.synthetic.folder import ensure_rendered
 from magnifier_plugin.synthetic.options import SyntheticOptions
 
-# Seen from `work`, where the tests run, and with `~` as the home folder.
+# Relative to `work`, where the tests run, and with `~` as the home folder.
 ROOTS = ("../data", "a/../../data", "~", "~/../data", "link")
 
 
 @pytest.fixture(params=ROOTS)
 def root(request, tmp_path, monkeypatch):
-    """One data set in `data`, and a root that means this folder."""
+    """One data set in `data`, and a root that refers to this folder."""
     make_market(tmp_path / "data")
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "link").symlink_to(tmp_path / "data", target_is_directory=True)

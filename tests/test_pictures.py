@@ -1,4 +1,4 @@
-"""Pictures that are planned during a test and drawn after it."""
+"""Figures that are planned during a test and drawn after it."""
 
 import logging
 
@@ -19,6 +19,6 @@ def test_one_that_cannot_be_written_stops_no_other(monkeypatch, caplog, tmp_path
     planned.plan_sheet(distances, ([], []), tmp_path / "sheet.png", count=1, topk=1)
     with caplog.at_level(logging.ERROR):
         planned.draw()
-        planned.draw()  # nothing is planned any more
+        planned.draw()  # nothing is planned now
     assert planned.drawn == [tmp_path / "sheet.png"]
     assert [record.getMessage() for record in caplog.records] == ["Not drawn: no space left"]

@@ -1,4 +1,4 @@
-"""Images as uint8 pixels: normalised on the device, they give what the workers' floats gave."""
+"""Images as uint8 pixels, normalised on the device, equal those normalised in the workers."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def transform(*names: str) -> Compose:
 
 
 def naive(pixels: Pixels) -> Tensor:
-    """Normalisation of one image in float64, then the rectangle."""
+    """Normalises one image in float64, then erases the rectangle."""
     values = pixels.values.permute(2, 0, 1).double() / 255
     mean, std = (torch.tensor(x, dtype=torch.float64).view(3, 1, 1) for x in (MEAN, STD))
     image = (values - mean) / std
@@ -55,7 +55,7 @@ def samples(folder: MarketFolder, *, as_pixels: bool, names=ALL) -> list:
     return [dataset[SampleKey(n, seed=3, epoch=0)] for n in range(len(dataset))]
 
 
-def test_pixels_are_what_floats_were(market_folder: MarketFolder) -> None:
+def test_pixels_equal_floats(market_folder: MarketFolder) -> None:
     raw, floats = (samples(market_folder, as_pixels=kind) for kind in (True, False))
     erased = 0
     for one, other in zip(raw, floats, strict=True):
@@ -142,7 +142,7 @@ def test_files_of_any_folder(market_folder: MarketFolder) -> None:
 
 
 def test_steps_after_normalisation_leave_floats(market_folder: MarketFolder) -> None:
-    """Any transform of floats but erasing must run before the batch leaves the worker."""
+    """Any transform of floats other than erasing must run before the batch leaves the worker."""
     compose = Compose([Resize((32, 16)), ToTensor(), Normalize(MEAN, STD), v2.GaussianBlur(3)])
     photo = read_image(next(market_folder.images.glob("query/*.jpg")))
     view = rebuild(compose)(photo)
@@ -163,7 +163,7 @@ def test_a_resize_of_one_edge_keeps_all_its_arguments(resize: v2.Resize, size: t
 
 @pytest.mark.parametrize(("size", "share"), [((16, 8), 0.05), ((200, 70), 0.15)])
 def test_training_images_are_nearly_pillows(size: tuple[int, int], share: float) -> None:
-    """Training resizes by torch, tests by Pillow; the draws are the same."""
+    """Training resizes with torch, tests with Pillow; the random draws are the same."""
     rng = np.random.default_rng(0)
     compose = transform("random_flip", "random_crop")
     differences = []
@@ -179,7 +179,7 @@ def test_training_images_are_nearly_pillows(size: tuple[int, int], share: float)
     assert differing.max() <= 3
 
 
-def test_training_alone_is_resized_by_torch(market_folder: MarketFolder) -> None:
+def test_only_training_images_are_resized_by_torch(market_folder: MarketFolder) -> None:
     for mode, exact in (("train", False), ("query", True), ("gallery", True)):
         dataset = AnnotatedDataset(
             "market1501",

@@ -22,7 +22,7 @@ def problem(seed, num_queries=12, num_gallery=60, num_pids=6, num_cameras=3, tie
 
 
 def assert_equal(got, expected, but=()):
-    """Every field of two rankings is equal, but for some."""
+    """Asserts that all fields of two rankings are equal, except for some."""
     for name, value in expected._asdict().items():
         if name not in but:
             np.testing.assert_array_equal(getattr(got, name), value, name)
@@ -141,7 +141,7 @@ def test_average_precision_of_each_query_equals_the_loop(ties):
 
 
 def test_no_match_at_all_is_an_error_that_says_why():
-    with pytest.raises(ValueError, match=r"3 queries.*of 2 .*absent .*pid 8.*of 1 .*pid 5"):
+    with pytest.raises(ValueError, match=r"3 queries.*for 2 .*absent .*pid 8.*for 1 .*pid 5"):
         evaluate_ranking(np.zeros((3, 2)), [8, 9, 5], [5, 6], [0, 0, 0], [0, 0])
 
 
@@ -151,7 +151,7 @@ def test_cuhk03_draws_as_often_as_the_loop(ties):
     arguments = problem(7, num_queries=8, num_gallery=40, num_pids=5, ties=ties)
     got = evaluate_cuhk03(*arguments, max_rank=8, repeats=repeats)
     expected = naive.single_shot_cmc(*arguments, 8, repeats, np.random.default_rng(0))
-    # One draw's variance is at most 1/4; two independent means may differ by five sigma.
+    # The variance of one draw is at most 1/4; two independent means may differ by five sigma.
     np.testing.assert_allclose(got.cmc, expected, atol=5 * (2 / 4 / (8 * repeats)) ** 0.5)
     assert_equal(got, evaluate_ranking(*arguments), but=["cmc"])
 
@@ -168,7 +168,7 @@ def test_cuhk03_equals_torchreid_where_nothing_is_left_to_draw():
     assert got.mAP == pytest.approx(mean_ap, abs=1e-6)
 
 
-def test_cuhk03_follows_its_seed_alone():
+def test_cuhk03_depends_only_on_its_seed():
     arguments = problem(6)
     np.random.seed(1)
     torch.manual_seed(1)
@@ -205,10 +205,10 @@ def bad(distmat=None, q_pids=(1, 2), g_pids=(1, 2, 3), q_camids=(0, 0), g_camids
         (bad(distmat=np.zeros((2, 0)), g_pids=(), g_camids=()), "query or gallery is empty"),
         (bad(distmat=np.zeros((0, 3)), q_pids=(), q_camids=()), "query or gallery is empty"),
         (bad(distmat=np.array([[0, 0, 0], [0, np.nan, 0]])), "NaN in row 1"),
-        (bad(q_pids=(1,)), r"q_pids: expected \[2\], as distmat has, got \[1\]"),
-        (bad(g_pids=(1, 2)), r"g_pids: expected \[3\], as distmat has, got \[2\]"),
-        (bad(q_camids=((0, 0),)), r"q_camids: expected \[2\], as distmat has, got \[1, 2\]"),
-        (bad(g_camids=(1, 1, 1, 1)), r"g_camids: expected \[3\], as distmat has, got \[4\]"),
+        (bad(q_pids=(1,)), r"q_pids: expected \[2\] to match distmat, got \[1\]"),
+        (bad(g_pids=(1, 2)), r"g_pids: expected \[3\] to match distmat, got \[2\]"),
+        (bad(q_camids=((0, 0),)), r"q_camids: expected \[2\] to match distmat, got \[1, 2\]"),
+        (bad(g_camids=(1, 1, 1, 1)), r"g_camids: expected \[3\] to match distmat, got \[4\]"),
         (bad(max_rank=0), "max_rank: expected at least 1, got 0"),
     ],
 )

@@ -40,7 +40,7 @@ def test_python_blocks_run(market_folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_configuration_keys_exist(page):
-    """`key value` pairs in backticks, several in one span too, load with the system's file."""
+    """`key value` pairs in backticks, also several in one span, load with the system's file."""
     for span in re.findall(r"`((?:\w+\.)+\w+ [^`…]+)`", page.read_text(encoding="utf-8")):
         words = span.split()
         if words[0].split(".")[0] not in load_config(None) or len(words) % 2:
@@ -72,6 +72,6 @@ def test_scripts_and_their_flags_exist():
         (script,) = re.findall(r"scripts/\w+\.py", line)
         source = (ROOT / script).read_text(encoding="utf-8")
         source += (ROOT / "scripts" / "arguments.py").read_text(encoding="utf-8")
-        # What comes before the script are flags of its launcher, such as torchrun.
+        # Flags before the script's name belong to its launcher, such as torchrun.
         for flag in re.findall(r"\s(--[\w-]+)", line.partition(script)[2]):
             assert flag in source, f"{script} {flag}"

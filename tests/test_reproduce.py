@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow  # it starts processes
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    """Calls the script with a stand-in for trainings; `orders` say what happens in a row."""
+    """Calls the script with a stand-in for trainings; `orders` determine what happens in a row."""
     monkeypatch.setattr(processes, "MAIN", STANDIN)
     monkeypatch.setattr(command, "prepare_data", lambda settings, runs: None)
     monkeypatch.setattr(command, "training_code", lambda: "beef")
@@ -124,7 +124,7 @@ class TestRows:
         note = "G+M+SAB+SFB+SD continues from the first stage of G+M+SAB+SFB,"
         assert (out / "table.md").read_text().count(note) == 1
 
-    def test_some_rows_alone(self, call, out, capsys):
+    def test_some_rows_only(self, call, out, capsys):
         assert call("--rows", "G+M", "G") == 0
         content = json.loads((out / "results.json").read_text())
         assert [row["name"] for row in content["rows"]] == ["G", "G+M"]
@@ -222,7 +222,7 @@ class TestResources:
         assert not out.exists()
 
     def test_two_calls_in_one_folder(self, call, out, capsys):
-        handle = processes.hold(out)
+        handle = processes.lock_folder(out)
         assert call() == 2
         assert "in use by another call of this script" in capsys.readouterr().err
         os.close(handle)
@@ -269,7 +269,7 @@ class TestFolder:
         assert call("--out", str(tmp_path / "moved"), table="masks") == 0
         assert log(tmp_path / "moved", "eroded") == before
 
-    def test_a_folder_of_somebody_else(self, call, out, capsys):
+    def test_a_folder_with_other_content(self, call, out, capsys):
         (out / "G" / "seed-1").mkdir(parents=True)
         (out / "G" / "seed-1" / "notes.txt").touch()
         assert call() == 2
@@ -338,7 +338,7 @@ class TestSignals:
     def children(self, out):
         """Process numbers of the two rows, once both have a checkpoint."""
         rows = [out / name / "seed-1" for name in ("G+M+SAB+AB", "G+M+SAB+SFB")]
-        deadline = time.monotonic() + 240  # only a limit, for busy machines
+        deadline = time.monotonic() + 240  # a generous limit, for busy machines
         while not all((row / "model" / "model.pth.tar-1").is_file() for row in rows):
             assert time.monotonic() < deadline
             time.sleep(0.1)

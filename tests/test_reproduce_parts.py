@@ -112,7 +112,7 @@ class Terminal(io.StringIO):
 
 
 class TestProgress:
-    def test_a_terminal_gets_one_table_drawn_in_place(self, monkeypatch):
+    def test_a_terminal_gets_one_table_updated_in_place(self, monkeypatch):
         monkeypatch.setenv("COLUMNS", "60")
         monkeypatch.setenv("LINES", "30")
         _, runs = plan("figure4", "magnifier_demo", seeds=(1, 2))
@@ -183,7 +183,7 @@ class TestMaps:
             assert len(found[share]) == round(share / 100 * 40)
         assert found[30] < found[70] < found[100]
 
-    def test_iuv_go_missing_with_the_label_maps(self, market, tmp_path):
+    def test_iuv_is_removed_with_the_label_maps(self, market, tmp_path):
         folder = market()
         labels = sorted((folder.masks_dir / "market1501" / "bounding_box_train").glob("*.png"))
         for label in labels:
@@ -212,7 +212,7 @@ TINY = (
 ).split()
 
 
-def test_people_of_each_seed_and_their_maps_are_made_before_a_row_starts(tmp_path):
+def test_people_of_each_seed_and_their_maps_are_made_before_any_row(tmp_path):
     pairs = (*TINY, "data.root", str(tmp_path / "data"))
     _, runs = plan("masks", "magnifier_demo", *pairs, seeds=(1, 2))
     settings = Settings(
@@ -252,7 +252,7 @@ def test_people_of_each_seed_and_their_maps_are_made_before_a_row_starts(tmp_pat
         assert sum(path is None for path in dataset.files["labels"].values()) == 5
 
 
-def test_rendered_people_without_key_points_are_to_be_rendered_again(tmp_path):
+def test_rendered_people_without_keypoints_must_be_rendered_again(tmp_path):
     pairs = (*TINY, "data.root", str(tmp_path / "data"))
     _, runs = plan("masks", "magnifier_demo", *pairs, seeds=(1,))
     settings = Settings(
@@ -264,12 +264,12 @@ def test_rendered_people_without_key_points_are_to_be_rendered_again(tmp_path):
         preparation.prepare_data(settings, runs)
 
 
-class TestTheRowFromKeyPoints:
+class TestTheRowFromKeypoints:
     def settings(self, out, table="masks", config="magnifier_market"):
         file = ROOT / "configs" / f"{config}.yaml"
         return Settings(table=TABLES[table], config_file=file, seeds=(1,), out=out)
 
-    def test_needs_a_data_set_that_brings_them(self, tmp_path):
+    def test_needs_a_data_set_that_has_keypoints(self, tmp_path):
         left, note = preparation.leave_out_rows(self.settings(tmp_path))
         assert [row.name for row in left.table.rows] == [
             row.name for row in TABLES["masks"].rows if row.name != "keypoints"
@@ -280,7 +280,7 @@ class TestTheRowFromKeyPoints:
     @pytest.mark.parametrize(
         ("table", "config"), [("masks", "magnifier_demo"), ("table2", "magnifier_market")]
     )
-    def test_other_rows_stay(self, tmp_path, table, config):
+    def test_other_rows_do_not_change(self, tmp_path, table, config):
         settings = self.settings(tmp_path, table, config)
         assert preparation.leave_out_rows(settings) == (settings, "")
 
@@ -299,7 +299,7 @@ class TestTheRowFromKeyPoints:
         assert sorted(place.rglob("*")) == before
 
 
-def test_data_that_are_not_there_end_it_before_a_row_starts(tmp_path):
+def test_missing_data_end_it_before_a_row_starts(tmp_path):
     _, runs = plan("table2", "magnifier_market", "data.root", str(tmp_path))
     settings = Settings(
         table=TABLES["table2"],
@@ -342,8 +342,8 @@ def test_figures_are_drawn(table, seeds, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_that_is_killed_while_it_trains_goes_on(tmp_path):
-    """The real script: a training of figure4 is killed, and the next call resumes it."""
+def test_a_row_that_is_killed_while_it_trains_continues(tmp_path):
+    """With the real script: a training of figure4 is killed, and the next call resumes it."""
     out = tmp_path / "out"
     line = [sys.executable, ROOT / "scripts" / "reproduce.py", "figure4", "--config-file", DEMO]
     line += ["--seeds", "1", "--out", out, "--jobs", "2", "data.root", tmp_path / "data", *TINY]
@@ -379,7 +379,7 @@ def test_a_row_that_is_killed_while_it_trains_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_shared_first_stage_changes_no_number(tmp_path):
-    """The real script: the last row of Table 2 alone, and after the row it shares a stage with."""
+    """With the real script: Table 2's last row alone, and after the row with the same stage 1."""
     scores = []
     for rows in (["G+M+SAB+SFB+SD"], ["G+M+SAB+SFB", "G+M+SAB+SFB+SD"]):
         out = tmp_path / str(len(rows))

@@ -1,4 +1,4 @@
-"""The rows of the papers' tables: what each changes, what the papers print, what is refused."""
+"""The rows of the papers' tables: their changes, the papers' values, refusals."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ FULL = ["G", "M", "SAB", "SFB"]
 
 
 def plan(table, config, *pairs, seeds=(1,), quick=False, start=None):
-    """Runs by the row's name, of the first seed."""
+    """The runs of the first seed, by the row's name."""
     settings = Settings(
         table=TABLES[table],
         config_file=CONFIGS / f"{config}.yaml",
@@ -77,8 +77,8 @@ class TestTables:
         assert len(names["stage2"]) == 8
         assert not names["dsa"]
 
-    def test_some_rows_alone(self):
-        """In the table's order; what a row was compared with is gone with that row."""
+    def test_some_rows_only(self):
+        """Rows are in the table's order; a comparison disappears with the row that it needs."""
         table = TABLES["table2"].with_rows(["G+M+SAB+SFB", "G"])
         assert [row.name for row in table.rows] == ["G", "G+M+SAB+SFB"]
         assert [(a.name, b.name) for a, b in table.pairs()] == [("G", "G+M+SAB+SFB")]
@@ -89,8 +89,8 @@ class TestTables:
         with pytest.raises(ValueError, match=f"weights of {tested.weights_of}; add that row"):
             TABLES["dsa"].with_rows([tested.name])
 
-    def test_rows_of_one_name_are_one_configuration(self):
-        """So that tables in one folder share them."""
+    def test_rows_with_the_same_name_have_the_same_configuration(self):
+        """This lets tables in one folder share rows."""
         known = {}
         for table in ("table2", "figure4", "figure5", "masks"):
             for name, run in plan(table, "magnifier_market")[0].items():

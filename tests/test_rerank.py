@@ -16,7 +16,7 @@ ONE_ROW = 2**-30  # GiB, so little memory that every block is one row
 
 
 def without_ties(rng, num_queries, num_gallery):
-    """As `clustered`; no two distances of a row are so close that rounding could swap them."""
+    """Like `clustered`, but without distances in a row so close that rounding could swap them."""
     while True:
         query, gallery = clustered(rng, num_queries, num_gallery)
         features = np.concatenate([query, gallery], dtype=np.float64)
@@ -43,7 +43,7 @@ def random_options(rng, num_rows):
 
 @pytest.mark.parametrize("hundred", range(5))
 def test_equals_torchreid_on_500_problems(hundred):
-    """Mixed sizes, also galleries smaller than k1."""
+    """Mixed sizes, including galleries smaller than k1."""
     rng = np.random.default_rng(hundred)
     for _ in range(100):
         num_queries, num_gallery = rng.integers(1, 15), rng.integers(2, 36)
@@ -101,7 +101,7 @@ def test_cosine_distances_equal_normalised_features():
     np.testing.assert_allclose(rerank(*normalised, k1=5, k2=3), expected, atol=1e-5)
 
 
-def test_memory_changes_nothing_but_the_blocks():
+def test_memory_changes_only_the_blocks():
     rng = np.random.default_rng(3)
     query, gallery = duplicated(rng, 9, 30)
     options = {"k1": 6, "k2": 3}
@@ -166,7 +166,7 @@ def test_other_dtypes_are_computed_in_float32(dtype):
     torch.testing.assert_close(got, rerank(query.float(), gallery.float(), k1=5, k2=2))
 
 
-def test_returns_what_it_was_given():
+def test_returns_the_type_that_it_was_given():
     query, gallery = clustered(np.random.default_rng(5), 4, 20)
     before = query.copy(), gallery.copy()
     assert isinstance(rerank(query, gallery, k1=5), np.ndarray)
@@ -200,8 +200,13 @@ GOOD = np.eye(8, 4, dtype=np.float32)
             "query features: values beyond float32 .* in 2 of 8 rows: 1, 6",
         ),
         (GOOD, GOOD[:, :3], {}, "query features have 4 dimensions, gallery features 3"),
-        (GOOD[0], GOOD, {}, r"query features: expected two dimensions .* \[4\]"),
-        (GOOD.astype(int), GOOD, {}, "query features: expected .* floating point, got torch.int64"),
+        (GOOD[0], GOOD, {}, r"query features: expected a dense floating-point matrix, .* \[4\]"),
+        (
+            GOOD.astype(int),
+            GOOD,
+            {},
+            "query features: expected .* floating-point matrix, got torch.int64",
+        ),
         (GOOD[:0], GOOD, {}, r"query features: empty, got \[0, 4\]"),
         (GOOD, GOOD[:0], {}, r"gallery features: empty, got \[0, 4\]"),
         (GOOD, GOOD, {"k1": 16}, "k1: expected 1..15, .* 16 images .* got 16"),
@@ -212,7 +217,7 @@ GOOD = np.eye(8, 4, dtype=np.float32)
         (GOOD, GOOD, {"lambda_value": 1.1}, "lambda_value: expected 0..1, got 1.1"),
         (GOOD, GOOD, {"lambda_value": np.nan}, "lambda_value: expected 0..1, got nan"),
         (GOOD, GOOD, {"form": "zhong"}, "form: expected one of .*'paper'.* got 'zhong'"),
-        (GOOD, GOOD, {"memory": 0}, "memory: expected GiB above 0, got 0"),
+        (GOOD, GOOD, {"memory": 0}, "memory: expected a number of GiB above 0, got 0"),
     ],
 )
 def test_bad_input(query, gallery, options, message):
@@ -232,7 +237,7 @@ def test_bad_input(query, gallery, options, message):
         ({0: np.full((3, 5), np.nan)}, "q_g: NaN or infinity in 3 of 3 rows"),
         ({2: np.full((5, 5), np.inf)}, "g_g: NaN or infinity in 5 of 5 rows"),
         ({0: np.zeros((0, 5)), 1: np.zeros((0, 0))}, "q_g: empty"),
-        ({0: np.zeros((3, 5), int)}, "q_g: expected .* floating point"),
+        ({0: np.zeros((3, 5), int)}, "q_g: expected .* floating-point"),
     ],
 )
 def test_bad_distances(change, message):

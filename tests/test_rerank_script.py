@@ -1,4 +1,4 @@
-"""scripts/rerank.py: features and ids of any toolbox become metrics and a ranking file."""
+"""scripts/rerank.py: features and ids of any toolbox → metrics and a ranking file."""
 
 import csv
 import re
@@ -86,7 +86,7 @@ def test_script_without_ids_writes_rows_by_number(files):
     assert {row["match"] for row in rows} == {""}
 
 
-def test_ranking_file_breaks_ties_by_row_and_leaves_out_the_own_camera(tmp_path):
+def test_ranking_file_breaks_ties_by_row_and_leaves_out_the_querys_camera(tmp_path):
     distmat = torch.zeros(1, 60)
     distmat[0, 50:] = -1
     ids = [np.array([1]), np.array([0])], [np.arange(60) % 2, np.arange(60) % 3]
@@ -117,7 +117,7 @@ def test_script_measures_cuhk03(files, capsys):
         ({"gallery-ids": "query.csv"}, [], "10 rows, but .* has features of 40 images"),
         ({"query": "missing.npy"}, [], "missing.npy: no such file"),
         ({"query": "nan.npy"}, [], "query features: NaN or infinity in 1 of 10 rows: 3"),
-        ({"gallery": "pickle.npy"}, [], "a pickle of anything else is not opened"),
+        ({"gallery": "pickle.npy"}, [], "such a pickle is not opened"),
         ({}, ["--k1", "50"], r"k1: expected 1..49"),
         ({}, ["--lambda", "2"], r"lambda_value: expected 0..1"),
     ],
@@ -167,7 +167,7 @@ def test_script_refuses_at_once(files, capsys, options, message):
 
 
 @pytest.mark.parametrize("missing", ["--query-ids", "--gallery-ids"])
-def test_one_ids_file_alone_is_an_error(files, missing):
+def test_only_one_ids_file_is_an_error(files, missing):
     arguments = files.arguments()
     place = arguments.index(missing)
     with pytest.raises(SystemExit) as stopped:

@@ -1,4 +1,4 @@
-"""Stopping and resuming as a user types it, and what a run writes down about itself."""
+"""Stopping and resuming on the command line, and what a run records about itself."""
 
 import json
 import os
@@ -28,14 +28,14 @@ from magnifier_plugin.failures import describe_failure
 
 @pytest.fixture
 def tiny_networks(monkeypatch):
-    """Runs of the main script train a tiny network."""
+    """Makes runs of the main script train a tiny network."""
     monkeypatch.setattr(
         recipe, "build_network", lambda cfg, system, count, **_: tiny_model(count, cfg.loss.name)
     )
 
 
 def stop_after(monkeypatch, steps, how):
-    """Have the n-th step of any engine end with a signal or an exception."""
+    """Makes the n-th step of any engine end with a signal or an exception."""
     step, done = StagedEngine.forward_backward, []
 
     def stopping(self, data):
@@ -70,8 +70,8 @@ class TestCommand:
         assert "has no checkpoint; starting at the beginning" in captured.out
         assert "SIGINT received: the run stops after the current step" in captured.out
         assert captured.err == (
-            "stopped; the same command with model.resume auto continues from the last one in "
-            f"{tmp_path / 'log' / 'model'}\n"
+            "stopped; the same command with model.resume auto continues from the last checkpoint "
+            f"in {tmp_path / 'log' / 'model'}\n"
         )
         with monkeypatch.context() as patch:
             second = stop_after(patch, -1, None)
@@ -221,7 +221,7 @@ class TestFacts:
 
 
 class TestTorchreidsManager:
-    """torchreid's loaders begin at an epoch's start only."""
+    """torchreid's loaders can only begin at the start of an epoch."""
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_the_rest_of_an_epoch_is_the_same(self, market_folder, tmp_path, monkeypatch, workers):
@@ -274,13 +274,13 @@ class TestSignals:
         with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
             signals.hold()
             os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)  # a launcher's, at the same time
+            os.kill(os.getpid(), signal.SIGINT)  # the same signal from a launcher
             time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
         assert not signals.is_between_steps
 
-    def test_one_in_the_last_moment(self):
+    def test_one_at_the_last_moment(self):
         with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
             signals.hold()
             os.kill(os.getpid(), signal.SIGINT)
@@ -309,7 +309,7 @@ class Screen(list):
 
 
 class TestFullDisk:
-    def test_the_log_goes_on_on_the_screen(self):
+    def test_the_log_continues_on_the_screen(self):
         screen = Screen()
         tee = Tee(screen, Full())
         for line in ("one", "two"):
@@ -317,7 +317,7 @@ class TestFullDisk:
         assert screen[0].startswith("train.log: not written, [Errno 28] No space left on device")
         assert screen[1:] == ["one", "two"]
 
-    def test_tensorboard_ends_no_training(self, tmp_path, caplog, monkeypatch):
+    def test_tensorboard_does_not_end_a_training(self, tmp_path, caplog, monkeypatch):
         writer = EventWriter(log_dir=str(tmp_path))
         monkeypatch.setattr(
             "torch.utils.tensorboard.SummaryWriter.add_scalar",

@@ -74,7 +74,7 @@ def files(folder):
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_features_are_those_of_a_test(weights, market_folder, flip):
-    """The transform, the weights and flipping are those of the data manager and the evaluator."""
+    """Transform, weights and flipping are those of the data manager and the evaluator."""
     network = load_network(weights, flags={"test.flip": flip}, pairs=HERE)
     manager = AnnotatedDataManager(
         root=market_folder.root,
@@ -98,7 +98,7 @@ def test_features_are_those_of_a_test(weights, market_folder, flip):
     assert found.rows.tolist() == list(range(len(paths))) and not found.unreadable
 
 
-def test_file_flags_and_pairs_replace_what_is_recorded(tmp_path, weights):
+def test_file_flags_and_pairs_override_the_record(tmp_path, weights):
     recorded = load_network(weights).cfg
     assert (recorded.data.height, recorded.data.norm_std) == (32, [0.5, 0.6, 0.7])
     file = tmp_path / "c.yaml"
@@ -179,7 +179,7 @@ def test_a_network_that_tests_with_textures_is_refused(tmp_path):
     path = save_checkpoint(tmp_path / "dsa.pth.tar", *options)
     network = load_network(path)
     assert not any(key.startswith("guiding_stream.") for key in network.model.state_dict())
-    with pytest.raises(ValueError, match="tests with textures besides the image"):
+    with pytest.raises(ValueError, match="takes textures besides the image"):
         load_network(path, pairs=["dsa.test_features", "z"])
 
 
@@ -189,7 +189,7 @@ def test_a_network_that_tests_with_textures_is_refused(tmp_path):
 def test_images_that_do_not_decode_are_named_and_left_out(weights, photos, caplog):
     network = load_network(weights, pairs=[*HERE, "test.batch_size", "2"])
     whole = extract(network, files(photos), photos)
-    for name in ("2_c0.jpg", "3_c1.jpg"):  # a whole batch
+    for name in ("2_c0.jpg", "3_c1.jpg"):  # a complete batch
         (photos / name).write_bytes(b"no image")
     (photos / "5_c1.jpg").write_bytes((photos / "5_c1.jpg").read_bytes()[:300])
     found = extract(network, files(photos), photos)
@@ -251,7 +251,7 @@ def test_without_sfb_there_are_regions_but_no_cosines(tmp_path, photos):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_the_same_file_is_no_hit(metric):
+def test_the_same_file_is_not_a_hit(metric):
     query, gallery = clustered(np.random.default_rng(0), 4, 30)
     gallery[7] = query[2]
     compare = partial(search, query, gallery, 5, Comparison(metric))
@@ -295,18 +295,18 @@ def test_features_of_another_network_are_refused(weights, photos):
         require_same_network(network, other, "f.npz")
 
 
-def test_images_that_are_gone(photos, caplog):
+def test_missing_images(photos, caplog):
     paths = files(photos)
     require_images(paths, "f.npz")
     assert not caplog.records
     paths[0].unlink()
     require_images(paths, "f.npz")
     assert "Missing: 1 of 6 images, such as" in caplog.text
-    with pytest.raises(FileNotFoundError, match="say where they are with --images FOLDER"):
+    with pytest.raises(FileNotFoundError, match="give their folder with --images FOLDER"):
         require_images(paths[:1], "f.npz")
 
 
-def test_the_page_has_regions_of_the_first_hits_alone(weights, photos):
+def test_the_page_has_regions_only_for_the_first_hits(weights, photos):
     network = load_network(weights, pairs=HERE)
     paths = files(photos)
     sub = photos / "Büro"

@@ -21,13 +21,13 @@ def rates(engine):
 
 
 def warnings(caplog):
-    """Warnings of the engine, whose tiny data set has no manifest and is warned of too."""
+    """Warnings of the engine, without the one that its tiny data set has no manifest."""
     engine = [r for r in caplog.records if r.name.startswith("magnifier_plugin.engine")]
     return [record.message for record in engine if record.levelno >= logging.WARNING]
 
 
 class Steps:
-    """Counts the training steps from now on, and reads those that an optimiser has made."""
+    """Counts the training steps from now on, and reads the number of steps of an optimiser."""
 
     def __init__(self, engine):
         self.new = 0

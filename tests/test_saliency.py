@@ -47,7 +47,7 @@ class TestBranchMaps:
         maps = branch_maps(model, images)
         assert list(maps) == ["all"] and maps["all"].shape == (2, 4, 2)
 
-    def test_a_network_that_shows_none(self, images):
+    def test_a_network_without_feature_maps(self, images):
         model = torchreid.models.build_model("resnet18", 3, pretrained=False)
         with pytest.raises(ValueError, match=r"ResNet: .*return_featuremaps.*osnet"):
             branch_maps(model, images)
@@ -74,7 +74,7 @@ class TestInfluence:
         assert parts["all"] == slice(0, embedding.shape[1])
         assert list(embedding_parts(tiny_model(branches=["G"]), 32)) == ["all"]
 
-    def test_only_what_is_looked_at_moves_the_embedding(self, images):
+    def test_only_regions_that_the_network_uses_move_the_embedding(self, images):
         labels = torch.zeros(2, 64, 32, dtype=torch.uint8)
         labels[:, :16], labels[0, 48:] = HEAD, FOOT
         seen = images.clone()
@@ -114,7 +114,7 @@ class TestSheets:
         painted = heat_overlay(grey, heat, opacity=1.0).astype(int)
         assert painted[0, 0, 2] > painted[0, 0, 0] and painted[-1, 0, 0] > painted[-1, 0, 2]
 
-    def test_what_has_no_heat_stays_as_it_is(self):
+    def test_pixels_without_heat_are_unpainted(self):
         photo = np.random.default_rng(0).integers(0, 255, (8, 4, 3), dtype=np.uint8)
         labels = np.zeros((8, 4), dtype=np.uint8)
         labels[:2], labels[6:] = HEAD, 255

@@ -1,4 +1,4 @@
-"""scripts/saliency.py: pictures and numbers of a data set's queries, and two networks compared."""
+"""scripts/saliency.py: figures and numbers of a data set's queries, and two networks compared."""
 
 import re
 
@@ -45,11 +45,11 @@ def queries(market_folder, network, **options):
     )
 
 
-def test_pictures_and_numbers(run, tmp_path, capsys):
+def test_figures_and_numbers(run, tmp_path, capsys):
     assert run("--images", 2, "--numbers", 3) == 0
     printed = capsys.readouterr().out
     text = (tmp_path / "out" / "saliency.md").read_text()
-    assert text in printed and "on 3 images" in text
+    assert text in printed and "in 3 images" in text
     for name in ("activations.png", "influence.png"):
         with Image.open(tmp_path / "out" / name) as sheet:
             assert sheet.size == (5 * (112 + 6) + 6, 2 * 22 + 2 * (224 + 6))
@@ -61,7 +61,7 @@ def test_pictures_and_numbers(run, tmp_path, capsys):
 def test_one_branch_has_no_regions(run, tmp_path):
     assert run(pairs=("magnifier.branches", "G")) == 0
     text = (tmp_path / "out" / "saliency.md").read_text()
-    assert "IoU" not in text and "cosine of the pairs" not in text and "| all |" in text
+    assert "IoU" not in text and "Mean cosine" not in text and "| all |" in text
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ class TestLook:
             expected = float((one & two).sum() / union) if union else np.nan
             assert found.overlap[region] == pytest.approx(expected, nan_ok=True)
 
-    def test_an_image_without_a_label_map_takes_predicted_regions(
+    def test_an_image_without_a_label_map_uses_predicted_regions(
         self, network, market_folder, monkeypatch
     ):
         dataset = queries(market_folder, network)
@@ -158,6 +158,6 @@ def test_queries_that_only_the_first_network_gets_right(market_folder, tmp_path,
 
 
 def test_label_maps_are_read(market_folder):
-    """The fixture has label maps of query images, or the tests above would compare nothing."""
+    """The fixture has label maps of query images; without them the tests above compare nothing."""
     maps = list((market_folder.masks_dir / "market1501").rglob("query/*.png"))
     assert maps and read_labels(maps[0]).max() > 0

@@ -1,4 +1,4 @@
-"""data.cache_gb: the same bits, never more memory than its bound, one memory for all workers."""
+"""data.cache_gb: the same bits, bounded memory, which all workers share."""
 
 import pickle
 import shutil
@@ -18,11 +18,11 @@ from magnifier_plugin.data.sample_cache import GIB, SampleCache
 from magnifier_plugin.data.seeding import SampleKey
 
 IMAGE = 32 * 16 * 3
-SAMPLE = IMAGE + 32 * 16 + 1  # with its label map, and the byte that says that it is there
+SAMPLE = IMAGE + 32 * 16 + 1  # with its label map, and the byte that marks it as present
 
 
 def manager(folder, samples, **options):
-    """A data manager with memory for so many samples of its 12."""
+    """A data manager with memory for `samples` of its 12 samples."""
     return make_manager(
         folder,
         **{
@@ -60,7 +60,7 @@ def test_the_same_bits(market_folder, samples, workers):
 
 
 def test_an_image_is_read_once_by_all_workers(tmp_path):
-    """Without its files a second epoch still gives every image that any worker has read."""
+    """Without the files, a second epoch still yields every image that a worker has read."""
     folder = make_market(tmp_path)
     expected = [epoch(manager(folder, 0), number) for number in range(2)]
     kept = manager(folder, 12, workers=2)
@@ -86,7 +86,7 @@ def test_an_image_without_a_map(tmp_path):
     assert (masks == 255).all(dim=2).all(dim=1).any()
 
 
-def test_other_inputs_have_other_memory(market_folder):
+def test_other_inputs_have_separate_memory(market_folder):
     dataset = manager(market_folder, 12).train_loader.dataset
     key = SampleKey(0, seed=1, epoch=0)
     expected = dataset[key]["mask"]
@@ -137,7 +137,7 @@ def test_never_above_the_bound(bound):
 
 
 def test_spawned_workers_share_the_bound():
-    """They have no memory in common, so that each gets its part."""
+    """They do not share memory, so each gets a part of the bound."""
     cache = SampleCache([(32, 16, 3), (32, 16)], 12, 9 * SAMPLE, workers=3)
     cache.write(0, [np.ones((32, 16, 3), np.uint8), None])
     copy = pickle.loads(pickle.dumps(cache))
@@ -158,6 +158,6 @@ def test_refusals(market_folder, first):
 
 
 @pytest.mark.parametrize("value", [-1, float("inf"), float("nan")])
-def test_a_bound_in_code_that_is_none(market_folder, value):
+def test_an_invalid_bound_in_code(market_folder, value):
     with pytest.raises(ValueError, match="cache_gb: expected a number of GiB, 0 or more, got "):
         make_manager(market_folder, cache_gb=value)

@@ -35,7 +35,7 @@ def scramble(seed: int) -> tuple:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_sampler_is_exact_repeatable_and_leaves_no_trace(name: str) -> None:
     assert len(RECORDS) % 12
-    # Some identities have 3 images: the identity sampler fills up with numpy's generator.
+    # Some identities have only 3 images: the identity sampler repeats some, with numpy's generator.
     drawn = sampler(name, num_instances=4)
     for epoch in range(5):
         states = scramble(epoch)

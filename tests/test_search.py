@@ -1,4 +1,4 @@
-"""Nearest neighbours of 1000 rows against a sort of all distances."""
+"""Nearest neighbours of 1000 rows, against a sort of all distances."""
 
 import naive
 import numpy as np
@@ -11,7 +11,7 @@ from magnifier_plugin.evaluation.kreciprocal.search import SquaredDistances, sea
 
 
 def features_like(kind):
-    """float32 [1000, D]: what makes neighbours easy or hard to tell apart."""
+    """float32 [1000, D]: features whose neighbours are easy or hard to distinguish."""
     rng = np.random.default_rng(6)
     if kind == "clustered":
         return np.concatenate(clustered(rng, 100, 900, dim=256, spread=2.0))
@@ -62,7 +62,7 @@ def test_rows_are_sorted_by_several_threads(width, monkeypatch):
     block[0, 0] = torch.nan
     given = block.clone()
     torch.testing.assert_close(sorting.sort_rows(block), block.sort().values, equal_nan=True)
-    torch.testing.assert_close(block, given, equal_nan=True)  # it is not sorted in place
+    torch.testing.assert_close(block, given, equal_nan=True)  # the argument is not sorted in place
 
 
 def test_a_row_is_at_distance_0_from_itself():

@@ -1,4 +1,4 @@
-"""The page of a search: everything in one file; searched, marked and saved in a browser."""
+"""The page of a search: a self-contained file; searched, marked and saved in a browser."""
 
 import csv
 import json
@@ -75,7 +75,7 @@ def open_browser(tmp_path_factory, chromium):
 def browser(open_browser, page):
     """The page without marks."""
     open_browser.open(page)
-    for _ in range(50):  # the browser's store takes a moment
+    for _ in range(50):  # the browser's storage takes a moment
         open_browser.js("localStorage.clear()")
         open_browser.open(page)
         if open_browser.js("marks.size") == 0:
@@ -91,7 +91,7 @@ def marked(browser):
     return browser.js("[...document.querySelectorAll('#hits .marked')].map(f => f.dataset.name)")
 
 
-def test_page_holds_everything_itself(page):
+def test_page_is_self_contained(page):
     text = page.read_text()
     assert not Reader(text).fetched and not re.search("https?:", text)
     assert "default-src 'none'" in text
@@ -128,7 +128,7 @@ def test_a_photo_that_cannot_be_read_is_grey(tmp_path):
 def test_hits_are_shown_with_their_regions(browser):
     assert hits(browser) == list(NAMES[:3])
     assert browser.js("document.querySelector('#count').textContent") == (
-        "3 of 8 hits kept of 20 gallery images"
+        "3 of 8 hits, from 20 gallery images"
     )
     rows = browser.js(
         "[...document.querySelectorAll('#hits figure:first-child tr')].map(r => r.innerText)"
@@ -166,7 +166,7 @@ def test_filters_look_through_all_hits_in_any_case(browser):
     browser.write("JÜRGEN")
     assert hits(browser) == ["b/Jürgen_c2.jpg"]
     assert browser.js("document.querySelector('#count').textContent").startswith(
-        "1 of 1 hits that match, among the 8 nearest"
+        "1 of 1 hits that match the filter, among the 8 nearest"
     )
     browser.js(
         "byId('text').value = 'ju\u0308rgen'; byId('text').oninput({ target: byId('text') })"
@@ -204,20 +204,22 @@ def test_keys_move_and_mark(browser):
     assert browser.js("byId('save').textContent") == "Save marks (3)"
     browser.press("/")
     browser.write("far")
-    browser.press("1")  # typed, no key of the page
+    browser.press("1")  # typed into the field, so not a key of the page
     assert browser.js("byId('text').value").startswith("far")
     browser.press("Escape", "?")
     assert browser.js("byId('help').open")
-    assert "mark the chosen hit" in browser.js("byId('help').innerText")
+    assert "mark or unmark the selected hit" in browser.js("byId('help').innerText")
 
 
 def test_marks_are_saved_as_csv_and_kept(browser, page):
-    for _ in range(5):  # a page that is left at once may lose what it keeps: Chromium stores later
+    for _ in range(
+        5
+    ):  # a page that is closed at once may lose its marks: Chromium stores them later
         browser.click("#hits figure:nth-child(1) .mark")
         browser.click("#hits figure:nth-child(2) .mark")
         assert marked(browser) == list(NAMES[:2])
         browser.click("#queries [data-query='1']")
-        browser.press("4")  # no fourth hit is shown
+        browser.press("4")  # there is no fourth hit on the page
         browser.click("#more")
         browser.press("4")
         browser.open(page, "#query=0")
@@ -248,8 +250,8 @@ def test_address_chooses_the_view(browser, page):
     assert hits(browser) == [NAMES[6]]
 
 
-def test_a_page_that_is_only_opened_keeps_nothing(browser):
-    """It would write over the marks of another tab."""
+def test_a_page_that_is_only_opened_stores_nothing(browser):
+    """Otherwise it would overwrite the marks of another tab."""
     assert browser.js("localStorage.length") == 0
     browser.press("1")
     assert browser.js("localStorage.length") == 1
@@ -270,7 +272,7 @@ def test_phone_width(browser, page, scheme):
     assert (background == bright) == (scheme == "light")
 
 
-def test_other_models_show_the_distance_alone(open_browser, tmp_path):
+def test_other_models_show_only_the_distance(open_browser, tmp_path):
     page = write(tmp_path, cosines=False, plain=True)
     open_browser.open(page)
     assert open_browser.js("document.querySelectorAll('#hits table').length") == 0
@@ -283,7 +285,7 @@ def test_ten_thousand_images(open_browser, tmp_path):
     """The file takes less than 30 MB and a click less than 200 ms, until the screen is drawn."""
     rng = np.random.default_rng(0)
     files = [tmp_path / f"{number}.jpg" for number in range(200)]
-    for file in files:  # smooth shapes and noise: larger files than those of real crops
+    for file in files:  # smooth shapes and noise, whose files are larger than those of real crops
         coarse = Image.fromarray(rng.integers(0, 256, (24, 12, 3), dtype=np.uint8))
         photo = np.asarray(coarse.resize((64, 128), Image.Resampling.BICUBIC)).astype(int)
         noise = rng.normal(0, 12, photo.shape)

@@ -18,7 +18,7 @@ from magnifier_plugin.evaluation.scaling import l2_normalise
 
 extract, search = script("extract"), script("search")
 HERE = "use_gpu False test.amp off".split()
-# The last byte of the first name is no UTF-8.
+# The last byte of the first name is not UTF-8.
 NAMES = (
     *("\udcfc.jpg", "quote'\"_c2.jpg", "</script><b>/ü_c1.jpg", "a.jpg", "b/c.PNG", "b/d.jpg"),
     *("b/broken.jpg",),
@@ -66,7 +66,7 @@ def page_data(path):
     return json.loads(re.search(r'application/json">(.*?)</script>', path.read_text())[1])
 
 
-def test_extract_writes_what_can_be_read(files, capsys, caplog):
+def test_extract_writes_features_of_readable_images(files, capsys, caplog):
     assert run_extract(files) == 0
     assert "6 images, 1 left out, 64 dimensions" in capsys.readouterr().out
     assert f"Left out: {files / 'photos' / BROKEN}: expected an image" in caplog.text
@@ -145,7 +145,7 @@ def test_moved_images_are_found_again(files, capsys):
     assert run_extract(files) == 0
     (files / "photos").rename(files / "moved")
     assert run_search(files, gallery="f.npz") == 2
-    assert "say where they are with --images FOLDER" in capsys.readouterr().err
+    assert "give their folder with --images FOLDER" in capsys.readouterr().err
     assert run_search(files, "--images", files / "moved", gallery="f.npz") == 0
 
 
@@ -153,7 +153,7 @@ def test_features_of_other_weights_are_refused(files, capsys):
     assert run_extract(files) == 0
     save_checkpoint(files / "w.pth.tar", *NORM, seed=1)
     assert run_search(files, gallery="f.npz") == 2
-    assert "features of another network or of other settings: weights" in capsys.readouterr().err
+    assert "features of another network or other settings: weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_key_ends_the_flags_after_a_switch():
     assert args.folder.name == "my.photos" and args.flip and args.pairs == ["test.amp", "on"]
 
 
-def test_an_image_that_is_gone_is_drawn_grey(files, caplog):
+def test_a_missing_image_is_grey(files, caplog):
     assert run_extract(files) == 0
     shutil.rmtree(files / "photos" / "b")
     assert run_search(files, gallery="f.npz") == 0

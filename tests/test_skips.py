@@ -1,4 +1,4 @@
-"""In CI a test that is skipped for want of a program or a package has failed."""
+"""In CI, a test that is skipped because a program or a package is missing fails."""
 
 from types import SimpleNamespace
 
@@ -24,7 +24,7 @@ def test_outcome(monkeypatch, reason, ci, outcome):
     assert reason in str(report.longrepr)
 
 
-def test_an_expected_failure_is_no_skip(monkeypatch):
+def test_an_expected_failure_is_not_a_skip(monkeypatch):
     monkeypatch.setenv("CI", "true")
     report = SimpleNamespace(skipped=True, wasxfail="", outcome="skipped", longrepr="")
     assert no_skips(report).outcome == "skipped"

@@ -1,4 +1,4 @@
-"""Every source by its command, from the annotator's files to label maps and kept IUV."""
+"""Every source with its command, from the annotator's files to label maps and kept IUV."""
 
 import json
 
@@ -19,7 +19,7 @@ NAME = "0002_c1s1_000451_03"
 
 @pytest.fixture
 def run(tmp_path):
-    """Converts for one photo with these options: the exit status and the label map's place."""
+    """Converts for one photo with these options; returns exit status and the label map's path."""
     market, out = tmp_path / "market1501", tmp_path / "masks" / "market1501"
     save_photo(market / "bounding_box_train" / f"{NAME}.jpg")
 
@@ -76,8 +76,8 @@ def test_iuv_kept_later_is_added(tmp_path):
         convert(NpyFolder(tmp_path), photo.parent, out, keep_iuv=True)
 
 
-def test_iuv_alone(run, tmp_path, capsys):
-    """DSA-reID needs no label maps, and they may be of another annotator."""
+def test_iuv_only(run, tmp_path, capsys):
+    """DSA-reID needs no label maps, and existing ones may be from another annotator."""
     np.save(tmp_path / f"{NAME}.npy", np.ones((32, 16)))
     _, label = run("--source", "npy", "--npy", tmp_path)
     out = tmp_path / "masks" / "market1501"
@@ -111,7 +111,7 @@ def test_a_folder_that_is_missing_or_empty(tmp_path):
         NpyFolder(tmp_path)
 
 
-def test_label_maps_after_iuv_alone(run, tmp_path):
+def test_label_maps_after_iuv_only(run, tmp_path):
     write_iuv(tmp_path / "iuv" / f"{NAME}_IUV.png", make_iuv(32, 16, 2))
     source = ("--source", "densepose-iuv", "--iuv", tmp_path / "iuv")
     status, label = run(*source, "--iuv-only")

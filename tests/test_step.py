@@ -1,4 +1,4 @@
-"""A training's step: precision, clipping, accumulation, averages, losses that are not finite."""
+"""A training step: precision, clipping, accumulation, averages, losses that are not finite."""
 
 import logging
 
@@ -190,7 +190,7 @@ class TestFp16:
         assert engine.step.scaler.get_scale() == 2.0**125
         assert engine.step.skipped == 0
         engine.step.reset()
-        for _ in range(10):  # until the scale fits
+        for _ in range(10):  # until the scale is small enough
             engine.step(batch, engine.state.optimizer, {})
         assert not torch.equal(weights(engine)["backbone.conv1.weight"], before[names[0]])
 

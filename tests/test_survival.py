@@ -1,4 +1,4 @@
-"""Trainings that are killed or stopped continue to the same bits."""
+"""Trainings that are killed or stopped resume with bitwise equal results."""
 
 import random
 import signal
@@ -13,7 +13,7 @@ from magnifier_plugin.engine.epoch_loop import SavingOptions
 
 @pytest.fixture(scope="module")
 def whole(market_folder, tmp_path_factory):
-    """A training that is left alone."""
+    """An undisturbed training."""
     training = Training(market_folder, tmp_path_factory.mktemp("whole"), eval_freq=2)
     training.finish()
     return training
@@ -59,7 +59,7 @@ class TestStopped:
         training.start()
         training.wait_for_step(step)
         assert training.signal(number) == status
-        epoch, batch, _ = whole.steps()[len(training.steps())]  # that comes next
+        epoch, batch, _ = whole.steps()[len(training.steps())]  # the step that comes next
         suffix = "" if batch == "0" else f"-batch-{batch}"
         assert f"model.pth.tar-{epoch}{suffix}" in names(tmp_path / "model")
         training.finish()

@@ -1,4 +1,4 @@
-"""The embedded pedestrians' folder: the cast, Market-1501's rules, the same bytes every time."""
+"""The rendered pedestrians' folder: the people, Market-1501's rules, reproducible bytes."""
 
 import json
 from dataclasses import asdict, replace
@@ -34,11 +34,11 @@ def rendered(tmp_path_factory):
     return ensure_rendered(root, TINY, workers=1)
 
 
-# The cast
+# The people
 
 
 @pytest.mark.parametrize(("people", "twins"), [(4, 1.0), (6, 1.0), (7, 1.0), (10, 0.4), (64, 0.5)])
-def test_share_of_twins(people, twins):
+def test_fraction_of_twins(people, twins):
     plan = make_plan(SyntheticOptions(identities=people, twins=twins, images=1, cameras=2))
     paired = [person for person in plan.identities if person.twin]
     assert len(paired) == 2 * int(twins * people / 2 + 0.5) or len(paired) == people - 1
@@ -63,7 +63,7 @@ def test_a_twin_differs_in_the_named_detail_only():
 
 
 @pytest.mark.parametrize(("training", "pairs"), [(20, (8, 1)), (3, (1, 8)), (None, (4, 5))])
-def test_training_takes_as_many_people_as_asked_for(training, pairs):
+def test_training_gets_the_requested_number_of_people(training, pairs):
     options = SyntheticOptions(
         identities=23, train_identities=training, twins=0.8, images=1, cameras=2
     )
@@ -95,7 +95,7 @@ def test_band_twins_differ_in_one_region_each_evenly():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_share_of_occluded_images(share):
+def test_fraction_of_occluded_images(share):
     options = SyntheticOptions(identities=5, cameras=3, images=3, occlusion=share)
     kinds = [shot.scene.obstacle.kind for shot in make_plan(options).shots if shot.scene.obstacle]
     assert len(kinds) == int(share * 45 + 0.5)
@@ -154,7 +154,7 @@ def test_a_folder_of_an_earlier_version_lacks_newer_options(tmp_path):
         ensure_rendered(tmp_path, replace(TINY, twin_details="regions"))
 
 
-def test_another_seed_gives_other_pictures():
+def test_another_seed_gives_other_images():
     one, two = (make_plan(replace(TINY, seed=seed)) for seed in (0, 1))
     assert one.shots != two.shots
     assert one.identities != two.identities
@@ -190,7 +190,7 @@ def test_files_hold_what_was_rendered(rendered):
         assert np.abs(stored - photo.astype(int)).mean() < 12
 
 
-def test_parameters_say_everything(rendered):
+def test_parameters_are_complete(rendered):
     found = json.loads((rendered / PARAMETERS).read_text(encoding="utf-8"))
     plan = json.loads(json.dumps(make_plan(TINY).to_dict()))
     assert {key: found[key] for key in plan} == plan
@@ -208,7 +208,7 @@ def test_every_query_has_a_match_in_another_camera(images, cameras):
         assert any(s.pid == query.pid and s.camera != query.camera for s in where[GALLERY])
 
 
-def test_what_is_there_is_reused(rendered, monkeypatch):
+def test_an_existing_folder_is_reused(rendered, monkeypatch):
     before = {file: file.stat().st_mtime_ns for file in rendered.rglob("*")}
     monkeypatch.setattr(folder_module, "_write", None)
     assert ensure_rendered(rendered.parent, TINY) == rendered
@@ -238,7 +238,7 @@ def test_other_options_are_refused(rendered):
 
 def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "synthetic").mkdir()
-    with pytest.raises(ValueError, match=r"parameters\.json in it, found none"):
+    with pytest.raises(ValueError, match=r"to contain parameters\.json, found none"):
         ensure_rendered(tmp_path)
 
 

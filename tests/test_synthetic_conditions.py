@@ -1,4 +1,4 @@
-"""Conditions of the rendered images: what the file says is what was rendered."""
+"""Conditions of the rendered images: the file describes what was rendered."""
 
 import csv
 from dataclasses import replace
@@ -52,14 +52,14 @@ def test_every_image_has_its_line(lines):
     assert {line["twin"] for line in lines} >= {"", "1", "2"}
 
 
-def test_visible_share_is_what_a_larger_picture_without_the_obstacle_shows():
+def test_visible_fraction_agrees_with_a_larger_image_without_the_obstacle():
     plan = make_plan(OPTIONS)
     seen = set()
     for shot in plan.shots:
         wardrobe, camera = plan.identities[shot.pid - 1].wardrobe, plan.cameras[shot.camera - 1]
         iuv = render(shot.scene, wardrobe, camera, SIZE).iuv
         got = measure_visibility(shot.scene, wardrobe, camera, iuv)
-        # The same scale in a picture three times as high and wide, the same person in its middle.
+        # The same scale in an image three times as high and wide, the same person in the middle.
         scene = shot.scene
         shift = tuple(value / 3 for value in scene.shift)
         wide = replace(scene, obstacle=None, zoom=scene.zoom / 3, shift=shift)
@@ -73,7 +73,7 @@ def test_visible_share_is_what_a_larger_picture_without_the_obstacle_shows():
     assert len(seen) == 4
 
 
-def test_the_body_is_what_a_drawing_labels():
+def test_the_body_is_what_the_rendering_labels():
     for shot in make_plan(OPTIONS).shots[:6]:
         plan = make_plan(OPTIONS)
         person = plan.identities[shot.pid - 1].wardrobe, shot.scene.pose, shot.scene.heading
@@ -83,7 +83,7 @@ def test_the_body_is_what_a_drawing_labels():
         np.testing.assert_array_equal(draw_body(*person, camera, view), drawn)
 
 
-def test_the_data_set_brings_them_to_a_test(root, tmp_path):
+def test_a_test_uses_the_data_sets_conditions(root, tmp_path):
     dataset = AnnotatedDataset("synthetic", root, mode="query")
     assert dataset.conditions_file == root / "synthetic" / CONDITIONS
     found = read_conditions(dataset.conditions_file, dataset.dataset_dir)

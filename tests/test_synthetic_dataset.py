@@ -1,4 +1,4 @@
-"""The embedded pedestrians as a torchreid data set: label maps and IUV from the first use on."""
+"""The rendered pedestrians as a torchreid data set: label maps and IUV from the first use on."""
 
 import pickle
 
@@ -25,7 +25,7 @@ def root(tmp_path):
 
 
 def places(dataset):
-    """The label map of each image of all lists."""
+    """The path of the label map of each image in all lists."""
     lists = (*dataset.train, *dataset.query, *dataset.gallery)
     folders = dataset.dataset_dir, dataset.label_folder, dataset.masks_dir
     return {record[0]: label_path(record[0], *folders) for record in lists}
@@ -60,7 +60,7 @@ def test_torchreids_own_manager_builds_it(root):
     assert manager.num_train_pids == 2
 
 
-def test_what_is_not_rendered_yet_is_rendered(tmp_path):
+def test_a_missing_folder_is_rendered(tmp_path):
     dataset = Synthetic(str(tmp_path), options=TINY, mode="query", verbose=False)
     assert all(label.is_file() for label in places(dataset).values())
     with pytest.raises(ValueError, match="rendered with other options"):

@@ -1,4 +1,4 @@
-"""Exact key points of the rendered people: where the body is, what is seen, what is outside."""
+"""Exact keypoints of the rendered people: on the body, visible, hidden, outside the image."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ HIDDEN, SEEN = 1, 2
 
 
 def shown(heading=0.0, pose=None, obstacle=None, zoom=1.0, shift=(0.0, 0.0)):
-    """Key points by joint, and parts, of one person."""
+    """One person's keypoints by joint, and DensePose parts."""
     scene = Scene(pose or Pose(), heading, zoom, shift, obstacle, (1, 2, 3))
     iuv = render(scene, Wardrobe(), LEVEL, SIZE).iuv
     points = project(scene, Wardrobe(), LEVEL, iuv)
@@ -41,7 +41,7 @@ def shown(heading=0.0, pose=None, obstacle=None, zoom=1.0, shift=(0.0, 0.0)):
 
 
 def border(parts, upper, lower):
-    """The row between two parts, by names without their side and chart."""
+    """The row of the border between two parts, named without side and chart."""
     rows = [
         np.nonzero(np.isin(parts, [i for i, part in enumerate(PARTS) if name in part]))[0]
         for name in (upper, lower)
@@ -74,11 +74,11 @@ def test_left_is_the_persons_left(heading, sign):
         assert left + right == pytest.approx(SIZE[1] - 1, abs=0.1)
 
 
-def test_the_face_is_seen_from_the_front_alone():
+def test_the_face_is_seen_only_from_the_front():
     for heading, seen in ((0, SEEN), (180, HIDDEN)):
         points, _ = shown(heading)
         assert {points[name][2] for name in ("nose", "left eye", "right eye")} == {seen}
-    points, _ = shown(90)  # walks to the picture's right: the right side is the near one
+    points, _ = shown(90)  # walks to the image's right: the right side is the near one
     assert (points["right ear"][2], points["left ear"][2]) == (SEEN, HIDDEN)
     assert points["nose"][0] > points["right ear"][0] + 5
 
@@ -98,14 +98,14 @@ def test_visible_joints_are_on_their_own_parts_and_others_hidden():
     assert "right elbow" not in hidden
 
 
-def test_what_is_outside_the_picture_was_not_found():
+def test_joints_outside_the_image_are_not_found():
     points, _ = shown(zoom=1.7, shift=(0.0, 0.33))
     for joint in ("left ankle", "right knee", "left big toe"):
         assert points[joint].tolist() == [0, 0, 0]
     assert points["nose"][2] == SEEN
 
 
-def test_they_are_where_the_same_person_is_in_a_larger_picture():
+def test_they_agree_with_the_same_person_in_a_larger_image():
     points, _ = shown(35.0)
     scene = Scene(Pose(), 35.0, 1.0, (0.0, 0.0), None, (1, 2, 3))
     double = project(scene, Wardrobe(), LEVEL, np.zeros((512, 256, 3), np.uint8))

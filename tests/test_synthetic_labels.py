@@ -1,4 +1,4 @@
-"""The embedded pedestrians' pictures: charts as DensePose draws them, exact occlusion."""
+"""The images of rendered pedestrians: charts as in DensePose, exact occlusion."""
 
 from collections import Counter
 from dataclasses import asdict, replace
@@ -30,7 +30,7 @@ WALKER = Path(__file__).parents[2] / "shared/data/densepose/crops/walker_IUV.png
 SIZE = (256, 128)
 LEVEL = Camera(1, 0.0, 0.0, (1.0, 1.0, 1.0), 1.0, 1.0, 0.5, 0.01, 90, (90.0, 45.0), 0.5, 7)
 
-# method.md, section 3: for each part, where U and where V grow in the image.
+# For each part, the directions in which U and V grow in the image.
 # fmt: off
 FROM_THE_FRONT = {
     2: ("down", "left"), 9: ("up", "right"), 10: ("up", "left"), 13: ("down", "left"),
@@ -45,7 +45,7 @@ FROM_BEHIND = {
 
 
 def iuv_of(heading, pose=None, wardrobe=None, pitch=0.0):
-    """Labels of one person, at 256 x 128, as int so that differences do not wrap."""
+    """Labels of one person, at 256 × 128, as int so that differences do not wrap."""
     wardrobe = wardrobe or Wardrobe()
     camera = replace(LEVEL, pitch=pitch)
     view = look(camera, wardrobe.build.height, SIZE)
@@ -83,10 +83,10 @@ def test_charts_run_as_densepose_draws_them(heading, part, expected):
         assert strength > 0.8
 
 
-def test_head_runs_on_over_the_seam_of_the_face():
+def test_head_continues_over_the_seam_of_the_face():
     iuv = iuv_of(0)
     right, left = (iuv[..., 0] == PARTS.index(f"head {side}") for side in ("right", "left"))
-    # U rises to 1 on the right half and goes on from 0 on the left one.
+    # U rises to 1 on the right half and continues from 0 on the left half.
     assert iuv[..., 1][right].max() > 240
     assert iuv[..., 1][left].min() < 15
     assert np.nonzero(right)[1].mean() < np.nonzero(left)[1].mean()
@@ -140,14 +140,14 @@ def test_charts_agree_with_densepose_on_a_photograph():
         pytest.skip(f"{WALKER} is not here")
     v, u, part = np.moveaxis(np.asarray(Image.open(WALKER)).astype(int), -1, 0)
     both = np.stack([part, u, v], axis=-1), iuv_of(0, pitch=12.0)
-    # Both show these parts well: U and V run the same way there and lie in the same place.
+    # Both show these parts well: U and V grow in the same directions and have similar values.
     for number in (2, 3, 4, 5, 6, 9, 10, 13, 14, 15, 16, 19, 20, 23, 24):
         places = [iuv[iuv[..., 0] == number] for iuv in both]
         for channel in (1, 2):
             centres = [np.median(place[:, channel]) for place in places]
             assert abs(centres[0] - centres[1]) < 72, PARTS[number]
             if number in (3, 4) or (number in (5, 6) and channel == 2):
-                continue  # hands turn freely; the walker's camera sees his feet from higher up
+                continue  # hands can turn; the walker's camera sees his feet from higher up
             runs = [
                 direction(place[:, channel], *np.nonzero(iuv[..., 0] == number))[0]
                 for place, iuv in zip(places, both, strict=True)
@@ -201,7 +201,7 @@ def test_a_pole_hides_exactly_what_is_behind_it():
 
 @pytest.mark.parametrize("bottom", ["trousers", "skirt"])
 @pytest.mark.parametrize("worn", [{"bag": bag} for bag in BAGS[1:]] + [{"hairstyle": "long"}])
-def test_bags_and_falling_hair_are_no_part_of_the_body(worn, bottom):
+def test_bags_and_loose_hair_are_not_part_of_the_body(worn, bottom):
     hidden = 0
     for heading in (30, 150, 270):
         bare, laden = (iuv_of(heading, wardrobe=Wardrobe(bottom=bottom, **w)) for w in ({}, worn))
@@ -219,7 +219,7 @@ def test_the_body_under_a_skirt_is_labelled():
     assert (bare == skirt)[both][:, 0].mean() > 0.97
 
 
-def test_the_figure_stands_in_the_middle_of_its_picture():
+def test_the_figure_is_in_the_middle_of_its_image():
     photo, iuv = render(scene(), Wardrobe(), LEVEL, SIZE)
     assert photo.shape == iuv.shape == (*SIZE, 3)
     assert photo.dtype == iuv.dtype == np.uint8
@@ -237,7 +237,7 @@ def test_garments_have_the_wardrobes_colours():
         assert figure.colour[:, shown].mean(axis=1).argmax() == strongest
 
 
-def test_someone_out_of_the_picture_leaves_it_as_it_is():
+def test_a_person_outside_the_image_does_not_change_it():
     view = look(LEVEL, 1.72, SIZE).moved(50.0, 0.0)
     figure = draw_person(Wardrobe(), Pose(), 0.0, LEVEL, view)
     assert not figure.alpha.any()
@@ -260,8 +260,8 @@ def test_a_twins_detail_is_seen_from_some_side():
 
 
 @pytest.mark.parametrize("region", BODY_REGIONS)
-def test_a_bands_colour_changes_its_region_alone(region):
-    """Of people with a band, pixels that change lie in the band's region or at its outline."""
+def test_a_bands_colour_changes_only_its_region(region):
+    """For people with a band, the pixels that change are in the band's region or at its outline."""
     rng = np.random.default_rng(3)
     shares = []
     for _ in range(4):

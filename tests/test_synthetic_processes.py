@@ -70,7 +70,7 @@ def test_leftovers_are_removed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_process_holds_nothing(tmp_path):
+def test_a_killed_process_holds_no_lock(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     killed = subprocess.Popen([sys.executable, "-c", LONG.format(root=str(tmp_path))])
     wait_until(lambda: any(tmp_path.rglob("*.jpg")), 60)
@@ -88,7 +88,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
             os.close(handle)
         return True
 
-    wait_until(is_free, 10)  # until its workers have noticed
+    wait_until(is_free, 10)  # until its workers notice
     ensure_rendered(tmp_path, TINY, workers=1)
     assert names(tmp_path) == ["synthetic"]
 

@@ -18,7 +18,7 @@ PHOTO = (77, 60, 20)
 
 
 def person(size: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A photo of one colour, an IUV of parts 2 and 9, textures of a colour each but for a cell."""
+    """A photo of one colour, an IUV of parts 2 and 9, textures of one colour except for a cell."""
     photo, iuv = np.full((64, 32, 3), PHOTO, np.uint8), np.zeros((64, 32, 3), np.uint8)
     iuv[:20, :, 0], iuv[40:, :, 0] = 2, 9
     textures = np.empty((NUM_PARTS, 3, size, size), np.uint8)
@@ -28,13 +28,13 @@ def person(size: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def colours() -> np.ndarray:
-    """uint8 [24, 3], no colour twice and none of the sheet's own."""
+    """uint8 [24, 3], all different, and different from the sheet's own colours."""
     parts = np.arange(NUM_PARTS)
     return np.stack([100 + parts, np.full(NUM_PARTS, 200), 30 + parts], axis=1).astype(np.uint8)
 
 
 def places(sheet: np.ndarray, colour: tuple | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels of a colour."""
+    """Rows and columns of the pixels that have a colour."""
     return np.nonzero((sheet == colour).all(axis=-1))
 
 
@@ -63,7 +63,7 @@ def test_photo_and_parts_are_as_high_as_the_textures() -> None:
     sheet = np.asarray(texture_sheet(*person()))
     top, bottom = places(sheet, colours()[0])[0].min(), places(sheet, colours()[-1])[0].max() + 1
     rows, columns = places(sheet, PHOTO)
-    width = (bottom - top) // 2  # of a photo 64 × 32
+    width = (bottom - top) // 2  # the photo is 64 × 32
     assert (rows.min(), rows.max() + 1) == (top, bottom)
     assert (columns.min(), columns.max() + 1) == (0, width)
     assert len(rows) == (bottom - top) * width
@@ -72,7 +72,7 @@ def test_photo_and_parts_are_as_high_as_the_textures() -> None:
         assert abs((panel == PART_COLOURS[part]).all(axis=-1).mean() - share) < 0.01
 
 
-def test_names_of_parts_that_are_not_seen_are_grey() -> None:
+def test_names_of_absent_parts_are_grey() -> None:
     photo, iuv, textures = person()
     sheet = np.asarray(texture_sheet(photo, iuv, textures))
     for part, seen in ((1, False), (2, True), (8, False), (9, True), (24, False)):

@@ -1,4 +1,4 @@
-"""A system that only this file knows trains, tests, saves and resumes like the package's own."""
+"""A system defined only in this file trains, tests, saves and resumes like the package's own."""
 
 import json
 
@@ -20,7 +20,7 @@ from magnifier_plugin.recipe import prepare
 
 
 class ColourNet(nn.Module):
-    """Predicts identity and mean colour."""
+    """Predicts the identity and the mean colour."""
 
     training_inputs = ("colour",)
 
@@ -41,7 +41,7 @@ class ColourNet(nn.Module):
 
 
 class ColourCriterion(nn.Module):
-    """Cross entropy, and the distance to the colour."""
+    """Cross entropy, and the distance to the mean colour."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The number of threads next to other programs."""
+"""The number of threads while other programs run."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Four threads on four cores, whose number nothing fixes."""
+    """Four threads on four cores; their number is not fixed by the user."""
     for name in FIXED_BY:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
@@ -36,7 +36,7 @@ def threads(monkeypatch):
 
 
 class Readings:
-    """Readings a second apart, in which other programs use so many cores."""
+    """Readings, a second apart, in which other programs use the given numbers of cores."""
 
     def __init__(self, *others: float | None) -> None:
         self.others, self.now = iter((0.0, *others)), CpuUse(time.monotonic() - 100, 7, 5)
@@ -83,7 +83,7 @@ def test_says_so(threads, caplog):
     ]
 
 
-def test_the_number_is_given_back(threads):
+def test_the_number_is_restored(threads):
     count = ThreadCount(CPU, Readings(3), seconds=1)
     with pytest.raises(KeyboardInterrupt), count.restored():
         count.adapt()
@@ -92,8 +92,8 @@ def test_the_number_is_given_back(threads):
     assert torch.get_num_threads() == 4
 
 
-def test_a_run_gives_the_number_back(threads, market_folder, tmp_path, monkeypatch):
-    """A second training in the same process would have one thread for ever."""
+def test_a_run_restores_the_number(threads, market_folder, tmp_path, monkeypatch):
+    """Otherwise a second training in the same process would always have one thread."""
     found = []
 
     def adapt(self):
@@ -116,7 +116,7 @@ def test_looks_only_every_few_seconds(threads):
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
-def test_a_number_that_is_set_stays(threads, monkeypatch, name):
+def test_a_number_set_by_the_user_is_kept(threads, monkeypatch, name):
     monkeypatch.setenv(name, "4")
     assert numbers(3) == [4]
 

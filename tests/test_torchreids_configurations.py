@@ -1,4 +1,4 @@
-"""torchreid's own configuration files, as its repository's folder configs has them.
+"""torchreid's own configuration files, as in the folder configs of its repository.
 
 They are written here by the keys and values of its documentation: nothing is downloaded.
 """
@@ -124,7 +124,7 @@ def test_every_value_arrives(stock, name):
 
 @pytest.mark.parametrize("name", ["im_r50_softmax_256x128_amsgrad", OSNET])
 def test_torchreids_models_train(train, tmp_path, name):
-    """The first epoch with the classifier alone, the second with all layers."""
+    """The first epoch trains only the classifier, the second all layers."""
     assert train(name, "train.fixbase_epoch", "1") == 0
     results = json.loads((tmp_path / "log" / "results.json").read_text())["results"]
     assert 0 < results["market1501"]["mAP"] <= 1
@@ -161,7 +161,7 @@ def test_with_the_loss_of_the_file_a_warning_says_that_masks_are_not_learnt(trai
         ("video", {"seq_len": 15}, "no video data sets"),
     ],
 )
-def test_keys_of_torchreid_that_are_not_taken(tmp_path, section, values, reason):
+def test_keys_of_torchreid_that_are_not_accepted(tmp_path, section, values, reason):
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump({section: values}))
     key = f"{section}.{next(iter(values))}"

@@ -30,7 +30,7 @@ def people(tmp_path_factory):
 
 
 def torchrun(folder, save_dir, *extra, failing=-1, restarts=0):
-    """Two processes; returns the finished launcher and its seconds."""
+    """Runs two processes; returns the finished launcher and its time in seconds."""
     start = time.monotonic()
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--standalone", f"--max-restarts={restarts}", TESTS / "torchrun_main.py"]
@@ -113,7 +113,7 @@ class TestDataParallel:
     @pytest.mark.filterwarnings("ignore:MagnifierNet is trained without its mask loss")
     @pytest.mark.parametrize("loss", ["triplet", "softmax"])
     def test_torchreids_engines_train_in_it(self, people, loss):
-        """As torchreid's scripts wrap a model on a GPU."""
+        """In the way in which torchreid's scripts wrap a model on a GPU."""
         manager = torchreids_manager(people, sources="market1501", batch_size_train=8)
         model = nn.DataParallel(tiny_model(8, loss=loss))
         optimizer = torchreid.optim.build_optimizer(model)

@@ -1,4 +1,4 @@
-"""The joint transform: torchreid's images, and label maps that stay where their image is."""
+"""The joint transform: images equal torchreid's, and label maps move with their images."""
 
 import random
 from collections import Counter
@@ -39,7 +39,7 @@ def photo(seed: int = 0) -> Image.Image:
 
 @pytest.fixture
 def shared_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchreid's transforms draw what ours draw, in the same order."""
+    """Makes torchreid's transforms draw the same random numbers as ours, in the same order."""
     shared = SimpleNamespace(uniform=augmentations.uniform, randint=augmentations.randint)
     monkeypatch.setattr(theirs, "random", shared)
 
@@ -81,7 +81,7 @@ def colour_class(image: Tensor) -> Tensor:
 
 
 def inside(labels: Tensor, margin: int = 3) -> Tensor:
-    """bool [H, W]: pixels whose neighbours have their label too, so that no colours mix."""
+    """bool [H, W]: pixels whose neighbours have the same label, so that colours do not mix."""
     size = 2 * margin + 1
     padded = torch.nn.functional.pad(labels[None].float(), [margin] * 4, mode="replicate")
     windows = padded[0].unfold(0, size, 1).unfold(1, size, 1)
@@ -127,7 +127,7 @@ def test_pad_crop_comes_after_the_flip() -> None:
     assert kinds[:4] == ["Resize", "RandomHorizontalFlip", "RandomCrop", "ToTensor"]
 
 
-def test_unknown_labels_are_resized_not_mixed() -> None:
+def test_unknown_labels_are_resized_without_mixing() -> None:
     labels = np.full((64, 32), UNKNOWN, np.uint8)
     labels[:, 16:] = 7
     view = rebuild(compose())(photo(), labels)
@@ -163,7 +163,7 @@ def test_a_seed_fixes_a_view_and_leaves_the_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state) and random.getstate() == python_state
 
 
-def test_without_a_transform_everything_stays() -> None:
+def test_without_a_transform_nothing_changes() -> None:
     labels = person(np.random.default_rng(0))
     view = rebuild(None)(photo(), labels)
     assert isinstance(view.image, Image.Image)
@@ -180,7 +180,7 @@ def test_maps_come_out_as_plain_tensors() -> None:
 
 @pytest.mark.slow
 def test_speed(tmp_path: Path) -> None:
-    """A sample with its label map takes less than torchreid's own, the image alone (-s)."""
+    """A sample with its label map takes less time than torchreid's image alone (-s)."""
     labels = person(np.random.default_rng(0), 128, 64)
     photo_file, label_file = str(tmp_path / "a.jpg"), tmp_path / "a.png"
     photo().resize((64, 128)).save(photo_file)
@@ -196,7 +196,7 @@ def test_speed(tmp_path: Path) -> None:
         image = read_image(photo_file)
         regions = read_labels(label_file, (image.height, image.width))
         with torch_seeded(mixed_seed(n)):
-            joint(image, regions)  # its pixels; a network's device normalises them
+            joint(image, regions)  # only its pixels, which are normalised on the network's device
 
     seconds = Counter()
     threads = torch.get_num_threads()

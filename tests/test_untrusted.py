@@ -1,4 +1,4 @@
-"""Untrusted files: none runs code, none fills the memory; and files that cannot be written."""
+"""Untrusted files must neither run code nor fill the memory; files that cannot be written."""
 
 import ctypes
 import io
@@ -24,7 +24,7 @@ from magnifier_plugin.masks.conversion import convert
 
 
 class Evil:
-    """Pickles as a call of `function(*arguments)`."""
+    """An object that pickles as a call of `function(*arguments)`."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -34,7 +34,7 @@ class Evil:
 
 
 def evils(trace):
-    """Programs that would leave a file behind."""
+    """Pickles that create a file if they are run."""
     command = f"touch {trace}"
     return {
         "posix.system": Evil(os.system, command),
@@ -46,7 +46,7 @@ def evils(trace):
 
 
 def pickled(thing) -> bytes:
-    """What a pickle that nests calls of calls looks like: built by hand where pickle refuses."""
+    """A pickle with nested calls, built by hand because pickle refuses to write it."""
     if isinstance(thing, Evil) and isinstance(thing.call[0], Evil):
         return (
             b"\x80\x02cbuiltins\ngetattr\n(cposix\nsystem\nX\x08\x00\x00\x00__call__tR"
@@ -69,7 +69,7 @@ def test_malicious_pickle_is_refused_by_name(tmp_path, name):
 def test_malicious_archive_is_refused_by_name(tmp_path, name):
     trace = tmp_path / "trace"
     torch.save([evils(trace)[name]], tmp_path / "evil.pkl")
-    # Newer versions of torch write the names that these modules had in Python 2.
+    # Newer versions of torch write the Python 2 names of these modules.
     refused = name.replace("builtins.", r"(builtins\.|__builtin__\.)?")
     refused = refused.replace("subprocess", "(commands|subprocess)")
     with pytest.raises(ValueError, match=rf"evil\.pkl: refused, it asks for {refused};"):
@@ -78,7 +78,7 @@ def test_malicious_archive_is_refused_by_name(tmp_path, name):
 
 
 def test_malicious_bytes_inside_a_tensor_are_refused(tmp_path):
-    """Plain pickles nest what torch.save wrote, and torch's own loader would trust it."""
+    """Plain pickles contain nested output of torch.save, which torch's own loader would trust."""
     trace = tmp_path / "trace"
     inner = io.BytesIO()
     torch.save(Evil(os.system, f"touch {trace}"), inner, _use_new_zipfile_serialization=False)
@@ -95,7 +95,7 @@ def test_malicious_bytes_inside_a_tensor_are_refused(tmp_path):
         b"cos\nsystem\n(S'true'\ntR.",  # protocol 0
         b"(S'true'\nios\nsystem\n.",  # INST
         b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.",  # STACK_GLOBAL
-        b"\x80\x04\x8c\x13collections.abc.sys\x8c\x07modules\x93.",  # a dotted way round
+        b"\x80\x04\x8c\x13collections.abc.sys\x8c\x07modules\x93.",  # through a dotted module name
         b"\x80\x04\x8c\x0bcollections\x8c\x15OrderedDict.__class__\x93.",  # a dotted name
         b"\x80\x02\x82\x01.",  # EXT1
     ],
@@ -134,7 +134,7 @@ def test_damaged_dumps_never_end_in_another_error(tmp_path):
                 pass
 
 
-def test_other_zip_files_are_no_dumps(tmp_path):
+def test_other_zip_files_are_not_dumps(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pkl", "w") as archive:
         archive.writestr("readme.txt", "nothing")
     with pytest.raises(ValueError, match=r"a\.pkl: damaged, truncated, or not written by"):
@@ -143,7 +143,7 @@ def test_other_zip_files_are_no_dumps(tmp_path):
         DumpFile(tmp_path / "b.pkl")
 
 
-def test_a_dump_may_hold_no_function_but_its_classes(tmp_path):
+def test_a_dump_may_name_only_its_classes(tmp_path):
     with stand_in(CHART) as cls:
         chart = cls()
         chart.labels = torch.nn.Linear(1, 1)
@@ -156,7 +156,7 @@ def test_a_dump_may_hold_no_function_but_its_classes(tmp_path):
 
 @pytest.mark.parametrize("era", [2022, 2020])
 def test_a_tensor_larger_than_its_memory_is_refused(tmp_path, era):
-    """Strides of 0 make 2 kB claim gigabytes, which a copy of the tensor would take."""
+    """With strides of 0, 2 kB claim gigabytes, which a copy of the tensor would need."""
     with stand_in(CHART) as cls:
         chart = cls()
         chart.labels = torch.ones(1, dtype=torch.int64).expand(8000, 8000)
@@ -201,7 +201,7 @@ def test_malformed_entries_are_named(tmp_path, change):
 
 
 def test_compressed_archives_are_refused(tmp_path):
-    """torch.save compresses nothing; 1 MB of compressed zeros is 1 GB in memory."""
+    """torch.save does not compress; 1 MB of compressed zeros would be 1 GB in memory."""
     good = dump(tmp_path / "a.pkl", {"a.jpg": [(4.0, 3.0, 0.9, make_iuv(24, 8, 2))]}, 2022)
     with (
         zipfile.ZipFile(good) as stored,
@@ -258,7 +258,7 @@ def test_locked_output_folder_is_reported(tmp_path, capsys):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 kB."""
+    """A file system with a size of 64 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)

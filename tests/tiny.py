@@ -1,4 +1,4 @@
-"""A MagnifierNet of a few thousand numbers, for what does not depend on its size."""
+"""A MagnifierNet with a few thousand parameters, for tests that do not depend on its size."""
 
 import pytest
 from torch import nn

@@ -1,4 +1,4 @@
-"""scripts/main.py with a tiny network, for torchrun; the second process can fail on demand.
+"""scripts/main.py with a tiny network, for torchrun; its second process can fail on demand.
 
 python tests/torchrun_main.py FAILING_EPOCH … : in the first attempt process 1 fails in that epoch
 (counted from 0; -1: in none), with an error that nothing expects.

@@ -1,4 +1,4 @@
-"""Arrays from untrusted NumPy and torch files: no code in a file is run, damage is a ValueError."""
+"""Arrays from untrusted NumPy and torch files; no code in a file is run."""
 
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -17,15 +17,15 @@ TORCH_SUFFIXES = (".pt", ".pth")
 
 
 def read_arrays(path: Path) -> Any:
-    """The content of a NumPy or torch file, on the CPU, whatever its type.
+    """Reads the content of a NumPy or torch file onto the CPU, whatever its type.
 
     Args:
-        path: ends in `NUMPY_SUFFIXES` or `TORCH_SUFFIXES`.
+        path: a file whose suffix is in `NUMPY_SUFFIXES` or `TORCH_SUFFIXES`.
     Returns:
-        An array for `.npy`, a dict of arrays for `.npz`, what was saved for `.pt` and `.pth`.
+        An array for `.npy`, a dict of arrays for `.npz`, the saved object for `.pt` and `.pth`.
     Raises:
         OSError: the file is missing or cannot be opened.
-        ValueError: the file is damaged, or is a pickle of more than plain data.
+        ValueError: the file is damaged, or pickles anything but plain data.
     """
     with path.open("rb") as file:
         try:
@@ -38,10 +38,10 @@ def read_arrays(path: Path) -> Any:
             # struct.error, TokenError, IndexError, ...), depending on the damaged byte.
             reason = one_line(torch_load_reason(error))
             raise ValueError(
-                f"{path}: expected plain numbers, found a damaged file or a pickle of something "
-                f"else ({type(error).__name__}: {reason}); a pickle of anything else is "
-                "not opened, since that would run what it contains. Write the file again, with "
-                "numpy.save or torch.save(tensor)"
+                f"{path}: expected plain numbers, found a damaged file or a pickle of other "
+                f"objects ({type(error).__name__}: {reason}); such a pickle is not opened, since "
+                "that could run code in it. Write the file again with numpy.save or "
+                "torch.save(tensor)"
             ) from error
 
 
@@ -49,10 +49,10 @@ def as_dense_tensor(name: object, content: Any) -> Tensor:
     """A file's content as a dense tensor on the CPU, in the machine's byte order.
 
     Args:
-        name: of the content in errors: the file's path, and the field's name if it has several.
-        content: what `read_arrays` returned, or one entry of it.
+        name: name of the content in errors: the path, and the field's name if there are several.
+        content: the result of `read_arrays`, or one entry of it.
     Raises:
-        ValueError: it is no array of numbers, or of a type that torch does not have.
+        ValueError: it is not a dense array of numbers on the CPU, or torch has no such type.
     """
     if isinstance(content, np.ndarray) and content.dtype.kind in "fiub":
         if content.dtype.itemsize > 8:

@@ -1,8 +1,8 @@
-"""Intervals of the difference of two trainings' metrics, by the bootstrap.
+"""Bootstrap intervals of the difference between the metrics of two trainings.
 
-What varies is the training (its seed) and who is tested (the identities), so both are resampled:
-seeds first, then test identities, whose queries stay together (Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993; percentile intervals).
+The training (its seed) and the test identities are both random, so both are resampled: first the
+seeds, then the identities, whose queries stay together (Efron and Tibshirani, An Introduction to
+the Bootstrap, 1993; percentile intervals).
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ import numpy as np
 
 
 class Results(NamedTuple):
-    """The queries of one training."""
+    """The results of one training on each query."""
 
     pids: np.ndarray
     """int [Q], identity of each query."""
     metrics: np.ndarray
-    """float64 [Q, M], the value of each query in M metrics; NaN for a query that does not count."""
+    """float64 [Q, M], each query's values of M metrics; NaN for a query that does not count."""
 
 
 class Difference(NamedTuple):
-    """Second minus first, of M metrics."""
+    """The difference of M metrics, second minus first."""
 
     mean: np.ndarray
     """float64 [M], mean over the seeds of the difference of the means over queries."""
     low: np.ndarray
     """float64 [M], lower end of the interval."""
     high: np.ndarray
-    """float64 [M], upper end."""
+    """float64 [M], upper end of the interval."""
 
 
 class _Identities(NamedTuple):
-    """One seed's queries, summed by identity: n of them."""
+    """One seed's queries, summed for each of its n identities."""
 
     pids: np.ndarray
     """int [n], ascending."""
@@ -46,7 +46,7 @@ def mean_difference(first: Sequence[Results], second: Sequence[Results]) -> np.n
     """The mean over seeds of the difference, second minus first, float64 [M].
 
     Args:
-        first, second: as in `difference_interval`, from one seed on.
+        first, second: as in `difference_interval`, but one seed is enough.
     Raises:
         ValueError: the queries of a seed differ between the two, or none counts.
     """
@@ -62,29 +62,32 @@ def difference_interval(
     repeats: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """The difference of two rows of a table, and its percentile interval.
+    """The difference between two rows of a table, and its percentile interval.
 
-    Each of the repeats draws as many seeds as there are, with replacement, and in each as many of
-    its test identities as it has, with replacement. Both rows have the same seeds and queries, so
-    the differences are paired.
+    Each repeat draws as many seeds as there are, with replacement, and for each drawn seed as many
+    test identities as it has, with replacement. Both rows have the same seeds and queries, so the
+    differences are paired.
 
     Args:
-        first, second: one entry per seed, in the same order; the same queries in the same order.
-        same_identities: whether all seeds test the same people (a data set from a camera), who are
-            then drawn once in a repeat; otherwise (people rendered for each seed) each drawn seed
-            draws its own.
-        level: share of the repeats inside the interval, in (0, 1).
-        repeats: of the bootstrap.
-        seed: of its draws.
+        first, second: one entry per seed, in the same order; each with the same queries in the same
+            order.
+        same_identities: whether all seeds test the same people (a real data set). If so, a repeat
+            draws the identities once for all seeds; otherwise (people rendered for each seed) each
+            drawn seed draws its own.
+        level: fraction of the repeats inside the interval, in (0, 1).
+        repeats: number of bootstrap repeats.
+        seed: seed of the draws.
     Raises:
-        ValueError: fewer than two seeds, the queries of a seed differ between the two, none of a
-            seed's queries counts, or with same_identities the seeds' identities differ.
+        ValueError: there are fewer than two seeds, the queries of a seed differ between the two,
+            none of a seed's queries counts, or with same_identities the seeds' identities differ.
     """
     if len(first) < 2:
         raise ValueError(f"expected the results of at least two seeds, got {len(first)}")
     seeds = _paired(first, second)
     if same_identities and not all(np.array_equal(one.pids, seeds[0].pids) for one in seeds):
-        raise ValueError("same_identities: expected the same people in all seeds, got others")
+        raise ValueError(
+            "same_identities: expected the same identities in all seeds, but they differ"
+        )
     rng = np.random.default_rng(seed)
     draws = (_shared_draws if same_identities else _own_draws)(seeds, repeats, rng)
     tail = (1 - level) / 2
@@ -94,7 +97,9 @@ def difference_interval(
 
 def _paired(first: Sequence[Results], second: Sequence[Results]) -> list[_Identities]:
     if len(first) != len(second) or not first:
-        raise ValueError(f"expected the same seeds twice, got {len(first)} and {len(second)}")
+        raise ValueError(
+            f"expected the same seeds in both rows, got {len(first)} and {len(second)} seeds"
+        )
     seeds = []
     for one, other in zip(first, second, strict=True):
         counts = np.isfinite(one.metrics).all(axis=1)
@@ -102,7 +107,7 @@ def _paired(first: Sequence[Results], second: Sequence[Results]) -> list[_Identi
         if not same or not np.array_equal(counts, np.isfinite(other.metrics).all(axis=1)):
             raise ValueError(
                 f"expected two results of the same queries, got {len(one.pids)} and "
-                f"{len(other.pids)} queries of other identities or matches"
+                f"{len(other.pids)} queries whose identities or matches differ"
             )
         if not counts.any():
             raise ValueError("expected at least one query with a match, got none")
@@ -120,7 +125,7 @@ def _mean(seeds: Sequence[_Identities]) -> np.ndarray:
 
 
 def _own_draws(seeds: Sequence[_Identities], repeats: int, rng: np.random.Generator) -> np.ndarray:
-    """float64 [R, M]: each drawn seed draws identities of its own."""
+    """float64 [R, M]: each drawn seed draws its own identities."""
     chosen = rng.integers(len(seeds), size=(repeats, len(seeds)))
     means = np.empty((*chosen.shape, seeds[0].difference.shape[1]))
     for number, one in enumerate(seeds):
@@ -132,7 +137,7 @@ def _own_draws(seeds: Sequence[_Identities], repeats: int, rng: np.random.Genera
 def _shared_draws(
     seeds: Sequence[_Identities], repeats: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """float64 [R, M]: one draw of identities for all seeds of a repeat."""
+    """float64 [R, M]: all seeds of a repeat share one draw of identities."""
     chosen = rng.integers(len(seeds), size=(repeats, len(seeds)))
     times = _times_drawn(seeds[0], repeats, rng)
     by_seed = np.stack([_weighted(one, times) for one in seeds], axis=1)
@@ -147,5 +152,5 @@ def _times_drawn(one: _Identities, repeats: int, rng: np.random.Generator) -> np
 
 
 def _weighted(one: _Identities, times: np.ndarray) -> np.ndarray:
-    """float64 [R, M], the difference of the drawn identities' queries."""
+    """float64 [R, M], the mean difference over the queries of the drawn identities."""
     return np.asarray(times @ one.difference / (times @ one.queries)[:, None])

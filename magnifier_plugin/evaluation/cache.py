@@ -18,14 +18,14 @@ from magnifier_plugin.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-FIELDS = ("features", "pids", "camids")  # of a file
+FIELDS = ("features", "pids", "camids")  # the entries of a file
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """A digest of a model: its printed structure, weights, buffers, and options without weights.
+    """A digest of a model: its printed structure, weights, buffers and plain attributes.
 
-    An option without weights is an attribute of any module whose value is a number, text, True,
-    False, None or a tuple of these. Others are for the caller to add.
+    A plain attribute is an attribute of any module whose value is a number, text, True, False, None
+    or a tuple of these. If the embeddings depend on others, the caller must add them to the key.
     """
     digest = hashlib.blake2b(str(model).encode(), digest_size=16)
     for name, module in model.named_modules():
@@ -34,7 +34,7 @@ def model_fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {sorted(plain.items())!r}".encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # The bytes, also of bf16, which numpy does not know.
+        # Viewed as bytes, because numpy has no bf16.
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
@@ -46,23 +46,23 @@ def _is_plain(value: object) -> bool:
 
 
 def files_fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
-    """A digest of the paths, sizes and modification times of files, in their order.
+    """A digest of the paths, sizes and modification times of files, in the given order.
 
     Raises:
         FileNotFoundError: a file is missing.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
-        state = os.stat(path)  # noqa: PTH116  three times as fast as Path's, for 100,000 images
+        state = os.stat(path)  # noqa: PTH116  three times as fast as Path.stat, for 100,000 images
         digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
 class FeatureCache:
-    """A folder of embeddings: one file per model, list of images and way to embed.
+    """A folder of embeddings: one file per model, list of images and settings.
 
     Args:
-        folder: made when the first file is written.
+        folder: the folder; it is created when the first file is written.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -71,13 +71,14 @@ class FeatureCache:
     def path(
         self, model: str, images: Sequence[tuple[str, int, int, int]], settings: Mapping[str, Any]
     ) -> Path:
-        """The file for the embeddings of a list of images.
+        """The path of the file for the embeddings of a list of images.
 
         Args:
-            model: of `model_fingerprint`.
-            images: torchreid's list (path, pid, camera, data set); an image that changes its size
-                or modification time is another image.
-            settings: what else the embeddings depend on: image size, flip, precision; plain values.
+            model: the result of `model_fingerprint`.
+            images: torchreid's list (path, pid, camera, data set); an image whose file size or
+                modification time changes counts as another image.
+            settings: whatever else the embeddings depend on (image size, flip, precision), as plain
+                values.
         Raises:
             FileNotFoundError: an image is missing.
         """
@@ -87,16 +88,17 @@ class FeatureCache:
         return self.folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.pt"
 
     def read(self, path: Path) -> Embeddings | None:
-        """The embeddings of a file, on the CPU; None if there is no such file.
+        """Reads the embeddings of a file onto the CPU.
 
-        None also for a damaged file, which is logged as a warning.
+        Returns:
+            None if there is no such file, or if it is damaged, which is logged as a warning.
         """
         if not path.is_file():
             return None
         try:
             return read_embeddings(path)
         except ValueError as error:
-            logger.warning("%s is damaged, its features are extracted again: %s", path, error)
+            logger.warning("%s is damaged, so its features are extracted again: %s", path, error)
             return None
 
     def write(self, path: Path, embeddings: Embeddings) -> None:
@@ -107,11 +109,11 @@ class FeatureCache:
             "camids": torch.from_numpy(embeddings.camids.astype(np.int64)),
         }
         with write_atomically(path) as part, part.open("wb") as file:
-            torch.save(content, file)  # given a path, it would store the temporary file's name
+            torch.save(content, file)  # with a path, it would store the temporary file's name
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """The embeddings of a file of `FeatureCache`; no code in it is run.
+    """Reads the embeddings in a file of `FeatureCache`; no code in it is run.
 
     Raises:
         OSError: the file is missing or cannot be opened.

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MAX_ROWS_NAMED = 5  # of the bad rows, in an error
+_MAX_ROWS_NAMED = 5  # number of bad rows that an error names
 
 
 def as_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
@@ -14,8 +14,8 @@ def as_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tup
         query: floating point [Q, D].
         gallery: floating point [G, D], on the same device.
     Raises:
-        ValueError: not two dimensions, not floating point, empty, D or the device differs, or a
-            value is NaN, infinite or beyond float32; the message names the rows.
+        ValueError: one is not two-dimensional, not floating point or empty; D or the device
+            differs; or a value is NaN, infinite or beyond float32, and the message names the rows.
     """
     query, gallery = torch.as_tensor(query), torch.as_tensor(gallery)
     if query.device != gallery.device:
@@ -34,7 +34,7 @@ def as_features(query: Tensor | np.ndarray, gallery: Tensor | np.ndarray) -> tup
 def as_distances(
     q_g: Tensor | np.ndarray, q_q: Tensor | np.ndarray, g_g: Tensor | np.ndarray
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The three matrices of distances as tensors, float64 only where it was given.
+    """The three matrices of distances as tensors; float64 stays float64, others become float32.
 
     Raises:
         ValueError: shapes are not [Q, G], [Q, Q] and [G, G], one is empty or not floating point,
@@ -56,27 +56,27 @@ def as_distances(
 def as_finite(
     name: str, values: Tensor | np.ndarray, *, keep_float64: bool = False, first_row: int = 0
 ) -> Tensor:
-    """One matrix as a tensor, float64 only where it was given and is to be kept.
+    """One matrix as a float32 tensor, or float64 with keep_float64.
 
     Args:
-        name: of the matrix in errors.
+        name: name of the matrix in errors.
         values: floating point [N, D].
-        keep_float64: else it becomes float32.
-        first_row: number of the first row in errors, where this is a part of a matrix.
+        keep_float64: whether float64 values stay float64.
+        first_row: number of the first row in errors, if values are a part of a matrix.
     Raises:
-        ValueError: as `as_features`.
+        ValueError: as in `as_features`.
     """
     values = given = torch.as_tensor(values)
     if values.ndim != 2 or not values.is_floating_point() or values.layout != torch.strided:
         raise ValueError(
-            f"{name}: expected two dimensions of dense floating point, got {values.dtype} "
+            f"{name}: expected a dense floating-point matrix, got {values.dtype} "
             f"{list(values.shape)}, {values.layout}"
         )
     if values.numel() == 0:
         raise ValueError(f"{name}: empty, got {list(values.shape)}")
     if not (keep_float64 and values.dtype == torch.float64):
         values = values.float()
-    # Sums come first: they take one pass, and no mask as large as the features.
+    # Row sums are checked first: they need one pass, and no mask as large as the features.
     suspects = (~values.sum(dim=1).isfinite()).nonzero().flatten()
     bad = suspects[~values[suspects].isfinite().all(dim=1)].tolist()
     if bad:

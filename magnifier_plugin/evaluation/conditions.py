@@ -1,6 +1,6 @@
-"""Conditions of test images, such as "occluded", and metrics of the queries that share one.
+"""Conditions of test images, such as "occluded", and the metrics of queries by condition.
 
-A CSV file has a column `path` and one for each condition of an image.
+The conditions are in a CSV file with a column `path` and one for each condition.
 """
 
 import math
@@ -20,32 +20,32 @@ from magnifier_plugin.wording import many
 PATH = "path"
 # Queries are grouped by whether they have a near-twin.
 WITH_TWIN, WITHOUT_TWIN = "with", "without"
-ABSENT = "absent"  # in place of the number of a near-twin that is neither query nor in the gallery
+ABSENT = "absent"  # replaces the number of a near-twin that is in neither query nor gallery
 EMPTY = "none"  # label of an empty cell
-_MAX_LABELS, _MAX_BINS = 8, 4  # numbers with more distinct values are cut into bins
-_WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # of a bin, times a power of ten
+_MAX_LABELS, _MAX_BINS = 8, 4  # a column of numbers with more distinct values is binned
+_WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # width of a bin, up to a power of ten
 
 
 class Conditions(NamedTuple):
     """The conditions of Q query images."""
 
     labels: dict[str, np.ndarray]
-    """Name of a condition → text [Q], what a query's image is called in it; a bin of numbers is
-    stated as "0.25–0.5" (its lower edge belongs to it, of the last bin the upper one too)."""
+    """Name of a condition → text [Q], the label of each query. The label of a bin is "0.25–0.5"; a
+    bin includes its lower edge, and the last bin includes its upper edge too."""
     twins: np.ndarray | None
-    """Text [Q], pid of the near-twin, "" for none; None if the file has no column `twin`."""
+    """Text [Q], pid of the near-twin, "" if none; None if the file has no column `twin`."""
 
 
 def read_conditions(file: str | os.PathLike[str], dataset_dir: str | Path) -> ConditionFile:
     """Reads a CSV of per-image conditions.
 
     Args:
-        file: with a header; `path` is absolute or relative to dataset_dir.
+        file: has a header; `path` is absolute or relative to dataset_dir.
         dataset_dir: the data set's own folder, such as `reid-data/market1501`.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there is no column `path` or no other column, a line has other columns than the
-            header, or an image is in it twice.
+        ValueError: the column `path` or any other column is missing, the columns of a line do not
+            match the header, or an image is listed twice.
     """
     file = Path(file)
     if not file.is_file():
@@ -56,15 +56,15 @@ def read_conditions(file: str | os.PathLike[str], dataset_dir: str | Path) -> Co
     columns = tuple(name for name in header if name != PATH)
     if PATH not in header or not all(columns) or not columns or len(set(header)) < len(header):
         raise ValueError(
-            f"{file}: expected a header with the column {PATH} and at least one more, each with a "
-            f"name of its own, such as path,occluded; found {listed(header) or 'nothing'}"
+            f"{file}: expected a header with the column {PATH} and at least one more, all with "
+            f"different names, such as path,occluded; found {listed(header) or 'nothing'}"
         )
     rows: dict[Path, tuple[str, ...]] = {}
     for number, cells in lines:
         row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
         image = absolute_path(Path(dataset_dir, row[PATH]))
         if image in rows:
-            raise ValueError(f"{file}, line {number}: {row[PATH]} is there twice")
+            raise ValueError(f"{file}, line {number}: {row[PATH]} is listed twice")
         rows[image] = tuple(row[name] for name in columns)
     return ConditionFile(file, columns, rows)
 
@@ -75,10 +75,10 @@ def conditions_of(
     """The conditions of query images, in their order.
 
     Args:
-        found: of `read_conditions`.
+        found: the result of `read_conditions`.
         images: paths of all query images.
-        pids: identity, as its data set's list has it → its number in torchreid's lists. A near-twin
-            that is not in it is no hit's identity. None or empty: the file has the numbers.
+        pids: identity as the data set's list gives it → its number in torchreid's lists; a twin
+            that is not in it cannot be a hit. None or empty: `twin` has torchreid's numbers.
     Raises:
         ValueError: an image is not in the file.
     """
@@ -88,9 +88,9 @@ def conditions_of(
         raise ValueError(
             f"{found.file}: expected a line for each of the {len(paths)} query images, found none "
             f"for {len(missing)} of them, such as {missing[0]}; the file has {len(found.rows)} "
-            f"images, such as {next(iter(found.rows), 'none')}. Write a file of this data set's "
+            f"images, such as {next(iter(found.rows), 'none')}. Give a file of this data set's "
             "images (paths are absolute or relative to the data set's folder), or set "
-            'test.conditions "" to test without'
+            'test.conditions "" to test without conditions'
         )
     labels, twins = {}, None
     for place, name in enumerate(found.columns):
@@ -98,7 +98,7 @@ def conditions_of(
         if name == TWIN:
             twins = np.array([_twin_number(cell, pids or {}) for cell in cells.tolist()])
             labels[name] = np.where(cells != "", WITH_TWIN, WITHOUT_TWIN)
-        else:  # bins follow from the whole file, so that they do not depend on the queries
+        else:  # bins are made from the whole file, so that they do not depend on the queries
             label = label_values([row[place] for row in found.rows.values()])
             labels[name] = np.array([label[cell] for cell in cells.tolist()])
     return Conditions(labels, twins)
@@ -109,14 +109,14 @@ def _twin_number(cell: str, pids: Mapping[str, int]) -> str:
 
 
 def label_values(values: Sequence[str]) -> dict[str, str]:
-    """What each value of a column is called.
+    """The label of each value of a column.
 
-    A column of numbers with more than 8 distinct values is cut into at most 4 bins: shares (all in
-    0..1) into quarters, others into bins of a round width, which begin at 0 unless that wastes half
-    of them.
+    A column of numbers with more than 8 distinct values is divided into at most 4 bins: quarters if
+    all are in 0..1, otherwise bins of a round width, which begin at 0 unless that would leave half
+    of them empty.
 
     Args:
-        values: all cells of the column; an empty one is called "none".
+        values: all cells of the column; the label of an empty cell is "none".
     Returns:
         Cell → label.
     """
@@ -144,7 +144,7 @@ def _as_number(text: str) -> float | None:
 
 
 def _cut(low: float, high: float) -> tuple[float, float]:
-    """The first edge and the width of the bins."""
+    """The lower edge of the first bin, and the width of the bins."""
     if low >= 0 and high <= 1:
         return 0.0, 1 / _MAX_BINS
     from_zero = 0 <= low <= high / 2
@@ -162,14 +162,14 @@ def _cut(low: float, high: float) -> tuple[float, float]:
 def metrics_by_condition(
     labels: Mapping[str, np.ndarray], average_precision: np.ndarray, first_match: np.ndarray
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """mAP and rank-1 of the queries that share a condition.
+    """mAP and rank-1 of the queries with each label of a condition.
 
     Args:
         labels: condition → text [Q], as `Conditions.labels`.
         average_precision: float [Q], NaN for a query without a match, which is left out.
-        first_match: int [Q], rank of a query's first match.
+        first_match: int [Q], rank of each query's first match.
     Returns:
-        Condition → label → {"queries", "mAP", "rank-1"}, shares in 0..1, labels in their order.
+        Condition → label (sorted) → {"queries", "mAP", "rank-1"}, metrics in 0..1.
     """
     valid = np.isfinite(average_precision)
     result: dict[str, dict[str, dict[str, Any]]] = {}
@@ -188,7 +188,7 @@ def metrics_by_condition(
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
-    """Numbers and bins by their (first) number, words after them by name."""
+    """Sorts labels: numbers, and bins by their lower edge, then words alphabetically."""
 
     def order(label: str) -> tuple[float, str]:
         number = _as_number(label.partition("–")[0])
@@ -198,11 +198,11 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 
 
 def twin_hits(conditions: Conditions, hits: np.ndarray, g_pids: np.ndarray) -> np.ndarray:
-    """Whether a query's first hit is its near-twin.
+    """Whether each query's first hit is its near-twin.
 
     Args:
-        conditions: of the queries, with twins.
-        hits: int [Q], of `matches.find_first_hits`.
+        conditions: those of the queries, with twins.
+        hits: int [Q], the result of `matches.find_first_hits`.
         g_pids: identities of the gallery [G].
     Returns:
         bool [Q].
@@ -219,11 +219,12 @@ def twin_share(
     """How often the first hit is the query's near-twin.
 
     Args:
-        conditions: of the queries, with twins.
-        is_twin: bool [Q], of `twin_hits`.
+        conditions: those of the queries, with twins.
+        is_twin: bool [Q], the result of `twin_hits`.
         average_precision: float [Q], NaN for a query without a match, which is left out.
     Returns:
-        "queries": how many have a twin; "share" of them, in 0..1, None if there are none.
+        "queries": number of queries with a twin and a match; "share": the fraction of these whose
+        first hit is the twin, 0..1, None if there are none.
     """
     chosen = (conditions.twins != "") & np.isfinite(average_precision)
     share = float(is_twin[chosen].mean()) if chosen.any() else None
@@ -231,7 +232,7 @@ def twin_share(
 
 
 def describe_twin_share(share: Mapping[str, Any]) -> str:
-    """The result of `twin_share` as a line of a log."""
+    """The result of `twin_share` as a line for the log."""
     if share["share"] is None:
         return "First hit is the query's twin: no query has a twin and a match"
     queries = many(share["queries"], "query")
@@ -239,7 +240,7 @@ def describe_twin_share(share: Mapping[str, Any]) -> str:
 
 
 def describe_conditions(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """The metrics as lines of a log."""
+    """The metrics as lines for the log."""
     lines = ["By condition of the query: mAP, rank-1, queries"]
     for name, groups in metrics.items():
         lines += [

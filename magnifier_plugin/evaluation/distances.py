@@ -1,4 +1,4 @@
-"""Distances between embeddings, the same numbers as torchreid's `compute_distance_matrix`."""
+"""Distances between embeddings, with the same values as torchreid's `compute_distance_matrix`."""
 
 from collections.abc import Callable
 
@@ -10,26 +10,26 @@ from magnifier_plugin.evaluation.checks import as_features
 from magnifier_plugin.evaluation.scaling import l2_normalise
 
 METRICS = ("euclidean", "cosine")
-_NORM_ROWS = 256  # rows of features whose squares stay in the cache
-_BLOCK_BYTES = 2**24  # of distances that are computed at a time
+_NORM_ROWS = 256  # number of feature rows whose squares fit into the CPU's cache
+_BLOCK_BYTES = 2**24  # bytes of distances that are computed at a time
 _MAX_DISTANCE = torch.finfo(torch.float32).max
 
 
 @torch.no_grad()
 def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
-    """All distances between two sets of embeddings, in float32 also inside an autocast region.
+    """All distances between two sets of embeddings, in float32 even inside an autocast region.
 
     Args:
-        query: floating point [Q, D]; half precision is computed in float32.
+        query: floating point [Q, D]; half precision is converted to float32.
         gallery: floating point [G, D] on the same device.
-        metric: "euclidean" is the *squared* Euclidean distance, "cosine" is 1 - cosine; both names
-            as in torchreid.
+        metric: "euclidean" is the *squared* Euclidean distance, "cosine" is 1 - cosine; both are
+            torchreid's names.
     Returns:
-        float32 [Q, G]; rounding can leave a distance slightly below 0. Euclidean distances of
-        features below 1e-19 round to 0.
+        float32 [Q, G]; rounding can make a distance slightly negative. Euclidean distances of
+        features below 1e-19 are rounded to 0.
     Raises:
-        ValueError: the features fail `as_features`, the metric is unknown, or the features are so
-            large (norms from 1e19) that a squared Euclidean distance exceeds float32.
+        ValueError: as in `as_features`, the metric is unknown, or the features are so large (norms
+            from 1e19) that a squared Euclidean distance exceeds float32.
     """
     query, gallery = as_features(query, gallery)
     with torch.autocast(query.device.type, enabled=False):
@@ -38,7 +38,7 @@ def distance_matrix(query: Tensor, gallery: Tensor, metric: str = "euclidean") -
             if float(norms[0].amax()) ** 0.5 + float(norms[1].amax()) ** 0.5 >= _MAX_DISTANCE**0.5:
                 raise _beyond_float32(query, gallery)
             return _in_blocks(query, gallery, *norms)
-        if metric == "cosine":  # of vectors of norm 1 it is half the squared Euclidean distance
+        if metric == "cosine":  # for vectors of norm 1, half the squared Euclidean distance
             ones = query.new_ones(len(query)), query.new_ones(len(gallery))
             return _in_blocks(l2_normalise(query), l2_normalise(gallery), *ones).div_(2)
     raise ValueError(f"metric: expected {' or '.join(map(repr, METRICS))}, got {metric!r}")
@@ -56,12 +56,12 @@ def squared_distances(
     other_norms: Tensor,
     out: Tensor | None = None,
 ) -> Tensor:
-    """|x|² + |y|² - 2 x·y of all rows [m, D] and others [n, D], float32 [m, n].
+    """|x|² + |y|² - 2 x·y for all pairs of rows [m, D] and others [n, D], float32 [m, n].
 
     Args:
         rows, others: float32.
         row_norms, other_norms: their `square_norms`.
-        out: where to put the result, None for a new tensor.
+        out: the tensor for the result; None: a new one.
     """
     distances = torch.add(row_norms[:, None], other_norms, out=out)
     if not _onednn_pays(rows):
@@ -80,7 +80,7 @@ def _beyond_float32(query: Tensor, gallery: Tensor) -> ValueError:
 
 
 def _in_blocks(query: Tensor, gallery: Tensor, *norms: Tensor) -> Tensor:
-    """`squared_distances` that needs little memory besides its result."""
+    """`squared_distances`, computed block by block to need little memory besides the result."""
     result = query.new_empty(len(query), len(gallery))
     block_rows = max(1, _BLOCK_BYTES // (4 * len(gallery)))
     parts = (torch.split(tensor, block_rows) for tensor in (result, query, norms[0]))
@@ -90,7 +90,7 @@ def _in_blocks(query: Tensor, gallery: Tensor, *norms: Tensor) -> Tensor:
 
 
 def _onednn_pays(features: Tensor) -> bool:
-    """Whether to multiply float32 by oneDNN.
+    """Whether to multiply float32 matrices with oneDNN.
 
     The BLAS that torch calls does not use AVX-512 on AMD's processors; oneDNN does, and is twice as
     fast there.

@@ -34,11 +34,11 @@ def extract_embeddings(
     """Embeds every image of a loader, without gradients.
 
     Args:
-        embed: a batch → its embeddings, floating point [B, D].
+        embed: batch → its embeddings, floating point [B, D].
         batches: batch dicts with `img` [B, ...], `pid` int [B] and `camid` int [B].
-        description: of the progress bar, which is shown on a terminal only.
+        description: title of the progress bar, which is only shown on a terminal.
     Returns:
-        The embeddings, and the mean seconds per batch without the loading.
+        The embeddings, and the mean time per batch in seconds, without loading.
     Raises:
         ValueError: there is no batch, or `embed` returns another shape.
     """
@@ -64,10 +64,10 @@ def extract_embeddings(
 
 
 class Extraction:
-    """How embeddings are extracted: by one process; `engine.distributed` has that of several."""
+    """Extraction of embeddings by one process; `engine.distributed` has one for several."""
 
     def agree(self, found: bool) -> bool:
-        """Whether the process that evaluates found the embeddings in its cache."""
+        """Whether the evaluating process found the embeddings in its cache."""
         return found
 
     def extract(
@@ -78,7 +78,7 @@ class Extraction:
 
 
 def normalise(embeddings: Embeddings) -> Embeddings:
-    """The embeddings with rows of Euclidean norm 1."""
+    """The embeddings, L2-normalised."""
     return embeddings._replace(features=l2_normalise(embeddings.features))
 
 
@@ -86,11 +86,12 @@ def mirrored_batch(batch: Batch) -> dict[str, Any]:
     """The batch of the mirror images (left and right exchanged).
 
     Args:
-        batch: `img`, [B, C, H, W] or `data.pixels.Pixels`, and `mirrored` if the model tests with
-            more than the image: a dict with the mirrored form of every further input, made by the
-            data set, since mirroring a label or an IUV map also exchanges its left and right body
-            parts.
+        batch: has `img`, [B, C, H, W] or `data.pixels.Pixels`, and, if the model's test inputs
+            include more than the image, `mirrored`: a dict with the mirrored form of every other
+            input. The data set makes it, since mirroring an IUV map also exchanges the left and
+            right body parts.
     Returns:
-        `batch` with `img` flipped along the width and the entries of `mirrored` in their places.
+        `batch` with `img` flipped along the width, and with the other inputs replaced by the
+        entries of `mirrored`.
     """
     return {**batch, "img": mirrored(batch["img"]), **batch.get("mirrored", {})}

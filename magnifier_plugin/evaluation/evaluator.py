@@ -1,4 +1,4 @@
-"""Evaluation of one target: from two loaders to embeddings, distances and metrics."""
+"""Evaluation of one target data set: two loaders → embeddings, distances and metrics."""
 
 import logging
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ from magnifier_plugin.evaluation.rerank import FORMS, fit_neighbours, rerank
 from magnifier_plugin.evaluation.scaling import l2_normalise
 from magnifier_plugin.evaluation.summary import describe
 
-RANKS = (1, 5, 10, 20)  # torchreid's, in the log
-_LEAST_MAX_RANK = 50  # length of the CMC at least
+RANKS = (1, 5, 10, 20)  # the ranks that torchreid logs
+_LEAST_MAX_RANK = 50  # minimum length of the CMC
 logger = logging.getLogger(__name__)
 
 
@@ -35,24 +35,24 @@ class Reranking:
     """Settings of k-reciprocal re-ranking (`test.rerank_*`).
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of range.
     """
 
     k1: int = 20
-    """Size of the reciprocal neighbourhoods, from 1; fewer where there are fewer images."""
+    """Size of the reciprocal neighbourhoods, at least 1; reduced if there are too few images."""
     k2: int = 6
-    """Rows that local query expansion averages, from 1; likewise."""
+    """Number of rows that local query expansion averages, at least 1; reduced likewise."""
     lambda_value: float = 0.3
     """Weight of the original distance, in [0, 1]."""
     form: str = FORMS[0]
-    """Original distance, "torchreid" or "paper", as in `rerank`."""
+    """Form of the original distance, "torchreid" or "paper", as in `rerank`."""
 
     def __post_init__(self) -> None:
         sizes = self.k1, self.k2
         whole = all(isinstance(size, int) and size >= 1 for size in sizes)
         if not whole or not 0 <= self.lambda_value <= 1:
             raise ValueError(
-                "re-ranking: expected k1 and k2 whole numbers from 1 and lambda in 0..1, got "
+                "re-ranking: expected integers k1 and k2 of at least 1, and lambda in 0..1, got "
                 f"test.rerank_k1 {self.k1}, test.rerank_k2 {self.k2}, "
                 f"test.rerank_lambda {self.lambda_value}"
             )
@@ -68,42 +68,43 @@ class EvaluationResult(NamedTuple):
     reranked: Ranking | None
     """Metrics of the re-ranked distances; None without re-ranking."""
     distmat: Tensor
-    """float32 [Q, G]: the re-ranked distances, without re-ranking the plain ones."""
+    """float32 [Q, G]: the re-ranked distances; without re-ranking, the plain ones."""
     query: Embeddings
-    """Embeddings of the queries, normalised if that was asked for."""
+    """Embeddings of the queries, normalised if requested."""
     gallery: Embeddings
-    """Embeddings of the gallery, likewise."""
+    """Embeddings of the gallery, normalised if requested."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
     """Turns a query loader and a gallery loader into an `EvaluationResult`.
 
-    Frozen: `dataclasses.replace(evaluator, rerank=None, cache="")` gives one with other settings.
+    It is frozen; `dataclasses.replace(evaluator, rerank=None, cache="")` makes one with other
+    settings.
 
     Raises:
-        ValueError: `cache` is no folder, or is given without `model`.
+        ValueError: `cache` is not a folder, or is given without `model`.
     """
 
     embed: Embed
-    """Batch dict (`img`, `pid`, `camid`, `impath`, and what else the data set yields) → raw
+    """Batch dict (`img`, `pid`, `camid`, `impath`, and whatever else the data set yields) → raw
     embeddings, floating point [B, D]. Called without gradients; the caller sets evaluation mode."""
     _: KW_ONLY
     flip: bool = False
     """Average the embeddings of a batch and of its `mirrored_batch`."""
     cache: str | Path = ""
-    """Folder to keep embeddings in; "" keeps none."""
+    """Folder in which embeddings are kept; "": none are kept."""
     cache_key: str = ""
-    """All that the embeddings depend on besides `flip`, the images and the structure, weights and
-    buffers of `model`: precision, transform, options of the model without weights, further files
-    (see `cache.files_fingerprint`)."""
+    """Everything that the embeddings depend on besides `flip`, the images, and what
+    `cache.model_fingerprint` covers: precision, transform, other options of the model, other input
+    files (see `cache.files_fingerprint`)."""
     model: nn.Module | None = None
-    """The unwrapped model that `embed` calls, whose weights identify kept embeddings and whose
-    device they are moved to; needed with `cache` only."""
+    """The unwrapped model that `embed` calls; only needed with `cache`. Its weights identify the
+    kept embeddings, which are moved to its device when they are read."""
     rerank: Reranking | None = None
-    """Settings of re-ranking; None leaves it out."""
+    """Settings of re-ranking; None: no re-ranking."""
     extraction: Extraction = field(default_factory=Extraction)
-    """Which processes extract the embeddings."""
+    """How embeddings are extracted, by one or several processes."""
 
     def __post_init__(self) -> None:
         if self.cache and Path(self.cache).exists() and not Path(self.cache).is_dir():
@@ -113,11 +114,11 @@ class Evaluator:
         if self.cache and self.model is None:
             raise ValueError(
                 f"cache {self.cache}: expected the model that `embed` calls, got None; without its "
-                "weights, embeddings of another checkpoint would be returned"
+                "weights, embeddings of another checkpoint could be returned"
             )
 
     def embed_batch(self, batch: Batch) -> Tensor:
-        """Embeddings [B, D] of a batch; with `flip` the mean with those of its mirror images."""
+        """Embeddings [B, D] of a batch; with `flip`, averaged with those of its mirror images."""
         if not self.flip:
             return self.embed(batch)
         return (self.embed(batch).float() + self.embed(mirrored_batch(batch)).float()) / 2
@@ -132,15 +133,15 @@ class Evaluator:
         ranks: Sequence[int] = RANKS,
         cuhk03: bool = False,
     ) -> EvaluationResult:
-        """Metrics of one target, logged as soon as they are known.
+        """Computes and logs the metrics of one target.
 
         Args:
             query_loader, gallery_loader: yield batch dicts in the order of their lists. Embeddings
-                are kept only where `loader.dataset.data` is torchreid's list.
-            metric: of the distances, "euclidean" (squared) or "cosine".
+                are only kept if `loader.dataset.data` is torchreid's list.
+            metric: metric of the distances, "euclidean" (squared) or "cosine".
             normalize: L2-normalise the embeddings first (`test.normalize_feature`).
-            ranks: of the CMC in the log, from 1; the CMC has at least 50 values.
-            cuhk03: the single-gallery-shot metric of CUHK03's classic split.
+            ranks: ranks of the CMC that are logged, from 1; the CMC has at least 50 values.
+            cuhk03: use the single-gallery-shot metric of CUHK03's classic split.
         Raises:
             ValueError: a loader is empty, an embedding is not finite, the metric is unknown, or no
                 query has a match.
@@ -155,7 +156,7 @@ class Evaluator:
         logger.info(describe("Results", ranking, ranks))
         reranked = None
         if self.rerank is not None:
-            del distmat  # of a large gallery the two matrices would not fit in memory together
+            del distmat  # for a large gallery, both matrices together may not fit in memory
             distmat = reranked_distances(query.features, gallery.features, metric, self.rerank)
             reranked = compute(distmat, *ids, max_rank=max_rank)
             logger.info(describe("Results with re-ranking", reranked, ranks))
@@ -164,7 +165,7 @@ class Evaluator:
     def share_extraction(
         self, query_loader: DataLoader[Any], gallery_loader: DataLoader[Any]
     ) -> None:
-        """This process's part of the extraction while another process evaluates."""
+        """Does this process's part of the extraction while another process evaluates."""
         for part, loader in (("query", query_loader), ("gallery", gallery_loader)):
             if not self.extraction.agree(False):
                 self.extraction.extract(self.embed_batch, loader, part)
@@ -198,7 +199,7 @@ class Evaluator:
         images = getattr(getattr(loader, "dataset", None), "data", None)
         if images is None:
             logger.warning(
-                "Features of %s set are not kept in %s: its data set has no list of images `data`",
+                "Features of %s set are not kept in %s: its data set has no image list `data`",
                 part,
                 self.cache,
             )
@@ -208,18 +209,18 @@ class Evaluator:
 
 
 def reranked_distances(query: Tensor, gallery: Tensor, metric: str, settings: Reranking) -> Tensor:
-    """Re-ranked distances of features under a metric; k1 and k2 are fitted to few images.
+    """Re-ranked distances of features under a metric; k1 and k2 are reduced for few images.
 
     Args:
         query: float32 [Q, D].
         gallery: float32 [G, D], on the same device.
-        metric: "euclidean" or "cosine", of the distances that are re-ranked.
-        settings: of the re-ranking.
+        metric: metric of the distances that are re-ranked, "euclidean" or "cosine".
+        settings: settings of the re-ranking.
     Returns:
         float32 [Q, G].
     """
-    # Of vectors of norm 1 the squared Euclidean distance is twice the cosine distance, and
-    # re-ranking does not depend on a factor.
+    # For vectors of norm 1 the squared Euclidean distance is twice the cosine distance, and
+    # re-ranking does not depend on the scale of the distances.
     if metric == "cosine":
         query, gallery = l2_normalise(query), l2_normalise(gallery)
     num_images = len(query) + len(gallery)

@@ -1,6 +1,6 @@
-"""The file of an image folder's features: what `scripts/extract.py` writes and searches read.
+"""The file with the features of an image folder, which `scripts/extract.py` writes.
 
-`scripts/rerank.py` reads it too, as features and, if the names give them, as ids.
+Searches read it; so does `scripts/rerank.py`, as features and, if the file names contain them, ids.
 """
 
 import json
@@ -21,28 +21,28 @@ _ABOUT, _NAME = "about", "name"
 
 
 class ImageFeatures(NamedTuple):
-    """The features of a folder's images."""
+    """The features of the images in a folder."""
 
     features: np.ndarray
     """float32 [N, D], raw."""
     names: list[str]
-    """Of each image, its path in the folder with `/`."""
+    """Path of each image relative to the folder, separated by `/`."""
     folder: Path
-    """The images' folder when they were read."""
+    """The folder of the images when the features were extracted."""
     identity: dict[str, Any]
     """What the features depend on besides the images: model, digest of its weights, size, …"""
 
     @property
     def paths(self) -> list[Path]:
-        """Of each image."""
+        """Path of each image."""
         return [self.folder / name for name in self.names]
 
 
 def write_feature_file(path: str | os.PathLike[str], images: ImageFeatures) -> None:
     """Writes the file atomically.
 
-    Arrays are `features`, `name`, `about` (JSON), and `pid` and `camid` if every image's name
-    begins as Market-1501's (`0002_c1s1_000451_03.jpg`).
+    The arrays are `features`, `name`, `about` (JSON), and `pid` and `camid` if every image's name
+    begins like Market-1501's (`0002_c1s1_000451_03.jpg`).
 
     Args:
         path: an `.npz` file; missing folders are made.
@@ -60,7 +60,7 @@ def _ids(names: Sequence[str]) -> dict[str, np.ndarray]:
         return {}
     try:
         pids, camids = np.array(found, dtype=np.int64).T
-    except (OverflowError, ValueError):  # digits of more than 64 bits are no ids
+    except (OverflowError, ValueError):  # a number of more than 64 bits is not an id
         return {}
     return {"pid": pids, "camid": camids}
 
@@ -74,7 +74,9 @@ def read_feature_file(path: str | os.PathLike[str]) -> ImageFeatures:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a file of scripts/extract.py, found none")
+        raise FileNotFoundError(
+            f"{path}: expected a file of scripts/extract.py, found no such file"
+        )
     content = read_arrays(path)
     found = content if isinstance(content, Mapping) else {}
     missing = [key for key in (FEATURES, _NAME, _ABOUT) if key not in found]

@@ -1,4 +1,4 @@
-"""Features and ids from the files of any toolbox."""
+"""Features and ids from files that any toolbox can write."""
 
 import os
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from magnifier_plugin.evaluation.array_files import (
 from magnifier_plugin.text_files import read_csv
 
 ID_SUFFIXES = (".csv", ".npz")
-FEATURES = "features"  # the array of scripts/extract.py's files, among others
-# Accepted names of a CSV column or an array, in any case; the first that exists is taken.
+FEATURES = "features"  # name of the array in files of scripts/extract.py and others
+# Accepted names of a CSV column or an array, case-insensitive; the first that exists is used.
 _PID = ("pid", "pids", "id", "ids", "label", "labels")
 _CAMID = ("camid", "camids", "cam", "cams", "camera", "cameras")
 _NAME = ("name", "names", "path", "paths", "impath", "image", "file")
 _INT64 = np.iinfo(np.int64)
-_MAX_TEXT = 4096  # characters of an id or a name
+_MAX_TEXT = 4096  # maximum number of characters of an id or a name
 
 
 class Ids(NamedTuple):
@@ -35,21 +35,21 @@ class Ids(NamedTuple):
     camids: np.ndarray
     """int64 or strings [N]."""
     names: np.ndarray | None
-    """Strings [N]; None where the file has none."""
+    """Strings [N]; None if the file has none."""
 
 
 def load_features(source: str | os.PathLike[str]) -> Tensor:
-    """Features from a `.npy`, `.npz`, `.pt` or `.pth` file; no code in the file is run.
+    """Loads features from a `.npy`, `.npz`, `.pt` or `.pth` file; no code in the file is run.
 
     Args:
-        source: FILE, or FILE:KEY for one of several arrays in an npz or in a saved dict; without
-            KEY its only array, or the one called `features`.
+        source: FILE, or FILE:KEY for one of several arrays in an npz or in a saved dict. Without
+            KEY, the only array or the one called `features` is taken.
     Returns:
-        The array, on the CPU; its shape and values are checked by `checks.as_features`.
+        The array, on the CPU; its shape and values are not checked (see `checks.as_features`).
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is of another kind, a pickle, or damaged, or KEY is missing or wrong;
-            the message lists the keys that there are.
+        ValueError: the file has another format, holds pickled objects, or is damaged; or KEY is
+            missing or wrong, and the message lists the existing keys.
     """
     path, key = _split(os.fspath(source))
     _require(path, NUMPY_SUFFIXES + TORCH_SUFFIXES)
@@ -59,24 +59,26 @@ def load_features(source: str | os.PathLike[str]) -> Tensor:
             key = next(iter(content)) if len(content) == 1 else FEATURES
         if key not in content:
             raise ValueError(
-                f"{path}: expected one of its arrays as {path}:KEY; it has {listed(content)}"
+                f"{path}: expected {path}:KEY with the name of one of its arrays; it has "
+                f"{listed(content)}"
             )
         content = content[key]
     elif key is not None:
-        raise ValueError(f"{path}: expected one array without a name, got the key {key!r}")
+        raise ValueError(f"{path}: holds one array without a name, but got the key {key!r}")
     return as_dense_tensor(path, content)
 
 
 def load_ids(path: str | os.PathLike[str]) -> Ids:
-    """Ids from a CSV file (UTF-8) with a header, or from an npz file; no code in it is run.
+    """Loads ids from a CSV file (UTF-8) with a header, or from an npz file; no code in it is run.
 
-    Columns, or arrays, are called pid and camid, and name if there is one (or the like: pids,
-    camera, path, …), in any order. Others are ignored.
+    The columns or arrays are called pid, camid and, optionally, name, or have similar names (pids,
+    camera, path, …); their order does not matter. Others are ignored.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is of another kind, a pickle, or damaged, pid or camid is missing, a
-            row is too short, there are no rows, or an id is neither text nor an integer of 64 bits.
+        ValueError: the file has another format, holds pickled objects, or is damaged; pid or camid
+            is missing; a row is too short; there are no rows; or an id is neither text nor a 64-bit
+            integer.
     """
     path = Path(path)
     _require(path, ID_SUFFIXES)
@@ -117,19 +119,19 @@ def _read_csv(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _as_ids(path: Path, name: str, column: Any) -> np.ndarray:
-    """Int64 where all values are integers, else strings."""
+    """int64 [N] if all values are integers, else strings [N]."""
     column = _as_array(path, name, column, "iufU")
     if column.dtype.kind == "U":
         return _integers_or_strings(path, name, column)
-    # Other software stores integers as floating point too; above 2^53 they are not exact.
+    # Some software stores integers as floating point; above 2^53 they are not exact.
     limit = 2**53 if column.dtype.kind == "f" else _INT64.max
-    wrong = ~((column >= -limit) & (column <= limit))  # also where NaN
+    wrong = ~((column >= -limit) & (column <= limit))  # includes NaN
     if column.dtype.kind == "f":
         wrong |= column != np.round(column)
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"{path}: {name}: expected integers of 64 bits or text, found {column[row]} in row "
+            f"{path}: {name}: expected 64-bit integers or text, found {column[row]} in row "
             f"{row} (from 0)"
         )
     integers: np.ndarray = column.astype(np.int64)
@@ -144,17 +146,17 @@ def _integers_or_strings(path: Path, name: str, column: np.ndarray) -> np.ndarra
     for row, value in enumerate(integers):
         if not _INT64.min <= value <= _INT64.max:
             raise ValueError(
-                f"{path}: {name}: expected integers of 64 bits, found {column[row]} in row {row} "
+                f"{path}: {name}: expected 64-bit integers, found {column[row]} in row {row} "
                 "(from 0); write all ids of query and gallery as text, such as id123"
             )
     return np.array(integers, dtype=np.int64)
 
 
 def _as_array(path: Path, name: str, column: Any, kinds: str) -> np.ndarray:
-    """A column as an array [N] whose dtype is of one of the kinds."""
+    """A column as an array [N] whose dtype kind is one of `kinds`."""
     if isinstance(column, tuple):
         longest = max(map(len, column), default=0)
-        if longest > _MAX_TEXT:  # numpy would give every row the length of the longest
+        if longest > _MAX_TEXT:  # numpy gives every row the length of the longest
             raise ValueError(
                 f"{path}: {name}: expected at most {_MAX_TEXT} characters, found {longest}"
             )
@@ -168,6 +170,6 @@ def _as_array(path: Path, name: str, column: Any, kinds: str) -> np.ndarray:
 
 def _require(path: Path, suffixes: tuple[str, ...]) -> None:
     if path.suffix not in suffixes:
-        raise ValueError(f"{path}: expected a file that ends in {', '.join(suffixes)}")
+        raise ValueError(f"{path}: expected a file that ends in {' or '.join(suffixes)}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

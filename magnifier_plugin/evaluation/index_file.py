@@ -11,18 +11,18 @@ from magnifier_plugin.files import write_atomically
 
 
 def require_faiss() -> None:
-    """Raises ValueError, which says how to install faiss, unless it is installed."""
+    """Raises a ValueError that says how to install faiss, unless it is installed."""
     if importlib.util.find_spec("faiss") is None:
         raise ValueError("faiss is not installed; install it with: pip install faiss-cpu")
 
 
 def write_index(path: str | os.PathLike[str], features: np.ndarray, *, normalise: bool) -> None:
-    """Writes a flat index of squared Euclidean distances, atomically; its ids are the rows.
+    """Writes a flat index of squared Euclidean distances atomically; its ids are row numbers.
 
     Args:
         path: the file; missing folders are made.
         features: floating point [N, D].
-        normalise: L2-normalise the features first, so that cosine distance ranks alike.
+        normalise: L2-normalise the features first, so that the ranking is that of cosine distance.
     Raises:
         ValueError: faiss is not installed.
     """

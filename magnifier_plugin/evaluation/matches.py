@@ -1,8 +1,8 @@
 """The matches of every query and their ranks, without a loop over queries.
 
-Only a query's own matches decide its CMC, AP and INP, so the whole ranking is not computed: each
-row's distances are sorted without their indices, several times faster than an argsort, and the rank
-of a match is found among them by binary search.
+The CMC, AP and INP of a query depend only on the ranks of its matches, so the whole ranking is not
+computed. The distances of each row are sorted without their indices, which is several times faster
+than an argsort, and a binary search in them finds the rank of a match.
 """
 
 from typing import NamedTuple
@@ -13,25 +13,25 @@ from torch import Tensor
 
 from magnifier_plugin.evaluation.kreciprocal.sorting import sort_rows
 
-_BLOCK_BYTES = 2**24  # of distances that are sorted at a time
+_BLOCK_BYTES = 2**24  # bytes of distances that are sorted at a time
 
 
 class Matches(NamedTuple):
-    """The P pairs of a query and a gallery image of its identity in another camera.
+    """The P pairs of a query and a gallery image of the same identity and another camera.
 
-    Sorted by query, then rank.
+    The pairs are sorted by query, then by rank.
     """
 
     query: np.ndarray
-    """int64 [P], the pair's row in the distance matrix."""
+    """int64 [P], the query's row in the distance matrix."""
     gallery: np.ndarray
-    """int64 [P], its column."""
+    """int64 [P], the gallery image's column."""
     rank: np.ndarray
-    """int64 [P], of the gallery image, from 1, among those that the query keeps."""
+    """int64 [P], the gallery image's rank, from 1, among those that are not left out."""
     order: np.ndarray
     """int64 [P], 1 for the query's first match, 2 for its second, …"""
     total: np.ndarray
-    """int64 [P], number of matches of the query."""
+    """int64 [P], the query's number of matches."""
 
 
 def find_matches(
@@ -41,11 +41,13 @@ def find_matches(
     q_camids: np.ndarray,
     g_camids: np.ndarray,
 ) -> Matches:
-    """The ranks of all matches; a query drops the gallery images of its identity and camera.
+    """Finds the ranks of all matches.
+
+    A query's gallery images of the same identity and camera are left out.
 
     Args:
-        distmat: float32 or float64 [Q, G] on any device. Of equal distances the smaller index is
-            first.
+        distmat: float32 or float64 [Q, G] on any device. Among equal distances the smaller gallery
+            index comes first.
         q_pids, q_camids: integers [Q].
         g_pids, g_camids: integers [G].
     Raises:
@@ -71,12 +73,12 @@ def find_first_hits(
     q_camids: np.ndarray,
     g_camids: np.ndarray,
 ) -> np.ndarray:
-    """The gallery image that comes first for each query, match or not.
+    """Finds the gallery image that comes first for each query, whether it is a match or not.
 
     Args:
         distmat, q_pids, g_pids, q_camids, g_camids: as in `find_matches`.
     Returns:
-        int64 [Q], columns of the distance matrix; -1 for a query that drops the whole gallery.
+        int64 [Q], columns of the distance matrix; -1 if the whole gallery is left out for a query.
     """
     hits = np.empty(len(distmat), np.int64)
     step = max(1, _BLOCK_BYTES // (distmat.shape[1] * distmat.element_size()))
@@ -86,7 +88,7 @@ def find_first_hits(
         dropped &= q_camids[block, None] == g_camids
         distances = np.where(dropped, np.inf, distmat[block].numpy(force=True))
         nearest = distances.argmin(axis=1)
-        unclear = dropped[np.arange(len(nearest)), nearest]  # all that is kept is infinite too
+        unclear = dropped[np.arange(len(nearest)), nearest]  # all kept distances are infinite too
         nearest[unclear] = (~dropped[unclear]).argmax(axis=1)
         hits[block] = np.where(dropped.all(axis=1), -1, nearest)
     return hits
@@ -95,17 +97,17 @@ def find_first_hits(
 def draw_single_shots(
     distmat: Tensor, g_pids: np.ndarray, matches: Matches, generator: np.random.Generator
 ) -> np.ndarray:
-    """Rank of each query's identity where the gallery is one random image of each identity.
+    """Draws one image of each gallery identity, and ranks each query's identity among them.
 
-    Every query draws its own gallery, its own identity's image from its matches.
+    Each query has its own draw, in which the image of its identity is one of its matches.
 
     Args:
         distmat: floating point [Q, G].
         g_pids: integers [G].
-        matches: of these distances.
-        generator: of the draws.
+        matches: the result of `find_matches` for these distances.
+        generator: random generator of the draws.
     Returns:
-        int64 [V], from 1, one for each query that has a match.
+        int64 [V], the rank from 1 for each query that has a match.
     """
     first = np.flatnonzero(matches.order == 1)
     queries, total = matches.query[first], matches.total[first]
@@ -135,7 +137,7 @@ def _gather(distmat: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarra
 
 
 def _same_identity(q_pids: np.ndarray, g_pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs (query, gallery image) of one identity, sorted by query."""
+    """All pairs (query, gallery image) with the same identity, sorted by query."""
     by_pid = np.argsort(g_pids, kind="stable")
     start = np.searchsorted(g_pids, q_pids, sorter=by_pid)
     count = np.searchsorted(g_pids, q_pids, side="right", sorter=by_pid) - start
@@ -144,14 +146,17 @@ def _same_identity(q_pids: np.ndarray, g_pids: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _running_count(flags: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Flags set among the entries of the same group up to this one; group is sorted."""
+    """For each entry, the number of flags set in its group up to and including it.
+
+    The groups must be sorted.
+    """
     running = np.concatenate([[0], flags.cumsum()])
     counts: np.ndarray = running[1:] - running[np.searchsorted(group, group)]
     return counts
 
 
 def _count_ahead(distmat: Tensor, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """How many gallery images come before each pair's own; the pairs are sorted by query."""
+    """How many gallery images precede that of each pair; the pairs are sorted by query."""
     ahead = [np.empty(0, np.int64)]
     step = max(1, _BLOCK_BYTES // (distmat.shape[1] * distmat.element_size()))
     for start in range(0, len(distmat), step):
@@ -183,9 +188,10 @@ def _count_ahead_in_block(block: Tensor, ordered: Tensor, rows: Tensor, columns:
 
 
 def _equal_before(block: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """How many of a row's values equal the one at a column and come before it, int64 [P].
+    """For each pair, how many values left of its column are equal to its value, int64 [P].
 
-    There are few such pairs, and each scans half a row; a loop in numpy copies and sorts nothing.
+    There are few such pairs, and each needs a scan of about half a row; a loop in numpy neither
+    copies nor sorts.
     """
     values = block.numpy(force=True)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Exact search: the nearest gallery embeddings of each query, from memory or from a mapped file."""
+"""Exact search for the nearest gallery embeddings, in memory or in a memory-mapped file."""
 
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ from magnifier_plugin.evaluation.distances import (
 from magnifier_plugin.evaluation.kreciprocal.neighbours import nearest_in_order
 from magnifier_plugin.evaluation.scaling import l2_normalise
 
-_BLOCK_BYTES = 2**24  # of gallery embeddings that are compared at a time
-_DISTANCE_BYTES = 2**28  # of the distances of a group of queries to the whole gallery
-# Norms whose squares, and products of two, are normal float32 numbers.
+_BLOCK_BYTES = 2**24  # bytes of gallery embeddings that are compared at a time
+_DISTANCE_BYTES = 2**28  # bytes of the distances of a group of queries to the whole gallery
+# Range of norms whose squares and products are normal float32 numbers.
 _ORDINARY = 1e-9, 1e9
 
 
@@ -40,22 +40,23 @@ def nearest(
     metric: str = "euclidean",
     normalise: bool = False,
 ) -> Nearest:
-    """The nearest gallery embeddings of each query on the CPU, exact, in bounded memory.
+    """Finds the nearest gallery embeddings of each query on the CPU, exactly, in bounded memory.
 
-    Besides the query it works in 0.3 GiB. A gallery that does not fit in memory is a mapped file,
-    `numpy.load("features.npy", mmap_mode="r")`, which is read once per 2^26 / G queries.
+    Besides the query it needs about 0.3 GiB. If the gallery does not fit into memory, pass a
+    memory-mapped file, `numpy.load("features.npy", mmap_mode="r")`; it is read once per 2^26 / G
+    queries.
 
     Args:
         query: floating point [Q, D].
-        gallery: floating point [G, D]; half precision is computed in float32.
-        count: neighbours of each query, from 1; at most G are returned.
-        metric: "euclidean" (squared, as torchreid's) or "cosine".
+        gallery: floating point [G, D]; half precision is converted to float32.
+        count: number of neighbours of each query, at least 1; at most G are returned.
+        metric: "euclidean" (squared, as in torchreid) or "cosine".
         normalise: L2-normalise both first (`test.normalize_feature`).
     Returns:
-        Indices and distances; the same distances by index.
+        Indices and distances; equal distances are ordered by index.
     Raises:
-        ValueError: count is below 1, the metric is unknown, D differs, or a value is not finite;
-            the message names the rows.
+        ValueError: count is below 1, the metric is unknown, D differs, the gallery is empty, or a
+            value is not finite, and the message names the rows.
     """
     if count < 1:
         raise ValueError(f"count: expected at least 1 neighbour, got {count}")
@@ -64,7 +65,7 @@ def nearest(
     query = as_finite("query features", query)
     if gallery.ndim != 2 or gallery.shape[1] != query.shape[1] or not len(gallery):
         raise ValueError(
-            f"gallery features: expected [G, {query.shape[1]}] as the query's, got "
+            f"gallery features: expected [G, {query.shape[1]}] like the query's, got "
             f"{list(gallery.shape)}; were both extracted by the same model?"
         )
     normalise = normalise or metric == "cosine"
@@ -77,8 +78,8 @@ def nearest(
         rows = slice(start, start + group)
         keys = _to_gallery(query[rows], gallery, normalise)
         indices[rows] = nearest_in_order(keys, count)
-        distances[rows] = keys.gather(1, indices[rows]).clamp_(min=0)  # rounding goes below
-    # Of vectors of norm 1 the cosine distance is half the squared Euclidean distance.
+        distances[rows] = keys.gather(1, indices[rows]).clamp_(min=0)  # rounding can go below 0
+    # For vectors of norm 1, the cosine distance is half the squared Euclidean distance.
     return Nearest(indices, distances / 2 if metric == "cosine" else distances)
 
 
@@ -93,7 +94,7 @@ def _to_gallery(query: Tensor, gallery: Tensor | np.ndarray, normalise: bool) ->
         part = gallery[start : start + rows]
         block = buffer[: len(part)]
         if isinstance(part, np.ndarray):
-            block.numpy()[...] = part  # torch takes no array that cannot be written
+            block.numpy()[...] = part  # torch does not accept read-only arrays
         else:
             block.copy_(part)
         out = result[:, start : start + rows]

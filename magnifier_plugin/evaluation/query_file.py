@@ -1,6 +1,6 @@
-"""`queries.csv`: the result of each query, from which rows of a table are compared later.
+"""`queries.csv`: the result of each query, for comparing rows of a table later.
 
-Intervals and conditions need no embeddings and no distances then, and the file is small.
+With it, intervals and metrics by condition need neither embeddings nor distances.
 """
 
 import csv
@@ -25,34 +25,35 @@ class QueryScores:
     """The results of the Q queries of one data set."""
 
     paths: np.ndarray
-    """Text [Q], relative to the data set's folder where the image is inside it."""
+    """Text [Q], relative to the data set's folder if the image is inside it."""
     pids: np.ndarray
     """int64 [Q]."""
     average_precision: np.ndarray
     """float64 [Q], in [0, 1]; NaN for a query without a match."""
     first_match: np.ndarray
-    """int64 [Q], rank of the first match, from 1; 0 without one."""
+    """int64 [Q], rank of the first match, from 1; 0 for a query without a match."""
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Name of a condition → text [Q], as `conditions.Conditions`."""
+    """Name of a condition → text [Q], as in `conditions.Conditions`."""
     first_hit_is_twin: np.ndarray | None = None
-    """bool [Q], whether the first hit is the query's near-twin; None where twins are not known."""
+    """bool [Q], whether the first hit is the query's near-twin; None if twins are unknown."""
 
     @property
     def metrics(self) -> np.ndarray:
-        """float64 [Q, 2]: average precision, and 1 where the first hit is a match; NaN without a
-        match."""
+        """float64 [Q, 2]: average precision, and whether the first hit is a match (0 or 1); NaN for
+        a query without a match."""
         hit = np.where(np.isnan(self.average_precision), np.nan, self.first_match == 1)
         return np.stack([self.average_precision, hit], axis=1)
 
 
 def write_queries(path: str | os.PathLike[str], scores: Mapping[str, QueryScores]) -> None:
-    """Writes the queries of every data set, one per line, atomically.
+    """Writes the queries of all data sets atomically, one per line.
 
-    Columns are `COLUMNS`, then the conditions; those that a data set does not have are empty.
+    The columns are `COLUMNS`, then the conditions; cells are empty if a data set does not have the
+    condition.
 
     Args:
         path: the file; missing folders are made.
-        scores: by the data set's name.
+        scores: name of a data set → its queries.
     """
     conditions = dict.fromkeys(name for found in scores.values() for name in found.labels)
     has_twins = any(found.first_hit_is_twin is not None for found in scores.values())
@@ -71,11 +72,11 @@ def write_queries(path: str | os.PathLike[str], scores: Mapping[str, QueryScores
 
 
 def read_queries(path: str | os.PathLike[str]) -> dict[str, QueryScores]:
-    """The file's queries by data set.
+    """Reads a file of `write_queries`: name of a data set → its queries.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has other columns or values than `write_queries` writes.
+        ValueError: it has columns or values that `write_queries` does not write.
     """
     header, rows = read_csv(path)
     if header[: len(COLUMNS)] != COLUMNS:
@@ -87,13 +88,13 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, QueryScores]:
             for name in dict.fromkeys(line["data_set"] for line in lines)
         }
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); test again to write it anew") from error
+        raise ValueError(f"{path}: damaged ({error}); run the test again to rewrite it") from error
 
 
 def _scores(lines: list[dict[str, str]], header: tuple[str, ...]) -> QueryScores:
     column = {name: np.array([line[name] for line in lines]) for name in header}
     is_twin = column.pop(FIRST_HIT_IS_TWIN, None)
-    if is_twin is not None and not is_twin.all():  # of a data set without twins
+    if is_twin is not None and not is_twin.all():  # the data set has no twins
         is_twin = None
     return QueryScores(
         paths=column["path"],

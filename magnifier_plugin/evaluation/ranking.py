@@ -1,6 +1,6 @@
 """CMC, mAP and mINP of a distance matrix.
 
-Ties: of two gallery images at the same distance the one with the smaller index comes first.
+Ties: of two gallery images at the same distance, the one with the smaller index comes first.
 """
 
 from typing import NamedTuple
@@ -15,28 +15,29 @@ Array = np.ndarray | Tensor
 
 
 class Ranking(NamedTuple):
-    """Metrics of one evaluation; means are over the `num_valid` queries that have a match."""
+    """Metrics of one evaluation, averaged over the `num_valid` queries that have a match."""
 
     cmc: np.ndarray
-    """float64 [max_rank]; cmc[r - 1] is the share of queries with a match among the first r."""
+    """float64 [max_rank]; cmc[r - 1] is the fraction of queries with a match among the first r."""
     mAP: float
     """Mean average precision, in [0, 1]."""
     mINP: float
     """Mean inverse negative penalty (Ye et al., 2021), in [0, 1]."""
     num_valid: int
-    """Queries with a match."""
+    """Number of queries with a match."""
     num_absent: int
-    """Queries left out because the gallery lacks their identity."""
+    """Number of queries left out because their identity is not in the gallery."""
     num_same_camera: int
-    """Queries left out because the gallery has their identity in their own camera only."""
+    """Number of queries left out because their identity is in the gallery only in images of the
+    query's own camera."""
     average_precision: np.ndarray
     """float64 [Q], in [0, 1]; NaN for a query without a match."""
     first_match: np.ndarray
-    """int64 [Q], rank of the query's first match in the whole gallery, from 1; 0 without one."""
+    """int64 [Q], rank of the query's first match in the whole gallery, from 1; 0 if none."""
 
 
 class _Arguments(NamedTuple):
-    """Validated arguments; ids are replaced by codes 0, 1, …, the same in query and gallery."""
+    """Validated arguments; ids are replaced by codes 0, 1, …, shared by query and gallery."""
 
     distmat: Tensor
     """float32 or float64 [Q, G]."""
@@ -58,18 +59,19 @@ def evaluate_ranking(
     g_camids: Array,
     max_rank: int = 50,
 ) -> Ranking:
-    """CMC, mAP and mINP as Market-1501 counts them (Zheng et al., ICCV 2015).
+    """CMC, mAP and mINP with Market-1501's protocol (Zheng et al., ICCV 2015).
 
-    A query's gallery images of the same identity and camera are left out. A query without a match
-    is left out of every mean, and counted. Of equal distances the smaller gallery index is first.
+    A query's gallery images of the same identity and camera are left out. Queries without a match
+    are left out of every mean and counted. Among equal distances the smaller gallery index comes
+    first.
 
     Args:
-        distmat: floating point [Q, G] on any device, smaller is more alike; may be infinite.
+        distmat: floating point [Q, G] on any device; smaller means more similar; may be infinite.
         q_pids: identity of each query [Q], integers or strings.
         g_pids: identity of each gallery image [G].
         q_camids: camera of each query [Q], integers or strings.
         g_camids: camera of each gallery image [G].
-        max_rank: length of the CMC; beyond a smaller gallery it keeps its last value.
+        max_rank: length of the CMC; beyond the size of a smaller gallery it keeps its last value.
     Raises:
         ValueError: shapes disagree, query or gallery is empty, a distance is NaN, max_rank < 1, or
             no query has a match.
@@ -90,15 +92,15 @@ def evaluate_cuhk03(
 ) -> Ranking:
     """The metric of CUHK03's classic split: single gallery shot (Li et al., CVPR 2014).
 
-    For each query one image of each gallery identity is drawn, and the CMC is that of the drawn
-    images, averaged over `repeats` draws. As in torchreid, mAP (and mINP) are of the whole gallery.
+    For each query one image of each gallery identity is drawn; the CMC is computed on the drawn
+    images and averaged over `repeats` draws. As in torchreid, mAP (and mINP) use the whole gallery.
 
     Args:
         distmat, q_pids, g_pids, q_camids, g_camids, max_rank: as in `evaluate_ranking`.
-        repeats: draws for each query, at least 1.
-        seed: of the draws; numpy's and torch's global generators are not used.
+        repeats: number of draws for each query, at least 1.
+        seed: seed of the draws; numpy's and torch's global generators are not used.
     Raises:
-        ValueError: as `evaluate_ranking`, or repeats < 1.
+        ValueError: as in `evaluate_ranking`, or repeats < 1.
     """
     if repeats < 1:
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
@@ -144,7 +146,7 @@ def _as_codes(named_ids: dict[str, tuple[Array, int]]) -> list[np.ndarray]:
         values = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         if values.shape != (expected,):
             raise ValueError(
-                f"{name}: expected [{expected}], as distmat has, got {list(values.shape)}"
+                f"{name}: expected [{expected}] to match distmat, got {list(values.shape)}"
             )
         ids.append(values)
     codes = np.unique(np.concatenate(ids), return_inverse=True)[1]
@@ -158,10 +160,10 @@ def _summarise(arguments: _Arguments, matches: Matches, max_rank: int, q_pids: A
     num_absent = int(absent.sum())
     if num_valid == 0:
         raise ValueError(
-            f"none of the {num_queries} queries has a match in the gallery: of {num_absent} the "
-            f"identity is absent{_example(absent, q_pids)}, of {num_queries - num_absent} it is "
-            f"there in the query's own camera only{_example(~absent, q_pids)}; are identities and "
-            "cameras numbered alike in query and gallery?"
+            f"none of the {num_queries} queries has a match in the gallery: for {num_absent} the "
+            f"identity is absent{_example(absent, q_pids)}, for {num_queries - num_absent} it is "
+            f"there only in the query's own camera{_example(~absent, q_pids)}; do query and "
+            "gallery share one numbering of identities and cameras?"
         )
     first_match = np.zeros(num_queries, np.int64)
     first_match[matches.query[first]] = matches.rank[first]
@@ -181,7 +183,7 @@ def _summarise(arguments: _Arguments, matches: Matches, max_rank: int, q_pids: A
 
 def _example(chosen: np.ndarray, q_pids: Array) -> str:
     query = int(chosen.argmax())
-    return f" (query {query}, pid {q_pids[query]}, for one)" if chosen[query] else ""
+    return f" (such as query {query}, pid {q_pids[query]})" if chosen[query] else ""
 
 
 def _cmc(first_ranks: np.ndarray, max_rank: int) -> np.ndarray:

@@ -20,17 +20,17 @@ def write_ranking(
     gallery: Ids | None = None,
     top: int = 50,
 ) -> None:
-    """Writes the first gallery images of each query, one per line, in the columns `COLUMNS`.
+    """Writes the first gallery images of each query, one per line, with the columns `COLUMNS`.
 
-    Images are named by their names where the ids have them, else by their row from 0. `match` is
-    1 or 0, and empty without ids. With ids, the gallery images that the metrics leave out (same
-    identity and camera) are left out here too. Of equal distances the smaller row is first.
+    Images are given by name if the ids have names, else by row number from 0. `match` is 1 or 0, or
+    empty without ids. With ids, the gallery images that the metrics leave out (same identity and
+    camera) are left out here too. Among equal distances the smaller row number comes first.
 
     Args:
         path: a CSV file, written atomically; missing folders are made.
         distmat: floating point [Q, G].
-        query, gallery: ids of rows and columns; both or none.
-        top: gallery images of each query, at most.
+        query, gallery: ids of rows and columns; give both or neither.
+        top: maximum number of gallery images of each query.
     """
     query_names, gallery_names = (
         np.arange(count) if ids is None or ids.names is None else ids.names

@@ -1,9 +1,9 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017), exact, in bounded memory.
 
 The authors' code, and torchreid's copy of it, hold several dense N × N matrices of all N = Q + G
-images and loop over rows in Python. Here everything is lists of neighbours; only the result is
-dense. Ties: of two images at the same distance the one with the smaller index is nearer, queries
-before gallery.
+images and loop over rows in Python. Here all sets are neighbour lists; only the result is dense.
+Ties: of two images at the same distance, the one with the smaller index is nearer; queries come
+before the gallery.
 """
 
 import numpy as np
@@ -39,25 +39,26 @@ def rerank(
 ) -> Array:
     """Re-ranked distances from features.
 
-    Features are taken as given: for torchreid's cosine distance L2-normalise them. The scale of all
-    features drops out, so values of any magnitude are valid. Computed in float32, also inside an
-    autocast region.
+    Features are not normalised here: for torchreid's cosine distance, L2-normalise them before. A
+    common scale of all features has no effect, so values of any magnitude are valid. The
+    computation is in float32, even inside an autocast region.
 
     Args:
-        query_features: floating point [Q, D]; half precision is computed in float32.
+        query_features: floating point [Q, D]; half precision is converted to float32.
         gallery_features: floating point [G, D], on the same device.
         k1: size of the reciprocal neighbourhoods, in 1..Q+G-1.
-        k2: rows that local query expansion averages, in 1..Q+G; 1 leaves it out.
-        lambda_value: weight of the original distance in [0, 1]; the Jaccard distance has the rest.
-        form: the original distance is, before it is divided by its largest in the row, "torchreid"
-            the fourth power of the Euclidean distance (torchreid squares its squared distances:
-            what its users report), "paper" the second.
-        memory: GiB to work in, besides the features (twice), lists of neighbours and the result;
-            None for 1/64 on a CPU, where blocks then stay in its cache, and 2 elsewhere.
+        k2: number of rows that local query expansion averages, in 1..Q+G; 1 turns it off.
+        lambda_value: weight of the original distance, in [0, 1]; the rest is that of the Jaccard
+            distance.
+        form: the original distance, before each row is divided by its largest value: "torchreid" is
+            the fourth power of the Euclidean distance (torchreid squares its squared distances, and
+            its users report these numbers), "paper" is the second power.
+        memory: GiB of working memory, besides the features (twice), the neighbour lists and the
+            result; None: 1/64 on a CPU, where blocks then fit into its cache, and 2 elsewhere.
     Returns:
-        float32 [Q, G], on the features' device, a numpy array if the query features are one.
+        float32 [Q, G], on the features' device; a numpy array if the query features are one.
     Raises:
-        ValueError: an argument is not as above, or a feature is NaN or infinite.
+        ValueError: an argument is out of range, or a feature is NaN or infinite.
     """
     features = as_features(query_features, gallery_features)
     _check_settings(k1, k2, lambda_value, form, num_rows=sum(map(len, features)))
@@ -81,18 +82,19 @@ def rerank_distances(
     form: str = "torchreid",
     memory: float | None = None,
 ) -> Array:
-    """Re-ranked distances from distances: torchreid's `re_ranking`, its arguments and numbers.
+    """Re-ranked distances from distances, with the arguments and results of torchreid's
+    `re_ranking`.
 
     Args:
         q_g: floating point [Q, G], torchreid's "euclidean" (which is squared) or "cosine".
         q_q: floating point [Q, Q], on the same device.
         g_g: floating point [G, G], on the same device.
-        form: "torchreid" squares the distances, "paper" takes them as they are.
+        form: "torchreid" squares the distances, "paper" does not.
         k1, k2, lambda_value, memory: as in `rerank`.
     Returns:
-        float32 [Q, G], on the distances' device, a numpy array if q_g is one.
+        float32 [Q, G], on the distances' device; a numpy array if q_g is one.
     Raises:
-        ValueError: an argument is not as above, or a distance is NaN or infinite.
+        ValueError: an argument is out of range, or a distance is NaN or infinite.
     """
     matrices = as_distances(q_g, q_q, g_g)
     _check_settings(k1, k2, lambda_value, form, num_rows=sum(matrices[0].shape))
@@ -105,7 +107,7 @@ def rerank_distances(
 
 
 def fit_neighbours(num_images: int, k1: int = 20, k2: int = 6) -> tuple[int, int]:
-    """k1 and k2, reduced where `num_images` (query and gallery, at least 2) is too small."""
+    """k1 and k2, reduced if `num_images` (query and gallery, at least 2) is too small for them."""
     return min(k1, num_images - 1), min(k2, num_images)
 
 
@@ -123,8 +125,8 @@ def _rerank(distances: RowDistances, k1: int, k2: int, lambda_value: float, memo
 def _check_settings(k1: int, k2: int, lambda_value: float, form: str, num_rows: int) -> None:
     if not 1 <= k1 < num_rows:
         raise ValueError(
-            f"k1: expected 1..{num_rows - 1}, less than the {num_rows} images of query and "
-            f"gallery together, got {k1}"
+            f"k1: expected 1..{num_rows - 1}, below the {num_rows} images of query and gallery "
+            f"together, got {k1}"
         )
     if not 1 <= k2 <= num_rows:
         raise ValueError(f"k2: expected 1..{num_rows}, got {k2}")
@@ -138,5 +140,5 @@ def _in_bytes(memory: float | None, device: torch.device) -> int:
     if memory is None:
         memory = 1 / 64 if device.type == "cpu" else 2
     if not memory > 0:
-        raise ValueError(f"memory: expected GiB above 0, got {memory}")
+        raise ValueError(f"memory: expected a number of GiB above 0, got {memory}")
     return int(memory * _GIB)

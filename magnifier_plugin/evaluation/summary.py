@@ -8,7 +8,7 @@ from magnifier_plugin.wording import many
 
 
 def summarise(ranking: Ranking, ranks: Sequence[int]) -> dict[str, Any]:
-    """The metrics as a dict of JSON types, shares in 0..1."""
+    """The metrics as a dict of JSON types; mAP, mINP and rank-r are in 0..1."""
     return {
         "mAP": ranking.mAP,
         "mINP": ranking.mINP,
@@ -28,7 +28,7 @@ def describe(title: str, ranking: Ranking, ranks: Sequence[int]) -> str:
     if left_out := ranking.num_absent + ranking.num_same_camera:
         lines.append(
             f"{many(left_out, 'query')} without a match left out: {ranking.num_absent} of an "
-            f"identity absent from the gallery, {ranking.num_same_camera} of one in the query's "
-            "own camera only"
+            f"identity absent from the gallery, {ranking.num_same_camera} of one that is there "
+            "only in the query's own camera"
         )
     return "\n".join(lines)

@@ -10,9 +10,10 @@ def results_table(results: Results, untrained: Results | None = None, row: str =
     """Results of every target, in %, as Markdown.
 
     Args:
-        results: an engine's.
-        untrained: those before the training; the share of the way to 100 % is added.
-        row: what to call the results.
+        results: the results of an engine, by target.
+        untrained: the results before training; if given, notes say how much of the gap between
+            their mAP and 100 % is closed.
+        row: the name of the row of results.
     """
     columns = [name for name in next(iter(results.values())) if name.startswith(("mAP", "rank-"))]
     lines = [f"| data set | | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]

@@ -1,1 +1,1 @@
-"""Trained networks on images of any folder: features, search, regions of hits."""
+"""Trained networks applied to image folders: features, search, regions of hits."""

@@ -1,4 +1,4 @@
-"""A trained network, as its checkpoint's recorded configuration builds it."""
+"""A trained network, built from the configuration recorded in its checkpoint."""
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
@@ -26,8 +26,8 @@ from magnifier_plugin.models.magnifiernet import MagnifierNet, RegionDescription
 from magnifier_plugin.text_files import parse_yaml
 from magnifier_plugin.workers import cores
 
-# Keys (and sections) that decide an image's features and how features are compared: read from the
-# checkpoint, and changed by file, flags and pairs.
+# Keys (and sections) that determine an image's features, and those that determine how features are
+# compared: read from the checkpoint, and overridden by file, flags and pairs.
 FEATURE_KEYS = (
     *("model.name", "magnifier", "dsa"),
     *("data.height", "data.width", "data.norm_mean", "data.norm_std", "test.flip"),
@@ -37,26 +37,26 @@ COMPARISON_KEYS = (
     *("test.rerank_k1", "test.rerank_k2", "test.rerank_lambda"),
 )
 ORIGIN_KEYS = ("data.sources",)  # what the weights were trained on
-# Keys that the machine decides.
+# Keys that depend on the machine.
 MACHINE_KEYS = ("use_gpu", "channels_last", "test.amp", "test.batch_size", "data.workers")
-_WORKERS = 4  # at most, where nothing else is said
-_CLASSES = 1  # of the classifiers, which features do not need; as torchreid's FeatureExtractor
+_WORKERS = 4  # maximum number of workers by default
+_CLASSES = 1  # features do not need the classifiers; as in torchreid's FeatureExtractor
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network in evaluation with its weights, and how images are prepared for it."""
+    """A network in evaluation mode with its weights, and the preparation of images for it."""
 
     model: nn.Module
-    """On its device, in evaluation."""
+    """On its device, in evaluation mode."""
     cfg: CfgNode
-    """The frozen configuration; of it only the keys of this module count."""
+    """The frozen configuration; only the keys listed in this module are used."""
     precision: Precision
-    """Where and how it computes."""
+    """The device and the precision of the computation."""
 
     @functools.cached_property
     def compose(self) -> v1.Compose:
-        """What a test image goes through, as in the data manager."""
+        """The transform of a test image, the same as in the data manager."""
         data = self.cfg.data
         size = data.height, data.width
         normalise = v1.Normalize(data.norm_mean, data.norm_std)
@@ -68,7 +68,7 @@ class TrainedNetwork:
         return rebuild(self.compose)
 
     def embed(self, images: Images) -> Tensor:
-        """Images [B, 3, H, W] → raw embeddings float32 [B, D], with `test.flip` the mean with
+        """Images [B, 3, H, W] → raw embeddings float32 [B, D]; with `test.flip`, averaged with
         those of the mirror images."""
         evaluator = Evaluator(lambda batch: self._forward(batch["img"]), flip=self.cfg.test.flip)
         return evaluator.embed_batch({"img": self.precision.images(images)})
@@ -84,19 +84,19 @@ class TrainedNetwork:
         return predicts_regions(self.model)
 
     def describe_regions(self, images: Images) -> RegionDescription:
-        """As `MagnifierNet.describe_regions`, of images on any device."""
+        """Like `MagnifierNet.describe_regions`, but for images on any device."""
         model = cast(MagnifierNet, self.model)
         with torch.inference_mode(), self.precision.autocast():
             return model.describe_regions(self.precision.images(images))
 
     @property
     def normalises(self) -> bool:
-        """Whether embeddings are compared by their directions alone."""
+        """Whether embeddings are compared only by their direction."""
         test = self.cfg.test
         return bool(test.normalize_feature or test.dist_metric == "cosine")
 
     def identity(self) -> dict[str, Any]:
-        """What the features depend on besides the images and the precision, plain values."""
+        """What the features depend on besides the images and the precision, as plain values."""
         data = self.cfg.data
         return {
             "model": self.cfg.model.name,
@@ -115,20 +115,21 @@ def load_network(
     pairs: Sequence[str] = (),
     also: Collection[str] = (),
 ) -> TrainedNetwork:
-    """The network of a checkpoint, built as the checkpoint's recorded configuration says.
+    """Loads the network of a checkpoint, built from the configuration recorded there.
 
     Args:
-        weights: a checkpoint of this package, of torchreid, or a bare state dict.
-        file: a configuration (YAML) whose values replace the recorded ones; "" for none.
-        flags: values by key; of a checkpoint that records nothing at least `model.name`.
-        pairs: KEY VALUE KEY VALUE …, as typed.
-        also: keys that may be typed besides `FEATURE_KEYS` and `MACHINE_KEYS`.
+        weights: a checkpoint of this package or of torchreid, or a bare state dict.
+        file: a configuration (YAML) whose values override the recorded ones; "": none.
+        flags: key → value; must include `model.name` if the checkpoint records no configuration
+            and no file is given.
+        pairs: KEY VALUE KEY VALUE …, from the command line.
+        also: keys that are accepted in pairs besides `FEATURE_KEYS` and `MACHINE_KEYS`.
     Raises:
-        FileNotFoundError: there are no weights or no such configuration.
-        ConfigError: the configuration cannot be used, a typed key has no effect here, or nothing
-            says which model it is.
-        ValueError: the file is no checkpoint, is of another model, or the model tests with more
-            than the image.
+        FileNotFoundError: the weights or the configuration file do not exist.
+        ConfigError: the configuration cannot be used, a key in pairs has no effect here, or nothing
+            determines the model's name.
+        ValueError: the file is not a checkpoint, its weights belong to another model, or the
+            model's test inputs include more than the image.
     """
     check_typed(parse_pairs(pairs), (*FEATURE_KEYS, *MACHINE_KEYS, *also))
     content = read_checkpoint(weights)
@@ -137,8 +138,8 @@ def load_network(
     cfg = load_config(file or None, flags, pairs, recorded)
     if not file and "model.name" not in {*recorded, *(flags or {}), *pairs[::2]}:
         raise ConfigError(
-            f"{weights}: records no configuration, as torchreid's own checkpoints; say which model "
-            "it is with -a NAME (and data.height, data.width if not 256 × 128), or with "
+            f"{weights}: records no configuration, like torchreid's own checkpoints; give the "
+            "model with -a NAME (and data.height, data.width if not 256 × 128), or with "
             "--config-file FILE"
         )
     model = _build(cfg, weights)
@@ -149,7 +150,7 @@ def load_network(
 
 
 def _build(cfg: CfgNode, weights: str | Path) -> nn.Module:
-    """The network in torchreid's form, which spares DSA-reID its guiding stream."""
+    """Builds the network for torchreid's softmax loss, so DSA-reID has no guiding stream."""
     cfg.defrost()
     cfg.loss.name = "softmax"  # known to every model
     system = find_system(cfg)
@@ -157,8 +158,9 @@ def _build(cfg: CfgNode, weights: str | Path) -> nn.Module:
         cfg.loss.name = system.loss
         if inputs := system.inputs(cfg)[1]:
             raise ValueError(
-                f"{weights}: this network tests with {', '.join(inputs)} besides the image, made "
-                "from annotations of a data set; dsa.test_features f embeds images alone"
+                f"{weights}: when testing, this network takes {', '.join(inputs)} besides the "
+                "image, made from the annotations of a data set; with dsa.test_features f it takes "
+                "only images"
             )
         cfg.loss.name = "softmax"
     cfg.freeze()
@@ -166,7 +168,10 @@ def _build(cfg: CfgNode, weights: str | Path) -> nn.Module:
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], weights: str | Path) -> None:
-    """Load all but the classifiers, which become 0: the same file gives the same fingerprint."""
+    """Loads all weights but the classifiers'.
+
+    The classifiers are set to 0, so that the same file always gives the same fingerprint.
+    """
     difference = compare(model, state)
     load_matching(model, state, str(weights))
     own = model.state_dict()
@@ -175,10 +180,10 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], weights: str | Path) ->
 
 
 def recorded_values(content: Mapping[str, Any], origin: str | Path) -> dict[str, Any]:
-    """The values of this module's keys that a checkpoint recorded, by key.
+    """The values that a checkpoint recorded for this module's keys, by key.
 
     Raises:
-        ValueError: what it recorded is no configuration.
+        ValueError: the record is not a configuration.
     """
     record = content.get("record")
     text = record.get("configuration") if isinstance(record, Mapping) else None
@@ -193,15 +198,19 @@ def recorded_values(content: Mapping[str, Any], origin: str | Path) -> dict[str,
 
 
 def check_typed(typed: Collection[str], counting: Sequence[str]) -> None:
-    """Refuse typed keys without effect on a search.
+    """Refuses keys on the command line that have no effect on a search.
 
+    Args:
+        typed: the keys on the command line.
+        counting: the keys and sections that have an effect.
     Raises:
-        ConfigError: a key is none of these, and in none of these sections.
+        ConfigError: a key is not among these, and not in one of these sections.
     """
     for key in typed:
         if not _is_among(key, counting):
             raise ConfigError(
-                f"command line: {key}: has no effect here; keys that have: {', '.join(counting)}"
+                f"command line: {key}: has no effect here; keys with an effect: "
+                f"{', '.join(counting)}"
             )
 
 

@@ -23,32 +23,32 @@ class Embedded(NamedTuple):
     """The embeddings of image files."""
 
     features: np.ndarray
-    """float32 [n, D], raw, of the files that decode, in their order."""
+    """float32 [n, D], raw, of the files that decode, in the order of the list."""
     rows: np.ndarray
-    """int64 [n], their places in the list of files."""
+    """int64 [n], their indices in the list of files."""
     unreadable: dict[Path, str]
-    """The other files, and what is wrong with each."""
+    """Each of the other files → what is wrong with it."""
 
 
 class Regions(NamedTuple):
-    """The regions of M image files; a file that does not decode is all background."""
+    """The predicted regions of M image files; a file that does not decode is all background."""
 
     labels: np.ndarray
     """uint8 [M, h, w], predicted region ids."""
     features: Tensor | None
-    """float32 [M, 8, C], pooled regions p(x_k) of norm 1, zeros where a region is absent; None
-    where the network pools none."""
+    """float32 [M, 8, C], pooled region features p(x_k) with norm 1, zeros for an absent region;
+    None if the network does not pool regions."""
 
 
 def embed_files(network: TrainedNetwork, paths: Sequence[Path], description: str = "") -> Embedded:
     """Embeds image files.
 
     Args:
-        network: whose configuration gives the size of a batch and the number of workers.
-        paths: of the files, at least one.
-        description: of the progress bar, which is shown on a terminal only.
+        network: the network; its configuration gives the batch size and the number of workers.
+        paths: paths of the files, at least one.
+        description: title of the progress bar, which is only shown on a terminal.
     Raises:
-        ValueError: none of the files decodes; the first is named.
+        ValueError: none of the files decodes; the message names the first one.
     """
     unreadable: dict[Path, str] = {}
     features, decoded = np.empty((0, 0), np.float32), np.zeros(len(paths), dtype=bool)
@@ -68,11 +68,13 @@ def embed_files(network: TrainedNetwork, paths: Sequence[Path], description: str
 def extract(
     network: TrainedNetwork, paths: Sequence[Path], folder: Path, description: str = "Images"
 ) -> ImageFeatures:
-    """The features of image files; those that do not decode are logged as warnings and left out.
+    """Extracts the features of image files, without those that do not decode.
+
+    A warning is logged for each file that is left out.
 
     Args:
-        network, paths, description: as of `embed_files`.
-        folder: that the names in the result start from.
+        network, paths, description: as in `embed_files`.
+        folder: the folder to which the names in the result are relative.
     Raises:
         ValueError: none of the files decodes.
     """
@@ -86,10 +88,12 @@ def extract(
 def describe_files(
     network: TrainedNetwork, paths: Sequence[Path], description: str = ""
 ) -> Regions | None:
-    """Predicts the regions of image files and pools them; None without a mask module M.
+    """Predicts the regions of image files and pools them.
 
     Args:
-        network, paths, description: as of `embed_files`.
+        network, paths, description: as in `embed_files`.
+    Returns:
+        None if the network has no mask module M, or there are no files that decode.
     """
     if not network.has_regions:
         return None
@@ -108,13 +112,14 @@ def describe_files(
 
 
 def cosines(regions: Regions, one: int, others: np.ndarray) -> np.ndarray | None:
-    """The cosine of p(x_k) between an image and others, region by region.
+    """The cosine similarity of p(x_k) between an image and other images, for each region.
 
     Args:
-        one, others: places in `regions`; others int64 [n].
+        regions: the regions of all images.
+        one, others: indices in `regions`; others int64 [n].
     Returns:
-        float32 [n, 8] in [0, 1], NaN where a region is absent from one of the two images; None
-        where the network pools no regions.
+        float32 [n, 8] in [0, 1], NaN if a region is absent from one of the two images; None if
+        the network does not pool regions.
     """
     if regions.features is None:
         return None
@@ -127,7 +132,7 @@ def cosines(regions: Regions, one: int, others: np.ndarray) -> np.ndarray | None
 def _batches(
     network: TrainedNetwork, paths: Sequence[Path], unreadable: dict[Path, str], description: str
 ) -> Iterator[tuple[np.ndarray, Images]]:
-    """Places int64 [B] and images of the files that decode, batch by batch."""
+    """Yields the indices int64 [B] and images of the files that decode, batch by batch."""
     loader = file_loader(
         paths,
         network.transform,

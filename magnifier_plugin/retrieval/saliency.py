@@ -1,4 +1,4 @@
-"""What a trained network looks at on a data set's query images, in numbers and in pictures."""
+"""What a trained network looks at in a data set's query images, in numbers and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,34 +29,36 @@ from magnifier_plugin.visualize.saliency import (
     saliency_sheet,
 )
 
-_BATCH = 32  # images; blanking embeds each of them 8 times
-_PAIR_GAP = 24  # pixels between two queries
+_BATCH = 32  # images; each is embedded 8 times, once whole and once without each body region
+_PAIR_GAP = 24  # pixels between two queries on a sheet
 
 
 class Saliency(NamedTuple):
-    """What a network looks at on N images."""
+    """What a network looks at in N images."""
 
     activations: dict[str, np.ndarray]
     """Branch → float32 [N, h, w] in 0..1, see `branch_maps`."""
     labels: np.ndarray
-    """uint8 [N, H, W], the regions: of label maps, else as predicted, else 255."""
+    """uint8 [N, H, W], the regions of the label maps; else the predicted ones; else 255."""
     influence: dict[str, np.ndarray]
     """Branch → float32 [N, 8], see `region_influence`."""
     cosine: np.ndarray
-    """float32 [N], mean cosine of the pairs of p(x_k) whose regions an image shows (Eq. 3, over
-    present regions); NaN without SFB, and with fewer than two regions."""
+    """float32 [N], mean cosine similarity over all pairs of p(x_k) whose regions are present in the
+    image (Eq. 3); NaN without SFB, and for images with fewer than two regions."""
     overlap: np.ndarray
-    """float64 [8], intersection over union of the predicted regions and the label maps' on the
-    prediction's grid [H/8, W/8]; NaN without M, without label maps, and for absent regions."""
+    """float64 [8], intersection over union (IoU) of the predicted regions and those of the label
+    maps, on the prediction's grid [H/8, W/8]; NaN without M, without label maps, and for absent
+    regions."""
 
 
 def look_at(network: TrainedNetwork, dataset: AnnotatedDataset, chosen: Sequence[int]) -> Saliency:
-    """What a network looks at on some images of a data set.
+    """Measures what a network looks at in some images of a data set.
 
     Args:
-        network: whose size the data set's transform gives.
-        dataset: with the input "mask"; an image without a label map takes predicted regions.
-        chosen: places of the images.
+        network: a network for images of the size that the data set's transform gives.
+        dataset: has the input "mask"; for an image without a label map, the predicted regions are
+            used.
+        chosen: indices of the images.
     """
     parts: list[Saliency] = []
     counts = np.zeros((2, NUM_REGIONS))
@@ -83,7 +85,7 @@ def look_at(network: TrainedNetwork, dataset: AnnotatedDataset, chosen: Sequence
 def _look_at_batch(
     network: TrainedNetwork, images: Tensor, labels: Tensor, counts: np.ndarray
 ) -> Saliency:
-    """One batch; adds the cells of intersection and union to `counts` float64 [2, 8]."""
+    """Handles one batch; adds its cells of intersection and union to `counts`, float64 [2, 8]."""
     cosine = torch.full((len(images),), torch.nan)
     if network.has_regions:
         found = network.describe_regions(images)
@@ -119,10 +121,10 @@ def _count_cells(predicted: Tensor, labels: Tensor, counts: np.ndarray) -> None:
 
 
 def _mean_cosine(features: Tensor) -> Tensor:
-    """float32 [B]: mean cosine of the pairs i < j of regions [B, 8, C] that are present."""
+    """float32 [B]: mean cosine similarity of the pairs i < j of present regions, from [B, 8, C]."""
     present = (features != 0).any(dim=2).float()
     units = F.normalize(features, dim=2)
-    # The pairs' sum is half of what the sum of all products has beyond the diagonal.
+    # The sum over all ordered pairs i ≠ j: the sum of all products without the diagonal.
     total = units.sum(dim=1).square().sum(dim=1) - present.sum(dim=1)
     number = present.sum(dim=1)
     return total / (number * (number - 1))
@@ -135,8 +137,8 @@ def activation_sheet(
 
     Args:
         photos: uint8 [H, W, 3] each.
-        found: of `look_at`.
-        places: of the photos in `found`.
+        found: the result of `look_at`.
+        places: index of each photo in `found`.
     """
     return saliency_sheet(photos, {n: [v[i] for i in places] for n, v in found.activations.items()})
 
@@ -144,10 +146,10 @@ def activation_sheet(
 def influence_sheet(
     photos: Sequence[np.ndarray], found: Saliency, places: Sequence[int]
 ) -> Image.Image:
-    """Images, their regions painted with how far the embedding moves without each of them.
+    """Images whose regions are coloured by how far the embedding moves without each of them.
 
     Args:
-        photos, found, places: as of `activation_sheet`.
+        photos, found, places: as in `activation_sheet`.
     """
     columns = {
         name: [region_heat(found.labels[i], values[i]) for i in places]
@@ -159,7 +161,7 @@ def influence_sheet(
 def describe(found: Saliency) -> str:
     """The numbers of `found` as Markdown."""
     lines = [
-        f"# What the network looks at, on {len(found.labels)} images",
+        f"# What the network looks at, in {len(found.labels)} images",
         "",
         "1 − cosine between the embeddings with and without a region, mean over the images that "
         "show it:",
@@ -170,7 +172,7 @@ def describe(found: Saliency) -> str:
     if np.isfinite(found.cosine).any():
         mean = np.nanmean(found.cosine)
         lines += [
-            f"Mean cosine of the pairs of regions p(x_k) that an image shows: {mean:.3f}.",
+            f"Mean cosine between the features p(x_k) of regions that an image shows: {mean:.3f}.",
             "",
         ]
     if np.isfinite(found.overlap).any():
@@ -181,7 +183,7 @@ def describe(found: Saliency) -> str:
         ]
         mean = np.nanmean(found.overlap)
         lines += [
-            f"Predicted regions and label maps, IoU: mean {mean:.3f} ({', '.join(shares)}).",
+            f"IoU of predicted regions and label maps: mean {mean:.3f} ({', '.join(shares)}).",
             "",
         ]
     return "\n".join(lines)
@@ -190,7 +192,7 @@ def describe(found: Saliency) -> str:
 def read_photos(
     dataset: AnnotatedDataset, chosen: Sequence[int], size: tuple[int, int]
 ) -> list[np.ndarray]:
-    """Images of a data set as uint8 [H, W, 3], of one size (height, width)."""
+    """Images of a data set as uint8 [H, W, 3], resized to one size (height, width)."""
     return [
         np.asarray(read_image(dataset.data[place][0]).resize(size[::-1], Image.Resampling.BICUBIC))
         for place in chosen
@@ -203,10 +205,10 @@ class Comparison(NamedTuple):
     first: np.ndarray
     """bool [Q], whether the first hit of the first network is right."""
     second: np.ndarray
-    """bool [Q], of the second network."""
+    """bool [Q], whether the first hit of the second network is right."""
     sheet: Image.Image | None
-    """MagnifierNet's Fig. 3: queries that the first gets right and the second wrong, the first's
-    ranking above the second's; None if there is none."""
+    """MagnifierNet's Fig. 3: queries that the first network gets right and the second wrong, with
+    the first's ranking above the second's; None if there are no such queries."""
 
 
 def compare(
@@ -217,13 +219,13 @@ def compare(
     rows: int,
     topk: int,
 ) -> Comparison:
-    """Which queries one network gets right and another wrong.
+    """Finds the queries that one network gets right and another wrong.
 
     Args:
         networks: the first, which should be right, and the second.
         query, gallery: torchreid's lists.
-        rows: queries on the sheet, at most.
-        topk: gallery images of a ranking.
+        rows: maximum number of queries on the sheet.
+        topk: number of gallery images in a ranking.
     """
     columns = [[np.array([r[i] for r in part]) for part in (query, gallery)] for i in (1, 2)]
     (q_pids, g_pids), (q_camids, g_camids) = columns

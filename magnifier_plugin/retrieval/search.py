@@ -1,4 +1,4 @@
-"""Search in a gallery of image files, and the page of its hits."""
+"""Search in a gallery of image files, and the content of the page that shows the hits."""
 
 import logging
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Comparison:
     normalise: bool = True
     """L2-normalise the embeddings first."""
     reranking: Reranking | None = None
-    """Settings of re-ranking; None leaves it out."""
+    """Settings of re-ranking; None: no re-ranking."""
 
     def __str__(self) -> str:
         name = {"euclidean": "squared Euclidean distance", "cosine": "cosine distance"}[self.metric]
@@ -43,14 +43,14 @@ class Comparison:
 
 
 class Hits(NamedTuple):
-    """The hits of one query, the nearest first."""
+    """The hits of one query, nearest first."""
 
     rows: np.ndarray
-    """int64 [n], of the gallery."""
+    """int64 [n], rows of the gallery."""
     distances: np.ndarray
-    """float32 [n], that they are ranked by."""
+    """float32 [n], the distances by which the hits are ranked."""
     plain: np.ndarray | None
-    """float32 [n], before re-ranking; None without."""
+    """float32 [n], the distances before re-ranking; None without re-ranking."""
 
 
 def search(
@@ -65,13 +65,14 @@ def search(
     Args:
         query: floating point [Q, D].
         gallery: floating point [G, D].
-        count: hits of each query, at most.
-        comparison: of embeddings.
-        own: for each query the row of the gallery that is the same file and no hit, -1 for none.
+        count: maximum number of hits of each query.
+        comparison: how embeddings are compared.
+        own: for each query, the row of the gallery that is the same file and is therefore not a
+            hit; -1 if there is none.
     Returns:
-        Hits in order of (distance, row), for each query.
+        For each query, its hits in order of (distance, row).
     Raises:
-        ValueError: the embeddings fail `evaluation.checks.as_features`.
+        ValueError: as in `evaluation.checks.as_features`.
     """
     places = np.full(len(query), -1) if own is None else np.asarray(own)
     more = count + bool((places >= 0).any())
@@ -98,7 +99,7 @@ def search(
 
 
 def _plain(query: Tensor, gallery: Tensor, rows: Tensor, metric: str) -> np.ndarray:
-    """Distances before re-ranking of chosen gallery rows, float32 [Q, n]."""
+    """The distances before re-ranking to the given gallery rows [Q, n], float32 [Q, n]."""
     found = [
         distance_matrix(query[i : i + 1], gallery[rows[i]], metric)[0] for i in range(len(query))
     ]
@@ -106,44 +107,44 @@ def _plain(query: Tensor, gallery: Tensor, rows: Tensor, metric: str) -> np.ndar
 
 
 def same_files(queries: Sequence[Path], gallery: Sequence[Path]) -> list[int]:
-    """For each query the place of the same file in the gallery, -1 for none; links are followed."""
+    """The index of each query's file in the gallery, -1 if it is not there; links are resolved."""
     places = {path.resolve(): place for place, path in enumerate(gallery)}
     return [places.get(path.resolve(), -1) for path in queries]
 
 
 def require_same_network(network: TrainedNetwork, images: ImageFeatures, origin: str) -> None:
-    """Refuse features that another network made, or the same one with other settings.
+    """Refuses features of another network, or of the same one with other settings.
 
     Raises:
-        ValueError: names what differs.
+        ValueError: something differs; the message names it.
     """
     expected = network.identity()
     other = [key for key, value in expected.items() if images.identity.get(key) != value]
     if other:
         pairs = (f"{key} {images.identity.get(key)} (here {expected[key]})" for key in other)
         raise ValueError(
-            f"{origin}: features of another network or of other settings: {', '.join(pairs)}; "
+            f"{origin}: features of another network or other settings: {', '.join(pairs)}; "
             "extract them again with these weights"
         )
 
 
 def require_images(paths: Sequence[Path], origin: str) -> None:
-    """Check that images are where they were when their features were extracted.
+    """Checks that images are still where they were when their features were extracted.
 
-    Some that are not are logged as a warning.
+    If some are missing, a warning is logged.
 
     Raises:
-        FileNotFoundError: none is there.
+        FileNotFoundError: all are missing.
     """
     missing = [path for path in paths if not path.is_file()]
     if missing and len(missing) == len(paths):
         raise FileNotFoundError(
-            f"{origin}: its images, such as {missing[0]}, are not there any more; say where they "
-            "are with --images FOLDER"
+            f"{origin}: its images, such as {missing[0]}, no longer exist; if they were moved, "
+            "give their folder with --images FOLDER"
         )
     if missing:
         logger.warning(
-            "Missing: %d of %s, such as %s; hits among them are drawn grey",
+            "Missing: %d of %s, such as %s; hits among them are shown in grey",
             *(len(missing), many(len(paths), "image"), missing[0]),
         )
 
@@ -158,10 +159,10 @@ def page_of(
     """The images and queries of a page; regions are computed for queries and their first hits.
 
     Args:
-        network: that made the features.
+        network: the network that made the features.
         queries, gallery: the images that were compared.
-        hits: of each query.
-        topk: hits of each query that have regions.
+        hits: the hits of each query.
+        topk: number of hits of each query for which regions are computed.
     """
     rows = np.unique(np.concatenate([found.rows for found in hits]))
     first = np.unique(np.concatenate([found.rows[:topk] for found in hits]))
@@ -169,7 +170,7 @@ def page_of(
     query_paths, gallery_paths = queries.paths, gallery.paths
     described = [*query_paths, *(gallery_paths[row] for row in first)]
     regions = describe_files(network, described, "Regions")
-    # Place among the described images: queries, then the first hits.
+    # Gallery row → index in `described`: the queries come first, then the first hits.
     place = {int(row): num_queries + n for n, row in enumerate(first)}
     images = [
         _page_image(path, name, _labels(regions, n))

@@ -1,4 +1,4 @@
-"""The body as solids: tapered capsules and flattened balls round the bones of a skeleton."""
+"""The body as solids: tapered, partly flattened capsules around the bones of a skeleton."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,7 +14,7 @@ class Layer(IntEnum):
 
     BODY = 0  # labelled
     CLOTH = 1  # hangs loose; the body under it is labelled
-    OBJECT = 2  # no part of the body; hides the body under it
+    OBJECT = 2  # not part of the body; hides the body under it
 
 
 class Garment(IntEnum):
@@ -32,30 +32,30 @@ class Garment(IntEnum):
 
 @dataclass(frozen=True)
 class Solid:
-    """A tapered capsule: every ball between two, flattened along one axis."""
+    """A tapered capsule, the union of all balls between two balls, flattened along one axis."""
 
     start: np.ndarray
     """float [3], centre of the first ball, metres."""
     end: np.ndarray
-    """float [3], centre of the second ball, another point."""
+    """float [3], centre of the second ball; it must differ from the first."""
     radii: tuple[float, float]
-    """Of the two balls; they differ by less than the distance of the centres."""
+    """Radii of the two balls, metres; they differ by less than the distance of the centres."""
     side: np.ndarray
-    """float [3], not along the capsule: the direction that keeps its width."""
+    """float [3], not along the capsule: the direction in which it is not flattened."""
     segment: str
-    """The name in charts.SEGMENTS whose frame gives s and w."""
+    """A name in charts.SEGMENTS; its frame gives s and w."""
     squash: float = 1.0
     """Thickness across `side`, relative to the width."""
     layer: Layer = Layer.BODY
     garment: Garment | None = None
-    """None: the segment decides."""
+    """What covers it; None: it depends on the segment."""
     hollow: bool = False
     """Whether it is an open tube without the balls at its ends."""
 
 
 @dataclass(frozen=True)
 class Looseness:
-    """How much wider than the skin the garments are, in statures."""
+    """The distance of the garments from the skin, as fractions of the stature."""
 
     torso: float = 0.004
     arm: float = 0.004
@@ -65,7 +65,7 @@ class Looseness:
 def _torso(bones: Skeleton, build: Build, loose: Looseness) -> list[Solid]:
     h, g = build.height, build.girth
     side = bones.frame("torso")[0]
-    # Heights are measured down from the neck, as s runs: (along, radius, ahead).
+    # Rings (along, radius, ahead) as fractions of the stature; `along` runs down from the neck.
     waist, chest = 0.074 * g, 0.088 * (0.5 * g + 0.5 * build.shoulders)
     rings = [
         (0.100, chest, 0.000),
@@ -81,8 +81,8 @@ def _torso(bones: Skeleton, build: Build, loose: Looseness) -> list[Solid]:
         solids.append(Solid(start, end, radii, side, "torso", 0.62))
     width = 0.107 * build.shoulders
     for sign in (1, -1):
-        # Trapezius and collarbone slope from the neck to the shoulder; the chest muscle rounds
-        # the front, the buttock the back.
+        # The trapezius and the collarbone slope from the neck to the shoulder; the chest muscle
+        # rounds the front, the buttock the back.
         neck = bones.point("torso", 0.012 * h, sign * 0.012 * h, -0.010 * h)
         shoulder = bones.point("torso", 0.043 * h, sign * (width - 0.012) * h, -0.006 * h)
         radii = (0.030 * h, (0.030 * g + loose.torso) * h)
@@ -127,7 +127,7 @@ def _limb(
     squash: float = 1.0,
     trim: tuple[float, float] = (0.0, 0.0),
 ) -> Solid:
-    """A capsule along a segment, shortened by `trim` statures at its two ends."""
+    """A capsule along a segment; radii and `trim` at its two ends are fractions of the stature."""
     h = build.height
     length = length_of(segment)
     start = bones.point(segment, trim[0] * h)
@@ -149,7 +149,7 @@ def _arm(bones: Skeleton, build: Build, side: str, loose: Looseness) -> list[Sol
             bones, build, f"{side} upper arm", (0.032 * g + cloth, 0.025 * g + cloth), 1, (0.006, 0)
         ),
         _limb(bones, build, f"{side} lower arm", (0.025 * g + cloth, 0.018 * g + 0.7 * cloth)),
-        # The palm is flat across the direction in which it faces.
+        # The palm is flattened in the direction that it faces.
         Solid(wrist, knuckles, (0.019 * h, 0.017 * h), hand[2], f"{side} hand", 0.6),
         Solid(thumb, tip, (0.009 * h, 0.007 * h), hand[2], f"{side} hand"),
     ]
@@ -179,14 +179,14 @@ def _leg(bones: Skeleton, build: Build, side: str, loose: Looseness) -> list[Sol
 
 
 def body(bones: Skeleton, build: Build, loose: Looseness | None = None) -> list[Solid]:
-    """The solids of a body and of the clothes close to it.
+    """The solids of a body with close-fitting clothes.
 
     Args:
-        bones: the frames of a pose.
-        build: the same person's measures.
-        loose: how wide the clothes are.
+        bones: the frames of the person's segments in a pose.
+        build: the person's measures.
+        loose: how loose the clothes are; None: the defaults of Looseness.
     Returns:
-        About thirty solids, all of Layer.BODY.
+        About thirty solids, all in Layer.BODY.
     """
     loose = loose or Looseness()
     solids = _torso(bones, build, loose) + _head(bones, build)
@@ -196,7 +196,7 @@ def body(bones: Skeleton, build: Build, loose: Looseness | None = None) -> list[
 
 
 def lowest(solids: list[Solid]) -> float:
-    """The height over y = 0 of the lowest point of some upright solids' balls, metres."""
+    """The lowest point of the balls of upright solids: its y, metres."""
     return min(
         float(centre[1]) - radius * min(1.0, solid.squash)
         for solid in solids

@@ -1,4 +1,4 @@
-"""The cameras: viewpoint, and the effects of lens, sensor and JPEG coder on a picture."""
+"""The cameras: viewpoint, light, lens, sensor and JPEG quality."""
 
 import math
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-# The height of picture that blur and noise are stated for; others scale with it.
+# The image height, in pixels, for which blur is stated; it scales with the height.
 _REFERENCE_HEIGHT = 256
-# Share of the picture's height that a centred detection fills.
+# Fraction of the image's height that a person in a well-fitting box fills.
 _FILL = 0.87
 
 
@@ -18,54 +18,55 @@ class Camera:
     """One camera and its street."""
 
     index: int
-    """From 1 on, as in Market-1501."""
+    """Numbered from 1, as in Market-1501."""
     pitch: float
-    """Degrees that it is tilted down by."""
+    """Angle by which it is tilted down, degrees."""
     heading: float
-    """Degrees between facing it and walking along its street; people walk both ways."""
+    """Heading of people who walk along its street, degrees, 0 facing the camera; people walk both
+    ways."""
     cast: tuple[float, float, float]
-    """Colour cast: gains of red, green, blue."""
+    """Colour cast: gains of red, green and blue."""
     brightness: float
-    """A factor."""
+    """A factor; 1 changes nothing."""
     contrast: float
     """A factor; 1 changes nothing."""
     blur: float
-    """Standard deviation, pixels at 256 high."""
+    """Standard deviation in pixels, for an image 256 pixels high."""
     noise: float
-    """Standard deviation, 0..1."""
+    """Standard deviation, as a fraction of the full range 0..255."""
     quality: int
-    """Of JPEG, 1..95."""
+    """JPEG quality, 1..95."""
     sun: tuple[float, float]
-    """Direction of the sun, degrees: azimuth from the camera's right, elevation."""
+    """Direction of the sun, degrees: azimuth from the camera's right, and elevation."""
     sunlight: float
-    """The sun's share of the light; 0 is overcast."""
+    """The sun's fraction of the light, 0..1; 0 is overcast."""
     street: int
     """Seed of the street's ground and walls."""
 
 
 class View(NamedTuple):
-    """A picture's plane and its samples; the origin is the ground under the person."""
+    """The image plane and its samples; the origin is the ground under the person."""
 
     x: np.ndarray
-    """float32 [w], rising, metres."""
+    """float32 [w], x of the samples, ascending, metres."""
     y: np.ndarray
-    """float32 [h], falling, metres."""
+    """float32 [h], y of the samples, descending, metres."""
     scale: float
     """Samples per metre."""
     pitch: float
-    """Radians that the camera is tilted down by."""
+    """Angle by which the camera is tilted down, radians."""
 
     def moved(self, right: float, nearer: float) -> "View":
-        """The plane with its origin at another point of the ground; metres."""
+        """The plane with its origin moved on the ground, right and nearer to the camera, metres."""
         return self._replace(x=self.x - right, y=self.y + nearer * math.sin(self.pitch))
 
 
 def random_cameras(rng: np.random.Generator, count: int) -> tuple[Camera, ...]:
-    """Cameras that differ: headings are spread evenly, the rest is drawn.
+    """Draws cameras that differ; their headings are spread evenly.
 
     Args:
-        rng: the generator that every choice is drawn from.
-        count: how many.
+        rng: the generator of all random choices.
+        count: the number of cameras.
     Returns:
         The cameras, in the order of their index.
     """
@@ -97,11 +98,11 @@ def random_cameras(rng: np.random.Generator, count: int) -> tuple[Camera, ...]:
 
 
 def rotation(heading: float, pitch: float) -> np.ndarray:
-    """Body's frame → view's frame.
+    """The rotation from the body's frame to the view's frame.
 
     Args:
         heading: degrees; 0 faces the camera, 90 walks to the image's right, 180 shows the back.
-        pitch: degrees that the camera is tilted down by.
+        pitch: angle by which the camera is tilted down, degrees.
     Returns:
         float [3, 3].
     """
@@ -118,14 +119,14 @@ def look(
     zoom: float = 1.0,
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> View:
-    """The plane of a detector's box round a standing person, at the centres of its pixels.
+    """The image plane of a detector's box around a standing person, sampled at the pixels' centres.
 
     Args:
         camera: the camera.
         stature: the person's height, metres.
-        size: height and width of the picture, pixels.
-        zoom: above 1 the box is smaller than one that fits the person.
-        shift: of the person in the picture, to the right and down, in shares of its height.
+        size: height and width of the image, pixels.
+        zoom: above 1, the box is smaller than one that fits the person.
+        shift: the person's shift in the image, to the right and down, as fractions of its height.
     Returns:
         The plane.
     """
@@ -148,14 +149,14 @@ def sun_direction(camera: Camera, pitch: float) -> np.ndarray:
 
 
 def develop(light: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """The camera's picture of a scene, before JPEG.
+    """Turns the light of a scene into the camera's image, before JPEG compression.
 
     Args:
         light: float32 [3, H, W], sRGB in [0, 1].
-        camera: whose colour cast, exposure, blur and noise are applied.
-        rng: the noise's generator.
+        camera: the camera whose colour cast, exposure, blur and noise are applied.
+        rng: the generator of the noise.
     Returns:
-        uint8 [H, W, 3].
+        uint8 [H, W, 3], RGB.
     """
     gains = np.array(camera.cast, dtype=np.float32) * camera.brightness * 255
     picture = light * gains[:, None, None]
@@ -163,12 +164,12 @@ def develop(light: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.n
     blur = camera.blur * light.shape[1] / _REFERENCE_HEIGHT
     picture = ndimage.gaussian_filter(picture, (0, blur, blur), truncate=2.5)
     noise = rng.standard_normal(light.shape, dtype=np.float32)
-    # Sensor noise is not independent in neighbours after demosaicing.
+    # After demosaicing, sensor noise is correlated between neighbouring pixels.
     noise[:, :, 1:] += 0.6 * noise[:, :, :-1]
     picture += noise * (camera.noise * 255 * 0.85)
     return np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def _gain(shift: float) -> float:
-    """A channel's factor."""
+    """The gain of a colour channel."""
     return round(float(1 + shift), 3)

@@ -1,7 +1,7 @@
-"""The charts of DensePose: the part of a point of the body, and its U and V.
+"""The charts of DensePose: the part of each point on the body, and its U and V.
 
-A body segment (a limb, the torso, the head) has a frame of its own: s runs along it from 0 to 1,
-and round it w runs from 0 to 1 over one half and again over the other. Where s and w begin:
+Each body segment (a limb, the torso, the head) has its own coordinates: s runs along it from 0 to
+1, and w runs around it from 0 to 1 over one half and again over the other. Where s and w begin:
 
     segment         s from, to       half 0, half 1    w from, to
     torso           neck, crotch     front, back       the body's left, its right
@@ -9,8 +9,9 @@ and round it w runs from 0 to 1 over one half and again over the other. Where s 
     foot            heel, toe        outside, inside   top, sole
     head            neck, crown      left, right       face, back of the head
 
-Each half is one chart (hands and feet: both halves together are one), and its U and V are affine
-in s and w. Directions as in DensePose's own output; `tests/test_synthetic_labels.py` checks them.
+Each half is one chart (for hands and feet, both halves together are one), whose U and V are affine
+functions of s and w. Their directions are those of DensePose's output, which
+`tests/test_synthetic_labels.py` checks.
 """
 
 from typing import NamedTuple
@@ -34,7 +35,7 @@ _LIMBS = {
     "upper leg": (("front", _AGAINST, _AROUND), ("back", _ALONG, _BACKWARD)),
     "lower leg": (("front", _ALONG, _BACKWARD), ("back", _AGAINST, _BACKWARD)),
 }
-# Hands and feet mirror U where limbs mirror nothing, so each side has its own row.
+# U is mirrored between left and right hands and feet but not between limbs: one row for each side.
 _ENDS = {
     "left hand": (("", _SECOND_HALF, _ALONG), ("", _FIRST_HALF, _ALONG)),
     "right hand": (("", _FIRST_HALF, _ALONG), ("", _SECOND_HALF, _ALONG)),
@@ -48,19 +49,19 @@ _SEGMENTS = {
     **_ENDS,
 }
 
-# The order is the index of every table of segments, here and in body.py and fabric.py.
+# All tables of segments, here and in other modules, are in this order.
 SEGMENTS = tuple(_SEGMENTS)
 
 
 class Surface(NamedTuple):
-    """The places of N samples on the body."""
+    """The surface coordinates of N samples on the body."""
 
     segment: np.ndarray
     """int [N], index into SEGMENTS."""
     s: np.ndarray
-    """float32 [N], along the segment: in [0, 1], but for what overhangs its ends."""
+    """float32 [N], position along the segment, in [0, 1] except beyond its ends."""
     w: np.ndarray
-    """float32 [N], round one half of it: in [0, 1]."""
+    """float32 [N], position around one half of it, in [0, 1]."""
     half: np.ndarray
     """int [N], 0 or 1."""
 

@@ -21,34 +21,34 @@ COLUMNS = (
     "path",
     "occluded",  # yes, no
     "occluded_by",  # pole, box, pedestrian, frame, nothing
-    "visible",  # share of the body's pixels that are seen, 0..1
-    "cut",  # yes, no: a part of the body is outside the picture
-    "twin",  # pid of the near-twin, empty for none
-    "twin_detail",  # the garment detail in which the twin differs, empty for none
-    "heading",  # degrees, 0 faces the camera, 90 walks to the picture's right, 180 shows the back
+    "visible",  # fraction of the body's pixels that are visible, 0..1
+    "cut",  # yes, no: whether a part of the body is outside the image
+    "twin",  # pid of the near-twin, empty if there is none
+    "twin_detail",  # the garment detail in which the twin differs, empty if there is none
+    "heading",  # degrees, 0 faces the camera, 90 walks to the image's right, 180 shows the back
 )
 
 
 class Visibility(NamedTuple):
-    """How much of a person a picture shows."""
+    """How much of a person an image shows."""
 
     visible: float
-    """Share of the body's pixels that nothing hides and that are inside the picture, 0..1."""
+    """Fraction of the body's pixels that are inside the image and not hidden, 0..1."""
     cut: bool
-    """Whether a part of the body is outside the picture."""
+    """Whether a part of the body is outside the image."""
 
 
 def measure_visibility(
     scene: Scene, wardrobe: Wardrobe, camera: Camera, iuv: np.ndarray
 ) -> Visibility:
-    """How much of the person the rendered picture shows.
+    """Measures how much of the person a rendered image shows.
 
-    What the person's own bag or coat hides is no part of the body here. The body is drawn again,
-    without colours, where an obstacle or the picture's edge may hide some of it.
+    Pixels that the person's own bag or hair hides do not count as body. If an obstacle or the
+    image's edge may hide some of the body, it is drawn again, without colours.
 
     Args:
         scene, wardrobe, camera: as in `renderer.render`.
-        iuv: uint8 [H, W, 3], its labels.
+        iuv: uint8 [H, W, 3], the image's labels.
     """
     labelled = iuv[..., 0] > 0
     edge = np.concatenate([labelled[0], labelled[-1], labelled[:, 0], labelled[:, -1]])
@@ -56,7 +56,7 @@ def measure_visibility(
         return Visibility(1.0, False)
     height, width = labelled.shape
     view = look(camera, wardrobe.build.height, (height, width), scene.zoom, scene.shift)
-    # No person is more than a picture's height beyond its edge.
+    # No person reaches farther beyond the image's edge than the image's height.
     body = draw_body(wardrobe, scene.pose, scene.heading, camera, _wider(view, height))
     total = int(np.count_nonzero(body))
     inside = int(np.count_nonzero(body[height:-height, height:-height]))
@@ -65,7 +65,7 @@ def measure_visibility(
 
 
 def _wider(view: View, margin: int) -> View:
-    """The plane with so many more samples on each side."""
+    """The plane extended by `margin` samples on each side."""
     step = 1 / view.scale
     before = -step * np.arange(margin, 0, -1)
     after = step * np.arange(1, margin + 1)
@@ -82,7 +82,8 @@ def write_conditions(
 
     Args:
         path: the CSV file.
-        images: path in the data set, parameters, who is seen, and how much of them.
+        images: for each image, its path in the data set, its parameters, the person that it shows,
+            and how much of the person it shows.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -104,7 +105,7 @@ def write_conditions(
 
 
 def _describe_detail(person: Identity) -> str:
-    """The detail in which a person's twin differs; of a band, where it is worn."""
+    """The detail in which a person's twin differs; for a band, the region where it is worn."""
     if person.detail == "band_colour":
         return f"{person.wardrobe.band} band"
     return person.detail or ""

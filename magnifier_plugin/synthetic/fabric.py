@@ -1,4 +1,4 @@
-"""The colour of every point of a dressed person: which garment covers it, and that one's pattern.
+"""The colour of every point of a dressed person: the garment that covers it, and its pattern.
 
 Patterns follow the body: they are functions of the surface coordinates s and w (charts.py).
 """
@@ -12,17 +12,17 @@ from magnifier_plugin.synthetic.wardrobe import BOTTOMS, COLOURS, SLEEVES, Wardr
 
 _TORSO = SEGMENTS.index("torso")
 _HEAD = SEGMENTS.index("head")
-# Upper, lower, upper, lower: the order in which the lengths below count on over the joint.
+# Upper, lower, upper, lower: `_limits` depends on this order.
 _ARMS = [SEGMENTS.index(f"{side} {limb} arm") for side in SIDES for limb in ("upper", "lower")]
 _LEGS = [SEGMENTS.index(f"{side} {limb} leg") for side in SIDES for limb in ("upper", "lower")]
 
-# Metres of cloth for s from 0 to 1 and for w from 0 to 1, on an average body.
+# Length of cloth, in metres, along s from 0 to 1 and along w from 0 to 1, on an average body.
 _ALONG = np.array([Build.height * length_of(name) for name in SEGMENTS], dtype=np.float32)
 _AROUND = np.full(len(SEGMENTS), 0.16, dtype=np.float32)
 _AROUND[_LEGS], _AROUND[_TORSO] = 0.24, 0.46
 # A limit that no s reaches.
 _ALL = 9.0
-# Where a band is: the end of the segments' names, and from which s to which.
+# Position of a band: the end of the segments' names, and the range of s.
 _BANDS = {
     "head": ("head", 0.7, _ALL),
     "upper arm": ("upper arm", 0.25, 0.85),
@@ -32,7 +32,7 @@ _BANDS = {
     "lower leg": ("lower leg", 0.25, 0.75),
     "foot": ("foot", -_ALL, _ALL),
 }
-# s of the torso at which the top ends: shirts hang over the belt, others are tucked in.
+# s of the torso at which the top ends.
 _HEM = {"shirt": 0.79, "jacket": 0.82, "coat": _ALL}
 
 # s of the head at which the collar ends; the chin is at about 0.2.
@@ -40,7 +40,7 @@ _COLLAR = {"shirt": 0.03, "jacket": 0.11, "coat": 0.13}
 
 
 def _limits(wardrobe: Wardrobe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each segment: the s at which a garment ends, the garment before it, and after it."""
+    """For each segment: the s at which a garment ends, and the garments before and after that s."""
     limit = np.full(len(SEGMENTS), -_ALL, dtype=np.float32)
     before = np.full(len(SEGMENTS), Garment.SKIN, dtype=np.intp)
     after = np.full(len(SEGMENTS), Garment.SKIN, dtype=np.intp)
@@ -69,11 +69,11 @@ def _limits(wardrobe: Wardrobe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def garments(
     surface: Surface, solid: np.ndarray, solids: list[Solid], wardrobe: Wardrobe
 ) -> np.ndarray:
-    """What covers each point.
+    """The garment that covers each point.
 
     Args:
-        surface: the points' places on the body.
-        solid: int [N], the solids that they are on.
+        surface: the points' surface coordinates.
+        solid: int [N], index of the solid that each point is on.
         solids: the list that `solid` indexes.
         wardrobe: what the person wears.
     Returns:
@@ -92,7 +92,7 @@ def garments(
 def _put_on_torso(
     garment: np.ndarray, surface: Surface, torso: np.ndarray, wardrobe: Wardrobe
 ) -> None:
-    """The opening of a jacket and the straps of bags, in place."""
+    """Adds the opening of a jacket and the straps of bags, in place."""
     _, s, w, half = surface
     front = torso & (half == 0)
     if wardrobe.top == "jacket":
@@ -109,7 +109,7 @@ def _put_on_torso(
 def _put_on_head(
     garment: np.ndarray, surface: Surface, head: np.ndarray, wardrobe: Wardrobe
 ) -> None:
-    """Hairline, eyes and brows, mouth, in place."""
+    """Adds hair above the hairline, eyes, eyebrows and mouth, in place."""
     _, s, w, _ = surface
     if wardrobe.hairstyle != "bald":
         garment[head & (s > 0.86 - 0.12 * w)] = Garment.HAIR
@@ -120,7 +120,7 @@ def _put_on_head(
 
 
 def _pattern(name: str, surface: Surface) -> np.ndarray:
-    """Where a pattern shows its detail's colour, float32 [N] in [0, 1]."""
+    """How much a pattern shows its second colour at each point, float32 [N] in [0, 1]."""
     segment, s, w, half = surface
     along = s * _ALONG[segment]
     around = np.where(half == 0, w, -w) * _AROUND[segment]
@@ -144,7 +144,7 @@ def _pattern(name: str, surface: Surface) -> np.ndarray:
 
 
 def _palette(wardrobe: Wardrobe) -> np.ndarray:
-    """float32 [garments, 3], 0..1."""
+    """The colour of each garment, float32 [garments, 3], 0..1."""
     skin = np.array(wardrobe.skin)
     colours = {
         Garment.SKIN: skin,
@@ -160,11 +160,11 @@ def _palette(wardrobe: Wardrobe) -> np.ndarray:
 
 
 def paint(surface: Surface, garment: np.ndarray, wardrobe: Wardrobe) -> np.ndarray:
-    """The points' own colours, before light falls on them.
+    """The colours of the points, before lighting.
 
     Args:
-        surface: the points' places on the body.
-        garment: int [N], what covers them.
+        surface: the points' surface coordinates.
+        garment: int [N], the garment that covers each point.
         wardrobe: what the person wears.
     Returns:
         float32 [3, N], sRGB in [0, 1].
@@ -188,7 +188,7 @@ def paint(surface: Surface, garment: np.ndarray, wardrobe: Wardrobe) -> np.ndarr
 
 
 def _band(surface: Surface, region: str) -> np.ndarray:
-    """Which points a band round a region covers, bool [N]."""
+    """Which points a band around a region covers, bool [N]."""
     ending, start, end = _BANDS[region]
     segments = [SEGMENTS.index(name) for name in SEGMENTS if name.endswith(ending)]
     return np.isin(surface.segment, segments) & (surface.s > start) & (surface.s < end)

@@ -4,7 +4,7 @@
     <root>/synthetic/densepose/<name>_IUV.png     as DensePose writes it: R = V, G = U, B = I
     <root>/synthetic/parameters.json              options, cameras, identities, images
     <root>/synthetic/conditions.csv               per-image conditions, see conditions.py
-    <root>/synthetic/keypoints.json               exact key points, see keypoints.py
+    <root>/synthetic/keypoints.json               exact keypoints, see keypoints.py
 
 torchreid's own `-s market1501 --root <root>/synthetic` reads the same images.
 """
@@ -50,7 +50,7 @@ from magnifier_plugin.workers import check_workers, cores, on_all_cores
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows: unique names and the last rename still keep processes apart
+except ImportError:  # Windows: unique folder names and the final rename still separate processes
     fcntl = None
 
 logger = logging.getLogger(__name__)
@@ -65,21 +65,22 @@ _UNFINISHED = ".synthetic-"
 def ensure_rendered(
     root: str | Path, options: SyntheticOptions | None = None, workers: int | None = None
 ) -> Path:
-    """Renders the data set unless it is there already.
+    """Renders the data set unless it exists.
 
-    Even if it is interrupted, `<root>/synthetic` is either complete or absent: images are written
-    to a hidden folder next to it that is renamed at the end. Of two processes that start at the
-    same time one renders and the other waits for it.
+    Even after an interruption, `<root>/synthetic` is either complete or absent: images are written
+    to a hidden folder next to it, which is renamed at the end. If two processes start at the same
+    time, one renders and the other waits for it.
 
     Args:
-        root: the folder of data sets, torchreid's `--root`, also with `~`; made if absent.
-        options: what to render; None for the data set that is there, else the defaults.
-        workers: processes; None for as many as there are cores. The bytes do not depend on it.
+        root: the folder of data sets, torchreid's `--root`; it may begin with `~`, and is made if
+            missing.
+        options: what to render; None: use the data set that exists, or else the default options.
+        workers: number of processes; None: one for each core. The files do not depend on it.
     Returns:
         `<root>/synthetic`, absolute.
     Raises:
-        ValueError: other options were asked for than those rendered there, workers is below 1, or
-            the folder was not written by this function.
+        ValueError: the existing data set was rendered with other options, the folder was not
+            written by this function, or workers is below 1.
         RuntimeError: a worker process was killed.
     """
     check_workers(workers)
@@ -91,7 +92,7 @@ def ensure_rendered(
     with _folder_lock(root) as locked:
         if locked:
             _remove_unfinished(root)
-        if _is_rendered(target, options):  # by the process that this one waited for
+        if _is_rendered(target, options):  # by the process for which this one waited
             return target
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
         try:
@@ -103,14 +104,14 @@ def ensure_rendered(
 
 
 def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
-    """Whether the data set is there, complete and as asked for."""
+    """Whether the data set exists; raises ValueError if it is damaged or has other options."""
     if not target.exists():
         return False
     file = target / PARAMETERS
     if not file.is_file():
         raise ValueError(
-            f"{target}: expected {PARAMETERS} in it, found none, so this is no rendered data set; "
-            "choose another --root or move the folder away"
+            f"{target}: expected it to contain {PARAMETERS}, found none, so it is not a rendered "
+            "data set; choose another --root or move the folder away"
         )
     if options is None:
         return True
@@ -120,7 +121,7 @@ def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
             f"{file}: expected the options of a rendered data set, found other content; "
             f"remove {target} to render it again"
         )
-    defaults = asdict(SyntheticOptions())  # of options that came after the folder was rendered
+    defaults = asdict(SyntheticOptions())  # for options added after the folder was rendered
     found = {"renderer": found.get("renderer"), **defaults, **found["options"]}
     expected = {"renderer": VERSION, **asdict(options)}
     different = [
@@ -138,7 +139,7 @@ def _is_rendered(target: Path, options: SyntheticOptions | None) -> bool:
 
 @contextmanager
 def _folder_lock(root: Path) -> Iterator[bool]:
-    """Locks a folder for this process, after others have; yields False if it cannot be locked."""
+    """Locks a folder, waiting for other processes; yields False if it cannot be locked."""
     if fcntl is None:
         yield False
         return
@@ -147,7 +148,7 @@ def _folder_lock(root: Path) -> Iterator[bool]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             locked = True
-        except OSError:  # a network file system that locks no folders
+        except OSError:  # some network file systems cannot lock folders
             locked = False
         yield locked
     finally:
@@ -155,14 +156,14 @@ def _folder_lock(root: Path) -> Iterator[bool]:
 
 
 def _remove_unfinished(root: Path) -> None:
-    """Removes unfinished folders of killed processes; to be called with the folder locked."""
+    """Removes the unfinished folders of killed processes; the folder must be locked."""
     for leftover in root.glob(f"{_UNFINISHED}*"):
         logger.info("removing %s, left by an interrupted rendering", leftover)
         shutil.rmtree(leftover)
 
 
 def _rename_finished(finished: Path, target: Path, options: SyntheticOptions | None) -> None:
-    """Renames the finished folder, unless another process was faster: then its folder stays."""
+    """Renames the finished folder, unless another process was faster; then that one's is kept."""
     try:
         finished.rename(target)
     except OSError:
@@ -179,7 +180,7 @@ class _Task(NamedTuple):
     size: tuple[int, int]
     """Height and width, pixels."""
     target: Path
-    """`<root>/synthetic`, or the unfinished folder that takes its name."""
+    """The folder to write to: the unfinished one, which later becomes `<root>/synthetic`."""
 
 
 def _write(plan: Plan, target: Path, workers: int | None) -> None:
@@ -199,7 +200,7 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
     ]
     workers = min(workers or cores(), count)
     logger.info("rendering %d images with %d processes", count, workers)
-    # Small batches keep all cores busy to the end: an image takes some 20 ms.
+    # An image takes some 20 ms; small batches keep all cores busy until the end.
     batch = max(1, min(16, count // (4 * workers)))
     images = on_all_cores(_write_image, tasks, workers, batch)
     done = tqdm(images, total=count, desc="rendering pedestrians", unit="image", disable=None)
@@ -213,7 +214,7 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
 
 
 def _json_by_lines(parameters: dict) -> str:
-    """JSON with one line for each camera, identity and image, readable in an editor."""
+    """JSON with one line for each camera, identity and image, to be readable in an editor."""
     entries = []
     for key, value in parameters.items():
         text = json.dumps(value)
@@ -224,7 +225,7 @@ def _json_by_lines(parameters: dict) -> str:
 
 
 def _write_image(task: _Task) -> tuple[Visibility, np.ndarray]:
-    """Renders one image and writes JPEG and IUV; returns how much it shows and its key points."""
+    """Renders one image and writes JPEG and IUV; returns its visibility and keypoints."""
     shot = task.shot
     photo, iuv = render(shot.scene, task.wardrobe, task.camera, task.size)
     photo_file = task.target / MARKET / shot.folder / shot.name

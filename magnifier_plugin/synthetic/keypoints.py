@@ -1,9 +1,9 @@
-"""Exact key points of every rendered image, written as `<root>/synthetic/keypoints.json`.
+"""Exact keypoints of every rendered image, written as `<root>/synthetic/keypoints.json`.
 
-The form is that of COCO results, with the image's path below the data set's folder `market1501` as
-`image_id`, and the feet in `foot_kpts` as COCO-WholeBody's results have them. The third number of
-a point is COCO's visibility: 2 seen, 1 hidden by something or by the body itself, 0 (with x and y
-0) outside the picture. x and y are in pixels, whole numbers at the pixels' centres.
+The format is that of COCO results; `image_id` is the image's path below the data set's folder
+`market1501`, and `foot_kpts` holds the feet as in COCO-WholeBody's results. The third number of a
+point is COCO's visibility: 2 visible, 1 hidden by an object or by the body itself, 0 (with x and y
+0) outside the image. x and y are in pixels, with integers at the pixels' centres.
 """
 
 import json
@@ -24,24 +24,25 @@ from magnifier_plugin.synthetic.wardrobe import Wardrobe
 
 KEYPOINTS = Path("keypoints.json")
 _HIDDEN, _SEEN = 1, 2
-# Rows of the head's frame: to the front, to the body's left.
+# Rows of the head's frame that point to the front and to the body's left.
 _FRONT, _SIDEWAYS = 0, 2
 
 
 class _Place(NamedTuple):
-    """A joint on the body."""
+    """The position of a joint on the body."""
 
     segment: str
-    """Whose frame gives the place; without its side for the two limbs of a pair."""
+    """The segment whose frame gives the position; for limbs, without the side."""
     at: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Along the segment and along its other two axes, statures; see skeleton.Skeleton.point."""
+    """Offsets along the segment and along its other two axes, as fractions of the stature; see
+    skeleton.Skeleton.point."""
     parts: tuple[str, ...] = ()
-    """Segments whose parts show the joint."""
+    """Segments whose DensePose parts the joint's pixel must show for the joint to be visible."""
     faces: int | None = None
-    """Row of the segment's frame that must point to the camera where the joint is seen."""
+    """Row of the segment's frame that must point to the camera for the joint to be visible."""
 
 
-# Joint without its side → its place. A limb begins at its joint.
+# Joint without its side → its position. A limb's frame begins at its joint.
 _PLACES = {
     "nose": _Place("head", (0.075, 0.068, 0.0), ("head",), faces=_FRONT),
     "eye": _Place("head", (0.087, 0.047, 0.019), ("head",), faces=_FRONT),
@@ -60,11 +61,11 @@ _SIDELESS = ("head", "torso")
 
 
 def project(scene: Scene, wardrobe: Wardrobe, camera: Camera, iuv: np.ndarray) -> np.ndarray:
-    """The key points of the person in a rendered picture.
+    """The keypoints of the person in a rendered image.
 
     Args:
         scene, wardrobe, camera: as in `renderer.render`.
-        iuv: uint8 [H, W, 3], its labels.
+        iuv: uint8 [H, W, 3], the image's labels.
     Returns:
         float [23, 3] in the order of JOINTS: x, y, visibility.
     """
@@ -86,11 +87,11 @@ def project(scene: Scene, wardrobe: Wardrobe, camera: Camera, iuv: np.ndarray) -
 
 
 def write_keypoints(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes the key points of images, one line each.
+    """Writes the keypoints of images, one line each.
 
     Args:
         path: the JSON file.
-        images: path in the data set, and points as `project` gives them.
+        images: for each image, its path in the data set, and the result of `project`.
     """
     lines = [json.dumps(_result(place, points)) for place, points in images]
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
@@ -127,7 +128,7 @@ def _segment(place: _Place, side: str) -> str:
 
 
 def _locate(bones: Skeleton, place: _Place, side: str, stature: float) -> np.ndarray:
-    """float [3], metres in the body's frame."""
+    """The joint's position in the body's frame, float [3], metres."""
     along, sideways, ahead = np.array(place.at) * stature
     if place.segment in _SIDELESS and side == "right":
         ahead = -ahead  # the head's third axis points to the body's left
@@ -135,7 +136,15 @@ def _locate(bones: Skeleton, place: _Place, side: str, stature: float) -> np.nda
 
 
 def _is_seen(bones: Skeleton, place: _Place, side: str, turn: np.ndarray, part: str) -> bool:
-    """Whether the part at the joint's pixel is the joint's own, and the joint on its near side."""
+    """Whether the joint's pixel shows one of its parts, and its side of the head faces the camera.
+
+    Args:
+        bones: the skeleton.
+        place: the joint's position.
+        side: "left", "right" or "".
+        turn: float [3, 3], rotation body → view.
+        part: name of the DensePose part at the joint's pixel.
+    """
     own = [name if name in _SIDELESS else f"{side} {name}" for name in place.parts]
     if not any(part.startswith(name) for name in own):
         return False

@@ -1,4 +1,4 @@
-"""What hides a pedestrian: a pole, a box, another pedestrian, or the picture's edge."""
+"""Obstacles that hide a pedestrian: a pole, a box, another pedestrian, or the image's edge."""
 
 import math
 from dataclasses import dataclass
@@ -20,15 +20,16 @@ class Obstacle:
     """Something between the camera and the person."""
 
     kind: str
-    """One of KINDS; `frame` is nothing in between, the detector's box cuts the person."""
+    """One of KINDS; with `frame`, nothing is in between, but the detector's box cuts off a part of
+    the person."""
     right: float = 0.0
-    """Metres that it is to the right of the person."""
+    """How far it is to the right of the person, metres."""
     nearer: float = 0.5
-    """Metres that it is nearer to the camera."""
+    """How much nearer to the camera it is than the person, metres."""
     width: float = 0.0
-    """Metres."""
+    """Of a pole or a box, metres."""
     height: float = 0.0
-    """Metres."""
+    """Of a pole or a box, metres."""
     colour: str = "grey"
     """A name in wardrobe.COLOURS."""
     stranger: Wardrobe | None = None
@@ -40,11 +41,11 @@ class Obstacle:
 
 
 def random_obstacle(kind: str, rng: np.random.Generator) -> Obstacle:
-    """An obstacle that hides a good part of a person, never all.
+    """Draws an obstacle that hides a large part of a person, but never all of it.
 
     Args:
         kind: one of KINDS.
-        rng: the generator that every choice is drawn from.
+        rng: the generator of all random choices.
     Returns:
         The obstacle.
     """
@@ -89,14 +90,14 @@ def _box(obstacle: Obstacle, view: View) -> tuple[np.ndarray, np.ndarray]:
 def draw_obstacle(
     obstacle: Obstacle, camera: Camera, view: View
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Renders an obstacle into the picture of the person that it hides.
+    """Renders an obstacle into the image of the person that it hides.
 
     Args:
         obstacle: what to draw.
-        camera: gives the light.
-        view: the person's plane.
+        camera: determines the light.
+        view: the image plane of the person.
     Returns:
-        Colour multiplied by alpha, float32 [3, H, W], and alpha [H, W]; None for the frame.
+        Colour multiplied by alpha, float32 [3, H, W], and alpha [H, W]; None for the kind `frame`.
     """
     view = view.moved(obstacle.right, obstacle.nearer)
     if obstacle.kind == "frame":

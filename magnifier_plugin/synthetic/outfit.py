@@ -31,7 +31,7 @@ def _hair(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
     if style == "bob":
         low = bones.point("head", 0.045 * h, -0.018 * h)
         solids.append(Solid(crown, low, (0.050 * h, 0.046 * h), left, "head", 0.95, **kind))
-    # Hair that falls over the shoulders hides them and is no part of the body.
+    # Hair that falls over the shoulders hides them and is not part of the body.
     loose: dict[str, Any] = {"garment": Garment.HAIR, "layer": Layer.OBJECT}
     if style == "long":
         low = bones.point("torso", 0.075 * h, 0, -0.052 * h)
@@ -51,7 +51,8 @@ def _tube(
     radii: tuple[float, float],
     **kind: Any,
 ) -> Solid:
-    """Cloth round a segment from one share of its length to another; radii in statures."""
+    """Cloth around a segment between two fractions of its length; radii as fractions of the
+    stature."""
     length = length_of(segment) * h
     start, low = (bones.point(segment, end * length) for end in ends)
     radii = (radii[0] * h, radii[1] * h)
@@ -59,7 +60,7 @@ def _tube(
 
 
 def _sleeves(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
-    """Short sleeves are wider than the arm at their hem; long ones are the arm's looseness."""
+    """Short sleeves, which are wider than the arm; long sleeves are part of the arm's solids."""
     if wardrobe.sleeve != "short":
         return []
     h, g = wardrobe.build.height, wardrobe.build.girth
@@ -140,7 +141,7 @@ def dress(bones: Skeleton, wardrobe: Wardrobe) -> list[Solid]:
         bones: the frames of the pose.
         wardrobe: the person's build and clothes.
     Returns:
-        The body's solids first, then those that hang on it.
+        The body's solids, followed by those that hang on it.
     """
     solids = body(bones, wardrobe.build, looseness(wardrobe))
     for add in (_hair, _sleeves, _bottom, _coat, _bag):

@@ -1,4 +1,4 @@
-"""A dressed pedestrian as a layer of the picture: colour, coverage and exact IUV."""
+"""A dressed pedestrian as a layer of the image: colour, coverage and exact IUV."""
 
 from typing import NamedTuple
 
@@ -26,12 +26,12 @@ from magnifier_plugin.synthetic.wardrobe import Wardrobe
 
 
 class Figure(NamedTuple):
-    """A person in the picture's pixels."""
+    """A rendered person, pixel by pixel."""
 
     colour: np.ndarray
     """float32 [3, H, W], sRGB in [0, 1], multiplied by alpha."""
     alpha: np.ndarray
-    """float32 [H, W], share of the pixel that is covered."""
+    """float32 [H, W], the fraction of each pixel that is covered."""
     iuv: np.ndarray
     """uint8 [H, W, 3] in the order I, U, V, taken at the pixels' centres."""
 
@@ -43,9 +43,9 @@ def _blank(size: tuple[int, int]) -> Figure:
 
 
 def _finer(view: View, rows: slice, columns: slice) -> View:
-    """Samples at the centres and on the edges of some pixels: 2 n + 1 in each direction.
+    """Samples at the centres and on the edges of the given pixels: 2 n + 1 in each direction.
 
-    They are cut from the whole picture's samples: to the last bit they must not depend on the cut.
+    They are cut out of the whole image's samples, so that they are bitwise independent of the cut.
     """
     step = np.float32(0.5 / view.scale)
     x = view.x[0] - step + step * np.arange(2 * len(view.x) + 1, dtype=np.float32)
@@ -57,20 +57,20 @@ def _finer(view: View, rows: slice, columns: slice) -> View:
 
 
 def _coarser(samples: np.ndarray) -> np.ndarray:
-    """Fine samples [..., 2H + 1, 2W + 1] → pixels [..., H, W], by a tent over each pixel."""
+    """Fine samples [..., 2H + 1, 2W + 1] → pixels [..., H, W], with a tent filter."""
     rows = 0.5 * samples[..., 1::2, :]
     rows += 0.25 * (samples[..., :-1:2, :] + samples[..., 2::2, :])
     return 0.5 * rows[..., 1::2] + 0.25 * (rows[..., :-1:2] + rows[..., 2::2])
 
 
 def _nearness(depth: np.ndarray, reach: int) -> np.ndarray:
-    """How much nearer surfaces next to a sample block its light: a cheap ambient occlusion.
+    """How much light is blocked by nearer surfaces next to a sample: a cheap ambient occlusion.
 
     Args:
-        depth: float32 [h, w], −inf where nothing is.
-        reach: how far to look, samples.
+        depth: float32 [h, w], −inf where there is no surface.
+        reach: distance at which neighbours are compared, samples.
     Returns:
-        float32 [h, w], 0 open .. 1 blocked.
+        float32 [h, w], 0 (open) to 1 (blocked).
     """
     blocked = np.zeros_like(depth)
     padded = np.pad(depth, reach, constant_values=-np.inf)
@@ -87,7 +87,7 @@ class _Seen(NamedTuple):
     """The N samples that hit a solid."""
 
     where: np.ndarray
-    """int [N], into the flattened picture."""
+    """int [N], index into the flattened samples."""
     solid: np.ndarray
     """int [N], index into the list of solids."""
     points: np.ndarray
@@ -112,8 +112,8 @@ def _light(posed: Posed, hits: Hits, camera: Camera, view: View) -> np.ndarray:
     light = (1 - camera.sunlight) * sky + camera.sunlight * 1.25 * direct + 0.12
     reach = max(1, round(0.055 * view.scale))
     light *= 1 - 0.75 * _nearness(hits.depth, reach).ravel()[where]
-    # Creases between solids are no creases of the body: blur the light inside the outline, which
-    # also carries it to the outline's pixels whose centres just miss the body.
+    # Creases between solids are not creases of the body, so the light is blurred inside the
+    # outline; this also extends it to pixels on the outline whose centres just miss the body.
     plane = np.zeros((2, *hits.solid.shape), dtype=np.float32)
     plane[0].ravel()[where], plane[1].ravel()[where] = light, 1
     plane = ndimage.uniform_filter(plane, (0, 3, 3))
@@ -121,13 +121,13 @@ def _light(posed: Posed, hits: Hits, camera: Camera, view: View) -> np.ndarray:
 
 
 def _labels(posed: Posed, top: Hits, view: View, wardrobe: Wardrobe) -> np.ndarray:
-    """IUV at the pixels' centres: of the body, unless an object hides it."""
+    """The body's IUV at the pixels' centres; 0 where an object hides it."""
     layer = np.array([solid.layer for solid in posed.solids] + [Layer.OBJECT])  # [-1]: NOTHING
     body = cast(posed, view.x, view.y, (Layer.BODY,)) if Layer.CLOTH in layer else top
     where, solid, points = _seen(body, view, among=layer[top.solid] != Layer.OBJECT)
     place = surface(posed, solid, points)
     iuv = to_iuv(place)
-    iuv[garments(place, solid, posed.solids, wardrobe) == Garment.BAG] = 0  # a strap on the body
+    iuv[garments(place, solid, posed.solids, wardrobe) == Garment.BAG] = 0  # straps on the body
     labels = np.zeros((*top.solid.shape, 3), dtype=np.uint8)
     labels.reshape(-1, 3)[where] = iuv
     return labels
@@ -136,9 +136,9 @@ def _labels(posed: Posed, top: Hits, view: View, wardrobe: Wardrobe) -> np.ndarr
 def draw_body(
     wardrobe: Wardrobe, pose: Pose, heading: float, camera: Camera, view: View
 ) -> np.ndarray:
-    """Which pixels show the person's body, bool [H, W]; arguments as `draw_person`'s.
+    """Which pixels show the person's body, bool [H, W]; the arguments are those of `draw_person`.
 
-    They are the pixels that `draw_person` labels, in half of its time.
+    These are the pixels that `draw_person` labels, but computed in half the time.
     """
     bones = skeleton(pose, wardrobe.build)
     solids = dress(bones, wardrobe)
@@ -154,17 +154,17 @@ def draw_body(
 def draw_person(
     wardrobe: Wardrobe, pose: Pose, heading: float, camera: Camera, view: View
 ) -> Figure:
-    """Renders one person at the plane's origin.
+    """Renders one person at the origin of the image plane.
 
     Colour is sampled four times as densely as light and labels: patterns and outlines are sharp,
-    light is soft, and labels are never mixed.
+    light is soft, and labels must not be interpolated.
 
     Args:
-        wardrobe: who it is.
-        pose: how the person stands or walks.
+        wardrobe: the person's build and clothes.
+        pose: the person's pose.
         heading: degrees, see camera.rotation.
-        camera: gives the light.
-        view: the picture's plane, at the pixels' centres.
+        camera: determines the light.
+        view: the image plane, sampled at the pixels' centres.
     Returns:
         The figure.
     """

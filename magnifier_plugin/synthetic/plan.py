@@ -1,6 +1,7 @@
-"""The plan of a data set: its identities, its cameras and every image's parameters.
+"""The plan of a data set: its identities, its cameras and the parameters of every image.
 
-Nothing is rendered here. The plan of a million images costs little and is saved as JSON with them.
+Nothing is rendered here. Even for a million images the plan is cheap; it is saved as JSON with the
+images.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,7 @@ from magnifier_plugin.synthetic.wardrobe import (
 )
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
-# Streams of random numbers of one seed, so that more cameras change no clothes.
+# Separate random streams of one seed, so that, for example, more cameras do not change the clothes.
 _CAMERAS, _WARDROBE, _HIDDEN, _SCENE, _PIXELS, _BAND = range(6)
 
 
@@ -31,14 +32,14 @@ class Identity:
     """A person of the data set."""
 
     pid: int
-    """From 1 on."""
+    """Numbered from 1."""
     training: bool
-    """Whether it is for training; else for testing."""
+    """Whether the identity is for training; otherwise it is for testing."""
     wardrobe: Wardrobe
     twin: int | None = None
-    """The pid of its near-twin, None without one."""
+    """The pid of the near-twin; None if there is none."""
     detail: str | None = None
-    """The field of the wardrobes in which the two differ."""
+    """The field of the wardrobes in which the twins differ; None without a twin."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class Shot:
     name: str
     """The file's name."""
     folder: str
-    """One of Market-1501's three."""
+    """One of Market-1501's three folders."""
     pid: int
     camera: int
-    """From 1 on."""
+    """Numbered from 1."""
     scene: Scene
 
 
@@ -61,9 +62,9 @@ class Plan:
 
     options: SyntheticOptions
     cameras: tuple[Camera, ...]
-    """By rising index."""
+    """In the order of their index."""
     identities: tuple[Identity, ...]
-    """By rising pid."""
+    """In the order of their pid."""
     shots: tuple[Shot, ...]
     """The images."""
 
@@ -77,21 +78,21 @@ def _rng(options: SyntheticOptions, *stream: int) -> np.random.Generator:
 
 
 def _nearest(value: float) -> int:
-    """The nearest whole number, halves upward: Python's round() would drop a half of 0.5."""
+    """The nearest integer; halves are rounded up, unlike with Python's round(), where 0.5 is 0."""
     return int(np.floor(value + 0.5))
 
 
 def _pairs(options: SyntheticOptions, people: int) -> int:
-    """How many twin pairs there are among so many people."""
+    """The number of twin pairs among `people` people."""
     return min(_nearest(options.twins * people / 2), people // 2)
 
 
 def _halves(options: SyntheticOptions) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(people, twin pairs) for training and for testing; no pair straddles the two.
+    """(people, twin pairs) for training and for testing; no pair is divided between the two.
 
-    Training takes half of the people, rounded down, or one less where every pair of an even
-    number needs its place. Where `train_identities` says how many, each side has its share of
-    twins.
+    Training gets half of the people, rounded down, or one person fewer if the pairs would not fit
+    otherwise. If `train_identities` is given, training and testing each get the fraction `twins`
+    of twins.
     """
     if (training := options.train_identities) is not None:
         test = options.identities - training
@@ -106,7 +107,7 @@ def _halves(options: SyntheticOptions) -> tuple[tuple[int, int], tuple[int, int]
 
 
 def _identities(options: SyntheticOptions) -> tuple[Identity, ...]:
-    """All identities with their clothes; the members of a pair have neighbouring pids."""
+    """All identities with their clothes; the members of a twin pair have consecutive pids."""
     identities: list[Identity] = []
     bands = options.twin_details == "regions"
     twin = band_twin if bands else near_twin
@@ -121,7 +122,7 @@ def _identities(options: SyntheticOptions) -> tuple[Identity, ...]:
                 identities.append(Identity(pid, training, wardrobe, first.pid, detail))
                 continue
             wardrobe = random_wardrobe(rng)
-            if bands:  # regions in turn: over pairs, then over people without a twin
+            if bands:  # regions alternate, over pairs and then over people without a twin
                 turn = place // 2 if place < 2 * pairs else place
                 region = REGIONS[BODY_REGIONS[turn % len(BODY_REGIONS)]]
                 wardrobe = with_band(wardrobe, region, _rng(options, _BAND, pid))
@@ -132,18 +133,18 @@ def _identities(options: SyntheticOptions) -> tuple[Identity, ...]:
 def _scene(
     options: SyntheticOptions, person: Identity, camera: Camera, index: int, kind: str | None
 ) -> Scene:
-    """An image's parameters, from (seed, pid, camera, index) and nothing else."""
+    """An image's parameters, drawn with a generator seeded by (seed, pid, camera, index)."""
     key = (person.pid, camera.index, index)
     rng = _rng(options, _SCENE, *key)
-    # People walk along the street, to and fro; some cross it.
+    # People walk along the street in both directions; some cross it.
     spread = 14 if rng.random() < 0.8 else 70
     heading = (camera.heading + 180 * rng.integers(2) + rng.normal(0, spread)) % 360
     stride = 0.6 if person.wardrobe.bottom == "skirt" else 1.05
     pose = random_pose(rng, stride)
-    # A detector's box is never quite right.
+    # A detector's box never fits exactly.
     zoom, shift = rng.uniform(0.9, 1.06), rng.normal(0, (0.016, 0.014))
     obstacle = None if kind is None else random_obstacle(kind, rng)
-    if kind == "frame" and rng.random() < 0.6:  # the legs, or one side, are outside
+    if kind == "frame" and rng.random() < 0.6:  # the legs are outside; below, one side is
         zoom = rng.uniform(1.3, 1.75)
         shift = np.array([shift[0], 0.43 * (zoom - 1) + 0.03])
     elif kind == "frame":
@@ -160,11 +161,11 @@ def _scene(
 
 
 def _folder(options: SyntheticOptions, person: Identity, camera: int, index: int) -> str:
-    """Market-1501's folder of an image.
+    """The folder of an image, one of Market-1501's three.
 
-    A test identity's first image in each camera is a query, the rest is gallery. Where there is
-    one image a camera that would leave the gallery empty: then one camera gives the query, in
-    turn from identity to identity, and the other cameras the gallery.
+    A test identity's first image in each camera is a query, and the rest is gallery. With one image
+    per camera the gallery would be empty: then one camera, which changes from identity to identity,
+    provides the query, and the other cameras provide the gallery.
     """
     if person.training:
         return TRAIN
@@ -179,7 +180,7 @@ def make_plan(options: SyntheticOptions) -> Plan:
     Args:
         options: what to render.
     Returns:
-        Every identity's and every image's parameters, the same for the same options.
+        The plan; the same options always give the same plan.
     """
     cameras = random_cameras(_rng(options, _CAMERAS), options.cameras)
     people = _identities(options)

@@ -1,11 +1,11 @@
-"""A pedestrian's pose: joint angles of standing and of the walk cycle."""
+"""A pedestrian's pose: joint angles when standing and during the gait cycle."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-# Degrees at full stride, from gait studies: hip and shoulder swing, the knee's bend in the air.
+# Degrees at full stride, from gait studies: swing of hip and shoulder, flexion of the lifted knee.
 _HIP_SWING = 26.0
 _ARM_SWING = 24.0
 _KNEE_BEND = 50.0
@@ -13,32 +13,32 @@ _KNEE_BEND = 50.0
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in degrees; a pair is (left, right). All zero is standing straight."""
+    """Joint angles in degrees; a pair is (left, right). With all angles 0 the body is straight."""
 
     hip: tuple[float, float] = (0.0, 0.0)
-    """Forward."""
+    """Thigh forward."""
     hip_abduction: tuple[float, float] = (2.0, 2.0)
-    """Outward."""
+    """Thigh outward."""
     knee: tuple[float, float] = (0.0, 0.0)
-    """Bend."""
+    """Flexion."""
     foot: tuple[float, float] = (0.0, 0.0)
-    """Toe down."""
+    """Toes down."""
     shoulder: tuple[float, float] = (0.0, 0.0)
-    """Forward."""
+    """Upper arm forward."""
     shoulder_abduction: tuple[float, float] = (9.0, 9.0)
-    """Outward."""
+    """Upper arm outward."""
     elbow: tuple[float, float] = (10.0, 10.0)
-    """Bend."""
+    """Flexion."""
     lean: float = 0.0
-    """Of the trunk, forward."""
+    """Trunk forward."""
     head_yaw: float = 0.0
-    """To the body's left."""
+    """Head to the body's left."""
     head_nod: float = 0.0
-    """Down."""
+    """Head down."""
 
 
 def _leg(phase: float, stride: float) -> tuple[float, float, float]:
-    """Hip, knee and foot at a phase of the cycle: 0 the heel strikes in front, π the toe leaves."""
+    """Angles of hip, knee and foot at a phase of the cycle: 0 is heel strike, π toe-off."""
     hip = stride * _HIP_SWING * (math.cos(phase) + 0.12)
     in_the_air = max(0.0, math.sin(phase - 0.82 * math.pi)) ** 1.5
     knee = 4 + stride * (6 + _KNEE_BEND * in_the_air)
@@ -48,19 +48,19 @@ def _leg(phase: float, stride: float) -> tuple[float, float, float]:
 
 
 def _arm(phase: float, stride: float) -> tuple[float, float]:
-    """Shoulder and elbow; the arm swings against the leg of its own side."""
+    """Angles of shoulder and elbow; the arm swings opposite to the leg of its side."""
     swing = -math.cos(phase)
     return stride * _ARM_SWING * swing - 2, 12 + stride * (10 + 14 * swing)
 
 
 def walk(phase: float, stride: float) -> Pose:
-    """A moment of the walk cycle.
+    """The pose at a phase of the gait cycle.
 
     Args:
-        phase: radians; at 0 the left heel strikes in front, at π the right one.
-        stride: 0 stands, 1 walks briskly.
+        phase: radians; 0 is the left heel strike, π the right one.
+        stride: 0 is standing, 1 is walking briskly.
     Returns:
-        The pose, head straight ahead.
+        The pose, with the head straight ahead.
     """
     legs = [_leg((phase + shift) % math.tau, stride) for shift in (0.0, math.pi)]
     arms = [_arm(phase + shift, stride) for shift in (0.0, math.pi)]
@@ -70,13 +70,13 @@ def walk(phase: float, stride: float) -> Pose:
 
 
 def random_pose(rng: np.random.Generator, longest: float = 1.05) -> Pose:
-    """A pedestrian's pose: four in five walk, one in five stands; some hold a telephone.
+    """Draws a pose: four in five pedestrians walk, one in five stands; some hold a telephone.
 
     Args:
-        rng: the generator that every choice is drawn from.
-        longest: the longest stride, less in a skirt.
+        rng: the generator of all random choices.
+        longest: the longest stride, as in `walk`; shorter in a skirt.
     Returns:
-        The pose, its angles rounded to a tenth of a degree.
+        The pose, with angles rounded to a tenth of a degree.
     """
     stride = longest * (rng.uniform(0.55, 1) if rng.random() < 0.8 else rng.uniform(0, 0.15))
     pose = walk(rng.uniform(0, math.tau), stride)

@@ -1,9 +1,9 @@
-"""Rays against solids: the solid that each sample of the image plane hits first.
+"""Ray casting: the solid that the ray through each sample of the image plane hits first.
 
 The view's frame has x to the image's right, y up and z towards the camera, in metres; rays run
-along −z (a weak perspective: the camera is far away). In a solid's own frame, divided by its
-flattening, a solid is a rounded cone, and the ray's hit a root of a quadratic (Quilez, "rounded
-cone intersection", for a direction of any length).
+along −z (weak perspective: the camera is far away). In a solid's own frame, scaled to undo its
+flattening, the solid is a rounded cone, and the ray's hit is a root of a quadratic equation
+(Quilez, "rounded cone intersection", here for a direction of any length).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Hits(NamedTuple):
     """The nearest solid at each sample."""
 
     depth: np.ndarray
-    """float32 [h, w], view z; −inf if there is no solid."""
+    """float32 [h, w], z in the view's frame; −inf if there is no solid."""
     solid: np.ndarray
     """int16 [h, w], index into the list of solids; NOTHING if there is none."""
 
@@ -33,29 +33,29 @@ class Posed(NamedTuple):
     solids: list[Solid]
     """K solids, in the body's frame."""
     start: np.ndarray
-    """[K, 3]"""
+    """[K, 3], centre of each solid's first ball."""
     shape: np.ndarray
     """[K, 3, 3], view → the solid's frame: rows side, along, flat / squash."""
     length: np.ndarray
-    """[K]"""
+    """[K], distance between the centres of the two balls."""
     radii: np.ndarray
-    """[K, 2]"""
+    """[K, 2], radii of the two balls."""
     segment: np.ndarray
     """int [K], index into charts.SEGMENTS."""
     origin: np.ndarray
-    """[S, 3]"""
+    """[S, 3], the point of each segment with s = 0."""
     chart: np.ndarray
-    """[S, 3, 3], view → the segment's frame: rows towards w = 0, s, towards half 0."""
+    """[S, 3, 3], view → the segment's frame: rows towards w = 0, along s, towards half 0."""
 
 
 def pose_solids(solids: list[Solid], bones: Skeleton, view: np.ndarray, lift: float) -> Posed:
     """Transforms solids and chart frames into the view's frame.
 
     Args:
-        solids: in the body's frame.
-        bones: the skeleton they hang on.
+        solids: the solids in the body's frame.
+        bones: the skeleton to which they belong.
         view: float [3, 3], rotation body → view.
-        lift: metres to raise the body by, so that its feet are on the ground.
+        lift: height by which to raise the body so that its feet are on the ground, metres.
     Returns:
         The tables.
     """
@@ -70,7 +70,7 @@ def pose_solids(solids: list[Solid], bones: Skeleton, view: np.ndarray, lift: fl
     shape = np.stack([np.cross(along, flat), along, flat / thickness], axis=1)
     chart = bones.axes.copy()
     chart[:, 1] /= bones.length[:, None]
-    chart[SEGMENTS.index("torso"), 2] /= 0.66  # so that w is even round the flat torso
+    chart[SEGMENTS.index("torso"), 2] /= 0.66  # makes w uniform around the flat torso
     radii = np.array([solid.radii for solid in solids])
     origin = (bones.origin + up) @ view.T
     segment = np.array([SEGMENTS.index(solid.segment) for solid in solids])
@@ -87,8 +87,8 @@ def pose_solids(solids: list[Solid], bones: Skeleton, view: np.ndarray, lift: fl
 
 
 def _windows(posed: Posed, x: np.ndarray, y: np.ndarray) -> list[tuple[slice, slice]]:
-    """For each solid the rows and columns of samples that it can cover; x rises, y falls."""
-    axes = np.linalg.inv(posed.shape)[:, :2]  # [K, 2, 3]: the flattened axes in the picture
+    """For each solid, the rows and columns of samples that it can cover; x ascends, y descends."""
+    axes = np.linalg.inv(posed.shape)[:, :2]  # [K, 2, 3]: the flattened axes in the image plane
     spread = np.sqrt((axes**2).sum(axis=2))[:, None] * posed.radii[:, :, None]  # [K, 2 balls, 2]
     end = posed.start[:, :2] + axes[:, :, 1] * posed.length[:, None]
     balls = np.stack([posed.start[:, :2], end], axis=1)
@@ -100,28 +100,28 @@ def _windows(posed: Posed, x: np.ndarray, y: np.ndarray) -> list[tuple[slice, sl
 
 
 def window(posed: Posed, x: np.ndarray, y: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the pixels, centres at x [w] and y [h], that any solid may touch.
+    """The rows and columns of the pixels, with centres x [w] and y [h], that any solid may touch.
 
-    One more on each side, because an outline also reaches pixels whose centres it misses; so the
-    window is never empty.
+    They include one more on each side, because an outline also touches pixels whose centres it
+    misses. So the window is never empty.
     """
     rows, columns = zip(*_windows(posed, x, y), strict=True)
     return _union(rows), _union(columns)
 
 
 def _union(parts: Sequence[slice]) -> slice:
-    """What covers all parts, and one more on each side."""
+    """The smallest slice that covers all parts, extended by one on each side."""
     return slice(max(0, min(part.start for part in parts) - 1), max(p.stop for p in parts) + 1)
 
 
 def _depth(posed: Posed, k: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """View z of a solid's surface at samples x [w], y [h] → float32 [h, w], NaN where missed."""
+    """z of a solid's surface at samples x [w], y [h]: float32 [h, w], NaN where it is missed."""
     shape, length = posed.shape[k], posed.length[k]
     r0, r1 = posed.radii[k]
     ray = shape[:, 2]
     x, y = x - posed.start[k, 0], (y - posed.start[k, 1])[:, None]
-    # Products of the sample's offset o in the solid's frame, as forms in x and y: o's height on
-    # the axis, o · ray, o · o.
+    # With o the sample's offset in the solid's frame, as polynomials in x and y: o's component
+    # along the axis, o · ray (b), o · o (c).
     along = shape[1, 0] * x + shape[1, 1] * y
     (xx, xy, xz), (_, yy, yz), (_, _, a) = shape.T @ shape
     b = xz * x + yz * y
@@ -134,7 +134,7 @@ def _depth(posed: Posed, k: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         ball = np.sqrt(b * b - a * (c - r0 * r0)) - b
         depth = np.sqrt(b1 * b1 - a * (c - (2 * length) * along + (length**2 - r1 * r1))) - b1
         depth = np.fmax(ball, depth) / a
-    # ... and the cone that touches both, between the circles where it does.
+    # ... and the cone that is tangent to both, between the circles where it touches them.
     taper = r0 - r1
     inside = length**2 - taper**2
     k2 = inside * a - (length * ray[1]) ** 2
@@ -149,13 +149,13 @@ def _depth(posed: Posed, k: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def cast(posed: Posed, x: np.ndarray, y: np.ndarray, layers: tuple[Layer, ...]) -> Hits:
-    """The nearest solid at every sample.
+    """Finds the nearest solid at every sample.
 
     Args:
         posed: the solids.
-        x: float32 [w], the samples' view x, rising, metres.
-        y: float32 [h], their view y, falling.
-        layers: solids of other layers are left out.
+        x: float32 [w], x of the samples in the view's frame, ascending, metres.
+        y: float32 [h], y of the samples, descending, metres.
+        layers: solids of other layers are ignored.
     Returns:
         The hits, [h, w].
     """
@@ -178,19 +178,19 @@ def _take(table: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def _dot(rows: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Row-wise products: [3, N] · [3, N] → [N]."""
+    """Dot products of the columns: [3, N] · [3, N] → [N]."""
     return rows[0] * points[0] + rows[1] * points[1] + rows[2] * points[2]
 
 
 def surface(posed: Posed, solid: np.ndarray, points: np.ndarray) -> Surface:
-    """Segment and coordinates of points on solids.
+    """The surface coordinates of points on solids.
 
     Args:
         posed: the solids.
-        solid: int [N].
+        solid: int [N], index of each point's solid.
         points: float32 [3, N], in the view's frame.
     Returns:
-        Their places on the body.
+        Segment and coordinates of each point.
     """
     segment = posed.segment[solid]
     offset = points - _take(posed.origin, segment)
@@ -200,12 +200,12 @@ def surface(posed: Posed, solid: np.ndarray, points: np.ndarray) -> Surface:
 
 
 def normals(posed: Posed, solid: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Outward unit normals, in the view's frame, of points on solids: float32 [3, N]."""
+    """Outward unit normals of points on solids, in the view's frame: float32 [3, N]."""
     offset = points - _take(posed.start, solid)
     shape = [_take(posed.shape[:, i], solid) for i in range(3)]
     side, along, flat = (_dot(row, offset) for row in shape)
-    # The ball that touches the cone at a point has its centre a little off the foot of the
-    # perpendicular, by the taper.
+    # Because of the taper, the centre of the ball that touches the cone at a point is a little off
+    # the foot of the perpendicular from the point to the axis.
     taper = posed.radii[:, 0] - posed.radii[:, 1]
     slope = taper / np.sqrt(np.maximum(posed.length**2 - taper**2, np.float32(1e-9)))
     centre = along - np.sqrt(side * side + flat * flat) * slope[solid]

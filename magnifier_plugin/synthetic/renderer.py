@@ -1,4 +1,4 @@
-"""One picture: a pedestrian in a street, seen by a camera, with the body's exact IUV."""
+"""Rendering of one image: a pedestrian in a street, seen by a camera, with the exact IUV."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,25 +12,25 @@ from magnifier_plugin.synthetic.pose import Pose
 from magnifier_plugin.synthetic.street import shadow, street
 from magnifier_plugin.synthetic.wardrobe import Wardrobe
 
-# Raise it whenever the same options give other bytes: rendered folders record it.
+# To be increased whenever the same options give other bytes; rendered folders record it.
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What differs from image to image of one person and camera."""
+    """The parameters that vary between the images of one person in one camera."""
 
     pose: Pose
     heading: float
     """Degrees, see camera.rotation."""
     zoom: float
-    """Of the detector's box, see camera.look."""
+    """Zoom of the detector's box, see camera.look."""
     shift: tuple[float, float]
-    """Of the person in the box, see camera.look."""
+    """Shift of the person in the box, see camera.look."""
     obstacle: Obstacle | None
-    """What hides a part of the person, None for nothing."""
+    """What hides a part of the person; None: nothing."""
     seed: tuple[int, ...]
-    """Of the street's clutter and the sensor's noise."""
+    """Seed of the street's clutter and the sensor's noise."""
 
 
 class Picture(NamedTuple):
@@ -51,7 +51,7 @@ def render(scene: Scene, wardrobe: Wardrobe, camera: Camera, size: tuple[int, in
         camera: the camera.
         size: height and width, pixels.
     Returns:
-        Photo and IUV; I is 0 at pixels in which something hides the body.
+        Photo and IUV; I is 0 where something hides the body.
     """
     rng = np.random.default_rng(scene.seed)
     stature = wardrobe.build.height

@@ -1,4 +1,4 @@
-"""A few rendered people in memory, to try a network on."""
+"""A few rendered people in memory, for trying out a network."""
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
-"""The bones: origin and direction of each segment of the body, for a pose.
+"""The skeleton: origin and axes of each segment of the body in a pose.
 
-The body's frame has x to the body's left, y up and z to the front; lengths here are shares of the
-stature (Drillis and Contini's proportions), and metres only in what `Skeleton` holds.
+The body's frame has x to the body's left, y up and z to the front. Lengths are fractions of the
+stature (Drillis and Contini's proportions), except in `Skeleton`, where they are in metres.
 """
 
 import math
@@ -26,13 +26,13 @@ _LENGTHS = {
     "lower leg": 0.238,
     "foot": 0.145,
 }
-# How far a limb's inner half faces the other side of the body instead of the front, in degrees:
-# hanging arms turn their palms inwards.
+# By how many degrees a limb's front is turned towards the other side of the body: the palms of
+# hanging arms face inwards.
 _INWARD = {"upper arm": 18.0, "lower arm": 60.0, "hand": 10.0, "upper leg": 0.0, "lower leg": 0.0}
 
 
 def length_of(segment: str) -> float:
-    """Length of one of charts.SEGMENTS, in statures."""
+    """Length of one of charts.SEGMENTS, as a fraction of the stature."""
     return _LENGTHS[segment.removeprefix("left ").removeprefix("right ")]
 
 
@@ -43,11 +43,11 @@ class Build:
     height: float = 1.72
     """Metres."""
     girth: float = 1.0
-    """Relative to the average, as the widths below."""
+    """Girth of torso and limbs, relative to the average."""
     shoulders: float = 1.0
-    """Width."""
+    """Width, relative to the average."""
     hips: float = 1.0
-    """Width."""
+    """Width, relative to the average."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Skeleton:
     origin: np.ndarray
     """float [S, 3], the point with s = 0."""
     axes: np.ndarray
-    """float [S, 3, 3], rows of unit length: towards w = 0, along s, the direction half 0 faces."""
+    """float [S, 3, 3], unit vectors as rows: towards w = 0, along s, the direction half 0 faces."""
     length: np.ndarray
-    """float [S], from s = 0 to s = 1."""
+    """float [S], distance from s = 0 to s = 1."""
 
     def point(self, segment: str, along: float, sideways: float = 0.0, ahead: float = 0.0):
-        """A point in a segment's frame → float [3] in the body's frame; arguments in metres."""
+        """A point given in a segment's frame, in metres → float [3] in the body's frame."""
         row = SEGMENTS.index(segment)
         return self.origin[row] + np.array([sideways, along, ahead]) @ self.axes[row]
 
@@ -72,27 +72,27 @@ class Skeleton:
 
 
 def _turn_forward(degrees: float) -> np.ndarray:
-    """Rotation about the body's x axis that swings what hangs down to the front."""
+    """Rotation about the body's x axis that swings a hanging limb to the front."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
 
 
 def _turn_left(degrees: float) -> np.ndarray:
-    """Rotation about the vertical that turns what faces the front to the body's left."""
+    """Rotation about the vertical axis that turns the front to the body's left."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
 
 
 def _spread(degrees: float) -> np.ndarray:
-    """Rotation about the body's z axis that swings what hangs down to the body's left."""
+    """Rotation about the body's z axis that swings a hanging limb to the body's left."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
 
 def _limb(side: int, forward: float, outward: float) -> np.ndarray:
-    """Axes of a limb (outside, along, front), swung forward and outward; side is 1 left, -1 right.
+    """Axes of a limb (outside, along, front), swung forward and outward; side: 1 left, -1 right.
 
-    The rotations above act on row vectors: axes @ rotation.
+    The rotations above apply to row vectors: axes @ rotation.
     """
     hanging = np.array([[side, 0, 0], [0, -1, 0], [0, 0, 1]], dtype=float)
     return hanging @ _turn_forward(forward) @ _spread(side * outward)
@@ -111,7 +111,7 @@ def _arm(pose: Pose, build: Build, index: int, side: int) -> dict[str, tuple]:
     origin = origin @ trunk + [0, HIP_HEIGHT, 0]
     swing, outward = pose.shoulder[index], pose.shoulder_abduction[index]
     bend = pose.elbow[index]
-    # A bent forearm comes to the front of the belly, a hanging one only a little.
+    # A bent forearm swings in front of the belly, a hanging one only a little.
     angles = {
         "upper arm": (swing, outward),
         "lower arm": (swing + bend, outward * 0.35 - 0.2 * bend),
@@ -130,7 +130,7 @@ def _leg(pose: Pose, build: Build, index: int, side: int) -> dict[str, tuple]:
     limbs = _chain(origin, angles, side)
     ankle, shank, length = limbs["lower leg"]
     ankle = ankle + shank[1] * length
-    # The foot is level but for the heel's lift; feet point a little outward.
+    # The foot is level unless the heel is lifted, and points a little outward.
     level = np.array([[0, 1, 0], [0, 0, 1], [side, 0, 0]], dtype=float)
     foot = level @ _turn_forward(-pose.foot[index]) @ _turn_left(side * 7)
     heel = ankle + (-0.026 * foot[1] - 0.020 * foot[0])
@@ -139,7 +139,7 @@ def _leg(pose: Pose, build: Build, index: int, side: int) -> dict[str, tuple]:
 
 
 def _chain(origin, angles: dict[str, tuple[float, float]], side: int) -> dict[str, tuple]:
-    """Segments end to end: name → (origin, axes, length)."""
+    """Segments joined end to end: name → (origin, axes, length)."""
     limbs = {}
     for name, (forward, outward) in angles.items():
         axes = _limb(side, forward, outward)
@@ -152,20 +152,20 @@ def _trunk(pose: Pose) -> dict[str, tuple]:
     lean = _turn_forward(-pose.lean)
     torso = np.array([[1, 0, 0], [0, -1, 0], [0, 0, 1]], dtype=float) @ lean
     neck = np.array([0, NECK_HEIGHT - HIP_HEIGHT, 0]) @ lean + [0, HIP_HEIGHT, 0]
-    # Rows: the face, up to the crown, the body's left. The head stays upright when one leans.
+    # Rows: towards the face, up, towards the body's left. Leaning does not tilt the head.
     level = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=float)
     head = level @ _turn_forward(-pose.head_nod) @ _turn_left(pose.head_yaw)
     return {"torso": (neck, torso, length_of("torso")), "head": (neck, head, length_of("head"))}
 
 
 def skeleton(pose: Pose, build: Build) -> Skeleton:
-    """The segments' frames of a person in a pose; the lower foot is not yet on the ground.
+    """The frames of a person's segments in a pose.
 
     Args:
         pose: joint angles.
         build: the person's measures.
     Returns:
-        The frames, hips HIP_HEIGHT statures above y = 0.
+        The frames. The hips are at y = HIP_HEIGHT × stature, so the feet need not be on the ground.
     """
     frames = _trunk(pose)
     for index, (name, side) in enumerate(zip(SIDES, (1, -1), strict=True)):

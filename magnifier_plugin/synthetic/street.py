@@ -1,7 +1,7 @@
 """The street behind a pedestrian: ground, wall, clutter and the pedestrian's shadow.
 
-Everything is placed in metres on the ground (x to the right, z towards the camera, 0 under the
-pedestrian), so that a street looks the same through every picture of its camera.
+Positions are in metres on the ground (x to the right, z towards the camera, 0 under the
+pedestrian), so that a street looks the same in all images of its camera.
 """
 
 import math
@@ -45,7 +45,7 @@ def _line(distance: np.ndarray, width: float, softness: float) -> np.ndarray:
 
 
 def _ground(rng: np.random.Generator, x: np.ndarray, z: np.ndarray, pixel: float) -> np.ndarray:
-    """Slabs, cobbles or asphalt, float32 [3, H, W]; pixel is its width in metres."""
+    """Slabs, cobbles or asphalt, float32 [3, H, W]; `pixel` is a pixel's width in metres."""
     colour = _colour(_GROUNDS[rng.integers(len(_GROUNDS))]) * np.float32(rng.uniform(0.8, 1.15))
     kind = rng.choice(3, p=(0.5, 0.25, 0.25))
     turn = math.radians(rng.uniform(-40, 40))
@@ -67,7 +67,7 @@ def _ground(rng: np.random.Generator, x: np.ndarray, z: np.ndarray, pixel: float
 
 
 def _wall(rng: np.random.Generator, x: np.ndarray, up: np.ndarray, pixel: float) -> np.ndarray:
-    """Bricks, windows, shutters or a hedge: float32 [3, H, W], up metres over the ground."""
+    """Bricks, windows, shutters or a hedge, float32 [3, H, W]; `up` is the height in metres."""
     colour = _colour(_WALLS[rng.integers(len(_WALLS))]) * np.float32(rng.uniform(0.75, 1.1))
     kind = rng.integers(4)
     tones = rng.uniform(-1, 1, 97).astype(np.float32)
@@ -77,7 +77,7 @@ def _wall(rng: np.random.Generator, x: np.ndarray, up: np.ndarray, pixel: float)
         tone = tones[((np.floor(column) * 5 + row * 31) % 97).astype(int)]
         mortar = np.maximum((up / 0.11) % 1 < 0.16, column % 1 < 0.07)
         return colour * (1 + 0.12 * tone) * (1 - 0.2 * mortar)
-    if kind == 1:  # shop windows over a plinth
+    if kind == 1:  # shop windows above a plinth
         cell, place = np.floor(x / 1.3), x / 1.3 % 1
         glass = (place > 0.08) & (place < 0.92) & (up > 0.45) & (up < 2.4)
         shine = 0.2 + 0.12 * tones[(cell * 11 % 97).astype(int)] + 0.06 * np.sin(4 * x + 3 * up)
@@ -91,7 +91,7 @@ def _wall(rng: np.random.Generator, x: np.ndarray, up: np.ndarray, pixel: float)
 
 
 def _blob(light: np.ndarray, view: View, centre, size, colour, power: int, soft: float) -> None:
-    """Lays a soft superellipse over a picture, in place, shaded from its top."""
+    """Draws a superellipse with soft edges into an image, in place, brighter at its top."""
     across, rise = (view.x - centre[0]) / size[0], (view.y - centre[1]) / size[1]
     (right,), (down,) = np.nonzero(np.abs(across) < 1), np.nonzero(np.abs(rise) < 1)
     if not (len(right) and len(down)):
@@ -104,7 +104,7 @@ def _blob(light: np.ndarray, view: View, centre, size, colour, power: int, soft:
 
 
 def _clutter(rng: np.random.Generator, light: np.ndarray, view: View, depth: float) -> None:
-    """Parked cars, posts, bins and passers-by, out of focus, between the wall and the person."""
+    """Draws parked cars, posts, bins and passers-by, out of focus, between wall and person."""
     sin, cos = math.sin(view.pitch), math.cos(view.pitch)
     dark, glass, skin = _colour((48, 48, 52)), _colour((70, 82, 94)), _colour((176, 134, 108))
     for distance in np.sort(rng.uniform(0.5, depth, rng.integers(2, 6)))[::-1]:
@@ -128,14 +128,14 @@ def _clutter(rng: np.random.Generator, light: np.ndarray, view: View, depth: flo
 
 
 def shadow(camera: Camera, view: View, stature: float) -> np.ndarray:
-    """How much of the light reaches the ground round a standing person.
+    """The fraction of the light that reaches the ground around a standing person.
 
     Args:
-        camera: gives the sun.
-        view: the picture's plane.
-        stature: of the person, metres.
+        camera: determines the sun.
+        view: the image plane.
+        stature: the person's height, metres.
     Returns:
-        float32 [H, W], 1 in the open.
+        float32 [H, W], 1 where there is no shadow.
     """
     sin = max(math.sin(view.pitch), 0.05)
     x, z = view.x[None, :], -view.y[:, None] / np.float32(sin)
@@ -151,12 +151,12 @@ def shadow(camera: Camera, view: View, stature: float) -> np.ndarray:
 
 
 def street(camera: Camera, view: View, rng: np.random.Generator) -> np.ndarray:
-    """A piece of a camera's street.
+    """Draws a part of a camera's street.
 
     Args:
-        camera: whose street it is; ground and wall are the same in all its pictures.
-        view: the picture's plane.
-        rng: draws the person's place along the street, and the clutter.
+        camera: the camera; ground and wall are the same in all its images.
+        view: the image plane.
+        rng: the generator of the person's position along the street and of the clutter.
     Returns:
         float32 [3, H, W], sRGB in [0, 1].
     """
@@ -172,7 +172,7 @@ def street(camera: Camera, view: View, rng: np.random.Generator) -> np.ndarray:
     above = int(np.count_nonzero(up > 0))
     if above:
         light[:, :above] = _wall(fixed, x, up[:above], pixel)
-        light[:, above : above + 3] *= 0.75  # the dirt where wall and ground meet
+        light[:, above : above + 3] *= 0.75  # dirt where wall and ground meet
     _clutter(rng, light, view, depth)
     size = light.shape[1:]
     light *= 1 + 0.06 * _cloud(rng, size, 5) + 0.05 * _cloud(rng, size, 24)

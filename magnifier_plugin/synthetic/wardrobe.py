@@ -1,4 +1,4 @@
-"""An identity: build, skin, hair and clothes; and its near-twin, one detail apart."""
+"""An identity: build, skin, hair and clothes; and its near-twin, which differs in one detail."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from magnifier_plugin.regions import BODY_REGIONS, REGIONS
 from magnifier_plugin.synthetic.skeleton import Build
 
-# sRGB, 0..255: dyes as they look in daylight, none fully saturated.
+# sRGB, 0..255: colours of clothes in daylight, none fully saturated.
 COLOURS = {
     "black": (34, 34, 38),
     "charcoal": (66, 68, 74),
@@ -53,7 +53,7 @@ BANDS = ("none", *(REGIONS[region] for region in BODY_REGIONS))
 
 _BOTTOM_COLOURS = ("black", "charcoal", "grey", "denim", "navy", "beige", "khaki", "brown", "white")
 _SHOE_COLOURS = ("black", "white", "brown", "grey", "red", "navy")
-# Two colours nearer than this (Euclidean, sRGB) look the same through a bad camera.
+# Two colours that are nearer than this (Euclidean, sRGB) look the same through a bad camera.
 _DISTINCT = 90.0
 
 
@@ -74,7 +74,7 @@ class Wardrobe:
     top_pattern: str = "plain"
     """One of PATTERNS."""
     top_detail: str = "white"
-    """Colour of the pattern, or of the shirt under a jacket; else not visible if it is plain."""
+    """Colour of the pattern, or of the shirt under a jacket; else not visible."""
     sleeve: str = "long"
     """A name in SLEEVES."""
     bottom: str = "trousers"
@@ -83,16 +83,16 @@ class Wardrobe:
     bottom_pattern: str = "plain"
     """One of BOTTOM_PATTERNS."""
     bottom_detail: str = "white"
-    """Colour of the pattern; not visible if that is plain."""
+    """Colour of the pattern; not visible if the pattern is plain."""
     width: str = "straight"
-    """One of WIDTHS, of the trousers."""
+    """Width of the trousers, one of WIDTHS."""
     shoes: str = "black"
     """Colour."""
     bag: str = "none"
     """One of BAGS."""
     bag_colour: str = "brown"
     band: str = "none"
-    """Region of the body round which a band of cloth is worn; one of BANDS."""
+    """The body region around which a band of cloth is worn; one of BANDS."""
     band_colour: str = "red"
     """Not visible without a band."""
 
@@ -103,7 +103,7 @@ def _pick(rng: np.random.Generator, choices, weights=None):
 
 
 def _distinct(rng: np.random.Generator, choices, *others: str) -> str:
-    """A colour that looks different from all the others."""
+    """Draws a colour that looks different from all the others."""
     rest = [
         name
         for name in choices
@@ -113,10 +113,10 @@ def _distinct(rng: np.random.Generator, choices, *others: str) -> str:
 
 
 def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
-    """A random person: build, skin, hair and clothes.
+    """Draws a random person: build, skin, hair and clothes.
 
     Args:
-        rng: the generator that every choice is drawn from.
+        rng: the generator of all random choices.
     Returns:
         The wardrobe.
     """
@@ -169,11 +169,11 @@ def _details(wardrobe: Wardrobe) -> list[str]:
 
 
 def near_twin(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[Wardrobe, str]:
-    """A second person who differs in one garment detail and in nothing else.
+    """Draws a second person who differs in exactly one garment detail.
 
     Args:
         wardrobe: the first person.
-        rng: the generator that the detail and its new value are drawn from.
+        rng: the generator of the detail and its new value.
     Returns:
         The twin, and the name of the one field that differs.
     """
@@ -201,14 +201,14 @@ def near_twin(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[Wardrobe, s
 
 
 def with_band(wardrobe: Wardrobe, region: str, rng: np.random.Generator) -> Wardrobe:
-    """The same person with a band of a random colour round one region of the body.
+    """The same person with a band of a random colour around one body region.
 
-    What would hide the band is exchanged: a skirt and a coat where it is round the upper leg.
+    A skirt or a coat, which would hide a band around the upper leg, is replaced.
 
     Args:
         wardrobe: the person.
-        region: a name of BANDS.
-        rng: the generator that the colour is drawn from.
+        region: a name in BANDS.
+        rng: the generator of the colour.
     """
     if region == "upper leg":
         top = "jacket" if wardrobe.top == "coat" else wardrobe.top
@@ -219,11 +219,11 @@ def with_band(wardrobe: Wardrobe, region: str, rng: np.random.Generator) -> Ward
 
 
 def band_twin(wardrobe: Wardrobe, rng: np.random.Generator) -> tuple[Wardrobe, str]:
-    """A second person who differs in the colour of the band and in nothing else.
+    """Draws a second person who differs only in the colour of the band.
 
     Args:
         wardrobe: the first person, with a band.
-        rng: the generator that the new colour is drawn from.
+        rng: the generator of the new colour.
     Returns:
         The twin, and the name of the one field that differs.
     """

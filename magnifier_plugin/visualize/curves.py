@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from magnifier_plugin.files import write_atomically
 
-# Titles of panels; a panel holds the names with its prefix, and a prefix without a title is one.
+# Prefix → title of the panel that shows all names with this prefix; other prefixes are their own
+# titles.
 TITLES = {
     "loss": "total loss",
     "cls": "cross entropy",
@@ -23,12 +24,12 @@ _NO_LOSS = {"epoch", "stage", "lr", "mAP"}
 
 
 def save_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the loss terms, metrics, learning rate and mAP of each epoch.
+    """Draws the loss terms, metrics, learning rate and mAP of each epoch.
 
     Args:
-        history: one entry per epoch: "epoch", "stage", "lr", losses and metrics by name, "mAP"
-            where tested. A term that some stages do not train is drawn in the others.
-        path: of the picture.
+        history: one entry per epoch: "epoch", "stage", "lr", losses and metrics by name, and "mAP"
+            if tested. A term is only drawn for the stages that train it.
+        path: path of the figure.
     """
     names = dict.fromkeys(name for entry in history for name in entry if name not in _NO_LOSS)
     panels: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
-"""What the HTML pages share: filling a template, thumbnails as data URLs.
+"""Functions that the HTML pages share: filling a template, thumbnails as data URLs.
 
-A page is one complete file, with its pictures: it needs no network and no other file. `common.html`
-holds the style and the code that every page has.
+A page is a single file that includes its images, so it needs neither a network nor other files.
+`common.html` holds the style and the code that all pages share.
 """
 
 import base64
@@ -35,9 +35,9 @@ def write_page(
     Args:
         path: the page.
         template: a file in `pages/`.
-        title: of the page, any text.
-        facts: lines at the top, name → value, any text.
-        data: what the page's code reads, plain values with any text.
+        title: title of the page; it is escaped.
+        facts: name → value, shown at the top; both are escaped.
+        data: the data for the page's code: plain values, escaped as JSON.
     """
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     # "<" is escaped, so that no file name can end the script.
@@ -48,19 +48,19 @@ def write_page(
         "facts": rows,
         "data": script,
     }
-    # Split once: what replaces one field is not searched for another.
+    # The template is split before anything is filled in, so no value is searched for fields.
     first, *parts = (TEMPLATES / template).read_text(encoding="utf-8").split("{{")
     filled = [first]
     for part in parts:
         name, _, text = part.partition("}}")
         filled += [fields[name], text]
     with write_atomically(path) as part_file:
-        # Names of folders need not be Unicode.
+        # Names of folders need not be valid Unicode.
         part_file.write_text("".join(filled), encoding="utf-8", errors="replace")
 
 
 def shrunk(photo: Image.Image, height: int, max_width: int) -> Image.Image:
-    """The photo with this height, or less where it is wider than `max_width` then."""
+    """The photo scaled to this height, or to a smaller one if it would exceed `max_width`."""
     scale = min(height / photo.height, max_width / photo.width)
     width, height = (max(1, round(side * scale)) for side in photo.size)
     return photo.resize((width, height), Image.Resampling.BILINEAR)
@@ -71,7 +71,7 @@ def data_url(image: Image.Image, kind: str, **options: Any) -> str:
 
     Args:
         kind: "jpeg", "webp" or "png".
-        options: of Pillow's `save`.
+        options: further arguments of Pillow's `save`.
     """
     content = io.BytesIO()
     image.save(content, format=kind.upper(), **options)

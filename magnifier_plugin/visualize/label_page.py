@@ -1,6 +1,7 @@
-"""One HTML file with the pictures of a data set's label maps, the worst first.
+"""A single HTML file that shows a data set's label maps, worst first.
 
-Its address holds the chosen view, `#kind=odd&sort=name&text=0002`, so that a view can be shared.
+The page's address contains the current view, `#kind=odd&sort=name&text=0002`, so that it can be
+shared.
 """
 
 import os
@@ -21,7 +22,7 @@ from magnifier_plugin.visualize.regions import overlay
 from magnifier_plugin.workers import on_all_cores
 
 TEMPLATE = "label_maps.html"
-# Pixels of a thumbnail's photo, so that it takes some ten thousand bytes.
+# Size limits of a thumbnail's photo in pixels; a thumbnail then takes some ten thousand bytes.
 HEIGHT, MAX_WIDTH = 192, 384
 _GAP = 2
 
@@ -39,16 +40,16 @@ def write_label_page(
 
     Args:
         path: the page.
-        findings: of every image, the worst first (`checking.check_labels`).
+        findings: the findings of all images, worst first (`checking.check_labels`).
         title: the data set's name.
         facts: further lines at the top, name → value.
-        limit: how many images are shown, the worst ones; the counts are those of all images.
-        workers: processes; None: one for each core.
+        limit: number of images that are shown, the worst ones; the counts are of all images.
+        workers: number of processes; None: one for each core.
     """
     shown = findings[:limit]
     root = os.path.commonpath([f.image.parent for f in findings]) if findings else ""
     data = {**_items(shown, root, workers), **_overview(findings)}
-    facts = {**facts, "images": root, "shown": f"{len(shown):,} of {len(findings):,}, the worst"}
+    facts = {**facts, "images": root, "shown": f"the worst {len(shown):,} of {len(findings):,}"}
     write_page(path, TEMPLATE, title=title, facts=facts, data=data)
 
 
@@ -79,9 +80,9 @@ def _overview(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def thumbnail(finding: Finding) -> str:
-    """The photo, and next to it the photo under its label map: a JPEG as a data URL.
+    """The photo, and next to it the photo overlaid with its label map: a JPEG as a data URL.
 
-    A file that cannot be read leaves its half grey; the card's text says what is wrong with it.
+    If a file cannot be read, its half is grey; the card's text says what is wrong with it.
     """
     try:
         photo = read_image(finding.image)
@@ -91,12 +92,12 @@ def thumbnail(finding: Finding) -> str:
     width, height = photo.size
     both = Image.new("RGB", (2 * width + _GAP, height), "white")
     both.paste(photo, (0, 0))
-    both.paste(_under_regions(photo, finding), (width + _GAP, 0))
+    both.paste(_with_regions(photo, finding), (width + _GAP, 0))
     return data_url(both, "jpeg", quality=80)
 
 
-def _under_regions(photo: Image.Image, finding: Finding) -> Image.Image:
-    """The photo under the regions of its label map, or of its IUV if that is all there is."""
+def _with_regions(photo: Image.Image, finding: Finding) -> Image.Image:
+    """The photo overlaid with the regions of its label map or, if there is only an IUV, of that."""
     try:
         if finding.label:
             labels = read_labels(finding.label)

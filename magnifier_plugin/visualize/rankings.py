@@ -1,4 +1,4 @@
-"""Figures of rankings: a query, then its nearest gallery images."""
+"""Figures of rankings: a query, followed by its nearest gallery images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.catalogue.numbering import common_folder
 from magnifier_plugin.files import read_image, write_png
 
-# Distinct for colour-blind readers too; the sign in the caption says the same.
+# Distinguishable for colour-blind readers too; the caption's ✓ or ✗ says the same.
 MATCH, MISS, QUERY = (0, 158, 115), (213, 94, 0), (60, 60, 60)
 HEIGHT, WIDTH, BORDER, GAP = 192, 96, 5, 8
 
@@ -18,7 +18,13 @@ HEIGHT, WIDTH, BORDER, GAP = 192, 96, 5, 8
 def first_gallery_images(
     distances: np.ndarray, query: ImageRecord, gallery: Sequence[ImageRecord], topk: int
 ) -> list[int]:
-    """Indices of the topk nearest gallery images, without the query's own identity and camera."""
+    """Indices of the topk nearest gallery images, without those of the query's identity and camera.
+
+    Args:
+        distances: float [G], from the query to the gallery.
+        query, gallery: torchreid's records.
+        topk: maximum number of images.
+    """
     order = np.argsort(distances, kind="stable")
     kept = (i for i in order if gallery[i][1:3] != query[1:3])
     return [int(i) for i, _ in zip(kept, range(topk), strict=False)]
@@ -27,12 +33,12 @@ def first_gallery_images(
 def draw_ranking(
     query: ImageRecord, ranked: Sequence[ImageRecord], *, has_cameras: bool = True
 ) -> Image.Image:
-    """One row: the query, framed in grey, then the ranked images, framed by whether they match.
+    """One row: the query with a grey frame, then the ranked images, green for a match, else red.
 
     Args:
         query: torchreid's record of the query.
-        ranked: those of the gallery images, the nearest first.
-        has_cameras: state the query's camera.
+        ranked: the records of the gallery images, nearest first.
+        has_cameras: whether the caption states the query's camera.
     """
     tiles = [_tile(query, QUERY, f"query  c{query[2] + 1}" if has_cameras else "query")]
     for rank, item in enumerate(ranked, start=1):
@@ -55,7 +61,7 @@ def _tile(item: ImageRecord, colour: tuple[int, int, int], caption: str) -> Imag
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """matplotlib's own font: installed wherever this package is, and it has ✓ and ✗."""
+    """matplotlib's own font, because it is always installed and has ✓ and ✗."""
     from matplotlib import font_manager
 
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
@@ -70,13 +76,13 @@ def save_rankings(
 ) -> None:
     """Saves one figure per query, named after its image file, as torchreid's `visrank` does.
 
-    Where several queries have the same file name, the names of their folders come before it.
+    If several queries have the same file name, the names of their folders are put before it.
 
     Args:
         distmat: float [Q, G].
         query, gallery: torchreid's lists.
-        folder: made if missing.
-        topk: gallery images in a figure.
+        folder: where to save the figures; it is made if missing.
+        topk: number of gallery images in a figure.
     """
     folder.mkdir(parents=True, exist_ok=True)
     has_cameras = _has_cameras(gallery)
@@ -98,8 +104,8 @@ def ranking_sheet(
     Args:
         distmat: float [Q, G].
         query, gallery: torchreid's lists.
-        count: how many queries, at most Q.
-        topk: gallery images in a row.
+        count: number of queries; if it exceeds Q, all are shown.
+        topk: number of gallery images in a row.
     """
     rows, has_cameras = [], _has_cameras(gallery)
     for q in np.linspace(0, len(query) - 1, min(count, len(query))).round().astype(int):
@@ -117,18 +123,18 @@ def save_ranking_sheet(
     count: int,
     topk: int = 10,
 ) -> Path:
-    """Saves `ranking_sheet` as PNG; returns its path.
+    """Saves `ranking_sheet` as PNG and returns its path.
 
     Args:
-        distmat, query, gallery, count, topk: as `ranking_sheet`.
-        path: of the picture.
+        distmat, query, gallery, count, topk: as in `ranking_sheet`.
+        path: path of the figure.
     """
     write_png(path, ranking_sheet(distmat, query, gallery, count, topk))
     return path
 
 
 def _has_cameras(gallery: Sequence[ImageRecord]) -> bool:
-    """Whether cameras are known; if they are not, each image has its own."""
+    """Whether cameras are known; if they are not, each image has its own camera."""
     return len({record[2] for record in gallery}) < len(gallery)
 
 
@@ -141,7 +147,7 @@ def _figure_names(query: Sequence[ImageRecord]) -> list[str]:
 
 
 def stack(rows: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
-    """Images one below the other on white."""
+    """Images one below the other on a white background."""
     height = sum(row.height for row in rows) + gap * (len(rows) + 1)
     sheet = Image.new("RGB", (max(row.width for row in rows) + 2 * gap, height), "white")
     top = gap

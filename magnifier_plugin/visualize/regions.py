@@ -1,4 +1,4 @@
-"""Figures of region maps over images."""
+"""Figures of images overlaid with their regions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ from magnifier_plugin.regions import REGION_COLOURS, REGIONS
 
 
 def overlay(image: np.ndarray, regions: np.ndarray, opacity: float = 0.55) -> np.ndarray:
-    """Paint regions over an image; the background stays as it is.
+    """Paints regions over an image; the background is left unpainted.
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        regions: integer [H, W], ids 0..7; others are left unpainted.
-        opacity: of the colours, 0..1.
+        regions: integer [H, W], ids 0..7; other values are left unpainted.
+        opacity: opacity of the colours, 0..1.
     Returns:
         uint8 [H, W, 3].
     """
@@ -32,7 +32,7 @@ def overlay(image: np.ndarray, regions: np.ndarray, opacity: float = 0.55) -> np
 
 
 def region_sheet(images: Sequence[np.ndarray], regions: Sequence[np.ndarray]) -> Image.Image:
-    """Each image with its regions painted over it below, and a legend.
+    """The images, below each the same image overlaid with its regions, and a legend.
 
     Args:
         images: uint8 [H, W, 3] each, all of one size.
@@ -61,7 +61,7 @@ def _legend(sheet: Image.Image, top: int) -> None:
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Save a sheet, its folder made if missing."""
+    """Saves a sheet; its folder is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 
@@ -73,8 +73,8 @@ def predicted_region_sheet(
 
     Args:
         predict: images float [B, 3, H, W] → region ids [B, h, w].
-        dataset: a query set; `data` lists its images, items bring "img".
-        count: images on the sheet, at most all.
+        dataset: a query set; `data` lists its images, and its items have "img".
+        count: number of images on the sheet; if it exceeds the set's size, all are shown.
     """
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     images = normalised(batch_of([dataset[int(i)]["img"] for i in chosen]))

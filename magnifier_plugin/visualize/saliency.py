@@ -1,4 +1,4 @@
-"""What a network looks at: activations by branch, and embeddings with one region blanked."""
+"""What a network looks at: activations of each branch, and embeddings with one region blanked."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,27 +16,28 @@ FEATURE_MAPS = "return_featuremaps"
 WHOLE = "all"
 """The name of the whole embedding next to those of the branches."""
 _GAP, _TITLE, _SIDE = 6, 22, 224
-_LEGEND = "blue: least, red: most of an image"
+_LEGEND = "blue: lowest, red: highest value in each image"
 
 
 def branch_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Where the feature maps of a network are active, as torchreid's activation tool measures it.
+    """Where the feature maps of a network are active, measured as in torchreid's activation tool.
 
     Args:
-        model: in evaluation; one that is not MagnifierNet takes `return_featuremaps=True`.
+        model: in evaluation mode; the forward of models other than MagnifierNet must accept
+            `return_featuremaps=True`.
         images: float [B, 3, H, W], normalised.
     Returns:
         Branch → float32 [B, h, w], the sum of squares over the channels, scaled to 0..1 in each
-        image; of MagnifierNet one for each branch, their mean as "all" if there are several, and
-        of other networks "all" alone.
+        image. MagnifierNet has one for each branch and, if there are several, their mean as "all";
+        other networks have only "all".
     Raises:
-        ValueError: the network shows no feature maps.
+        ValueError: the network cannot return its feature maps.
     """
     if not isinstance(model, MagnifierNet):
         if FEATURE_MAPS not in inspect.signature(model.forward).parameters:
             raise ValueError(
                 f"{type(model).__name__}: expected a network whose forward takes {FEATURE_MAPS}, "
-                "as torchreid's activation tool does; osnet_x1_0 and this package's have it"
+                "like torchreid's activation tool; osnet_x1_0 and this package's networks do"
             )
         return {WHOLE: _energy(model(images, **{FEATURE_MAPS: True}))}
     maps = {name: _energy(features) for name, features in model.branch_features(images).items()}
@@ -55,7 +56,7 @@ def _scaled(values: Tensor) -> Tensor:
 
 
 def embedding_parts(model: nn.Module, width: int) -> dict[str, slice]:
-    """Which columns of the embedding are of which branch, and all of them.
+    """Branch → its columns in the embedding, and "all" → all columns.
 
     Args:
         model: the network.
@@ -77,7 +78,7 @@ def region_influence(
 ) -> dict[str, Tensor]:
     """How far each branch's embedding moves when one body region is blanked.
 
-    A blanked region has the value 0, the mean pixel after normalising.
+    Blanked pixels are set to 0, which is the mean pixel after normalisation.
 
     Args:
         embed: images float [B, 3, H, W] → embeddings float [B, D].
@@ -101,12 +102,12 @@ def region_influence(
 
 
 def heat_overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Paint a map of 0..1 over an image, from blue to red.
+    """Paints a heat map with values in 0..1 over an image, from blue to red.
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        heat: float [h, w], scaled to the image's size; NaN is left unpainted.
-        opacity: of the colours, 0..1.
+        heat: float [h, w], resized to the image's size; NaN is left unpainted.
+        opacity: opacity of the colours, 0..1.
     Returns:
         uint8 [H, W, 3].
     """
@@ -124,11 +125,12 @@ def heat_overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.6) -> n
 
 
 def region_heat(labels: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """A map of regions painted with how far the embedding moves without them.
+    """A heat map in which each region has the value of how far the embedding moves without it.
 
     Args:
         labels: integer [H, W], region ids or 255.
-        moved: float [8], of one image; the largest becomes 1.
+        moved: float [8], the result of `region_influence` for one image; scaled so that the largest
+            value becomes 1.
     Returns:
         float32 [H, W] in 0..1; NaN outside the body.
     """

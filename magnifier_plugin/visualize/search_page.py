@@ -1,6 +1,6 @@
-"""One HTML file with the hits of each query, region by region.
+"""A single HTML file that shows the hits of each query and their similarity in each region.
 
-Its address holds the chosen view, `#query=3&camera=2&text=0002&regions=on`.
+The page's address contains the current view, `#query=3&camera=2&text=0002&regions=on`.
 """
 
 import hashlib
@@ -24,43 +24,44 @@ class PageImage(NamedTuple):
     """An image on the page."""
 
     path: Path
-    """Its file."""
+    """Path of its file."""
     name: str
-    """What the page calls it: its path in its folder."""
+    """The name shown on the page: the path relative to the folder of all images."""
     folder: str
-    """To filter by; "" for none."""
+    """The folder by which images can be filtered; "" if there is none."""
     camera: str
-    """To filter by; "" where it is not known."""
+    """The camera by which images can be filtered; "" if unknown."""
     regions: np.ndarray | None
-    """uint8 [h, w], region ids over the whole image; None: not drawn."""
+    """uint8 [h, w], region ids, resized to the image; None: no regions are drawn."""
 
 
 class PageQuery(NamedTuple):
-    """A query and its hits, the nearest first."""
+    """A query and its hits, nearest first."""
 
     image: int
-    """Its place in the list of images."""
+    """Its index in the list of images."""
     hits: np.ndarray
-    """int [n], places in the list of images."""
+    """int [n], the hits' indices in the list of images."""
     distances: np.ndarray
-    """float [n], that the hits are ranked by."""
+    """float [n], the distances by which the hits are ranked."""
     plain: np.ndarray | None
-    """float [n], the distances before re-ranking; None without."""
+    """float [n], the distances before re-ranking; None without re-ranking."""
     cosines: np.ndarray | None
-    """float [m, 8] in [-1, 1], m ≤ n: of each region of the first hits, NaN where it is absent;
-    None where the network pools none."""
+    """float [m, 8] in [-1, 1], m ≤ n: cosine similarity of each region between the query and the
+    first m hits, NaN if it is absent; None if the network does not pool regions."""
 
 
 class Thumbnails(NamedTuple):
-    """How photos are drawn on a page."""
+    """Size of the photos on a page."""
 
     height: int
-    """Pixels; wide photos are less high."""
+    """Pixels; wide photos are lower."""
     most_bytes: int
-    """Of a photo, if the lowest of `QUALITIES` allows it."""
+    """Maximum size of a photo, unless even the lowest of `QUALITIES` exceeds it."""
 
 
-# By the number of images, so that 10,000 take less than 30 MB; base64 needs 4 bytes for 3.
+# Maximum number of images → size of their photos, chosen so that 10,000 photos take less than 30
+# MB; base64 needs 4 bytes for 3.
 SIZES = {4_000: Thumbnails(192, 4_500), 2**63: Thumbnails(128, 1_800)}
 QUALITIES = (70, 50, 30, 10)  # of WebP
 
@@ -81,14 +82,14 @@ def write_search_page(
 
     Args:
         path: the page, written atomically.
-        images: of all queries and hits.
-        queries: at least one.
-        title: of the page.
-        facts: further lines at the top, name → value.
-        metric: what the distances are, in words.
-        topk: hits that are shown at first.
+        images: the images of all queries and hits.
+        queries: the queries, at least one.
+        title: title of the page.
+        facts: lines under "About this search", name → value.
+        metric: description of the distances.
+        topk: number of hits that are shown at first.
         gallery: number of images that were searched.
-        workers: processes that draw thumbnails; None: one for each core.
+        workers: number of processes that draw thumbnails; None: one for each core.
     """
     size = next(size for most, size in SIZES.items() if len(images) <= most)
     tasks = [(image.path, image.regions, size) for image in images]
@@ -109,8 +110,12 @@ def write_search_page(
 
 
 def draw(task: tuple[Path, np.ndarray | None, Thumbnails]) -> tuple[str, str]:
-    """The photo as a small WebP, grey if its file cannot be read, and its regions as a PNG of the
-    same size with a transparent background, "" without regions."""
+    """Draws an image's thumbnail and its regions, as data URLs.
+
+    Returns:
+        The photo as a small WebP, grey if its file cannot be read; and its regions as a PNG of the
+        same size with a transparent background, "" if there are none.
+    """
     path, labels, size = task
     try:
         photo = read_image(path)
@@ -149,7 +154,7 @@ def _percent(cosines: np.ndarray) -> list[list[int | None]]:
 
 
 def _digest(images: Sequence[PageImage], queries: Sequence[PageQuery]) -> str:
-    """Changes with the images and their ranking: marks of one page are no marks of another."""
+    """A digest of the images and their ranking, so that pages do not share their marks."""
     digest = hashlib.blake2b(digest_size=8)
     for image in images:
         digest.update(image.name.encode(errors="surrogateescape") + b"\0")

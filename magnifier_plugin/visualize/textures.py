@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 COLUMNS = 8
 ROWS = NUM_PARTS // COLUMNS
-# Pixels. The caption above each picture: two lines of text and a bar in the part's colour.
+# Sizes in pixels. The caption above each texture has two lines of text and a bar in the part's
+# colour.
 TILE, GAP, LINE, BAR = 96, 10, 16, 5
 CAPTION = 2 * LINE + BAR + 2
 FONT_SIZE = 13
@@ -29,7 +30,7 @@ SEEN, UNSEEN = (0, 0, 0), (150, 150, 150)
 
 
 def _part_colours() -> np.ndarray:
-    """uint8 [25, 3]: black, then 24 hues; the step keeps parts that touch on a body far apart."""
+    """uint8 [25, 3]: black, then 24 hues; the step gives adjacent body parts distant hues."""
     colours = [(0.0, 0.0, 0.0)]
     for i in range(NUM_PARTS):
         saturation, value = (0.5, 1.0) if i % 2 else (0.95, 0.85)
@@ -41,9 +42,9 @@ PART_COLOURS = _part_colours()
 
 
 def texture_sheet(photo: np.ndarray, iuv: np.ndarray, textures: np.ndarray) -> Image.Image:
-    """One person: the photo, the parts of the IUV in colours, and the 24 textures in a grid.
+    """A sheet for one person: the photo, the IUV's parts in colours, and a grid of 24 textures.
 
-    In a texture U runs down and V to the right. The name of a part that the IUV does not show is
+    In a texture, U runs down and V to the right. The name of a part that is absent from the IUV is
     grey. `rankings.stack` puts the sheets of several people one below the other.
 
     Args:
@@ -58,7 +59,7 @@ def texture_sheet(photo: np.ndarray, iuv: np.ndarray, textures: np.ndarray) -> I
     size = textures.shape[-1]
     if textures.shape != (NUM_PARTS, 3, size, size):
         raise ValueError(f"textures: expected [{NUM_PARTS}, 3, S, S], got {list(textures.shape)}")
-    side = size * max(1, round(TILE / size))  # each cell is a square of whole pixels
+    side = size * max(1, round(TILE / size))  # each texture cell is a square of whole pixels
     right, down = max(side, TILE) + GAP, side + CAPTION + GAP
     height = ROWS * down - GAP - CAPTION
     width = round(photo.shape[1] * height / photo.shape[0])
@@ -83,9 +84,9 @@ def file_texture_sheet(
     """The sheets of several people, one below the other.
 
     Args:
-        files: photo and `NAME_IUV.png` of each.
-        size: S of the textures.
-        kind: of `data.inputs.TEXTURES`.
+        files: photo and `NAME_IUV.png` of each person.
+        size: side S of the textures, pixels.
+        kind: a key of `data.inputs.TEXTURES`.
     Raises:
         ValueError, OSError: a file cannot be read, or the two differ in size.
     """
@@ -100,7 +101,7 @@ def file_texture_sheet(
 
 
 def spread_evenly(files: Sequence[T], count: int) -> list[T]:
-    """So many of a list, evenly spread; all if there are fewer."""
+    """`count` entries of a list, evenly spread; all if there are fewer."""
     chosen = np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)
     return [files[i] for i in chosen]
 
@@ -118,7 +119,7 @@ def _draw_texture(
     tile = Image.fromarray(np.ascontiguousarray(texture.transpose(1, 2, 0)))
     sheet.paste(tile.resize((side, side), Image.Resampling.NEAREST), (left, top + CAPTION))
     words = f"{part} {PARTS[part]}".split()
-    # Three words are the most that a tile is wide enough for.
+    # A tile is wide enough for three words at most.
     lines = (" ".join(words[:3]), " ".join(words[3:])) if len(words) > 3 else ("", " ".join(words))
     _write(sheet, corner, lines, SEEN if seen else UNSEEN)
     bar = (left, top + 2 * LINE, left + side - 1, top + 2 * LINE + BAR - 1)

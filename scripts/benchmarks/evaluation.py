@@ -71,7 +71,7 @@ class Measurement(NamedTuple):
 def run(args: argparse.Namespace) -> None:
     """Measure both sides and print the table."""
     if args.growth:
-        grow(args)
+        measure_growth(args)
         return
     size = parse_size(args.size, args.dim)
     ours = in_own_process(run_ours, size, args)
@@ -188,7 +188,7 @@ def compared(value: float, reference: float | None, form: str) -> tuple[str, str
     return form.format(reference), form.format(value), f"{reference / value:.1f} ×"
 
 
-def grow(args: argparse.Namespace) -> None:
+def measure_growth(args: argparse.Namespace) -> None:
     """Re-rank growing numbers of images; print and plot time and memory."""
     rows, points = [], []
     for text in GROWTH:

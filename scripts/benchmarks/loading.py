@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         AnnotatedDataset("synthetic", root, options=options)
         header = ""
         for height, width in SIZES:
-            loaders = sides(Path(root), height, width)
+            loaders = make_loaders(Path(root), height, width)
             if not header:
                 header = f"| images/s on one core | {' | '.join(loaders)} |"
                 print(f"{header}\n|---|{'---:|' * len(loaders)}")
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{machine('cpu')}")
 
 
-def sides(root: Path, height: int, width: int) -> dict[str, Load]:
+def make_loaders(root: Path, height: int, width: int) -> dict[str, Load]:
     """The columns of the table: title → function that loads the batch of some images."""
     with redirect_stdout(StringIO()):  # torchreid prints each step
         transform, _ = torchreid.data.transforms.build_transforms(height, width, TRANSFORMS)

@@ -32,7 +32,7 @@ class Cost(NamedTuple):
     """CPU time of all threads, in user and system mode."""
 
 
-class Found(NamedTuple):
+class SearchRun(NamedTuple):
     """Cost and result of one side."""
 
     costs: dict[str, Cost]
@@ -86,7 +86,7 @@ def write_embeddings(folder: Path, args: argparse.Namespace) -> None:
         file.flush()
 
 
-def search_ours(folder: str, args: argparse.Namespace) -> Found:
+def search_ours(folder: str, args: argparse.Namespace) -> SearchRun:
     """Search the memory-mapped file with this package."""
     torch.set_num_threads(args.threads or torch.get_num_threads())
     gallery = np.load(Path(folder, GALLERY), mmap_mode="r")
@@ -99,10 +99,10 @@ def search_ours(folder: str, args: argparse.Namespace) -> Found:
     start = _clock()
     nearest(query[:1], gallery, args.topk)
     costs[ONE] = _since(start)
-    return Found(costs, indices)
+    return SearchRun(costs, indices)
 
 
-def search_faiss(folder: str, args: argparse.Namespace) -> Found:
+def search_faiss(folder: str, args: argparse.Namespace) -> SearchRun:
     """Read the file into faiss's flat index and search it."""
     import faiss
 
@@ -122,7 +122,7 @@ def search_faiss(folder: str, args: argparse.Namespace) -> Found:
     start = _clock()
     index.search(query[:1], args.topk)
     costs[ONE] = _since(start)
-    return Found(costs, indices)
+    return SearchRun(costs, indices)
 
 
 def _clock() -> Cost:

@@ -171,7 +171,7 @@ def start(setting: Setting) -> Trained:
         model.train()
         step(batch, optimizer, {})
 
-    return Trained(train, in_test(model, images, precision), work)
+    return Trained(train, evaluation_pass(model, images, precision), work)
 
 
 def start_plain(setting: Setting, precision: Precision, batch: dict[str, Tensor]) -> Trained:
@@ -193,10 +193,10 @@ def start_plain(setting: Setting, precision: Precision, batch: dict[str, Tensor]
 
     images = precision.images(batch["img"])
     work = count(lambda: model(images), setting.batch)
-    return Trained(train, in_test(model, images, precision), work)
+    return Trained(train, evaluation_pass(model, images, precision), work)
 
 
-def in_test(model: nn.Module, images: Tensor, precision: Precision) -> Callable[[], Tensor]:
+def evaluation_pass(model: nn.Module, images: Tensor, precision: Precision) -> Callable[[], Tensor]:
     """A function that does a forward pass in evaluation mode."""
 
     def forward() -> Tensor:

@@ -153,12 +153,12 @@ class _Visitor(cst.CSTVisitor):
         self._scope: list[str] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if _skipped(node):
+        if _is_skipped(node):
             return False
         if isinstance(node, cst.FunctionDef | cst.ClassDef):
             self._scope.append(node.name.value)
         for kind, operator in mutation_operators:
-            if isinstance(node, kind) and not (operator is operator_string and _sentence(node)):
+            if isinstance(node, kind) and not (operator is operator_string and _is_message(node)):
                 for mutated in operator(node):
                     self._add(node, mutated)
         return True
@@ -187,7 +187,7 @@ class _Visitor(cst.CSTVisitor):
         )
 
 
-def _skipped(node: cst.CSTNode) -> bool:
+def _is_skipped(node: cst.CSTNode) -> bool:
     if isinstance(node, cst.Annotation | cst.Decorator | cst.Import | cst.ImportFrom):
         return True
     if isinstance(node, cst.Expr):
@@ -198,5 +198,5 @@ def _skipped(node: cst.CSTNode) -> bool:
     return isinstance(name, cst.Name) and name.value in LEFT_OUT
 
 
-def _sentence(node: cst.CSTNode) -> bool:
+def _is_message(node: cst.CSTNode) -> bool:
     return isinstance(node, cst.SimpleString) and " " in node.value

@@ -13,7 +13,7 @@ from reproduction.figures import PAPERS, save_figure
 from reproduction.markdown import ONE_SEED, write_table
 from reproduction.plan import Run, Settings, make_runs
 from reproduction.preparation import leave_out_rows, prepare_data
-from reproduction.processes import hold, visible_gpus
+from reproduction.processes import lock_folder, visible_gpus
 from reproduction.progress import Progress
 from reproduction.record import Record, is_finished, open_records
 from reproduction.report import report, write_results
@@ -40,7 +40,7 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
     if note:
         print(note, flush=True)
     runs = make_runs(settings)
-    lock = hold(settings.out)
+    lock = lock_folder(settings.out)
     try:
         records = open_records(runs, training_code(), settings.out)
         if not all(is_finished(run, record) for run, record in records.items()):

@@ -81,7 +81,7 @@ def _differences(content: Mapping[str, Any]) -> list[str]:
         return []
     titles = {row["name"]: row["title"] for row in content["rows"]}
     lines = [
-        [f"{titles[one['first']]} → {titles[one['second']]}", *map(_interval, _of(one))]
+        [f"{titles[one['first']]} → {titles[one['second']]}", *map(_interval, _metrics_of(one))]
         for one in content["differences"]
     ]
     note = (
@@ -132,7 +132,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _of(difference: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _metrics_of(difference: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [difference[metric] for metric in _METRICS]
 
 

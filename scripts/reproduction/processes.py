@@ -41,7 +41,7 @@ class Training:
         command: the command, see `training_command`.
         folder: folder of the run; the process's output is appended to its `output.log`.
         environment: environment variables of the process.
-        lock: descriptor of a file that stays locked while the process runs, see `hold`; or None.
+        lock: a file descriptor that stays locked while the process runs (`lock_folder`), or None.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ def visible_gpus(
     return [named[number] if named else str(number) for number in numbers]
 
 
-def hold(out: Path) -> int | None:
+def lock_folder(out: Path) -> int | None:
     """Lock a folder for this process and the runs that inherit the descriptor.
 
     Returns:

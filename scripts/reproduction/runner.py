@@ -41,7 +41,7 @@ class Resources:
     gpus: Sequence[str] = ()
     """As CUDA_VISIBLE_DEVICES names them; each run gets the GPU with the fewest runs."""
     lock: int | None = None
-    """As `processes.hold` returns it."""
+    """As `processes.lock_folder` returns it."""
 
 
 class Runner:
@@ -81,7 +81,7 @@ class Runner:
             with terminated_as_interrupted():
                 while waiting or self._running:
                     waiting = self._start(waiting)
-                    self._look()
+                    self._check_processes()
                     if time.monotonic() - drawn >= _DRAW:
                         drawn = time.monotonic()
                         self._draw()
@@ -158,7 +158,7 @@ class Runner:
         used = [gpu for _, gpu in self._running.values()]
         return min(self._resources.gpus, key=used.count, default=None)
 
-    def _look(self) -> None:
+    def _check_processes(self) -> None:
         """Record the runs whose process has ended."""
         for run, (training, _) in list(self._running.items()):
             status = training.status()

@@ -1,6 +1,6 @@
 """k-reciprocal encoding: an image as a sparse vector of its neighbours (Zhong et al., CVPR 2017).
 
-Each set of the paper is a few rows out of N, so all of this works on lists of neighbours.
+Each of the paper's sets holds only a few of the N rows, so they are stored as neighbour lists.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from torch import Tensor
 from magnifier_plugin.evaluation.kreciprocal.sorting import sort_rows
 from magnifier_plugin.evaluation.kreciprocal.sparse import square, without_sparse_warnings
 
-# Rows `start` and following, CSR offsets, columns → distances of these pairs.
+# (first row, CSR offsets, columns) → distances of these pairs; see `RowDistances.between`.
 Between = Callable[[int, Tensor, Tensor], Tensor]
 
 
 class Reciprocal(NamedTuple):
-    """R(i, k): those of row i's k + 1 nearest rows that have i among theirs."""
+    """R(i, k): those of the k + 1 nearest rows of row i whose own k + 1 nearest rows include i."""
 
     indices: Tensor
     """int64 [N, k + 1], the nearest rows."""
@@ -28,19 +28,19 @@ class Reciprocal(NamedTuple):
 def encode(indices: Tensor, between: Between, k1: int, memory: int) -> Tensor:
     """V: row i holds exp(-d(i, j)) for the members j of R*(i, k1), divided by their sum (Eq. 7).
 
-    Divided as in the authors' code. A row whose R* is empty (it can be among tied rows) is zero.
+    The division is that of the authors' code. A row whose R* is empty, which ties can cause, is 0.
 
     Args:
         indices: int64 [N, K], K > k1, each row's nearest rows in order, itself included.
         between: distances of pairs, as `RowDistances.between`.
-        k1: at least 1.
-        memory: bytes to work in.
+        k1: size of the neighbourhoods, at least 1.
+        memory: bytes of working memory.
     Returns:
         float32 [N, N], sparse COO, coalesced.
     """
     num_rows = len(indices)
     whole = reciprocal(indices[:, : k1 + 1], memory)
-    # round() and numpy's around agree: a half goes to the even neighbour.
+    # Like numpy's around in the authors' code, round() rounds half to even.
     half = reciprocal(indices[:, : round(k1 / 2) + 1], memory)
     row_bytes = 2 * num_rows + 32 * (k1 + 1) * half.mask.shape[1]
     parts = []
@@ -63,10 +63,11 @@ def expand_locally(encoding: Tensor, indices: Tensor, k2: int) -> Tensor:
     Args:
         encoding: float32 [N, N], sparse COO, coalesced.
         indices: int64 [N, K], K >= k2, each row's nearest rows in order, itself included.
+        k2: number of rows in the mean, at least 1; 1 returns the encoding unchanged.
     Returns:
         float32 [N, N], sparse COO, coalesced.
     """
-    if k2 == 1:  # torchreid then leaves V alone, also where a row's nearest is not the row itself
+    if k2 == 1:  # as in torchreid, even if the nearest row of some row is not itself
         return encoding
     num_rows = len(indices)
     columns = indices[:, :k2].flatten()
@@ -78,7 +79,7 @@ def expand_locally(encoding: Tensor, indices: Tensor, k2: int) -> Tensor:
 
 
 def reciprocal(indices: Tensor, memory: int) -> Reciprocal:
-    """Marks the reciprocal ones among each row's nearest rows, int64 [N, k + 1]."""
+    """Finds which of each row's nearest rows, int64 [N, k + 1], are reciprocal neighbours."""
     mask = torch.empty_like(indices, dtype=torch.bool)
     for block in blocks(len(indices), memory // (10 * indices.shape[1] ** 2)):
         rows = torch.arange(block.start, block.stop, device=indices.device)
@@ -87,17 +88,19 @@ def reciprocal(indices: Tensor, memory: int) -> Reciprocal:
 
 
 def blocks(num_rows: int, block_rows: int) -> Iterator[slice]:
-    """Slices of at most block_rows rows, and at least one."""
+    """Consecutive slices of at most max(1, block_rows) rows."""
     block_rows = max(1, block_rows)
     for start in range(0, num_rows, block_rows):
         yield slice(start, min(start + block_rows, num_rows))
 
 
 def _expanded(block: slice, whole: Reciprocal, half: Reciprocal) -> Tensor:
-    """R*(i, k1) of a block's rows: R(i, k1) and each R(j, k1/2), j in R, of which R has over 2/3.
+    """R*(i, k1) of the rows in a block.
+
+    It is R(i, k1) and each R(j, k1/2), j in R(i, k1), more than 2/3 of which is in R(i, k1).
 
     Returns:
-        int32 [b, M], a row's members in ascending order, then, N for "none".
+        int32 [b, M], the members of each row in ascending order; N marks empty places.
     """
     num_rows = len(whole.indices)
     near, in_near = whole.indices[block], whole.mask[block]  # [b, k1 + 1]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# int64 and float32 values that a pair (query's entry, gallery's entry) takes while it is summed.
+# Working memory for one pair of a query's entry and a gallery image's entry, in int64 and float32.
 _PAIR_BYTES = 48
 
 
@@ -37,7 +37,7 @@ class InvertedIndex:
         self.pairs = F.pad(self.count.cumsum(0), (1, 0))[self.entries]
 
     def blocks(self, memory: int) -> Iterator[slice]:
-        """Ranges of queries, at least one each, that `distances` can do within so many bytes."""
+        """Slices of at least one query that `distances` can compute within `memory` bytes."""
         rows = max(1, memory // (16 * self.num_gallery))
         start = 0
         while start < self.num_queries:
@@ -48,10 +48,13 @@ class InvertedIndex:
             start = stop
 
     def distances(self, queries: slice) -> Tensor:
-        """1 - sum(min) / sum(max) between queries and gallery, float32 [b, G]; rows sum to 1."""
+        """1 - sum(min) / sum(max) between queries and gallery, float32 [b, G].
+
+        Each row of the encoding sums to 1, so sum(max) = 2 - sum(min).
+        """
         entries = slice(*self.entries[[queries.start, queries.stop]].tolist())
         count = self.count[entries]
-        entry = torch.repeat_interleave(count)  # of each pair, among these queries' entries
+        entry = torch.repeat_interleave(count)  # number of each pair's entry among these queries'
         # Pair p of an entry is p places after the entry's start in the index.
         ahead = self.start[entries] - (count.cumsum(0) - count)
         posting = ahead.index_select(0, entry)

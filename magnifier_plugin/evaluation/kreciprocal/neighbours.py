@@ -1,4 +1,4 @@
-"""Each row's nearest rows, kept while distances are computed tile by tile."""
+"""The nearest rows of each row, updated while distances are computed tile by tile."""
 
 from functools import reduce
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_GROUP = 8  # columns that are skipped together if the smallest of their keys is too large
+_GROUP = 8  # number of columns that are skipped together if even their smallest key is too large
 
 
 class NearestRows:
-    """The `count` smallest keys (distances) of each of N rows so far, and their columns, unordered.
+    """The `count` smallest keys (distances) of each row so far, and their columns, unordered.
 
     Attributes:
-        keys: float32 [N, count], infinite where fewer were given.
-        indices: int64 [N, count].
+        keys: float32 [N, count], infinite where a row has had fewer than `count` keys.
+        indices: int64 [N, count], the columns.
     """
 
     def __init__(self, num_rows: int, count: int, device: torch.device) -> None:
@@ -22,15 +22,15 @@ class NearestRows:
         self.indices = torch.zeros(num_rows, count, dtype=torch.int64, device=device)
 
     def update(self, rows: slice, columns: slice, keys: Tensor) -> None:
-        """Takes the keys of `rows` to `columns`, float32 [rows, columns], each pair once.
+        """Adds the keys of `rows` and `columns`, float32 [rows, columns]; each pair only once.
 
-        A group of columns whose smallest key is not below the largest that is kept is skipped, and
-        of the other groups at most `count` can contribute.
+        A group of columns is skipped if its smallest key is not below the largest kept key; of the
+        other groups, at most `count` can contribute.
         """
         if padding := -keys.shape[1] % _GROUP:
             keys = F.pad(keys, (0, padding), value=torch.inf)
         groups = torch.unflatten(keys, 1, (_GROUP, -1))  # a group's columns are not adjacent
-        # Pairwise minima are fast for transposed keys too.
+        # Pairwise minima are also fast for transposed keys.
         least = reduce(torch.minimum, groups.unbind(1)).contiguous()
         closer = least < self.keys[rows].amax(dim=1, keepdim=True)
         changed = closer.any(dim=1).nonzero().flatten()
@@ -49,14 +49,18 @@ class NearestRows:
 
 
 def in_order(keys: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorts each row [N, count] by key, equal keys by index."""
+    """Sorts each row [N, count] by (key, index)."""
     indices, by_index = indices.sort(dim=1)
     keys, by_key = keys.gather(1, by_index).sort(dim=1, stable=True)
     return keys, indices.gather(1, by_key)
 
 
 def nearest_in_order(keys: Tensor, count: int) -> Tensor:
-    """The `count` smallest of each row [b, N], in order of (key, index): int64 [b, count]."""
+    """Columns of the `count` smallest keys of each row [b, N], by (key, index).
+
+    Returns:
+        int64 [b, count].
+    """
     kept = keys.topk(min(count + 1, keys.shape[1]), dim=1, largest=False)
     smallest, indices = in_order(*kept)
     tied = last_is_tied(smallest, count)
@@ -65,12 +69,14 @@ def nearest_in_order(keys: Tensor, count: int) -> Tensor:
 
 
 def last_is_tied(keys: Tensor, count: int) -> Tensor:
-    """Whether more rows share the key of the last place than there are places.
+    """Whether the last of the `count` smallest keys of a row is tied with the next one.
 
-    Which of them have the smallest indices cannot be known from the smallest keys alone.
+    If so, the smallest keys do not show which of the tied columns have the smallest indices.
 
     Args:
-        keys: float32 [N, C], ascending, the C smallest of each row; C == count if these are all.
+        keys: float32 [N, C], ascending, the C smallest keys of each row; C == count if there are no
+            others, and count + 1 otherwise.
+        count: number of keys that are wanted.
     Returns:
         bool [N].
     """

@@ -1,6 +1,7 @@
-"""The normalised distances that re-ranking uses, from features or from whole matrices.
+"""The normalised distances that re-ranking uses, from features or from given matrices.
 
-Both number the rows 0..N-1, queries first, and divide each row by its largest distance.
+In both cases the rows are numbered 0..N-1, queries first, and each row is divided by its largest
+distance.
 """
 
 from typing import Protocol
@@ -11,27 +12,33 @@ from torch import Tensor
 from magnifier_plugin.evaluation.kreciprocal.neighbours import nearest_in_order
 from magnifier_plugin.evaluation.kreciprocal.search import SquaredDistances, search
 
-# A row that is at distance 0 from all others stays at 0.
+# Replaces a largest distance of 0, so that a row of zeros stays zero.
 _TINY = torch.finfo(torch.float32).tiny
 
 
 class RowDistances(Protocol):
-    """Distances of Q queries and G gallery images among each other, N rows in all."""
+    """Distances between all N = Q + G images, Q queries and G gallery images."""
 
     num_queries: int
     num_rows: int
 
     def nearest(self, count: int) -> Tensor:
-        """Each row's nearest rows by (distance, index), itself among them, int64 [N, count]."""
+        """The nearest rows of each row by (distance, index), itself included: int64 [N, count]."""
 
     def between(self, start: int, offsets: Tensor, columns: Tensor) -> Tensor:
-        """From row start + i to each of columns[offsets[i] : offsets[i + 1]], float32 [columns].
+        """Distances from row start + i to columns[offsets[i] : offsets[i + 1]], for all i.
 
-        Only after `nearest`.
+        `nearest` must have been called before.
+
+        Returns:
+            float32 [P], in the order of `columns` [P].
         """
 
     def to_gallery(self) -> Tensor:
-        """From queries to gallery, float32 [Q, G], for the caller to overwrite; after `nearest`."""
+        """Distances from queries to gallery, float32 [Q, G], which the caller may overwrite.
+
+        `nearest` must have been called before.
+        """
 
 
 class FeatureDistances:
@@ -60,7 +67,7 @@ class FeatureDistances:
 
 
 class MatrixDistances:
-    """Distances that are given, whole: [Q, G], [Q, Q] and [G, G]."""
+    """Distances given as whole matrices [Q, G], [Q, Q] and [G, G]."""
 
     def __init__(self, q_g: Tensor, q_q: Tensor, g_g: Tensor, form: str, memory: int) -> None:
         self.q_g, self.q_q, self.g_g, self.form = q_g, q_q, g_g, form
@@ -95,10 +102,10 @@ class MatrixDistances:
         )
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        """Normalised distances from these rows to all, float32 [b, N].
+        """Normalised distances from these rows to all rows, float32 [b, N].
 
-        As in torchreid: a row is a column of the matrix that the three form, squared, then rounded
-        to float32, then divided by its largest.
+        As in torchreid: row i is column i of the matrix [N, N] that the three matrices form. It is
+        squared, then rounded to float32, then divided by its largest value.
         """
         count = self.num_queries
         queries = slice(min(start, count), min(stop, count))

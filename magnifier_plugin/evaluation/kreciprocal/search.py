@@ -1,4 +1,8 @@
-"""The nearest rows of every row, from features, in tiles: never the whole matrix, half the work."""
+"""The nearest rows of every row, from features.
+
+Distances are computed in tiles on and above the diagonal: half the work, and never the whole
+matrix.
+"""
 
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, pairwise
@@ -19,23 +23,23 @@ from magnifier_plugin.evaluation.kreciprocal.sparse import dot_products
 
 
 class SquaredDistances:
-    """Squared Euclidean distances among features [N, D] in float32: 0 to itself, never negative."""
+    """Squared Euclidean distances between features [N, D], float32: 0 to itself, never negative."""
 
     def __init__(self, features: Tensor) -> None:
         self.features = features
         self.square_norms = square_norms(features)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """float32 [rows, columns]."""
+        """Distances from some rows to some columns, float32 [rows, columns]."""
         tile = self._between(rows, columns)
         return tile.fill_diagonal_(0) if rows == columns else tile
 
     def rows(self, rows: Tensor) -> Tensor:
-        """From chosen rows, int64 [b], to all: float32 [b, N]."""
+        """Distances from the given rows, int64 [b], to all rows: float32 [b, N]."""
         return self._between(rows, slice(None)).scatter_(1, rows[:, None], 0)
 
     def pairs(self, start: int, offsets: Tensor, columns: Tensor) -> Tensor:
-        """From row start + i to each of columns[offsets[i] : offsets[i + 1]], float32 [columns]."""
+        """Distances from row start + i to columns[offsets[i] : offsets[i + 1]], float32 [P]."""
         own = self.features[start : start + len(offsets) - 1]
         products = dot_products(own, self.features, offsets, columns)
         rows = torch.repeat_interleave(offsets.diff()) + start
@@ -52,27 +56,28 @@ class SquaredDistances:
 
 
 class SearchResult(NamedTuple):
-    """What one pass over all pairs yields."""
+    """The result of one pass over all pairs."""
 
     nearest: Tensor
     """int64 [N, count], each row's nearest rows in order of (distance, index), itself included."""
     furthest: Tensor
-    """float32 [N], each row's largest distance."""
+    """float32 [N], the largest distance of each row."""
     query_gallery: Tensor
     """float32 [Q, G], the distances between the first Q rows and the others."""
 
 
 def search(distances: SquaredDistances, num_queries: int, count: int, memory: int) -> SearchResult:
-    """One pass over all pairs of N rows, the first of which are the queries.
+    """Makes one pass over all pairs of N rows, of which the first Q are the queries.
 
     Args:
+        distances: distances between the rows.
         num_queries: Q, in 1..N-1.
-        count: neighbours of each row, at most N.
-        memory: bytes to work in.
+        count: number of neighbours of each row, at most N.
+        memory: bytes of working memory.
     """
     features = distances.features
     num_rows = len(features)
-    # One more neighbour than is asked for shows whether the last one is tied.
+    # One neighbour more than requested shows whether the last one is tied.
     near = NearestRows(num_rows, min(count + 1, num_rows), features.device)
     furthest = features.new_zeros(num_rows)
     query_gallery = features.new_empty(num_queries, num_rows - num_queries)
@@ -94,7 +99,7 @@ def search(distances: SquaredDistances, num_queries: int, count: int, memory: in
 def _sorted_nearest(
     near: NearestRows, distances: SquaredDistances, count: int, memory: int
 ) -> Tensor:
-    """`near` in order, int64 [N, count]; rows with a tie for the last place are searched again."""
+    """`near` in order, int64 [N, count]; rows with a tie at the last place are searched again."""
     keys, nearest = in_order(near.keys, near.indices)
     nearest = nearest[:, :count]
     tied = last_is_tied(keys, count).nonzero().flatten()
@@ -104,7 +109,7 @@ def _sorted_nearest(
 
 
 def _tiles(num_queries: int, num_rows: int, memory: int) -> Iterator[tuple[slice, slice]]:
-    """Tiles on and above the diagonal; none has both queries and gallery among its rows."""
+    """Tiles on and above the diagonal; neither side of a tile mixes queries and gallery."""
     side = max(1, int((memory / 16) ** 0.5))
     edges = [*range(0, num_queries, side), *range(num_queries, num_rows, side), num_rows]
     ranges = [slice(*ends) for ends in pairwise(edges)]

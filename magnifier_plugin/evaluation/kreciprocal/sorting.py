@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-_TASK_SIZE = 2**18  # values that one thread sorts at a time
+_TASK_SIZE = 2**18  # number of values that one thread sorts at a time
 
 
 def sort_rows(block: Tensor) -> Tensor:
-    """Each row's values in ascending order, NaN last; several times faster than torch on a CPU.
+    """Sorts the values of each row in ascending order, NaN last.
 
-    numpy sorts values by vector instructions and releases the interpreter lock; torch also sorts
-    the indices.
+    On a CPU it is several times faster than torch, which also sorts the indices: numpy uses vector
+    instructions and releases the interpreter lock.
     """
     if block.device.type != "cpu":
         return block.sort(dim=1).values

@@ -12,7 +12,7 @@ from torch import Tensor
 def without_sparse_warnings() -> Iterator[None]:
     """Suppresses torch's warnings that sparse CSR is in beta and is not validated.
 
-    torch's own sparse.mm emits them too.
+    Even torch's own sparse.mm emits them.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse (CSR tensor|invariant)", UserWarning)
@@ -28,7 +28,7 @@ def square(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Tensor:
 
 
 def dot_products(rows: Tensor, others: Tensor, offsets: Tensor, columns: Tensor) -> Tensor:
-    """Dot products of row i with others[columns[offsets[i] : offsets[i + 1]]], and no more.
+    """Dot products of each row i with others[columns[offsets[i] : offsets[i + 1]]] only.
 
     Args:
         rows: float32 [b, D].
