@@ -1,5 +1,7 @@
 """The data manager: repeatable batches, torchreid's attributes, early errors."""
 
+import dataclasses
+import inspect
 import logging
 import shutil
 from collections import Counter
@@ -15,10 +17,14 @@ from torch import nn
 
 from magnifier_plugin.catalogue.names import dataset_class, registered_datasets
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
+from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.regions import NUM_REGIONS
 
 Market = Callable[..., MarketFolder]
+
+
+PLACES = r"found 2 cameras with at least \d+ images, 1 data sets with at least 12 images"
 
 
 def build(folder: MarketFolder, **options) -> AnnotatedDataManager:
@@ -96,6 +102,7 @@ def test_attributes_are_torchreids(market_folder: MarketFolder) -> None:
     theirs = torchreid.data.ImageDataManager(sources="market1501", batch_size_train=4, **plain)
     ours = build(market_folder, sources=["market1501_masked"])
     assert vars(theirs).keys() <= vars(ours).keys()
+    assert ours.data_type == theirs.data_type
     for name in ("sources", "targets", "num_train_pids", "num_train_cams", "use_gpu", "height"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert ours.test_dataset == theirs.test_dataset
@@ -192,9 +199,25 @@ def test_in_torchreids_own_manager(
 # --- refusals ---------------------------------------------------------------------------------
 
 
+def test_defaults_are_torchreids() -> None:
+    theirs = inspect.signature(torchreid.data.ImageDataManager).parameters
+    ours = {option.name: option.default for option in dataclasses.fields(DataOptions)}
+    named = {"split_id": 0, "root": ""}  # torchreid's command line has 0 and reid-data
+    for name in theirs.keys() & ours.keys() - named.keys():
+        assert ours[name] == theirs[name].default, name
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_one_worker_may_live_on(market_folder: MarketFolder, keep: bool) -> None:
+    manager = build(market_folder, workers=1, persistent_workers=keep)
+    assert manager.train_loader.persistent_workers is keep
+    assert not build(market_folder, workers=0).train_loader.persistent_workers
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"same_camera": "some"}, "same_camera: expected drop or keep, got 'some'"),
         ({"sources": "market"}, r"unknown data set 'market', expected one of .*market1501"),
         ({"targets": ["dukemtmc"]}, r"unknown data set 'dukemtmc'"),
         ({"sources": None}, "sources: expected the name of a data set"),
@@ -204,7 +227,7 @@ def test_in_torchreids_own_manager(
         ({"batch_size_train": 5}, "expected batches of whole identities"),
         ({"batch_size_train": 2}, "3 identities found, 1 per batch; a triplet needs two"),
         ({"batch_size_train": 64, "train_sampler": "RandomSampler"}, "12 training images do not"),
-        ({"num_cams": 3, "train_sampler": "RandomDomainSampler"}, "found 2 cameras with at least"),
+        ({"num_cams": 3, "train_sampler": "RandomDomainSampler"}, PLACES),
         ({"num_replicas": 3}, "whole identities.* for each of 3 processes"),
     ],
 )

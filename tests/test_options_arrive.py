@@ -232,7 +232,7 @@ BUILT = [
     Row("data.workers", 2, lambda b: {loader.num_workers for loader in loaders(b)}, {2}),
     Row(
         *("data.cache_gb", 0.00001),
-        lambda b: getattr(b.engine.train_loader.dataset.cache, "places", 0),
+        lambda b: (cache := b.engine.train_loader.dataset.cache) and cache.slots,
         5,  # of 32 × 16 × (3 + 1) + 1 bytes in 10,737
     ),
     Row("data.split_id", 1, opened("split_id"), 1),

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchreid
 
-from magnifier_plugin.data.samplers import build_sampler
+from magnifier_plugin.data.samplers import SeededSampler, build_sampler
 
 RECORDS = [
     (f"{pid}_{n}.jpg", pid, n % 3, pid % 2) for pid in range(8) for n in range(3 + 2 * (pid % 5))
@@ -72,5 +72,6 @@ def test_ranks_share_each_batch(name: str) -> None:
         for share in shares:
             pids = [RECORDS[key.image][1] for key in share]
             assert pids[0::2] == pids[1::2]
+    assert list(SeededSampler(sampler(name).base, 1, batch_size=12)) == whole
     with pytest.raises(ValueError, match="rank"):
         sampler("RandomSampler", num_replicas=5)

@@ -13,7 +13,7 @@ import torchreid
 from conftest import painted, person
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import Compose, GaussianBlur, Resize
+from torchvision.transforms import Compose, GaussianBlur, Resize, v2
 
 from magnifier_plugin.data import augmentations
 from magnifier_plugin.data.maps import IUV, LabelMap
@@ -72,6 +72,18 @@ def test_erases_torchreids_rectangle_with_the_normalised_mean() -> None:
         assert (image[:, rectangle] == 0).all()
         torch.testing.assert_close(image[:, ~rectangle], expected[:, ~rectangle], atol=1e-6, rtol=0)
     assert 3 < erased < 17
+
+
+def test_a_step_after_the_erasing() -> None:
+    """Then the image is normalised and erased step by step, with the same numbers."""
+    transform = compose("random_erase")
+    longer = Compose([*transform.transforms, v2.Lambda(lambda image: image)])
+    for seed in range(5):
+        images = []
+        for joint in (rebuild(transform), rebuild(longer)):
+            with torch_seeded(seed):
+                images.append(joint(photo()).image)
+        torch.testing.assert_close(*images, atol=1e-6, rtol=0)
 
 
 def colour_class(image: Tensor) -> Tensor:
@@ -220,6 +232,20 @@ def test_names() -> None:
         ValueError, match=r"'random_erasing'.*random_flip.*did you mean 'random_erase'"
     ):
         checked_names(["random_flip", "random_erasing"])
+
+
+def test_torchreids_options_of_a_patch_arrive() -> None:
+    step = theirs.RandomPatch(
+        prob_happen=0.1,
+        patch_min_area=0.02,
+        patch_max_area=0.3,
+        patch_min_ratio=0.4,
+        prob_rotate=0.6,
+        prob_flip_leftright=0.7,
+    )
+    ours = rebuild(Compose([step]), patch_sources=["a.jpg"]).steps[0]
+    assert (ours.p, ours.area, ours.aspect) == (0.1, (0.02, 0.3), 0.4)
+    assert (ours.p_upright, ours.p_unflipped) == (0.6, 0.7)
 
 
 def test_refusals() -> None:
