@@ -71,9 +71,8 @@ class Browser:
         )
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
-        self.call(
-            "Page.navigate", url="about:blank"
-        )  # an address that differs only after # loads nothing
+        # Without it, an address that differs only after # would load nothing.
+        self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=page.as_uri() + address)
         start = time.monotonic()
         while not self.js("location.protocol === 'file:' && document.readyState === 'complete'"):

@@ -109,7 +109,7 @@ def test_search_finds_what_faiss_finds(capsys, tmp_path):
     shown = capsys.readouterr().out
     assert "5 queries, 3,000 gallery images, 16 dimensions, 3 neighbours; 1 thread on" in shown
     assert re.search(r"\| one query \| [\d.]+ s \| [\d.]+ s \| [\d.]+ × \|", shown)
-    share = float(re.search(r"in the same order: ([\d.]+)%", shown)[1])
+    share = float(re.search(r"at the same rank: ([\d.]+)%", shown)[1])
     assert share > 90 and not list(tmp_path.iterdir())
 
 

@@ -229,9 +229,8 @@ class TestLocationOfThePage:
         page = folder.masks_dir / "market1501" / "check_masks.html"
         assert page.is_file() and f"Page: {page}\n" in capsys.readouterr().out
         assert not (tmp_path / "check_masks.html").exists()
-        assert (
-            self.run(folder, "--limit", 2) == 0
-        )  # the page is replaced, and no label map is overlooked
+        # The page is replaced, and no label map is overlooked.
+        assert self.run(folder, "--limit", 2) == 0
 
     def test_without_label_maps_no_folder_is_made(self, market, tmp_path, monkeypatch, capsys):
         folder = market()

@@ -272,9 +272,8 @@ class TestOnnx:
         check(model, tmp_path / "a.onnx", normalise=True)
         used = sum(p.numel() for p in (*model.backbone.parameters(), *model.head.parameters()))
         size = (tmp_path / "a.onnx").stat().st_size
-        assert (
-            4 * used < size + 1e5 < 4.1 * used + 2e5
-        )  # the file holds nothing that only training needs
+        # The file holds nothing that only training needs.
+        assert 4 * used < size + 1e5 < 4.1 * used + 2e5
 
     def test_all_options_and_the_metadata(self, tmp_path):
         path = tmp_path / "new" / "a.onnx"

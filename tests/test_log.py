@@ -53,9 +53,8 @@ def test_what_is_printed_and_logged_is_in_the_file(tmp_path, capsys):
         assert re.fullmatch(r"train\.log-\d{4}(-\d\d){5}", path.name)
         print("printed")
         logger.info("logged")
-        assert (
-            path.read_text() == "printed\nlogged\n"
-        )  # immediately, because the next line may be an error
+        # Immediately, because the next line may be an error.
+        assert path.read_text() == "printed\nlogged\n"
     assert sys.stdout is screen
     assert (PACKAGE.handlers, PACKAGE.level) == ([], logging.WARNING)
     assert path.parent == tmp_path / "new" / "folder"

@@ -212,9 +212,8 @@ def test_keys_move_and_mark(browser):
 
 
 def test_marks_are_saved_as_csv_and_kept(browser, page):
-    for _ in range(
-        5
-    ):  # a page that is closed at once may lose its marks: Chromium stores them later
+    # A page that is closed at once may lose its marks: Chromium stores them later.
+    for _ in range(5):
         browser.click("#hits figure:nth-child(1) .mark")
         browser.click("#hits figure:nth-child(2) .mark")
         assert marked(browser) == list(NAMES[:2])
