@@ -151,6 +151,8 @@ def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path
 
 
 def _needs_guiding(cfg: CfgNode) -> str:
+    if cfg.loss.name != "dsa":
+        return f"loss.name {cfg.loss.name} builds no DSAG-Stream"
     streams = ",".join(cfg.dsa.streams)
     return "" if "DSAG" in cfg.dsa.streams else f"dsa.streams {streams} builds no DSAG-Stream"
 
@@ -238,7 +240,7 @@ SYSTEMS: dict[str, System] = {
                 for key in ("fusion", "width", "textures", "texture_size")
             },
             "report.textures": _needs_guiding,
-            **{f"dsa.{key}": _needs_loss("dsa") for key in DSA_CRITERION},
+            **{f"dsa.{key}": _needs_loss("dsa") for key in ("streams", *DSA_CRITERION)},
             **{f"loss.triplet.weight_{name}": _needs_other_loss for name in ("t", "x")},
         },
     ),
