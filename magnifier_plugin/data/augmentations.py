@@ -113,10 +113,10 @@ class Random2DTranslation(Step):
         self,
         height: int,
         width: int,
-        p: float = 0.5,
-        interpolation: int = 2,
+        p: float,
+        interpolation: int,
         *,
-        exact: bool = True,
+        exact: bool,
     ):
         super().__init__()
         self.height, self.width, self.p = height, width, p
@@ -163,11 +163,12 @@ class RandomPatch(Step):
     def __init__(
         self,
         patch_sources: Sequence[str],
-        p: float = 0.5,
-        area: tuple[float, float] = (0.01, 0.5),
-        aspect: float = 0.1,
-        p_upright: float = 0.5,
-        p_unflipped: float = 0.5,
+        *,
+        p: float,
+        area: tuple[float, float],
+        aspect: float,
+        p_upright: float,
+        p_unflipped: float,
     ):
         super().__init__()
         self.patch_sources, self.p, self.area, self.aspect = patch_sources, p, area, aspect
@@ -219,9 +220,7 @@ class RandomErasing(Step):
 
     _transformed_types = (tv_tensors.Image,)
 
-    def __init__(
-        self, p: float = 0.5, area: tuple[float, float] = (0.02, 0.4), aspect: float = 0.3
-    ):
+    def __init__(self, p: float, area: tuple[float, float], aspect: float):
         super().__init__()
         self.p, self.area, self.aspect = p, area, aspect
 
