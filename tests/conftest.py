@@ -68,6 +68,13 @@ def make_market(
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Generator[None]:
+    """With more threads, which some scripts set, later trainings would adapt to the CPU's load."""
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def market(tmp_path: Path) -> Callable[..., MarketFolder]:
     """`make_market` in a folder that only this test uses."""

@@ -1,17 +1,6 @@
-"""Fixtures of the tests of re-ranking: random embeddings, and a single thread."""
+"""Fixtures of the tests of re-ranking: random embeddings."""
 
 import numpy as np
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """For these small problems, synchronising threads takes far longer than the computation."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def clustered(rng, num_queries, num_gallery, dim=16, spread=0.5):

@@ -5,7 +5,6 @@ import re
 import sys
 
 import pytest
-import torch
 import torchreid
 from mask_inputs import PROJECT, script
 from PIL import Image
@@ -54,9 +53,7 @@ def test_bad_size(size, capsys):
 def test_training_compares_networks_with_plain_resnet(capsys):
     words = "training --size 64x32 --batch 4 --rounds 1 --amp off bf16 --threads 1"
     models = "--models magnifiernet dsa_reid_resnet18"
-    threads = torch.get_num_threads()
     assert benchmark.main([*words.split(), *models.split()]) == 0
-    torch.set_num_threads(threads)
     text = capsys.readouterr().out
     tables = re.findall(r"^64 × 32, batch 4, (.*)$", text, re.M)
     assert [table.partition(",")[0] for table in tables] == ["float32", "bf16"]
@@ -115,9 +112,7 @@ def test_search_finds_what_faiss_finds(capsys, tmp_path):
 
 @pytest.mark.slow
 def test_loading_compares_with_torchreid(capsys):
-    threads = torch.get_num_threads()
     assert benchmark.main(["loading", "--images", "16", "--passes", "1"]) == 0
-    torch.set_num_threads(threads)
     header, _, *rows = capsys.readouterr().out.splitlines()[:5]
     assert len(header.split("|")) == 9
     assert [row.split("|")[1].strip() for row in rows] == ["96 × 48", "256 × 128", "384 × 192"]
@@ -189,10 +184,8 @@ class TestModels:
     )
     def test_table(self, flags, columns, monkeypatch, capsys):
         monkeypatch.setattr(models, "has_onnx", lambda: False)
-        threads = torch.get_num_threads()
         line = f"models --models resnet18 --sizes 64x32 96x48 {flags}"
         assert benchmark.main(line.split()) == 0
-        torch.set_num_threads(threads)
         header, _, *rows = capsys.readouterr().out.splitlines()
         assert header.count("|") == columns + 1
         assert rows[0].startswith("| resnet18 | 64 × 32 | 11.2 | 11.6 | 0.07 | 512 |")
@@ -208,10 +201,8 @@ class TestModels:
 
     @pytest.mark.onnx
     def test_onnxruntime_next_to_torch(self, capsys):
-        threads = torch.get_num_threads()
         line = "models --models resnet18 --sizes 64x32 --rounds 1 --batch 2 --cpu-time"
         assert benchmark.main(line.split()) == 0
-        torch.set_num_threads(threads)
         header, _, row, *_ = capsys.readouterr().out.splitlines()
         assert header.endswith("| torch, images/s | onnxruntime, images/s | ratio |")
         torchs, onnx, ratio = row.removesuffix(" × |").split("|")[7:]

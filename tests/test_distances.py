@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchreid
-from embeddings import duplicated, one_thread  # noqa: F401
+from embeddings import duplicated
 
 from magnifier_plugin.evaluation import distances
 from magnifier_plugin.evaluation.checks import as_features

@@ -6,7 +6,6 @@ import os
 import numpy as np
 import pytest
 import torch
-from embeddings import one_thread  # noqa: F401
 from loaders import Flatten, Target
 from torch import nn
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torchreid
-from embeddings import one_thread  # noqa: F401
 from loaders import Target
 from torch import nn
 

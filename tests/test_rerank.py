@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torchreid
-from embeddings import clustered, duplicated, one_thread  # noqa: F401
+from embeddings import clustered, duplicated
 
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.kreciprocal.row_distances import FeatureDistances, MatrixDistances

@@ -4,7 +4,7 @@ import naive
 import numpy as np
 import pytest
 import torch
-from embeddings import clustered, duplicated, one_thread  # noqa: F401
+from embeddings import clustered, duplicated
 
 from magnifier_plugin.evaluation.kreciprocal import sorting
 from magnifier_plugin.evaluation.kreciprocal.search import SquaredDistances, search
