@@ -1,4 +1,4 @@
-"""Fixtures of the tests of re-ranking: random embeddings."""
+"""Random embeddings for the tests of re-ranking."""
 
 import numpy as np
 
