@@ -8,7 +8,8 @@ Files in the folder --out:
     influence.png    each image; the colour of a body region shows how far the embedding moves when
                      that region is blanked
     saliency.md      the mean influence by branch and region; the mean cosine of the regions' pooled
-                     features (Eq. 3); the IoU of the predicted regions and the label maps
+                     features (Eq. 3); the IoU of the predicted regions and the label maps; with
+                     --branches, mAP and rank-1 of each branch alone
     comparison.png   with --against: queries that the first network gets right and the other wrong
                      (Fig. 3); the number of such queries is printed
 Exit status: 0 done, 2 the input cannot be used.
@@ -39,6 +40,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--root", type=path, default=path("reid-data"), help="folder of all data sets (reid-data)")
     add("--out", type=path, required=True, metavar="FOLDER", help="folder to write to")
     add("--against", type=path, metavar="FILE", help="checkpoint of a network to compare with")
+    add("--branches", action="store_true", help="test each branch's part of the embedding alone")
     add("--masks-dir", type=path, metavar="FOLDER", help="folder of all label maps (masks.dir)")
     add("--images", type=whole_number(1), default=6, help="images per picture (default: 6)")
     add("--numbers", type=whole_number(1), default=200, help="images for saliency.md (200)")
@@ -55,10 +57,10 @@ import magnifier_plugin  # noqa: F401  registers data sets and models
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.files import write_atomically, write_png
+from magnifier_plugin.retrieval.comparison import branch_table, compare, evaluate_branches
 from magnifier_plugin.retrieval.network import TrainedNetwork, load_network
 from magnifier_plugin.retrieval.saliency import (
     activation_sheet,
-    compare,
     describe,
     influence_sheet,
     look_at,
@@ -108,6 +110,9 @@ def look(args: argparse.Namespace, network: TrainedNetwork, dataset: AnnotatedDa
     write_png(args.out / "activations.png", activation_sheet(photos, found, places))
     write_png(args.out / "influence.png", influence_sheet(photos, found, places))
     text = describe(found)
+    if args.branches:
+        table = branch_table(evaluate_branches(network, dataset.query, dataset.gallery))
+        text += f"\nEach branch tested alone, in % (no re-ranking):\n\n{table}\n"
     with write_atomically(args.out / "saliency.md") as part:
         part.write_text(text, encoding="utf-8")
     print(text)

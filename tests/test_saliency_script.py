@@ -11,11 +11,13 @@ from test_retrieval import NORM, save_checkpoint, tiny_backbone  # noqa: F401
 
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.evaluation.distances import distance_matrix
+from magnifier_plugin.evaluation.ranking import evaluate_ranking
 from magnifier_plugin.files import read_image
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
+from magnifier_plugin.retrieval.comparison import compare, evaluate_branches
 from magnifier_plugin.retrieval.network import load_network
-from magnifier_plugin.retrieval.saliency import compare, describe, look_at
+from magnifier_plugin.retrieval.saliency import describe, look_at
 
 saliency = script("saliency")
 HERE = ["use_gpu", "False", "test.amp", "off"]
@@ -155,6 +157,40 @@ def test_queries_that_only_the_first_network_gets_right(market_folder, tmp_path,
     only = (found.first & ~found.second).sum()
     assert f"only with the first {only}, only with the second" in capsys.readouterr().out
     assert (tmp_path / "out" / "comparison.png").exists() == bool(only)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_each_branch_alone(market_folder, tmp_path, run, capsys, normalised):
+    pairs = ["test.normalize_feature", str(normalised)]
+    path = save_checkpoint(tmp_path / "n.pth.tar", *NORM, *pairs)
+    network = load_network(path, pairs=HERE)
+    dataset = queries(market_folder, network)
+    lists = dataset.query, dataset.gallery
+    found = evaluate_branches(network, *lists)
+    embedded = [
+        network.embed(torch.stack([network.transform(read_image(r[0])).image for r in part]))
+        for part in lists
+    ]
+    ids = [[np.array([r[i] for r in part]) for part in lists] for i in (1, 2)]
+    start = 0
+    for name, (size, ranking) in found.items():
+        start = 0 if name == "all" else start
+        parts = [part[:, start : start + size] for part in embedded]
+        if normalised:
+            parts = [part / part.norm(dim=1, keepdim=True) for part in parts]
+        expected = evaluate_ranking(distance_matrix(*parts).numpy(), *ids[0], *ids[1])
+        assert ranking.mAP == pytest.approx(expected.mAP)
+        start += size
+    assert list(found) == ["G", "SAB", "SFB", "all"]
+    assert found["all"][0] == sum(found[name][0] for name in ("G", "SAB", "SFB"))
+    assert len({ranking.mAP for _, ranking in found.values()}) > 1
+    assert run("--branches", weights=path) == 0
+    printed = capsys.readouterr().out
+    size, ranking = found["SAB"]
+    row = f"| SAB | {size} | {100 * ranking.mAP:.1f} | {100 * ranking.cmc[0]:.1f} |"
+    assert row in printed and row in (tmp_path / "out" / "saliency.md").read_text()
+    assert run(weights=path) == 0
+    assert "tested alone" not in capsys.readouterr().out
 
 
 def test_label_maps_are_read(market_folder):

@@ -1,7 +1,6 @@
 """What a trained network looks at in a data set's query images, in numbers and figures."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,16 +9,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.annotated import AnnotatedDataset
-from magnifier_plugin.evaluation.distances import distance_matrix
-from magnifier_plugin.evaluation.matches import find_first_hits
 from magnifier_plugin.files import read_image
 from magnifier_plugin.models.pooling import rescale_labels
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.network import TrainedNetwork
-from magnifier_plugin.retrieval.photos import embed_files
-from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, stack
 from magnifier_plugin.visualize.saliency import (
     branch_maps,
     embedding_parts,
@@ -30,7 +24,6 @@ from magnifier_plugin.visualize.saliency import (
 )
 
 _BATCH = 32  # images; each is embedded 8 times, once whole and once without each body region
-_PAIR_GAP = 24  # pixels between two queries on a sheet
 
 
 class Saliency(NamedTuple):
@@ -197,54 +190,3 @@ def read_photos(
         np.asarray(read_image(dataset.data[place][0]).resize(size[::-1], Image.Resampling.BICUBIC))
         for place in chosen
     ]
-
-
-class Comparison(NamedTuple):
-    """Two networks on the Q queries of a data set."""
-
-    first: np.ndarray
-    """bool [Q], whether the first hit of the first network is right."""
-    second: np.ndarray
-    """bool [Q], whether the first hit of the second network is right."""
-    sheet: Image.Image | None
-    """MagnifierNet's Fig. 3: queries that the first network gets right and the second wrong, with
-    the first's ranking above the second's; None if there are no such queries."""
-
-
-def compare(
-    networks: tuple[TrainedNetwork, TrainedNetwork],
-    query: Sequence[ImageRecord],
-    gallery: Sequence[ImageRecord],
-    *,
-    rows: int,
-    topk: int,
-) -> Comparison:
-    """Finds the queries that one network gets right and another wrong.
-
-    Args:
-        networks: the first, which should be right, and the second.
-        query, gallery: torchreid's lists.
-        rows: maximum number of queries on the sheet.
-        topk: number of gallery images in a ranking.
-    """
-    columns = [[np.array([r[i] for r in part]) for part in (query, gallery)] for i in (1, 2)]
-    (q_pids, g_pids), (q_camids, g_camids) = columns
-    distances, right = [], []
-    for network in networks:
-        features = [
-            torch.from_numpy(embed_files(network, [Path(r[0]) for r in part]).features)
-            for part in (query, gallery)
-        ]
-        if network.normalises:
-            features = [F.normalize(part, dim=1) for part in features]
-        distmat = distance_matrix(features[0], features[1])
-        hits = find_first_hits(distmat, q_pids, g_pids, q_camids, g_camids)
-        distances.append(distmat.numpy())
-        right.append((hits >= 0) & (g_pids[hits] == q_pids))
-    chosen = np.flatnonzero(right[0] & ~right[1])[:rows]
-    pairs = []
-    for q in chosen:
-        ranked = (first_gallery_images(d[q], query[q], gallery, topk) for d in distances)
-        both = [draw_ranking(query[q], [gallery[i] for i in found]) for found in ranked]
-        pairs.append(stack(both, gap=2))
-    return Comparison(right[0], right[1], stack(pairs, gap=_PAIR_GAP) if pairs else None)
