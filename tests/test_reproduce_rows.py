@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 sys.path.insert(0, str(ROOT / "scripts"))
 from reproduction import plan as plan_module  # noqa: E402
+from reproduction.identity import identity  # noqa: E402
 from reproduction.maps import VARIANTS  # noqa: E402
-from reproduction.plan import Settings, identity, make_runs  # noqa: E402
+from reproduction.plan import Settings, make_runs  # noqa: E402
 from reproduction.rows import TABLES  # noqa: E402
 
 OUT = Path("/out")

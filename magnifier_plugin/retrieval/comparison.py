@@ -77,8 +77,6 @@ def evaluate_branches(
         query, gallery: torchreid's lists.
     Returns:
         Branch, and "all" → its number of dimensions and its results.
-    Raises:
-        ValueError: no query has a match.
     """
     (q_pids, q_camids), (g_pids, g_camids) = _ids(query), _ids(gallery)
     features = _embed(network, query), _embed(network, gallery)
@@ -95,8 +93,9 @@ def branch_table(results: dict[str, tuple[int, Ranking]]) -> str:
     """The results of `evaluate_branches` as a Markdown table, in %."""
     lines = ["| | dimensions | mAP | rank-1 |", "|---|---:|---:|---:|"]
     for name, (dimensions, ranking) in results.items():
-        lines.append(f"| {name} | {dimensions:,} | {ranking.mAP:.1%} | {ranking.cmc[0]:.1%} |")
-    return "\n".join(lines).replace("%", "")
+        mAP, rank1 = 100 * ranking.mAP, 100 * ranking.cmc[0]
+        lines.append(f"| {name} | {dimensions:,} | {mAP:.1f} | {rank1:.1f} |")
+    return "\n".join(lines)
 
 
 def _ids(records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:

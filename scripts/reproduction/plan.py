@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from yacs.config import CfgNode
 
@@ -13,6 +12,7 @@ from magnifier_plugin.files import absolute_path
 from magnifier_plugin.recipe import check_options, find_system
 from magnifier_plugin.systems import SYSTEMS
 from reproduction.code import training_code
+from reproduction.identity import identity
 from reproduction.table import Row, Table
 
 RENDERED = "synthetic"
@@ -24,12 +24,6 @@ OWN_KEYS = (
 )
 # Keys that it also sets with --start.
 START_KEYS = ("model.pretrained", "model.backbone_weights")
-# Keys that change no result: configurations that differ only in these are the same row.
-WITHOUT_EFFECT = (
-    *("data.save_dir", "data.workers", "model.resume", "test.cache", "train.print_freq"),
-    *("train.checkpoint_freq", "train.checkpoint_minutes", "train.keep_freq"),
-    *("test.visrank", "test.visrank_topk"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,20 +140,6 @@ def _first_stage(run: Run, out: Path) -> str:
     return repr(values)
 
 
-def identity(cfg: CfgNode, out: Path) -> dict[str, Any]:
-    """A configuration's values by key, of plain types, to compare configurations with.
-
-    Keys without effect on results are left out. `out` is replaced by {out}, so that the folder can
-    be moved.
-    """
-    values = {
-        key: _plain(value, out)
-        for key, value in _flatten(cfg)
-        if key not in WITHOUT_EFFECT and not key.startswith("report.")
-    }
-    return dict(sorted(values.items()))
-
-
 def is_rendered(cfg: CfgNode) -> bool:
     """Whether the people are rendered, so that each seed has its own people."""
     return {*cfg.data.sources, *cfg.data.targets} == {RENDERED}
@@ -252,23 +232,3 @@ def _check_distinct(settings: Settings, runs: Sequence[Run]) -> None:
                 f"{settings.config_file}: rows {other.title!r} and {run.row.title!r} of "
                 f"{settings.table.name} have the same configuration{hint}"
             )
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found += _flatten(value, f"{name}.")
-        elif key == "stages":
-            for number, stage in enumerate(value, start=1):
-                found += _flatten(stage, f"stages.{number}.")
-        else:
-            found.append((name, value))
-    return found
-
-
-def _plain(value: Any, out: Path) -> Any:
-    if isinstance(value, str):
-        return value.replace(str(out), "{out}")
-    return list(value) if isinstance(value, (list, tuple)) else value

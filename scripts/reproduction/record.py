@@ -11,7 +11,8 @@ from magnifier_plugin.engine.results_file import RESULTS
 from magnifier_plugin.evaluation.query_file import QUERIES
 from magnifier_plugin.files import write_atomically
 from magnifier_plugin.text_files import read_json
-from reproduction.plan import Run, identity
+from reproduction.identity import identity
+from reproduction.plan import Run
 
 RECORD = "row.json"
 LOG = "output.log"  # output of the run's process
@@ -23,7 +24,7 @@ class Record:
     """The content of `row.json`, written when a run starts and when it ends."""
 
     configuration: Mapping[str, Any]
-    """As `plan.identity` returns it."""
+    """As `identity.identity` returns it."""
     code: str
     """As `code.training_code` returns it."""
     finished: bool = False
