@@ -14,7 +14,8 @@ from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.systems import SYSTEMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("[!.]*/**/*.md"))]
+# Not all *.md: scripts write such files too, such as `--out looks`.
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("[!.]*/**/README.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
 
 
