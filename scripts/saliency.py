@@ -124,13 +124,19 @@ def show_differences(
 ) -> None:
     """Write the queries that the network gets right and the other one wrong."""
     other = load_network(args.against, flags=network_flags(args))
+    names = str(args.weights), str(args.against)
     found = compare(
-        (network, other), dataset.query, dataset.gallery, rows=args.images, topk=args.topk
+        (network, other),
+        dataset.query,
+        dataset.gallery,
+        names=names,
+        rows=args.images,
+        topk=args.topk,
     )
     one, two = found.first, found.second
     print(
-        f"Queries whose first hit is right: {one.sum()} of {len(one)} with {args.weights}, "
-        f"{two.sum()} with {args.against}; only with the first {(one & ~two).sum()}, only with the "
+        f"Queries whose first hit is right: {one.sum()} of {len(one)} with {names[0]}, "
+        f"{two.sum()} with {names[1]}; only with the first {(one & ~two).sum()}, only with the "
         f"second {(two & ~one).sum()}"
     )
     if found.sheet is not None:

@@ -114,9 +114,10 @@ class TestFiles:
             assert (cfg.data.height, cfg.train.batch_size) == (96, 32)
             assert (cfg.model.pretrained, cfg.synthetic.identities) == (False, 160)
 
-    def test_the_world_has_more_people_to_train_on(self):
+    def test_the_world_has_few_people_and_many_epochs(self):
         cfg = load_config(CONFIGS["world"])
-        assert cfg.synthetic.train_identities > cfg.synthetic.identities / 2
+        assert [stage["max_epoch"] for stage in cfg.stages] == [60, 15]
+        assert (cfg.synthetic.identities, cfg.data.height) == (160, 192)
         assert (cfg.synthetic.twins, cfg.synthetic.twin_details) == (0.5, "regions")
         assert (cfg.model.name, cfg.model.pretrained, cfg.test.eval_freq) == (
             *("magnifiernet", False),

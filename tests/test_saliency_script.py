@@ -18,6 +18,7 @@ from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.comparison import compare, evaluate_branches
 from magnifier_plugin.retrieval.network import load_network
 from magnifier_plugin.retrieval.saliency import describe, look_at
+from magnifier_plugin.visualize.rankings import heading
 
 saliency = script("saliency")
 HERE = ["use_gpu", "False", "test.amp", "off"]
@@ -141,7 +142,7 @@ def test_queries_that_only_the_first_network_gets_right(market_folder, tmp_path,
     paths = [save_checkpoint(tmp_path / f"{s}.pth.tar", *NORM, seed=s) for s in (0, 1)]
     networks = tuple(load_network(path, pairs=HERE) for path in paths)
     dataset = queries(market_folder, networks[0])
-    found = compare(networks, dataset.query, dataset.gallery, rows=1, topk=2)
+    found = compare(networks, dataset.query, dataset.gallery, names=("a", "b"), rows=1, topk=2)
     for network, right in zip(networks, found[:2], strict=True):
         sides = [
             network.embed(torch.stack([network.transform(read_image(r[0])).image for r in part]))
@@ -157,6 +158,32 @@ def test_queries_that_only_the_first_network_gets_right(market_folder, tmp_path,
     only = (found.first & ~found.second).sum()
     assert f"only with the first {only}, only with the second" in capsys.readouterr().out
     assert (tmp_path / "out" / "comparison.png").exists() == bool(only)
+
+
+def test_the_sheet_of_differences_names_the_networks(market_folder, tmp_path):
+    paths = [save_checkpoint(tmp_path / f"{s}.pth.tar", *NORM, seed=s) for s in (0, 1)]
+    networks = tuple(load_network(path, pairs=HERE) for path in paths)
+    dataset = queries(market_folder, networks[0])
+    first, second = (
+        np.asarray(
+            compare(
+                networks, dataset.query, dataset.gallery, names=("G", name), rows=1, topk=2
+            ).sheet
+        )
+        for name in ("all", "b")
+    )
+    changed = np.flatnonzero((first != second).any((1, 2)))
+    gap, lines = 24, 2 * 18
+    assert gap + lines // 2 <= changed[0] <= changed[-1] < gap + lines
+
+
+def test_a_heading_that_is_too_wide_loses_its_beginning():
+    def draw(name):
+        return np.asarray(heading({"upper rows": name}, 200))
+
+    assert draw("log/" + "x" * 99).shape == (18, 200, 3)
+    np.testing.assert_array_equal(draw("log/" + "x" * 99), draw("out/" + "x" * 99))
+    assert (draw("log/" + "x" * 99) != draw("log/" + "x" * 98 + "y")).any()
 
 
 @pytest.mark.parametrize("normalised", [True, False])

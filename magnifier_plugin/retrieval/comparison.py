@@ -16,7 +16,7 @@ from magnifier_plugin.evaluation.matches import find_first_hits
 from magnifier_plugin.evaluation.ranking import Ranking, evaluate_ranking
 from magnifier_plugin.retrieval.network import TrainedNetwork
 from magnifier_plugin.retrieval.photos import embed_files
-from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, stack
+from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, heading, stack
 from magnifier_plugin.visualize.saliency import embedding_parts
 
 _PAIR_GAP = 24  # pixels between two queries on a sheet
@@ -31,7 +31,8 @@ class Comparison(NamedTuple):
     """bool [Q], whether the first hit of the second network is right."""
     sheet: Image.Image | None
     """MagnifierNet's Fig. 3: queries that the first network gets right and the second wrong, with
-    the first's ranking above the second's; None if there are no such queries."""
+    the first's ranking above the second's, below the names of both; None if there are no such
+    queries."""
 
 
 def compare(
@@ -39,6 +40,7 @@ def compare(
     query: Sequence[ImageRecord],
     gallery: Sequence[ImageRecord],
     *,
+    names: tuple[str, str],
     rows: int,
     topk: int,
 ) -> Comparison:
@@ -47,6 +49,7 @@ def compare(
     Args:
         networks: the first, which should be right, and the second.
         query, gallery: torchreid's lists.
+        names: what the sheet calls the networks, such as the paths of their checkpoints.
         rows: maximum number of queries on the sheet.
         topk: number of gallery images in a ranking.
     """
@@ -64,7 +67,11 @@ def compare(
         ranked = (first_gallery_images(d[q], query[q], gallery, topk) for d in distances)
         both = [draw_ranking(query[q], [gallery[i] for i in found]) for found in ranked]
         pairs.append(stack(both, gap=2))
-    return Comparison(right[0], right[1], stack(pairs, gap=_PAIR_GAP) if pairs else None)
+    if not pairs:
+        return Comparison(right[0], right[1], None)
+    titles = dict(zip(("upper rows", "lower rows"), names, strict=True))
+    sheet = stack([heading(titles, pairs[0].width), *pairs], gap=_PAIR_GAP)
+    return Comparison(right[0], right[1], sheet)
 
 
 def evaluate_branches(

@@ -1,6 +1,6 @@
 """Figures of rankings: a query, followed by its nearest gallery images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from magnifier_plugin.files import read_image, write_png
 # Distinguishable for colour-blind readers too; the caption's ✓ or ✗ says the same.
 MATCH, MISS, QUERY = (0, 158, 115), (213, 94, 0), (60, 60, 60)
 HEIGHT, WIDTH, BORDER, GAP = 192, 96, 5, 8
+_LINE = 18  # height of a line of text, pixels
 
 
 def first_gallery_images(
@@ -53,11 +54,29 @@ def draw_ranking(
 
 def _tile(item: ImageRecord, colour: tuple[int, int, int], caption: str) -> Image.Image:
     photo = read_image(item[0]).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    tile = Image.new("RGB", (WIDTH + 2 * BORDER, HEIGHT + 2 * BORDER + 18), "white")
-    tile.paste(colour, (0, 18, tile.width, tile.height))
-    tile.paste(photo, (BORDER, BORDER + 18))
+    tile = Image.new("RGB", (WIDTH + 2 * BORDER, HEIGHT + 2 * BORDER + _LINE), "white")
+    tile.paste(colour, (0, _LINE, tile.width, tile.height))
+    tile.paste(photo, (BORDER, BORDER + _LINE))
     ImageDraw.Draw(tile).text((2, 1), caption, fill=colour, font=_font())
     return tile
+
+
+def heading(names: Mapping[str, str], width: int) -> Image.Image:
+    """Lines "title: name" to put above rankings; a name that is too wide loses its beginning.
+
+    Args:
+        names: title → name, such as the path of a checkpoint.
+        width: pixels.
+    """
+    strip = Image.new("RGB", (width, _LINE * len(names)), "white")
+    pen, font = ImageDraw.Draw(strip), _font()
+    for number, (title, name) in enumerate(names.items()):
+        shown = f"{title}: {name}"
+        while name and pen.textlength(shown, font) > width:
+            name = name[1:]
+            shown = f"{title}: …{name}"
+        pen.text((0, number * _LINE), shown, fill=QUERY, font=font)
+    return strip
 
 
 def _font() -> ImageFont.FreeTypeFont:
