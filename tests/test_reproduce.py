@@ -90,7 +90,17 @@ class TestRows:
             for found in (entry["mAP"], entry["conditions"]["twin"]["with"]["mAP"]):
                 assert found["low"] <= found["difference"] <= found["high"]
         assert "±" in text
-        assert text.count("[") >= 2 * len(pairs)
+        first = content["differences"][0]
+        groups = [first["conditions"]["twin"][label]["mAP"] for label in ("with", "without")]
+        cells = [
+            f"{100 * one['difference']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
+            for one in groups
+        ]
+        lines = text.partition("| difference in mAP | with | without |\n")[2].splitlines()
+        assert lines[1] == f"| G → G+M | {' | '.join(cells)} |"
+        assert [line.split(" | ")[0] for line in lines[1 : 1 + len(pairs)]] == [
+            f"| {one} → {other}" for one, other in pairs
+        ]
 
     def test_finished_rows_are_kept(self, call, out, capsys):
         assert call("--jobs", "3") == 0

@@ -79,9 +79,8 @@ def _differences(content: Mapping[str, Any]) -> list[str]:
     """The differences of pairs of rows, with intervals if there are several seeds."""
     if not content["differences"]:
         return []
-    titles = {row["name"]: row["title"] for row in content["rows"]}
     lines = [
-        [f"{titles[one['first']]} → {titles[one['second']]}", *map(_interval, _metrics_of(one))]
+        [_pair(one, content), *(_interval(one[metric]) for metric in _METRICS)]
         for one in content["differences"]
     ]
     note = (
@@ -103,7 +102,11 @@ def _groups(content: Mapping[str, Any]) -> list[str]:
     names = labels_of(found for row in content["rows"] for found in row["seeds"].values())
     if not names:
         return []
-    lines = ["## Conditions of the query", "", "mAP / rank-1, mean over the seeds."]
+    lines = [
+        "## Conditions of the query",
+        "",
+        "mAP / rank-1, mean over the seeds; below each table, the differences in mAP.",
+    ]
     for name, labels in names.items():
         cells = [
             [row["title"], *(_mean_of_group(row, name, label) for label in labels)]
@@ -111,6 +114,8 @@ def _groups(content: Mapping[str, Any]) -> list[str]:
             if row["seeds"]
         ]
         lines += ["", *_table([name, *labels], cells)]
+        if content["differences"]:
+            lines += ["", *_table(["difference in mAP", *labels], _of_group(content, name, labels))]
     hits = [
         [row["title"], _percent(_mean(one["first_hit_is_twin"]["share"] for one in seeds))]
         for row in content["rows"]
@@ -119,6 +124,24 @@ def _groups(content: Mapping[str, Any]) -> list[str]:
     if hits:
         lines += ["", *_table(["queries with a twin", "first hit is the twin"], hits)]
     return lines
+
+
+def _pair(difference: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """The titles of the two rows of a difference."""
+    titles = {row["name"]: row["title"] for row in content["rows"]}
+    return f"{titles[difference['first']]} → {titles[difference['second']]}"
+
+
+def _of_group(content: Mapping[str, Any], name: str, labels: Sequence[str]) -> list[list[str]]:
+    """The differences in mAP on the queries of each label of a condition, a line per pair."""
+    return [
+        [
+            _pair(one, content),
+            *(_interval(found[label]["mAP"]) if label in found else _NOTHING for label in labels),
+        ]
+        for one in content["differences"]
+        for found in [one["conditions"].get(name, {})]
+    ]
 
 
 def _mean_of_group(row: Mapping[str, Any], name: str, label: str) -> str:
@@ -130,10 +153,6 @@ def _mean_of_group(row: Mapping[str, Any], name: str, label: str) -> str:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _metrics_of(difference: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [difference[metric] for metric in _METRICS]
 
 
 def _percent(value: float | None) -> str:
