@@ -226,6 +226,19 @@ class TestResources:
         assert {line.split(" gpu")[0] for line in used} == {"threads 2"}
         assert {line.rpartition(" ")[2] for line in used} == {"0", "1"}
 
+    @pytest.mark.parametrize(
+        ("given", "threads"),
+        [({}, 4), ({"OMP": 1}, 1), ({"MKL": 3}, 3), ({"OMP": 3, "MKL": 2}, 2), ({"OMP": 99}, 4)],
+    )
+    def test_a_given_number_of_threads_is_the_limit(self, given, threads, monkeypatch):
+        for name in processes.THREADS:
+            monkeypatch.delenv(name, raising=False)
+        for name, number in given.items():
+            monkeypatch.setenv(f"{name}_NUM_THREADS", str(number))
+        monkeypatch.setattr(processes, "cores", lambda: 8)
+        found = processes.environment(2, None)
+        assert [found[name] for name in processes.THREADS] == [str(threads)] * 2
+
     def test_a_gpu_that_is_not_there(self, call, out, capsys):
         assert call("--gpus", "97") == 2
         assert "error: --gpus 97: no such GPU, found " in capsys.readouterr().err

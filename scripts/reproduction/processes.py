@@ -126,13 +126,10 @@ def environment(jobs: int, gpu: str | None) -> dict[str, str]:
         jobs: number of processes at a time.
         gpu: a GPU as CUDA_VISIBLE_DEVICES names it; None leaves the choice to the process.
     """
-    share = max(1, cores() // jobs)
-    threads = {
-        name: str(
-            min(share, int(given)) if (given := os.environ.get(name, "")).isdecimal() else share
-        )
-        for name in THREADS
-    }
+    values = (os.environ.get(name, "") for name in THREADS)
+    given = [int(value) for value in values if value.isdecimal() and int(value)]
+    # Both variables: torch uses MKL's number, even if OMP_NUM_THREADS alone is set to another.
+    threads = dict.fromkeys(THREADS, str(min([max(1, cores() // jobs), *given])))
     return {**os.environ, **threads, **({} if gpu is None else {VISIBLE: gpu})}
 
 
