@@ -285,6 +285,12 @@ class TestFolder:
         assert call("data.workers", "7", "train.print_freq", "1", "report.rankings", "0") == 0
         assert log(out, "G").count("threads") == 1
 
+    def test_the_data_sets_can_be_moved(self, call, out, tmp_path):
+        assert call("--root", str(tmp_path / "data"), "--rows", "G") == 0
+        before = log(out, "G")
+        assert call("--root", str(tmp_path / "moved"), "--rows", "G") == 0
+        assert log(out, "G") == before
+
     def test_the_folder_can_be_moved(self, call, out, tmp_path):
         call("--jobs", "6", table="masks")
         before = log(out, "eroded")

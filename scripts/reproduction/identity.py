@@ -7,10 +7,11 @@ from yacs.config import CfgNode
 
 from magnifier_plugin.config import flatten
 
-# Keys that change no result: configurations that differ only in these are the same row.
+# Keys that change no result: configurations that differ only in these are the same row. Data sets
+# may be moved to another folder.
 WITHOUT_EFFECT = (
-    *("data.save_dir", "data.workers", "model.resume", "test.cache", "train.print_freq"),
-    *("train.checkpoint_freq", "train.checkpoint_minutes", "train.keep_freq"),
+    *("data.root", "data.save_dir", "data.workers", "model.resume", "test.cache"),
+    *("train.print_freq", "train.checkpoint_freq", "train.checkpoint_minutes", "train.keep_freq"),
     *("test.visrank", "test.visrank_topk"),
 )
 
