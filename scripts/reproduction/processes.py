@@ -122,6 +122,8 @@ def training_command(config_file: Path, run: Run) -> list[str]:
 def environment(jobs: int, gpu: str | None) -> dict[str, str]:
     """The environment variables of one of `jobs` processes: its share of the threads, and its GPU.
 
+    OMP_NUM_THREADS and MKL_NUM_THREADS, where they are set, limit the share.
+
     Args:
         jobs: number of processes at a time.
         gpu: a GPU as CUDA_VISIBLE_DEVICES names it; None leaves the choice to the process.
