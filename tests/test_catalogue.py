@@ -87,7 +87,10 @@ def test_a_folder_name_that_torchreid_takes_for_an_identity(tmp_path: Path) -> N
         build(folder)
 
 
-@pytest.mark.parametrize("name", ["photo.jpg", "0002_c7s1_000000_01.jpg", "1502_c1s1_0_01.jpg"])
+@pytest.mark.parametrize(
+    "name",
+    ["photo.jpg", "0002_c7s1_000000_01.jpg", "1502_c1s1_0_01.jpg", "2020-01-01_c1.jpg", "-_c1.jpg"],
+)
 def test_file_names_that_torchreid_cannot_read(market: Market, name: str) -> None:
     folder = market()
     Image.new("RGB", (16, 32)).save(folder.images / "query" / name)

@@ -93,6 +93,7 @@ MARKET_NAMES = {
 }
 # torchreid's own pattern, for which it searches the whole path.
 _IDENTITY_AND_CAMERA = re.compile(r"([-\d]+)_c(\d)")
+_INTEGER = re.compile(r"-?\d+")
 _JUNK = -1
 
 
@@ -163,7 +164,7 @@ def _check_market_names(name: str, folder: Path) -> None:
 def _check_market_name(name: str, image: Path) -> None:
     found = _IDENTITY_AND_CAMERA.search(image.name)
     rules = MARKET_NAMES[name]
-    if found:
+    if found and _INTEGER.fullmatch(found[1]):
         identity, camera = int(found[1]), int(found[2])
         highest = identity if rules.identities is None else rules.identities
         if _JUNK <= identity <= highest and 1 <= camera <= rules.cameras:
