@@ -111,6 +111,14 @@ def test_a_folder_that_is_missing_or_empty(tmp_path):
         NpyFolder(tmp_path)
 
 
+def test_linked_subfolders_are_read(tmp_path):
+    """As those of the images are; annotations of a large data set are often on another disk."""
+    write_iuv(tmp_path / "disk" / "a_IUV.png", make_iuv(32, 16, 2))
+    (tmp_path / "iuv").mkdir()
+    (tmp_path / "iuv" / "train").symlink_to(tmp_path / "disk")
+    assert [item.name for item in IuvFolder(tmp_path / "iuv")] == [f"{tmp_path}/iuv/train/a"]
+
+
 def test_label_maps_after_iuv_only(run, tmp_path):
     write_iuv(tmp_path / "iuv" / f"{NAME}_IUV.png", make_iuv(32, 16, 2))
     source = ("--source", "densepose-iuv", "--iuv", tmp_path / "iuv")

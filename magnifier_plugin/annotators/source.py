@@ -79,7 +79,7 @@ def check_size(path: object, found: tuple[int, int], expected: tuple[int, int]) 
 
 
 def annotation_files(folder: str | os.PathLike[str], *suffixes: str) -> list[Path]:
-    """An annotator's files at any depth below a folder, sorted.
+    """An annotator's files at any depth below a folder, sorted; symbolic links are followed.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -89,8 +89,12 @@ def annotation_files(folder: str | os.PathLike[str], *suffixes: str) -> list[Pat
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder, expected one that contains {kinds}")
     # Hidden files are unfinished ones of another process, or macOS's copies of metadata.
-    paths = {path for suffix in suffixes for path in folder.rglob(f"*{suffix}")}
-    found = sorted(path for path in paths if path.name[0] != ".")
+    found = sorted(
+        Path(where, name)
+        for where, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.endswith(suffixes) and name[0] != "."
+    )
     if not found:
         raise ValueError(f"{folder}: contains no {kinds}; did the annotator write elsewhere?")
     return found
