@@ -148,6 +148,14 @@ def test_missing_label_maps_are_unknown_and_counted(
     assert unknown == {str(image)}
 
 
+def test_without_a_transform_a_missing_label_map_has_the_photos_size(market: Market) -> None:
+    folder = market()
+    shutil.rmtree(folder.masks_dir)
+    item = build(folder, transform=None, max_missing=1.0)[0]
+    assert item["img"].size == (16, 32)
+    assert item["mask"].shape == (32, 16) and (item["mask"] == UNKNOWN).all()
+
+
 def test_nothing_is_logged_if_no_label_map_is_missing(
     market: Market, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -334,6 +342,15 @@ def test_test_sets_bring_the_mirrored_inputs(iuv_folder: MarketFolder) -> None:
     assert torch.equal(item["mirrored"]["mask"], item["mask"].flip(-1))
     dataset.set_inputs(("textures", "mask"))
     assert "mirrored" not in dataset[0]
+
+
+@pytest.mark.parametrize("has_iuv", [True, False])
+def test_textures_need_a_transform_that_normalises(iuv_folder: MarketFolder, has_iuv: bool) -> None:
+    if not has_iuv:
+        shutil.rmtree(iuv_folder.masks_dir)
+    dataset = build(iuv_folder, transform=None, inputs=("textures",), max_missing=1.0)
+    with pytest.raises(ValueError, match="transform: expected a step ToTensor followed by Norm"):
+        dataset[0]
 
 
 def test_an_unknown_kind_of_textures(iuv_folder: MarketFolder) -> None:

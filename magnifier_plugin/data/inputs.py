@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.dsap import FILL, Colour, crop_parts, warp
 from magnifier_plugin.data.joint import View, mirror_maps
+from magnifier_plugin.data.pixels import image_tensor
 from magnifier_plugin.regions import UNKNOWN
 
 TEXTURES = {"dsap": warp, "csa": crop_parts}
@@ -53,7 +55,7 @@ class BatchInput(NamedTuple):
 def region_labels(sample: Sample) -> Tensor:
     """The label map, uint8 [H, W], region ids 0..7; 255 everywhere if the image has none."""
     if sample.view.labels is None:
-        return torch.full(sample.view.photo.shape[-2:], UNKNOWN, dtype=torch.uint8)
+        return torch.full(F.get_size(sample.view.photo), UNKNOWN, dtype=torch.uint8)
     return sample.view.labels
 
 
@@ -69,11 +71,13 @@ def textures(sample: Sample, *, kind: str = "dsap", size: int = 32, fill: Colour
         size: S, in pixels.
         fill: R, G, B of cells without a pixel, 0..255.
     Raises:
-        ValueError: kind is unknown.
+        ValueError: kind is unknown, or the transform does not normalise.
     """
     if kind not in TEXTURES:
         raise ValueError(f"dsa.textures: expected one of {', '.join(TEXTURES)}, got {kind!r}")
     photo = sample.view.photo
+    if not isinstance(photo, Tensor):  # no transform
+        photo = image_tensor(photo)
     iuv = sample.view.iuv
     if iuv is None:
         iuv = torch.zeros_like(photo)
