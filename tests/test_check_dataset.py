@@ -180,6 +180,7 @@ def test_many_problems_are_counted(tmp_path, capsys):
         ("market1502", "did you mean 'market1501'"),
         ("market1501", "does not exist"),
         ("synthetic", "Render it with: python scripts/render_pedestrians.py --root"),
+        ("synthetic_masked", "Render it with: python scripts/render_pedestrians.py --root"),
     ],
 )
 def test_what_cannot_be_opened_is_reported_and_not_downloaded(
@@ -188,7 +189,11 @@ def test_what_cannot_be_opened_is_reported_and_not_downloaded(
     def download(*args):
         raise AssertionError("tried to download")
 
+    def render(*args):
+        raise ValueError("tried to render")
+
     monkeypatch.setattr(torchreid.data.datasets.dataset.Dataset, "download_dataset", download)
+    monkeypatch.setattr("magnifier_plugin.synthetic.dataset.ensure_rendered", render)
     assert main(["-s", name, "--root", str(tmp_path)]) == 2
     stderr = capsys.readouterr().err
     assert stderr.startswith("check_dataset.py: ") and message in stderr

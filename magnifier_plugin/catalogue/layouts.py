@@ -101,15 +101,16 @@ def require_dataset(name: str, root: str | os.PathLike[str]) -> None:
     """Checks that a data set is where torchreid expects it.
 
     Args:
-        name: its registered name.
+        name: its registered name, with or without `_masked`.
         root: the folder of all data sets.
     Raises:
         FileNotFoundError: a folder or file is missing.
         ValueError: the name is unknown, or torchreid cannot read the names of files or folders.
     """
+    name = plain_name(name)  # `NAME_masked` is registered as a function, which has no folder
     folder = getattr(dataset_class(name), "dataset_dir", None)
     if isinstance(folder, str):
-        require_folder(plain_name(name), absolute_path(root) / folder)
+        require_folder(name, absolute_path(root) / folder)
 
 
 def require_folder(name: str, dataset_dir: Path) -> None:
