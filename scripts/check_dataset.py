@@ -20,7 +20,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from arguments import add_data_set, path, share, whole_number
+from arguments import add_data_set, escape_unencodable, path, share, whole_number
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -76,6 +76,7 @@ Parts = tuple[Sequence[ImageRecord], Sequence[ImageRecord], Sequence[ImageRecord
 def main(arguments: list[str] | None = None) -> int:
     """Check a data set as the arguments say; return the exit status."""
     args = parse(arguments)
+    escape_unencodable()
     try:
         for module in args.modules:
             import_user_module(module)

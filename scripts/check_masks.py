@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import add_data_set, path, share, whole_number
+from arguments import add_data_set, escape_unencodable, path, share, whole_number
 
 BODY_REGIONS = 7
 PAGE = "check_masks.html"
@@ -98,6 +98,7 @@ SHOWN = 20  # faulty images that are printed; the page has more
 def main(arguments: list[str] | None = None) -> int:
     """Check label maps as the arguments say; return the exit status."""
     args = parse(arguments)
+    escape_unencodable()
     try:
         for module in args.modules:
             import_user_module(module)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from arguments import add_data_set, path, share, whole_number
+from arguments import add_data_set, escape_unencodable, path, share, whole_number
 
 # --source → the options it needs.
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -130,6 +130,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 def main(arguments: list[str] | None = None) -> int:
     """Convert as the arguments say and print the summary; return the exit status."""
     args = parse(arguments)
+    escape_unencodable()
     try:
         source = SOURCES[args.source](args)
         dataset_dir, images = choose_images(args)

@@ -1,7 +1,9 @@
 """Users' own data sets in torchreid and in the scripts: registered, masked, trained, tested."""
 
+import io
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +260,46 @@ class TestSameCamera:
         result = json.loads((tmp_path / "log" / "results.json").read_text())["results"]["one"]
         assert result["mAP"] > 0 and result["reranked"]["mAP"] > 0
         assert {row["queries"] for row in result["conditions"]["side"].values()} == {4}
+
+
+class TestNamesThatAreNotUnicode:
+    """Names are printed with escapes where the output's encoding is strict."""
+
+    @pytest.fixture
+    def printed(self, tmp_path, monkeypatch):
+        """Returns the output of a script's main for a data set whose image is damaged."""
+        try:
+            make_images(tmp_path / "shop" / "train" / "anna", ["a.png", "\udcff.png"])
+        except (OSError, UnicodeError):
+            pytest.skip("the file system takes no such names")
+        monkeypatch.chdir(tmp_path)
+
+        def run(main, *arguments):
+            output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+            monkeypatch.setattr(sys, "stdout", output)
+            assert main([*arguments, "-s", f"shop={tmp_path}/shop"]) == 1
+            output.flush()
+            return output.buffer.getvalue().decode()
+
+        return run
+
+    NAME = r"train/anna/\udcff.png: "
+
+    def test_by_check_dataset(self, printed, tmp_path):
+        (tmp_path / "shop/train/anna/\udcff.png").write_bytes(b"damaged")
+        assert f"error   {tmp_path}/shop/{self.NAME}" in printed(check_dataset)
+
+    def test_by_convert_masks_and_check_masks(self, printed, tmp_path):
+        for name in ("a", "\udcff"):
+            write_iuv(tmp_path / "iuv" / f"{name}_IUV.png", make_iuv())
+        damaged = tmp_path / "iuv" / "\udcff_IUV.png"
+        content = damaged.read_bytes()
+        damaged.write_bytes(b"damaged")
+        arguments = (convert, "--source", "densepose-iuv", "--iuv", "iuv")
+        assert f"\n{self.NAME}" in printed(*arguments)
+        damaged.write_bytes(content)
+        (tmp_path / "mask_labels/shop/train/anna/\udcff.png").write_bytes(b"damaged")
+        assert f"\n{tmp_path}/shop/{self.NAME}" in printed(check_masks)
 
 
 class TestScripts:
