@@ -333,6 +333,13 @@ def test_damaged_files_are_named(folder, suffix, content, message):
             [{"image_id": "a", "keypoints": flat(person()), "foot_kpts": [0] * 3}],
             r"result 0: 3 numbers, expected 18 \(6 points\)",
         ),
+        *(
+            (
+                [{"image_id": "a", "keypoints": flat(person()), "foot_kpts": wrong}],
+                "result 0: no list `foot_kpts`",
+            )
+            for wrong in (None, 5, "0" * 18)
+        ),
     ],
 )
 def test_damaged_results_are_refused(folder, content, message):

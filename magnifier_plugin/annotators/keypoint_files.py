@@ -40,11 +40,11 @@ def from_coco(result: Any) -> Person:
     """One entry of COCO results, or of OpenPifPaf's list.
 
     Raises:
-        ValueError: it has no keypoints, or a number of them that is not COCO's.
+        ValueError: it has no keypoints, a number of them that is not COCO's, or damaged ones.
     """
     points = _points(_get(result, "keypoints"), _COCO_ORDERS)
     if "foot_kpts" in result:
-        points = points + _points(result["foot_kpts"], {3 * len(FEET): FEET})
+        points = points + _points(_get(result, "foot_kpts"), {3 * len(FEET): FEET})
     score = result.get("score")
     return Person(points, None if score is None else float(_numbers([score])[0]))
 
