@@ -93,14 +93,21 @@ def _delimiter(path: str | os.PathLike[str], file: TextIO, delimiters: str) -> s
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Rejects aliases: a few lines of them can expand to gigabytes or contain themselves."""
+    """Rejects aliases and tags.
+
+    A few lines of aliases can expand to gigabytes or contain themselves. Even standard tags give
+    other types than JSON has, or make PyYAML fail with any exception (`!!bool maybe`).
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases are not supported; write the value out", mark
-            )
+        event = self.peek_event()
+        problem = ""
+        if isinstance(event, yaml.AliasEvent):
+            problem = "aliases are not supported; write the value out"
+        elif event.tag is not None:
+            problem = f"tags such as {event.tag} are not supported; write the plain value"
+        if problem:
+            raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
 

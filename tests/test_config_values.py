@@ -216,6 +216,19 @@ def test_choices_are_those_of_the_code(key, choices):
     [
         ("- a\n", "expected keys and values"),
         ("a: [\n", "expected YAML in UTF-8"),
+        ("a: &b [1]\nc: *b\n", "aliases are not supported; write the value out"),
+        *(
+            (f"a: {value}\n", "are not supported; write the plain value")
+            for value in (
+                "!!bool maybe",
+                "!!timestamp abc",
+                '!!int ""',
+                "!!binary aGk=",
+                "!!set {x}",
+                "! x",
+                "!!seq [1]",
+            )
+        ),
         ("data:\n", "data: expected keys below it, such as data.type, got None"),
         ("train: {lrr: 1}\n", "did you mean train.lr?"),
     ],

@@ -199,6 +199,7 @@ TEXTS = {
     "NUL in a line": b"path,pid,camid\n1,\0,1\n",
     "quote": b'path,pid,camid\n"1,2,3\n',
     "alias": b"name: &a {a: *a}\n",
+    "tag": b"name: !!bool maybe\n",
     "python": b"!!python/object/apply:os.system ['true']\n",
 }
 
