@@ -69,6 +69,7 @@ from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETER
 from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.text_files import read_json
 from magnifier_plugin.visualize.textures import PART_COLOURS, file_texture_sheet
+from magnifier_plugin.wording import one_line
 from magnifier_plugin.workers import cores
 
 _PAPER, _INK = (250, 250, 248), (30, 30, 34)
@@ -188,8 +189,26 @@ def render(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     folder = ensure_rendered(arguments.root, options, arguments.workers)
     seconds = time.perf_counter() - started
+    try:
+        show(arguments, folder, None if before else seconds)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / PARAMETERS}: expected the parameters of a rendered data set, found other "
+            f"content ({type(error).__name__}: {one_line(error)}); remove {folder} to render it "
+            "again"
+        ) from error
+
+
+def show(arguments: argparse.Namespace, folder: Path, seconds: float | None) -> None:
+    """Print what is in the folder, and write the sheets.
+
+    Args:
+        arguments: of the command line.
+        folder: the rendered data set.
+        seconds: how long rendering took; None if it was rendered before.
+    """
     images = len(read_json(folder / PARAMETERS)["shots"])
-    if before:
+    if seconds is None:
         print(f"{folder}: {images} images, already rendered")
     else:
         workers = min(arguments.workers or cores(), images)

@@ -226,6 +226,19 @@ def test_script_says_that_other_options_were_rendered(rendered, capsys, monkeypa
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("content", ["{}", "[5]", '{"shots": [{}], "identities": [5]}'])
+def test_script_names_damaged_parameters(tmp_path, capsys, monkeypatch, content):
+    file = tmp_path / "synthetic" / PARAMETERS
+    file.parent.mkdir()
+    file.write_text(content)
+    arguments = ["--root", str(tmp_path), "--textures", str(tmp_path / "sheet.png")]
+    monkeypatch.setattr("sys.argv", ["render_pedestrians.py", *arguments])
+    assert script("render_pedestrians").main() == 2
+    error = capsys.readouterr().err
+    assert f"{file}: expected the parameters of a rendered data set, found other" in error
+    assert f"remove {file.parent} to render it again" in error and error.count("\n") == 1
+
+
 def test_other_options_are_refused(rendered):
     with pytest.raises(ValueError, match=r"parameters\.json.*other options") as error:
         ensure_rendered(rendered.parent, replace(TINY, seed=4, images=3))
