@@ -119,6 +119,9 @@ class TestCsv:
     def test_a_query_may_be_in_the_gallery(self, shop):
         rows = ["a.png,1,1,query", "a.png,1,1,gallery", "b.png,1,2,gallery"]
         assert errors(listed(shop, HEADER, *rows)) == []
+        again = [*rows, "a.png,1,1,gallery", "a.png,1,1,query"]
+        text = "2 lines repeating an image: line 5: a.png, line 6: a.png"
+        assert errors(listed(shop, HEADER, *again)) == [text]
         rows[1] = "a.png,1,2,gallery"  # it would be its own match
         assert "1 line repeating an image: line 3: a.png" in errors(listed(shop, HEADER, *rows))
 

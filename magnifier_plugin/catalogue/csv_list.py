@@ -93,7 +93,7 @@ class _RowReader:
         self.folder, self.header, self.conditions = absolute_path(file).parent, header, conditions
         self.splits = SPLITS if need_split else (*SPLITS, "")
         self.findings = Findings()
-        self.seen: dict[Path, ListedImage] = {}
+        self.seen: dict[Path, list[ListedImage]] = {}
 
     def read(self, number: int, cells: list[str]) -> ListedImage | None:
         """One row's image; None if something is wrong with it."""
@@ -136,10 +136,11 @@ class _RowReader:
         return None
 
     def _is_repeated(self, image: ListedImage, where: str) -> bool:
-        """Whether an earlier row has this image; the same image may be query and gallery."""
-        first = self.seen.setdefault(image.path, image)
-        both = {first.split, image.split} == {QUERY, GALLERY}
-        if first is image or (both and first[:3] == image[:3]):
+        """Whether earlier rows have this image; the same image may be query and gallery, once."""
+        earlier = self.seen.setdefault(image.path, [])
+        both = len(earlier) == 1 and {earlier[0].split, image.split} == {QUERY, GALLERY}
+        if not earlier or (both and earlier[0][:3] == image[:3]):
+            earlier.append(image)
             return False
         self.findings.add("repeating an image", where)
         return True
