@@ -166,6 +166,17 @@ class TestRegistered:
         dataset = open_dataset(f"mine={make_images(tmp_path, names)}", "", combineall=True)
         assert [record[1] for record in dataset.data] == [0, 1, 1]
 
+    @pytest.mark.parametrize("queries_first", [True, False])
+    def test_conditions_of_an_image_in_both_test_lists_are_the_querys(
+        self, tmp_path, queries_first
+    ):
+        make_images(tmp_path, ["a.png", "b.png"])
+        rows = ["a.png,x,1,query,sun", "a.png,x,1,gallery,", "b.png,x,2,gallery,rain"]
+        rows = rows if queries_first else rows[::-1]
+        file = write_lines(tmp_path / "list.csv", "path,pid,camid,split,weather", *rows)
+        conditions = open_dataset(f"shop={file}", "", mode="query").own_conditions
+        assert conditions.rows == {tmp_path / "a.png": ("sun",), tmp_path / "b.png": ("rain",)}
+
     def test_decisions_are_logged_once(self, tmp_path, caplog):
         names = split_names(name="{camera}{shot}.png")
         with caplog.at_level(logging.INFO):

@@ -168,7 +168,9 @@ def find_name(word: str) -> str:
 def _conditions(images: ImageList) -> ConditionFile | None:
     if not images.conditions:
         return None
-    rows = {image.path: image.conditions for image in images.images}
+    # Results are reported by the query's conditions, also if the image is in the gallery too.
+    queries_last = sorted(images.images, key=lambda image: image.split == QUERY)
+    rows = {image.path: image.conditions for image in queries_last}
     return ConditionFile(images.source, images.conditions, rows)
 
 
