@@ -76,7 +76,8 @@ if __name__ == "__main__":
 # isort: split
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.listed import find_name
-from magnifier_plugin.catalogue.opening import open_dataset, own_folder
+from magnifier_plugin.catalogue.opening import open_dataset
+from magnifier_plugin.data.map_files import annotations_of
 from magnifier_plugin.files import write_png
 from magnifier_plugin.masks.checking import (
     FAULTS,
@@ -86,7 +87,7 @@ from magnifier_plugin.masks.checking import (
     check_manifest,
     mean_shares,
 )
-from magnifier_plugin.masks.paths import default_masks_dir, label_path
+from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.visualize.label_page import write_label_page
 from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
@@ -129,14 +130,11 @@ def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
     name = find_name(args.source)
     require_dataset(name, args.root)  # nothing is rendered here
     dataset = open_dataset(name, args.root, cuhk03_labeled=args.cuhk03_labeled)
-    # The rendered pedestrians have their own label maps.
-    masks_dir = getattr(dataset, "masks_dir", None) or args.masks or default_masks_dir()
-    name = getattr(dataset, "label_folder", name)
-    folder = own_folder(dataset)
-    labels = {
-        image: label_path(image, folder, name, masks_dir) for image, *_ in sorted(dataset.train)
+    there = annotations_of(dataset, name, args.masks, args.max_missing, args.label_set)
+    return there.masks_dir / there.folder, {
+        image: label_path(image, there.dataset_dir, there.folder, there.masks_dir)
+        for image, *_ in sorted(dataset.train)
     }
-    return masks_dir / name, labels
 
 
 def default_page(folder: Path) -> Path:

@@ -5,12 +5,15 @@ import pickle
 import numpy as np
 import pytest
 import torchreid
+from mask_inputs import script
 
 from magnifier_plugin.annotators.densepose import read_iuv, to_regions
 from magnifier_plugin.catalogue.names import dataset_class
-from magnifier_plugin.masks.label_maps import read_labels
+from magnifier_plugin.data.annotated import AnnotatedDataset
+from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.manifest import read_manifest
 from magnifier_plugin.masks.paths import iuv_path, label_path
+from magnifier_plugin.regions import REGIONS
 from magnifier_plugin.synthetic.dataset import Synthetic
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
 from magnifier_plugin.synthetic.options import SyntheticOptions
@@ -74,6 +77,51 @@ def test_iuv_that_an_earlier_version_did_not_keep_is_added(root):
         path.unlink()
     Synthetic(str(root), verbose=False)
     assert all(path.is_file() for path in iuvs)
+
+
+class TestOtherLabelMaps:
+    """`<masks_dir>/synthetic`, if it exists, is used in place of the data set's own maps."""
+
+    @pytest.fixture
+    def masks(self, root, monkeypatch):
+        """Another annotator's label maps, in which everybody is a chest."""
+        chest = np.full((64, 32), REGIONS.index("chest"), np.uint8)
+        dataset = Synthetic(str(root), verbose=False)
+        for record in dataset.train:
+            write_labels(
+                label_path(record[0], dataset.dataset_dir, "synthetic", root / "masks"), chest
+            )
+        monkeypatch.chdir(root)
+        return root / "masks"
+
+    def regions(self, root, masks_dir):
+        dataset = AnnotatedDataset("synthetic", root, masks_dir=masks_dir, inputs=("mask",))
+        return {int(value) for item in dataset for value in item["mask"].unique()}
+
+    def test_in_training(self, root, masks, monkeypatch):
+        chest = {REGIONS.index("chest")}
+        assert self.regions(root, masks) == chest
+        assert len(self.regions(root, root / "none")) > 3
+        assert len(self.regions(root, None)) > 3
+        monkeypatch.setenv("MAGNIFIER_MASKS", str(masks))
+        assert self.regions(root, None) == chest
+
+    @pytest.mark.parametrize(
+        ("options", "place"),
+        [
+            ([], "synthetic/mask_labels/market1501"),
+            (["--masks", "none"], "synthetic/mask_labels/market1501"),
+            (["--masks", "masks"], "masks/synthetic"),
+        ],
+    )
+    def test_check_masks_checks_those_that_are_trained_on(
+        self, root, masks, capsys, options, place
+    ):
+        arguments = ["-s", "synthetic", "--root", str(root), "--workers", "1", *options]
+        assert script("check_masks").main(arguments) == 0
+        printed = capsys.readouterr().out
+        assert f"Page: {root / place}/check_masks.html\n" in printed
+        assert ("chest 100.0%" in printed) == (place == "masks/synthetic")
 
 
 def test_a_second_use_writes_nothing(root, capsys):

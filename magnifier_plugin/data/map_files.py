@@ -127,8 +127,7 @@ def annotations_of(
         max_missing, label_set: as in `Annotations`.
     """
     own = getattr(plain, "masks_dir", None)
-    if own and not (masks_dir and Path(masks_dir, name).is_dir()):
+    folder, masks = name, Path(masks_dir or default_masks_dir())
+    if own and not (masks / name).is_dir():
         folder, masks = plain.label_folder, Path(own)
-    else:
-        folder, masks = name, Path(masks_dir or default_masks_dir())
     return Annotations(name, folder, own_folder(plain), masks, max_missing, label_set)
