@@ -11,10 +11,13 @@ from mask_inputs import PROJECT, Named, make_iuv, make_market, script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import IuvFolder, to_regions, write_iuv
+from magnifier_plugin.annotators.npy import NpyFolder
+from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.manifest import read_manifest
 from magnifier_plugin.masks.paths import label_path
+from magnifier_plugin.regions import PARTS
 from magnifier_plugin.workers import on_all_cores
 
 SCRIPT = PROJECT / "scripts" / "convert_masks.py"
@@ -34,6 +37,39 @@ def test_label_maps_are_written_where_the_data_set_reads_them(tmp_path):
             path = label_path(photo, market, "market1501", masks)
             assert np.array_equal(read_labels(path), to_regions(make_iuv(seed=seed)))
     assert number == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_iuv": True}, {"iuv_only": True}])
+def test_an_annotation_without_a_person_is_missing(tmp_path, options):
+    """As a label map it would teach that all of the person is background."""
+    market, iuv = make_market(tmp_path, NAMES)
+    write_iuv(iuv / f"{NAMES[1]}_IUV.png", make_iuv() * np.uint8([0, 1, 1]))
+    out = tmp_path / "masks" / "market1501"
+    summary = convert(IuvFolder(iuv), market, out, progress=False, **options)
+    assert (summary.converted, [path.stem for path in summary.missing]) == (2, [NAMES[1]])
+    assert summary.areas["background"] < 0.1
+    assert not list(out.rglob(f"{NAMES[1]}*"))
+
+
+@pytest.mark.parametrize("hands", ["lower arm", "background"])
+def test_hands_alone_are_a_person(tmp_path, hands):
+    market, iuv = make_market(tmp_path, NAMES)
+    only_hands = make_iuv()
+    only_hands[..., 0] = PARTS.index("right hand")
+    write_iuv(iuv / f"{NAMES[1]}_IUV.png", only_hands)
+    source = IuvFolder(iuv, hands)
+    summary = convert(source, market, tmp_path / "masks" / "market1501", progress=False)
+    assert (summary.converted, summary.missing) == (3, ())
+
+
+def test_a_parsing_of_nobody_is_missing(tmp_path):
+    market, _ = make_market(tmp_path, NAMES[:2])
+    for name, class_id in zip(NAMES, (0, 5), strict=False):
+        np.save(tmp_path / f"{name}.npy", np.full((32, 16), class_id))
+    for source in (NpyFolder(tmp_path), ParsingFolder(tmp_path, "lip")):
+        out = tmp_path / source.name / "market1501"
+        summary = convert(source, market, out, progress=False)
+        assert (summary.converted, [path.stem for path in summary.missing]) == (1, NAMES[:1])
 
 
 def test_what_is_finished_is_not_done_again(tmp_path):

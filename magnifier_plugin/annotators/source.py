@@ -25,6 +25,11 @@ class Annotation(NamedTuple):
     ambiguity: str = ""
     """Why the choice among several people in the image is ambiguous; "" if it is not."""
 
+    @property
+    def has_person(self) -> bool:
+        """Whether some pixel belongs to a person; annotators also write files without one."""
+        return bool((self.labels if self.iuv is None else self.iuv[..., 0]).any())
+
 
 class UnreadAnnotation(Protocol):
     """The annotation of one image, which has not been read yet."""

@@ -216,7 +216,7 @@ def _convert_one(job: _Job) -> _Outcome:
         annotation = job.annotation.read(image_size(job.image))
     except (ValueError, OSError) as error:
         return _Outcome(job.image, nothing, failure=str(error))
-    if annotation is None:
+    if annotation is None or not annotation.has_person:
         return _Outcome(job.image, nothing, missing=True)
     # An error while writing (full disk, no permission) is not caught: it ends the conversion.
     if job.iuv:
