@@ -7,16 +7,16 @@ import sys
 
 import numpy as np
 import pytest
-from mask_inputs import PROJECT, Named, make_iuv, make_market, script
+from mask_inputs import PROJECT, Named, make_iuv, make_market, save_photo, script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import IuvFolder, to_regions, write_iuv
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.masks.conversion import convert
-from magnifier_plugin.masks.label_maps import read_labels
+from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.manifest import read_manifest
-from magnifier_plugin.masks.paths import label_path
+from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.regions import PARTS
 from magnifier_plugin.workers import on_all_cores
 
@@ -128,6 +128,48 @@ def test_two_label_sets_are_not_mixed_in_one_folder(tmp_path):
     with pytest.raises(ValueError, match=r"no labels\.json"):
         convert(IuvFolder(iuv), market, out, progress=False)
     assert convert(IuvFolder(iuv), market, out, overwrite=True, progress=False).converted == 3
+
+
+def test_a_corrected_label_map_is_kept_when_its_iuv_is_added(tmp_path):
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    convert(IuvFolder(iuv), market, out, progress=False)
+    label = sorted(out.rglob("*.png"))[0]
+    corrected = np.full((32, 16), 3, np.uint8)
+    write_labels(label, corrected)
+    summary = convert(IuvFolder(iuv), market, out, keep_iuv=True, progress=False)
+    assert (summary.converted, summary.already_there) == (3, 0)
+    assert np.array_equal(read_labels(label), corrected)
+    label.unlink()
+    before = iuv_path(label).stat().st_mtime_ns
+    convert(IuvFolder(iuv), market, out, keep_iuv=True, progress=False)
+    assert label.is_file() and iuv_path(label).stat().st_mtime_ns == before
+    convert(IuvFolder(iuv), market, out, keep_iuv=True, overwrite=True, progress=False)
+    assert iuv_path(label).stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    "place", ["bounding_box_train/another.png", "query/0002_c1s1_000451_03.png"]
+)
+@pytest.mark.parametrize("options", [{}, {"keep_iuv": True}, {"overwrite": True}])
+def test_label_maps_of_an_unknown_label_set_are_not_mixed_with_ours(tmp_path, place, options):
+    """Without labels.json, also one that belongs to no annotation of this run is refused."""
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    write_labels(out / place, np.ones((32, 16), np.uint8))
+    with pytest.raises(ValueError, match=rf"no labels\.json .*{place} would not be replaced"):
+        convert(IuvFolder(iuv), market, out, progress=False, **options)
+    assert not (out / "labels.json").exists()
+    (out / place).write_bytes(b"")  # as a power cut leaves it
+    assert convert(IuvFolder(iuv), market, out, progress=False, **options).converted == 3
+
+
+def test_other_pictures_are_no_label_maps(tmp_path):
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    convert(IuvFolder(iuv), market, out, iuv_only=True, progress=False)
+    save_photo(out / "check_masks_textures.png")
+    assert convert(IuvFolder(iuv), market, out, progress=False).converted == 3
 
 
 def test_several_processes_write_what_one_writes(tmp_path):

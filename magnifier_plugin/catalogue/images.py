@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from magnifier_plugin.annotators.densepose import PEOPLE_SUFFIX
@@ -46,16 +46,20 @@ def list_images(
     folder = absolute_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder, expected the data set's images there")
-    skipped = {absolute_path(path) for path in skip}
-    images = []
-    for where, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if f[0] != "." and Path(where, f) not in skipped]
-        images += [Path(where, name) for name in names if _is_image(name)]
+    images = sorted(images_below(folder, skip))
     if not images:
         raise ValueError(
             f"{folder}: no images found, expected files such as 0002_c1s1_000451_03.jpg"
         )
-    return sorted(images)
+    return images
+
+
+def images_below(folder: Path, skip: Sequence[str | os.PathLike[str]] = ()) -> Iterator[Path]:
+    """The images that `list_images` lists, in any order; none if there is no such folder."""
+    skipped = {absolute_path(path) for path in skip}
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [f for f in folders if f[0] != "." and Path(where, f) not in skipped]
+        yield from (Path(where, name) for name in names if _is_image(name))
 
 
 def _is_image(name: str) -> bool:

@@ -18,9 +18,9 @@ from magnifier_plugin.annotators.source import Source, UnreadAnnotation
 from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.files import absolute_path, image_size
 from magnifier_plugin.masks.label_maps import write_labels
-from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
+from magnifier_plugin.masks.manifest import Manifest, ensure_manifest
 from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, match
-from magnifier_plugin.masks.paths import iuv_path, label_path
+from magnifier_plugin.masks.paths import is_written, iuv_path, label_path
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS
 from magnifier_plugin.workers import on_all_cores
 
@@ -93,10 +93,11 @@ def convert(
         images = list_images(images_dir, skip=[out_dir, *source.folders])
     matches = match(source, images)
     dataset_dir = dataset_dir or dataset_folder(images_dir, out_dir.name)
-    jobs = _jobs(matches, dataset_dir, out_dir, keep_iuv or iuv_only, not iuv_only)
-    unfinished = [job for job in jobs if overwrite or not job.is_done()]
+    jobs = _jobs(matches, dataset_dir, out_dir, keep_iuv or iuv_only, not iuv_only, overwrite)
+    unfinished = [job for job in jobs if job.label or job.iuv]
     if not iuv_only:
-        _ensure_manifest(out_dir, source, none_kept=len(unfinished) == len(jobs))
+        manifest = Manifest(source.name, source.label_set, source.definition)
+        ensure_manifest(out_dir, manifest, {job.label for job in unfinished if job.label})
     totals = _run(unfinished, workers, progress)
     return ConversionSummary(
         converted=len(unfinished) - len(totals.failures) - len(totals.missing),
@@ -118,11 +119,6 @@ class _Job(NamedTuple):
     """Where to write the label map; None: do not write it."""
     iuv: Path | None
     """Where to write the IUV; None: do not write it."""
-
-    def is_done(self) -> bool:
-        """Whether its files exist and are not empty; a power cut can leave files of 0 bytes."""
-        files = (path for path in (self.label, self.iuv) if path)
-        return all(path.is_file() and path.stat().st_size for path in files)
 
 
 class _Outcome(NamedTuple):
@@ -173,32 +169,18 @@ def _jobs(
     out_dir: Path,
     with_iuv: bool,
     with_labels: bool,
+    overwrite: bool,
 ) -> list[_Job]:
+    """One job for each annotated image; finished files are left out, unless overwrite is set."""
     jobs = []
     for annotation, image in matches.pairs:
         label = label_path(image, dataset_dir, out_dir.name, out_dir.parent)
-        iuv = iuv_path(label) if with_iuv else None
-        jobs.append(_Job(annotation, image, label if with_labels else None, iuv))
+        wanted = (label if with_labels else None, iuv_path(label) if with_iuv else None)
+        written = (
+            path if path and (overwrite or not is_written(path)) else None for path in wanted
+        )
+        jobs.append(_Job(annotation, image, *written))
     return jobs
-
-
-def _ensure_manifest(out_dir: Path, source: Source, none_kept: bool) -> None:
-    """Writes `labels.json` into out_dir unless it is up to date; refuses to mix two label sets."""
-    ours = Manifest(source.name, source.label_set, source.definition)
-    theirs = read_manifest(out_dir)
-    if theirs is None and not none_kept:
-        raise ValueError(
-            f"{out_dir}: contains label maps, but no labels.json that says how they were made; "
-            "convert into another folder, or overwrite them (--overwrite)"
-        )
-    if theirs is not None and theirs.checksum != ours.checksum:
-        raise ValueError(
-            f"{out_dir}: contains label maps of label set {theirs.label_set} ({theirs.checksum}), "
-            f"the new ones would be of {ours.label_set} ({ours.checksum}); two label sets must not "
-            "be mixed: convert into another folder, or remove this one first"
-        )
-    if theirs != ours:
-        write_manifest(out_dir, ours)
 
 
 def _run(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Totals:

@@ -9,6 +9,8 @@ from magnifier_plugin.annotators.source import check_size
 from magnifier_plugin.files import read_png, write_png
 from magnifier_plugin.regions import NUM_PARTS, NUM_REGIONS, REGION_COLOURS, UNKNOWN
 
+# Pillow's modes of a label map: a palette or grey levels, one byte per pixel.
+MODES = ("P", "L")
 UNKNOWN_COLOUR = (128, 128, 128)
 
 
@@ -41,7 +43,7 @@ def read_labels(path: str | os.PathLike[str], size: tuple[int, int] | None = Non
         ValueError: it is damaged, not a label map, has another size, or holds other ids.
     """
     image = read_png(path)
-    if image.mode not in ("P", "L"):
+    if image.mode not in MODES:
         raise ValueError(
             f"{path}: image mode {image.mode}, expected a palette PNG (P) whose bytes are the ids "
             f"0..{NUM_REGIONS - 1}; colours are not ids, convert with scripts/convert_masks.py"

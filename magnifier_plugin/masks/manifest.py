@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from magnifier_plugin.files import write_atomically
+from magnifier_plugin.catalogue.images import images_below
+from magnifier_plugin.files import read_png, write_atomically
+from magnifier_plugin.masks.label_maps import MODES
+from magnifier_plugin.masks.paths import is_written
 from magnifier_plugin.text_files import read_json
 
 MANIFEST = "labels.json"
@@ -68,3 +71,45 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
     text = json.dumps({**asdict(manifest), "checksum": manifest.checksum}) + "\n"
     with write_atomically(Path(folder, MANIFEST)) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def ensure_manifest(out_dir: Path, ours: Manifest, replaced: Collection[Path]) -> None:
+    """Writes `labels.json` unless it is up to date; refuses to mix two label sets in a folder.
+
+    Args:
+        out_dir: the data set's label maps.
+        ours: how new label maps are made.
+        replaced: the label maps in out_dir that will be replaced.
+    Raises:
+        ValueError: the other label maps in out_dir are of another or an unknown label set.
+    """
+    theirs = read_manifest(out_dir)
+    kept = _find_label_map(out_dir, replaced) if theirs is None else None
+    if kept is not None:
+        raise ValueError(
+            f"{out_dir}: contains label maps, but no {MANIFEST} that says how they were made, and "
+            f"{kept} would not be replaced; convert into another folder, replace all label maps "
+            "(--overwrite), or remove those that are not replaced"
+        )
+    if theirs is not None and theirs.checksum != ours.checksum:
+        raise ValueError(
+            f"{out_dir}: contains label maps of label set {theirs.label_set} ({theirs.checksum}), "
+            f"the new ones would be of {ours.label_set} ({ours.checksum}); two label sets must not "
+            "be mixed: convert into another folder, or remove this one first"
+        )
+    if theirs != ours:
+        write_manifest(out_dir, ours)
+
+
+def _find_label_map(folder: Path, replaced: Collection[Path]) -> Path | None:
+    """A label map at any depth below a folder that is not one of `replaced`; None without one."""
+    paths = (path for path in images_below(folder) if path.suffix == ".png")
+    return next((path for path in paths if path not in replaced and _may_be_labels(path)), None)
+
+
+def _may_be_labels(path: Path) -> bool:
+    """Whether a PNG may be a label map, and not a photo or a sheet that a script drew."""
+    try:
+        return is_written(path) and read_png(path).mode in MODES
+    except ValueError:  # damaged
+        return True

@@ -49,3 +49,8 @@ def label_path(
 def iuv_path(label: Path) -> Path:
     """The path of an image's IUV, in the folder of its label map and named as by DensePose."""
     return label.with_name(f"{label.stem}{IUV_SUFFIX}")
+
+
+def is_written(path: Path) -> bool:
+    """Whether a file exists and is not empty; a power cut can leave files of 0 bytes."""
+    return path.is_file() and path.stat().st_size > 0
