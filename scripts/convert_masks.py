@@ -79,7 +79,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument("--keep-iuv", action="store_true", help="write label maps and IUV")
     outputs.add_argument("--iuv-only", action="store_true", help="write IUV, no label maps")
-    add("--overwrite", action="store_true", help="convert finished files again")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="convert finished files again, and remove those of images without an annotation",
+    )
     add("--workers", type=whole_number(1), help="number of processes (default: one per core)")
     args = parser.parse_args(arguments)
     if args.dataset is None and not (args.images and args.out):
@@ -226,6 +230,7 @@ def show(
         (summary.converted, "converted"),
         (summary.already_there, "already there"),
         (len(summary.missing), f"images without an annotation ({lists['missing']})"),
+        (summary.removed, "of these had files of an earlier run, now removed (--overwrite)"),
         (len(summary.unmatched), "annotations without an image"),
         (len(summary.ambiguous), f"with more than one likely person ({lists['ambiguous']})"),
         (len(summary.failures), f"failed ({lists['failed']})"),

@@ -51,6 +51,33 @@ def test_an_annotation_without_a_person_is_missing(tmp_path, options):
     assert not list(out.rglob(f"{NAMES[1]}*"))
 
 
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({}, {"", "_IUV"}),
+        ({"overwrite": True}, {"_IUV"}),
+        ({"overwrite": True, "keep_iuv": True}, set()),
+        ({"overwrite": True, "iuv_only": True}, {""}),
+    ],
+)
+@pytest.mark.parametrize("nobody", [True, False])
+def test_files_of_an_image_that_is_missing_now_are_removed(tmp_path, options, left, nobody):
+    """--overwrite makes the folder what a conversion into an empty one would give."""
+    market, iuv = make_market(tmp_path, NAMES)
+    out = tmp_path / "masks" / "market1501"
+    convert(IuvFolder(iuv), market, out, keep_iuv=True, progress=False)
+    dropped = iuv / f"{NAMES[1]}_IUV.png"
+    if nobody:
+        write_iuv(dropped, make_iuv() * 0)
+    else:
+        dropped.unlink()
+    summary = convert(IuvFolder(iuv), market, out, progress=False, **options)
+    assert {path.stem.removeprefix(NAMES[1]) for path in out.rglob(f"{NAMES[1]}*")} == left
+    assert summary.removed == ("overwrite" in options)
+    assert len(summary.missing) == (nobody is False or "overwrite" in options)
+    assert len(list(out.rglob("*.png"))) == 4 + len(left)
+
+
 @pytest.mark.parametrize("hands", ["lower arm", "background"])
 def test_hands_alone_are_a_person(tmp_path, hands):
     market, iuv = make_market(tmp_path, NAMES)

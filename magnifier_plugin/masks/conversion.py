@@ -5,7 +5,7 @@ atomically and finished files are kept, so an interrupted conversion can simply 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -19,7 +19,7 @@ from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.files import absolute_path, image_size
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, ensure_manifest
-from magnifier_plugin.masks.matching import AnnotationMatches, dataset_folder, match
+from magnifier_plugin.masks.matching import dataset_folder, match
 from magnifier_plugin.masks.paths import is_written, iuv_path, label_path
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS
 from magnifier_plugin.workers import on_all_cores
@@ -33,6 +33,8 @@ class ConversionSummary:
     """Number of images whose label map, IUV or both were written in this run."""
     already_there: int
     """Number of images whose files an earlier run wrote."""
+    removed: int
+    """Number of the missing images whose files of an earlier run were removed, with overwrite."""
     missing: tuple[Path, ...]
     """Images without an annotation, or whose annotation has no person. This is normal, since
     annotators miss some people."""
@@ -69,7 +71,7 @@ def convert(
         images: absolute paths of the data set's images; None: all below images_dir.
         keep_iuv: also write the IUV next to each label map; DSA-reID needs it.
         iuv_only: write the IUV but no label maps; out_dir may hold label maps of any label set.
-        overwrite: convert finished images again.
+        overwrite: convert finished images again, and remove the files of missing images.
         workers: number of processes; None: one for each core.
         progress: show a progress bar, if there is a terminal.
     Returns:
@@ -92,22 +94,43 @@ def convert(
     if images is None:
         images = list_images(images_dir, skip=[out_dir, *source.folders])
     matches = match(source, images)
-    dataset_dir = dataset_dir or dataset_folder(images_dir, out_dir.name)
-    jobs = _jobs(matches, dataset_dir, out_dir, keep_iuv or iuv_only, not iuv_only, overwrite)
+    dataset_dir = absolute_path(dataset_dir or dataset_folder(images_dir, out_dir.name))
+    target = _Target(dataset_dir, out_dir, not iuv_only, keep_iuv or iuv_only)
+    jobs = [_job(annotation, image, target, overwrite) for annotation, image in matches.pairs]
     unfinished = [job for job in jobs if job.label or job.iuv]
     if not iuv_only:
+        replaced = [job.label for job in unfinished]
+        replaced += [target.files(image)[0] for image in matches.missing if overwrite]
         manifest = Manifest(source.name, source.label_set, source.definition)
-        ensure_manifest(out_dir, manifest, {job.label for job in unfinished if job.label})
+        ensure_manifest(out_dir, manifest, set(filter(None, replaced)))
     totals = _run(unfinished, workers, progress)
+    missing = sorted([*matches.missing, *totals.missing])
     return ConversionSummary(
         converted=len(unfinished) - len(totals.failures) - len(totals.missing),
         already_there=len(jobs) - len(unfinished),
-        missing=tuple(sorted([*matches.missing, *totals.missing])),
+        removed=sum(_remove(target.files(image)) for image in missing if overwrite),
+        missing=tuple(missing),
         unmatched=tuple(matches.unmatched),
         failures=totals.failures,
         ambiguous=totals.ambiguous,
         areas=totals.areas(),
     )
+
+
+class _Target(NamedTuple):
+    """The files that a conversion writes."""
+
+    dataset_dir: Path
+    out_dir: Path
+    labels: bool
+    """Whether it writes label maps."""
+    iuv: bool
+    """Whether it writes IUV."""
+
+    def files(self, image: Path) -> tuple[Path | None, Path | None]:
+        """The paths of an image's label map and IUV; None for one that is not written."""
+        label = label_path(image, self.dataset_dir, self.out_dir.name, self.out_dir.parent)
+        return label if self.labels else None, iuv_path(label) if self.iuv else None
 
 
 class _Job(NamedTuple):
@@ -163,24 +186,21 @@ class _Totals(NamedTuple):
         return {name: float(self.counts[i] / total) for i, name in enumerate(REGIONS)}
 
 
-def _jobs(
-    matches: AnnotationMatches,
-    dataset_dir: str | os.PathLike[str],
-    out_dir: Path,
-    with_iuv: bool,
-    with_labels: bool,
-    overwrite: bool,
-) -> list[_Job]:
-    """One job for each annotated image; finished files are left out, unless overwrite is set."""
-    jobs = []
-    for annotation, image in matches.pairs:
-        label = label_path(image, dataset_dir, out_dir.name, out_dir.parent)
-        wanted = (label if with_labels else None, iuv_path(label) if with_iuv else None)
-        written = (
-            path if path and (overwrite or not is_written(path)) else None for path in wanted
-        )
-        jobs.append(_Job(annotation, image, *written))
-    return jobs
+def _job(annotation: UnreadAnnotation, image: Path, target: _Target, overwrite: bool) -> _Job:
+    """One image's conversion; finished files are left out, unless overwrite is set."""
+    label, iuv = (
+        None if path is None or (is_written(path) and not overwrite) else path
+        for path in target.files(image)
+    )
+    return _Job(annotation, image, label, iuv)
+
+
+def _remove(files: Iterable[Path | None]) -> bool:
+    """Removes those files that exist; returns whether there was one."""
+    found = [path for path in files if path is not None and path.is_file()]
+    for path in found:
+        path.unlink()
+    return bool(found)
 
 
 def _run(jobs: Sequence[_Job], workers: int | None, progress: bool) -> _Totals:
