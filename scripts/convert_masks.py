@@ -20,7 +20,7 @@ import errno
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -110,8 +110,9 @@ from magnifier_plugin.annotators.source import Source
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.opening import open_lists, own_folder
-from magnifier_plugin.files import absolute_path, write_atomically
+from magnifier_plugin.files import absolute_path
 from magnifier_plugin.masks.conversion import ConversionSummary, convert
+from magnifier_plugin.masks.lists import inside, write_lists
 from magnifier_plugin.masks.matching import dataset_folder
 from magnifier_plugin.masks.paths import default_masks_dir
 from magnifier_plugin.user_modules import import_user_module
@@ -126,7 +127,6 @@ SOURCES: Mapping[str, Callable[[argparse.Namespace], Source]] = {
     "npy": lambda a: NpyFolder(a.npy),
     "keypoints": lambda a: KeypointSource(a.keypoints, a.annotations, a.min_score),
 }
-TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be invalid Unicode
 SHOWN = 20  # failures that are printed; the file has all
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
             workers=args.workers,
         )
         seconds = time.perf_counter() - start
-        lists = write_lists(args, summary)
+        lists = write_lists(summary, args.out, dataset_dir, iuv_only=args.iuv_only)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"convert_masks.py: {error}", file=sys.stderr)
         if getattr(error, "errno", None) in FULL:
@@ -184,41 +184,6 @@ def choose_images(args: argparse.Namespace) -> tuple[Path, list[Path] | None]:
     return folder, [path for path in paths if path.is_relative_to(args.images)]
 
 
-def write_lists(args: argparse.Namespace, summary: ConversionSummary) -> dict[str, Path]:
-    """Write the lists of missing, failed and ambiguous images into the folder of label maps.
-
-    A conversion with --iuv-only has its own three lists, because those of the label maps in the
-    same folder remain valid.
-
-    Returns:
-        `missing`, `failed` and `ambiguous` → path of the list.
-    """
-    prefix = "iuv_" if args.iuv_only else ""
-    paths = {name: args.out / f"{prefix}{name}.txt" for name in ("missing", "failed", "ambiguous")}
-    write_lines(paths["missing"], (inside(image, args.images) for image in summary.missing))
-    failed, ambiguous = (
-        {inside(image, args.images): " ".join(reason.split()) for image, reason in reasons.items()}
-        for reasons in (summary.failures, summary.ambiguous)
-    )
-    if paths["ambiguous"].exists():
-        # Keep the entries of an earlier run, whose images this run did not read again.
-        earlier = paths["ambiguous"].read_text(**TEXT).split("\n")
-        ambiguous = dict(line.partition("\t")[::2] for line in earlier if line) | ambiguous
-    for name, reasons in (("failed", failed), ("ambiguous", ambiguous)):
-        write_lines(paths[name], (f"{image}\t{reasons[image]}" for image in sorted(reasons)))
-    return paths
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    with write_atomically(path) as part:
-        part.write_text("".join(f"{line}\n" for line in lines), **TEXT)
-
-
-def inside(image: Path, images: Path) -> str:
-    """An image's path relative to --images."""
-    return str(image.relative_to(images))
-
-
 def show(
     args: argparse.Namespace,
     dataset_dir: Path,
@@ -230,7 +195,7 @@ def show(
         (summary.converted, "converted"),
         (summary.already_there, "already there"),
         (len(summary.missing), f"images without an annotation ({lists['missing']})"),
-        (summary.removed, "of these had files of an earlier run, now removed (--overwrite)"),
+        (len(summary.removed), "of these had files of an earlier run, now removed (--overwrite)"),
         (len(summary.unmatched), "annotations without an image"),
         (len(summary.ambiguous), f"with more than one likely person ({lists['ambiguous']})"),
         (len(summary.failures), f"failed ({lists['failed']})"),
@@ -239,14 +204,14 @@ def show(
     print(f"{args.out}: {written} of {dataset_dir}")
     for number, what in counts:
         print(f"{number:>11,} {what}")
-    folders = Counter(str(path.relative_to(args.images).parent) for path in summary.missing)
+    folders = Counter(str(path.relative_to(dataset_dir).parent) for path in summary.missing)
     for folder, count in folders.most_common(5):
         print(f"{'':>11} {count:,} without an annotation in {folder}")
     if summary.areas:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary.areas.items())
         print(f"Area: {shares}")
     for image in sorted(summary.failures)[:SHOWN]:
-        print(f"{inside(image, args.images)}: {summary.failures[image]}")
+        print(f"{inside(image, dataset_dir)}: {summary.failures[image]}")
     if len(summary.failures) > SHOWN:
         print(f"… and {len(summary.failures) - SHOWN:,} more in {lists['failed']}")
 

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -73,7 +75,7 @@ def test_files_of_an_image_that_is_missing_now_are_removed(tmp_path, options, le
         dropped.unlink()
     summary = convert(IuvFolder(iuv), market, out, progress=False, **options)
     assert {path.stem.removeprefix(NAMES[1]) for path in out.rglob(f"{NAMES[1]}*")} == left
-    assert summary.removed == ("overwrite" in options)
+    assert len(summary.removed) == ("overwrite" in options)
     assert len(summary.missing) == (nobody is False or "overwrite" in options)
     assert len(list(out.rglob("*.png"))) == 4 + len(left)
 
@@ -292,7 +294,66 @@ def test_lists_of_an_earlier_run_are_kept_whatever_is_in_them(tmp_path, capsys):
     assert densepose_iuv(iuv, market, out) == 0
     (out / "ambiguous.txt").write_bytes(b"b.jpg\twhy\nno tab\na\xff.jpg\ttwo\ttabs\n\n")
     assert densepose_iuv(iuv, market, out) == 0
-    assert (out / "ambiguous.txt").read_bytes() == b"a\xff.jpg\ttwo\ttabs\nb.jpg\twhy\nno tab\t\n"
+    assert (out / "ambiguous.txt").read_bytes() == b"a\xff.jpg\ttwo\ttabs\nb.jpg\twhy\nno tab\n"
+
+
+class TestListsOfSeveralRuns:
+    """Entries are paths in the data set, and each run replaces those of its own images."""
+
+    FOLDERS = ("images_detected", "images_labeled")
+
+    @pytest.fixture
+    def cuhk03(self, tmp_path):
+        """Converts one folder of CUHK03, whose two folders have the same names; returns lists."""
+        for folder in self.FOLDERS:
+            for name in ("a", "b", "c", "d"):
+                save_photo(tmp_path / "cuhk03" / folder / f"{name}.png")
+
+        def run(folder, *more, **iuvs):
+            iuv, out = tmp_path / "iuv", tmp_path / "masks" / "cuhk03"
+            shutil.rmtree(iuv, ignore_errors=True)
+            for name, planes in iuvs.items():
+                write_iuv(iuv / f"{name}_IUV.png", planes)
+                if name == "b":
+                    people = np.zeros((32, 16), np.uint8)
+                    people[:, 8:] = 1
+                    Image.fromarray(people).save(iuv / f"{name}_INDS.png")
+            densepose_iuv(iuv, tmp_path / "cuhk03" / folder, out, *more)
+            names = ("missing", "failed", "ambiguous")
+            lines = {name: (out / f"{name}.txt").read_text().splitlines() for name in names}
+            return {k: [line.partition("\t")[0] for line in found] for k, found in lines.items()}
+
+        return run
+
+    ALL: ClassVar = {"a": make_iuv(), "b": make_iuv(), "d": make_iuv(height=8)}
+
+    def test_two_folders_with_the_same_names(self, cuhk03):
+        for folder in self.FOLDERS:
+            lists = cuhk03(folder, **self.ALL)
+        assert lists == {
+            "missing": [f"{folder}/c.png" for folder in self.FOLDERS],
+            "failed": [f"{folder}/d.png" for folder in self.FOLDERS],
+            "ambiguous": [f"{folder}/b.png" for folder in self.FOLDERS],
+        }
+
+    def test_entries_of_images_that_are_read_again_are_replaced(self, cuhk03):
+        cuhk03("images_labeled", **self.ALL)
+        assert cuhk03("images_labeled", **self.ALL)["ambiguous"] == ["images_labeled/b.png"]
+        cuhk03("images_detected", **self.ALL)
+        now = {"b": make_iuv() * 0, "c": make_iuv(), "d": make_iuv()}
+        assert cuhk03("images_labeled", "--overwrite", **now) == {
+            "missing": [
+                "images_detected/c.png",
+                *("images_labeled/a.png", "images_labeled/b.png"),
+            ],
+            "failed": ["images_detected/d.png"],
+            "ambiguous": ["images_detected/b.png"],
+        }
+
+    def test_an_entry_is_kept_as_long_as_its_label_map(self, cuhk03):
+        cuhk03("images_labeled", **self.ALL)
+        assert cuhk03("images_labeled", a=make_iuv())["ambiguous"] == ["images_labeled/b.png"]
+        assert not cuhk03("images_labeled", "--overwrite", a=make_iuv())["ambiguous"]
 
 
 def test_names_that_are_not_unicode_are_listed(tmp_path, capsys):

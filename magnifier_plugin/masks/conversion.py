@@ -33,8 +33,12 @@ class ConversionSummary:
     """Number of images whose label map, IUV or both were written in this run."""
     already_there: int
     """Number of images whose files an earlier run wrote."""
-    removed: int
-    """Number of the missing images whose files of an earlier run were removed, with overwrite."""
+    images: tuple[Path, ...]
+    """All images that this run looked at."""
+    read: tuple[Path, ...]
+    """Those whose annotation this run read, or tried to."""
+    removed: tuple[Path, ...]
+    """The missing images whose files of an earlier run were removed, with overwrite."""
     missing: tuple[Path, ...]
     """Images without an annotation, or whose annotation has no person. This is normal, since
     annotators miss some people."""
@@ -108,7 +112,9 @@ def convert(
     return ConversionSummary(
         converted=len(unfinished) - len(totals.failures) - len(totals.missing),
         already_there=len(jobs) - len(unfinished),
-        removed=sum(_remove(target.files(image)) for image in missing if overwrite),
+        images=tuple(images),
+        read=tuple(job.image for job in unfinished),
+        removed=tuple(image for image in missing if overwrite and _remove(target.files(image))),
         missing=tuple(missing),
         unmatched=tuple(matches.unmatched),
         failures=totals.failures,
