@@ -52,6 +52,63 @@ def test_names_that_match_several_images_stop_the_conversion():
     assert len(match([Named("../../relative/1")], [Path("/d/1.png")]).pairs) == 1
 
 
+class TestImagesThatAreNotConverted:
+    """Images of the data set that are not in the list, or not below --images."""
+
+    @pytest.fixture
+    def shop(self, tmp_path):
+        """Two people, each with a photo 0001.jpg; `found` contains annotations."""
+        names = ("1/0001", "1/0002", "2/0001", "2/0003", "deep/train/0/a", "deep/test/0/a")
+        for name in (*names, "found/2/0004", "found/3/0001"):
+            save_photo(tmp_path / "shop" / f"{name}.jpg")
+        return tmp_path / "shop"
+
+    def match(self, shop, names, listed):
+        images = [shop / f"{name}.jpg" for name in listed]
+        found = match(map(Named, names), images, shop, [shop / "found"])
+        pairs = {item.name: str(image.relative_to(shop)) for item, image in found.pairs}
+        return pairs, [image.stem for image in found.missing], found.unmatched
+
+    def test_their_annotations_go_to_no_other_image(self, shop):
+        found = self.match(shop, ["dp/2/0001", "dp/1/0002"], ["1/0001", "1/0002"])
+        assert found == ({"dp/1/0002": "1/0002.jpg"}, ["0001"], [])
+
+    def test_their_annotations_make_no_other_ambiguous(self, shop):
+        found = self.match(shop, ["dp/1/0001", "dp/2/0001"], ["1/0001", "1/0002"])
+        assert found == ({"dp/1/0001": "1/0001.jpg"}, ["0002"], [])
+
+    def test_at_any_depth(self, shop):
+        """MSMT17 numbers the people of train and test alike."""
+        for start in (f"{shop}/deep", "dp"):
+            names = [f"{start}/test/0/a.jpg", f"{start}/train/0/a.jpg"]
+            for order in (names, names[::-1]):
+                found = self.match(shop, order, ["deep/train/0/a"])
+                assert found == ({names[1]: "deep/train/0/a.jpg"}, [], [])
+
+    def test_without_folders_the_converted_image_counts(self, shop):
+        found = self.match(shop, ["dp/0001", "dp/0002"], ["1/0001", "1/0002"])
+        assert found == ({"dp/0001": "1/0001.jpg", "dp/0002": "1/0002.jpg"}, [], [])
+
+    def test_only_annotations_of_unknown_images_are_reported(self, shop):
+        names = ["dp/1/0001", "0002", "dp/2/0003", "dp/2/0005", "found/2/0004"]
+        found = self.match(shop, names, ["1/0001"])
+        assert found == ({"dp/1/0001": "1/0001.jpg"}, [], ["dp/2/0005", "found/2/0004"])
+
+    def test_annotations_are_no_images(self, shop):
+        """A parser's PNG has its image's name."""
+        found = self.match(shop, [f"{shop}/found/3/0001.jpg"], ["1/0001"])
+        assert found == ({f"{shop}/found/3/0001.jpg": "1/0001.jpg"}, [], [])
+
+    def test_none_of_a_converted_image(self, shop):
+        with pytest.raises(ValueError, match=r"belong to images that are not converted.*dp/2/0001"):
+            self.match(shop, ["dp/2/0001"], ["1/0001"])
+
+    @pytest.mark.parametrize("folder", ["x" * 300, "a\0b"])
+    def test_names_that_no_folder_can_have(self, shop, folder):
+        found = self.match(shop, [f"{folder}/0001"], ["1/0001"])
+        assert found == ({f"{folder}/0001": "1/0001.jpg"}, [], [])
+
+
 def test_only_images_are_listed(tmp_path):
     for name in (
         "a.jpg",

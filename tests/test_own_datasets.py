@@ -396,6 +396,21 @@ class TestScripts:
         missing = (tmp_path / "mask_labels" / "list" / "missing.txt").read_text().splitlines()
         assert len(missing) == 24 - 4 and all(line.startswith("shop/") for line in missing)
 
+    def test_annotations_of_other_images_are_not_used(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        make_images(tmp_path, [f"shop/{name}.png" for name in ("1/0001", "1/0002", "2/0001")])
+        file = write_lines(
+            tmp_path / "list.csv",
+            *("path,pid,split", "shop/1/0001.png,1,train", "shop/1/0002.png,1,train"),
+        )
+        for name in ("2/0001", "1/0002"):
+            write_iuv(tmp_path / "iuv" / f"{name}_IUV.png", make_iuv())
+        arguments = ["--source", "densepose-iuv", "--iuv", "iuv", "-s", f"list={file}"]
+        assert convert(arguments) == 0
+        labels = sorted(path.name for path in (tmp_path / "mask_labels").rglob("*.png"))
+        assert labels == ["0002.png"]
+        assert "0 annotations of none of these images" in capsys.readouterr().out
+
     def test_missing_label_maps_name_the_command(self, shop, market_folder, tmp_path, capsys):
         words = typed(market_folder, tmp_path, "masks.dir", tmp_path / "none")
         assert run("-s", f"shop={shop}", *words) == 2

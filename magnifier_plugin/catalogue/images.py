@@ -62,6 +62,14 @@ def images_below(folder: Path, skip: Sequence[str | os.PathLike[str]] = ()) -> I
         yield from (Path(where, name) for name in names if _is_image(name))
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images directly in a folder, sorted; none if there is no such folder."""
+    try:
+        return sorted(path for path in folder.iterdir() if _is_image(path.name))
+    except (OSError, ValueError):  # also a name that no folder can have
+        return []
+
+
 def _is_image(name: str) -> bool:
     return (
         not name.startswith(".")

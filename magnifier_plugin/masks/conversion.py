@@ -43,7 +43,8 @@ class ConversionSummary:
     """Images without an annotation, or whose annotation has no person. This is normal, since
     annotators miss some people."""
     unmatched: tuple[str, ...]
-    """Names of annotations without an image."""
+    """Names of annotations without an image; those of images that were not to be converted are
+    left out, where they are known."""
     failures: Mapping[Path, str]
     """Image → why its annotation could not be read."""
     ambiguous: Mapping[Path, str]
@@ -95,10 +96,11 @@ def convert(
             "densepose-dump, densepose-json)"
         )
     out_dir = absolute_path(out_dir)
+    skip = [out_dir, *source.folders]
     if images is None:
-        images = list_images(images_dir, skip=[out_dir, *source.folders])
-    matches = match(source, images)
+        images = list_images(images_dir, skip)
     dataset_dir = absolute_path(dataset_dir or dataset_folder(images_dir, out_dir.name))
+    matches = match(source, images, dataset_dir, skip)
     target = _Target(dataset_dir, out_dir, not iuv_only, keep_iuv or iuv_only)
     jobs = [_job(annotation, image, target, overwrite) for annotation, image in matches.pairs]
     unfinished = [job for job in jobs if job.label or job.iuv]

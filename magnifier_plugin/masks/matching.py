@@ -2,7 +2,8 @@
 
 An image is identified by its path inside its data set: CUHK03's labelled and detected images have
 the same names. DensePose's tools drop the folders, so annotations are matched by name if the name
-is unique; if it is not, the conversion stops and lists the ambiguous names instead of guessing.
+is unique, then by the folders that are left. Images that are not converted count too. If that does
+not decide, the conversion stops and lists the ambiguous names instead of guessing.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from magnifier_plugin.annotators.source import UnreadAnnotation
+from magnifier_plugin.catalogue.images import images_in
 from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.files import absolute_path
@@ -27,7 +29,8 @@ class AnnotationMatches(NamedTuple):
     missing: list[Path]
     """Images without an annotation."""
     unmatched: list[str]
-    """Names of annotations without an image."""
+    """Names of annotations without an image, as far as is known; those of images of the data set
+    that are not converted are left out."""
 
 
 def dataset_folder(images_dir: str | os.PathLike[str], dataset: str) -> Path:
@@ -52,28 +55,39 @@ def dataset_folder(images_dir: str | os.PathLike[str], dataset: str) -> Path:
     return folder
 
 
-def match(annotations: Iterable[UnreadAnnotation], images: Sequence[Path]) -> AnnotationMatches:
+def match(
+    annotations: Iterable[UnreadAnnotation],
+    images: Sequence[Path],
+    dataset_dir: Path | None = None,
+    skip: Sequence[Path] = (),
+) -> AnnotationMatches:
     """Matches annotations to images by their names up to the first dot.
 
     If several images have an annotation's name, the match is the image that shares the most folder
-    names with it, counted from the end of the path.
+    names with it, counted from the end of the path. If that is an image of the data set that is not
+    converted, the annotation is left out; of equally close images, the converted one counts.
 
     Args:
         annotations: only their `name` is used.
-        images: paths of images.
+        images: paths of the images to convert.
+        dataset_dir: the data set's own folder, in which other images are looked for; None: in none.
+        skip: folders in it that contain no images of the data set, such as those of annotations.
     Raises:
         ValueError: a name matches several images equally well, two annotations match one image, no
             annotation matches any image, or a name contains `..` after its beginning.
     """
+    others = _OtherImages(images, dataset_dir, skip)
     by_name = defaultdict(list)
     for image in images:
         by_name[_up_to_dot(image)].append(image)
     found: dict[Path, UnreadAnnotation] = {}
-    unmatched, ambiguous = [], []
+    unmatched, ambiguous, left_out = [], [], []
     for annotation in annotations:
         name = annotation.name
         candidates = _closest(_folders(name), by_name.get(_up_to_dot(name), []))
-        if not candidates:
+        if others.have(name, candidates):
+            left_out.append(name)
+        elif not candidates:
             unmatched.append(name)
         elif len(candidates) > 1:
             ambiguous.append(f"{name} matches " + " and ".join(map(str, candidates)))
@@ -84,12 +98,64 @@ def match(annotations: Iterable[UnreadAnnotation], images: Sequence[Path]) -> An
     if ambiguous:
         raise _ambiguous_names(ambiguous)
     if not found:
-        raise ValueError(
-            f"no annotation has the name of an image: annotations such as {unmatched[:3]}, "
-            f"images such as {[image.name for image in images[:3]]}"
-        )
+        raise _no_match(unmatched, left_out, images)
     pairs = [(found[image], image) for image in images if image in found]
     return AnnotationMatches(pairs, [image for image in images if image not in found], unmatched)
+
+
+class _OtherImages:
+    """The images of a data set that are not converted.
+
+    They are looked for only in the folders of converted images, and where the folders in an
+    annotation's name point to. The data set's folder is not searched: it contains all images of a
+    CSV, so it can be a home directory or a whole disk.
+    """
+
+    def __init__(self, images: Sequence[Path], dataset_dir: Path | None, skip: Sequence[Path]):
+        self.dataset_dir, self.skip = dataset_dir, [absolute_path(folder) for folder in skip]
+        homes = dict.fromkeys(image.parent for image in images)
+        self.home = next(iter(homes), None)
+        self.neighbours = {name for home in homes for name in self._names(home)}
+        self.closer: dict[tuple[tuple[str, ...], Path], set[str]] = {}
+
+    def have(self, name: str, candidates: Sequence[Path]) -> bool:
+        """Whether an annotation belongs to one of them, rather than to a converted image.
+
+        Args:
+            name: the annotation's name.
+            candidates: the converted images of that name that are closest to it.
+        """
+        home = candidates[0].parent if candidates else self.home
+        if home is None or self.dataset_dir is None:
+            return False
+        folders, stem = _folders(name), _up_to_dot(name)
+        if not candidates and stem in self.neighbours:
+            return True
+        if (folders, home) not in self.closer:
+            self.closer[folders, home] = self._names_closer(folders, home)
+        return stem in self.closer[folders, home]
+
+    def _names_closer(self, folders: tuple[str, ...], home: Path) -> set[str]:
+        """Names of images in folders that share more with an annotation's than home does."""
+        lengths = range(_common_at_end(folders, home.parts) + 1, len(folders) + 1)
+        places = {top.joinpath(*folders[-n:]) for top in (home, *home.parents) for n in lengths}
+        return {name for place in places for name in self._names(place)}
+
+    def _names(self, folder: Path) -> set[str]:
+        is_inside = self.dataset_dir is not None and folder.is_relative_to(self.dataset_dir)
+        if not is_inside or any(folder.is_relative_to(skipped) for skipped in self.skip):
+            return set()
+        return {_up_to_dot(image) for image in images_in(folder)}
+
+
+def _no_match(unmatched: list[str], left_out: list[str], images: Sequence[Path]) -> ValueError:
+    reason, names = "no annotation has the name of an image", unmatched
+    if not unmatched:
+        reason, names = "all annotations belong to images that are not converted", left_out
+    return ValueError(
+        f"{reason}: annotations such as {names[:3]}, images such as "
+        f"{[image.name for image in images[:3]]}"
+    )
 
 
 def _ambiguous_names(cases: list[str]) -> ValueError:
