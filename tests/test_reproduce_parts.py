@@ -131,6 +131,21 @@ class TestProgress:
         assert lines[2].split() == ["G+M+SAB+SFB", "finished", "mAP", "50.0%", "waiting"]
         assert "finished" not in first
 
+    def test_the_start_has_a_seed_of_its_own(self, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "90")
+        monkeypatch.setenv("LINES", "30")
+        _, runs = plan("figure4", "magnifier_demo", start=1000)
+        screen = Terminal()
+        Progress(runs, screen).draw()
+        lines = screen.getvalue().replace("\x1b[K", "").replace("\r", "").splitlines()
+        assert lines[0].split() == ["seed", "1000", "seed", "1"]
+        assert [line.split() for line in lines[1:4]] == [
+            *(["start-1000", "waiting"], ["G+M+SAB+AB", "waiting"], ["G+M+SAB+SFB", "waiting"]),
+        ]
+        places = [line.index("waiting") for line in lines[1:4]]
+        first, second = lines[0].index("seed"), lines[0].rindex("seed")
+        assert places == [first, second, second]
+
     def test_a_small_terminal(self, monkeypatch):
         monkeypatch.setenv("COLUMNS", "20")
         monkeypatch.setenv("LINES", "5")
