@@ -268,6 +268,30 @@ def test_people_of_each_seed_and_their_maps_are_made_before_any_row(tmp_path):
         assert sum(path is None for path in dataset.files["labels"].values()) == 5
 
 
+def test_interrupted_drawing_of_label_maps_is_done_again(tmp_path, monkeypatch):
+    pairs = (*TINY, "data.root", str(tmp_path / "data"))
+    _, runs = plan("masks", "magnifier_demo", *pairs, seeds=(1,))
+    settings = Settings(
+        table=TABLES["masks"], config_file=DEMO, seeds=(1,), out=tmp_path / "out", pairs=pairs
+    )
+
+    def interrupted(*arguments, images, **options):
+        convert(*arguments, images=images[:3], **options)
+        raise KeyboardInterrupt
+
+    convert = maps.convert
+    with monkeypatch.context() as patch:
+        patch.setattr(maps, "convert", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            preparation.prepare_data(settings, runs)
+    folder = tmp_path / "out" / "maps" / "seed-1" / "keypoints"
+    first = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    assert len(first) == 3
+    preparation.prepare_data(settings, runs)
+    assert len(list(folder.rglob("*.png"))) == 16
+    assert all(path.stat().st_mtime_ns > time for path, time in first.items())
+
+
 def test_rendered_people_without_keypoints_must_be_rendered_again(tmp_path):
     pairs = (*TINY, "data.root", str(tmp_path / "data"))
     _, runs = plan("masks", "magnifier_demo", *pairs, seeds=(1,))

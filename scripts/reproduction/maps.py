@@ -65,7 +65,7 @@ class _Task(NamedTuple):
 
 
 def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
-    """Make a variant of the maps of a training set, unless it exists.
+    """Make a variant of the maps of a training set, unless it is complete.
 
     Args:
         dataset: the training set, with its own maps.
@@ -84,13 +84,15 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
     sources = [_keypoints_file(dataset)] if drawn else [task.source for task in tasks]
     fingerprint = files_fingerprint(sources)
     made = folder / MADE
-    if made.is_file():
-        if read_json(made)["fingerprint"] != fingerprint:
+    before = read_json(made)["fingerprint"] if made.is_file() else None
+    if before is not None:
+        if before != fingerprint:
             raise ConfigError(
                 f"{folder}: its maps were made from other maps than {dataset.name} has now; to not "
                 "mix their results, choose another --out"
             )
         return
+    _mark(made, name, None)  # an interrupted call leaves maps that are known to be incomplete
     if drawn:
         _draw(dataset, folder)
     for _ in on_all_cores(_write, tasks):
@@ -99,6 +101,11 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
         maps.mkdir(parents=True, exist_ok=True)  # also where every map is missing
         if own:
             shutil.copyfile(own / MANIFEST, maps / MANIFEST)
+    _mark(made, name, fingerprint)
+
+
+def _mark(made: Path, name: str, fingerprint: str | None) -> None:
+    """Write that a variant's maps are ours; without a fingerprint, that they are unfinished."""
     with write_atomically(made) as part:
         part.write_text(json.dumps({"variant": name, "fingerprint": fingerprint}) + "\n")
 
@@ -128,6 +135,7 @@ def _draw(dataset: AnnotatedDataset, folder: Path) -> None:
             folder / annotations.name,
             dataset_dir=annotations.dataset_dir,
             images=[Path(image) for image in images],
+            overwrite=True,
         )
         for image, reason in summary.failures.items():
             raise ValueError(f"{image}: {reason}")
