@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_data import make_images, restored_registry, split_names
 from PIL import Image
 from test_reproduce_rows import plan
 
@@ -305,9 +306,13 @@ def test_rendered_people_without_keypoints_must_be_rendered_again(tmp_path):
 
 
 class TestTheRowFromKeypoints:
-    def settings(self, out, table="masks", config="magnifier_market"):
+    def settings(self, out, table="masks", config="magnifier_market", pairs=()):
         file = ROOT / "configs" / f"{config}.yaml"
-        return Settings(table=TABLES[table], config_file=file, seeds=(1,), out=out)
+        return Settings(table=TABLES[table], config_file=file, seeds=(1,), out=out, pairs=pairs)
+
+    def own_maps(self, folder):
+        """What convert_masks.py writes first."""
+        write_manifest(folder, Manifest("keypoints", "keypoints", KeypointSource.definition))
 
     def test_needs_a_data_set_that_has_keypoints(self, tmp_path):
         left, note = preparation.leave_out_rows(self.settings(tmp_path))
@@ -326,10 +331,7 @@ class TestTheRowFromKeypoints:
 
     def test_takes_label_maps_that_the_user_made(self, market, tmp_path):
         place = tmp_path / "maps" / "all-seeds" / "keypoints"
-        write_manifest(
-            place / "market1501",
-            Manifest("keypoints", "keypoints", KeypointSource.definition),
-        )
+        self.own_maps(place / "market1501")
         settings = self.settings(tmp_path)
         assert preparation.leave_out_rows(settings) == (settings, "")
         folder = market()
@@ -337,6 +339,24 @@ class TestTheRowFromKeypoints:
         before = sorted(place.rglob("*"))
         maps.make_maps(dataset, place, "keypoints")
         assert sorted(place.rglob("*")) == before
+
+    def test_of_own_data_is_named_as_its_label_maps_are(self, tmp_path):
+        word = f"shop={make_images(tmp_path / 'photos', split_names())}"
+        pairs = ("data.sources", f"market1501,{word}", "data.targets", "market1501")
+        settings = self.settings(tmp_path, pairs=pairs)
+        place = tmp_path / "maps" / "all-seeds" / "keypoints"
+        self.own_maps(place / "market1501")
+        with restored_registry():
+            _, note = preparation.leave_out_rows(settings)
+            assert "because shop has none" in note
+            assert f"-s {word} --root reid-data --out {place / 'shop'}, and this" in note
+            dataset = AnnotatedDataset(word)
+            with pytest.raises(ConfigError, match="shop: expected key points or label") as caught:
+                maps.make_maps(dataset, place, "keypoints")
+            assert "remove" not in str(caught.value)
+            self.own_maps(place / "shop")
+            assert preparation.leave_out_rows(settings) == (settings, "")
+            maps.make_maps(dataset, place, "keypoints")
 
 
 def test_missing_data_end_it_before_a_row_starts(tmp_path):

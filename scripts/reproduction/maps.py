@@ -28,6 +28,7 @@ from magnifier_plugin.masks.manifest import MANIFEST
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.text_files import read_json
 from magnifier_plugin.workers import on_all_cores
+from reproduction.plan import RENDERED
 
 MADE = "made.json"
 PIXELS = 2  # radius of erosion and dilation at 256 × 128
@@ -78,7 +79,7 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
         OSError: a file cannot be written.
     """
     drawn = VARIANTS[name].drawn
-    if drawn and has_drawn_maps(folder, [annotations.name for annotations, _ in dataset.parts]):
+    if drawn and not without_drawn_maps(folder, [own.name for own, _ in dataset.parts]):
         return
     tasks, folders = ([], []) if drawn else _tasks(dataset, folder, VARIANTS[name])
     sources = [_keypoints_file(dataset)] if drawn else [task.source for task in tasks]
@@ -110,19 +111,25 @@ def _mark(made: Path, name: str, fingerprint: str | None) -> None:
         part.write_text(json.dumps({"variant": name, "fingerprint": fingerprint}) + "\n")
 
 
-def has_drawn_maps(folder: Path, names: Iterable[str]) -> bool:
-    """Whether a user put label maps from key points into the variant's folder for all data sets."""
-    given = all((folder / name / MANIFEST).is_file() for name in names)
-    return given and not (folder / MADE).is_file()
+def without_drawn_maps(folder: Path, names: Iterable[str]) -> list[str]:
+    """The data sets for which no user put label maps from key points into the variant's folder."""
+    if (folder / MADE).is_file():
+        return list(names)
+    return [name for name in names if not (folder / name / MANIFEST).is_file()]
 
 
 def _keypoints_file(dataset: AnnotatedDataset) -> Path:
-    if dataset.keypoints_file is None:
+    if dataset.keypoints_file is not None:
+        return dataset.keypoints_file
+    if dataset.name == RENDERED:
         raise ConfigError(
             f"{dataset.name}: has no key points, because an earlier version rendered it; remove "
             f"{dataset.dataset_dir.parent} to render it again"
         )
-    return dataset.keypoints_file
+    raise ConfigError(
+        f"{dataset.name}: expected key points or label maps made from them, found neither; leave "
+        "out the row made from key points"
+    )
 
 
 def _draw(dataset: AnnotatedDataset, folder: Path) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.config import load_config
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.conditions import read_target_conditions
 from magnifier_plugin.recipe import build_datamanager, find_system
-from reproduction.maps import KEYPOINTS, has_drawn_maps, make_maps
+from reproduction.maps import KEYPOINTS, make_maps, without_drawn_maps
 from reproduction.plan import Run, Settings, is_rendered, maps_folder
 
 
@@ -41,20 +42,24 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
     Returns:
         The settings, and a note to print; "" if no row is left out.
     Raises:
-        FileNotFoundError: the configuration file does not exist.
+        FileNotFoundError: the configuration file or the user's own data set does not exist.
         ConfigError: the configuration is invalid.
+        ValueError: the name of the user's own data set is invalid or taken.
     """
     rows = [row.name for row in settings.table.rows if row.maps != KEYPOINTS]
     cfg = load_config(settings.config_file, {}, settings.pairs)
-    folder = maps_folder(settings.out, cfg, settings.seeds[0]) / KEYPOINTS
-    is_possible = is_rendered(cfg) or has_drawn_maps(folder, cfg.data.sources)
-    if len(rows) == len(settings.table.rows) or is_possible:
+    if len(rows) == len(settings.table.rows) or is_rendered(cfg):
         return settings, ""
-    name = cfg.data.sources[0]
+    folder = maps_folder(settings.out, cfg, settings.seeds[0]) / KEYPOINTS
+    sources = {find_name(source): source for source in cfg.data.sources}  # "shop": "shop=PATH"
+    missing = without_drawn_maps(folder, sources)
+    if not missing:
+        return settings, ""
+    name = missing[0]
     note = (
         f"left out: the row made from key points, because {name} has none; to train it, run a pose "
-        f"estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE -s {name} "
-        f"--root {cfg.data.root} --out {folder / name}, and this command again"
+        "estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE "
+        f"-s {sources[name]} --root {cfg.data.root} --out {folder / name}, and this command again"
     )
     return replace(settings, table=settings.table.with_rows(rows)), note
 
