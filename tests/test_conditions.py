@@ -9,10 +9,10 @@ import torch
 from engines import make_engine, two_stages
 from test_ranking import problem
 
+from magnifier_plugin.evaluation.bins import label_values
 from magnifier_plugin.evaluation.conditions import (
     Conditions,
     conditions_of,
-    label_values,
     metrics_by_condition,
     read_conditions,
     twin_hits,
