@@ -42,11 +42,25 @@ class TestFile:
         found = read_conditions(file, tmp_path)
         assert (found.columns, list(found.rows.values())) == (("sun",), [("yes",)])
 
+    def test_a_list_of_images_has_other_columns_too(self, tmp_path):
+        file = write(tmp_path / "c.csv", "path,PID,camid,split,sun", "a.jpg,7,1,query,yes")
+        found = read_conditions(file, tmp_path)
+        assert (found.columns, list(found.rows.values())) == (("sun",), [("yes",)])
+
+    @pytest.mark.parametrize("name", ["data_set", "average_precision", "first_hit_is_twin"])
+    def test_names_of_results_are_refused(self, tmp_path, name):
+        """queries.csv would have the column twice, and could not be read."""
+        found = read_conditions(write(tmp_path / "c.csv", f"path,{name}", "a.jpg,1"), tmp_path)
+        message = rf"c.csv: expected .* other than data_set, path.*of queries.csv; found {name}: "
+        with pytest.raises(ValueError, match=message):
+            conditions_of(found, [str(tmp_path / "a.jpg")])
+
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
-            (["image,sun", "a.jpg,yes"], "the column path and at least one more.*found image, sun"),
-            (["path", "a.jpg"], "at least one more"),
+            (["image,sun", "a.jpg,yes"], "the column path and at least one .*found image, sun"),
+            (["path", "a.jpg"], "at least one condition"),
+            (["path,pid,split", "a.jpg,1,query"], "at least one condition"),
             (["path,sun,sun", "a.jpg,1,2"], "all with different names"),
             (["path,", "a.jpg,1"], "all with different names"),
             ([""], "found nothing"),

@@ -1,6 +1,7 @@
 """Conditions of test images, such as "occluded", and the metrics of queries by condition.
 
-The conditions are in a CSV file with a column `path` and one for each condition.
+The conditions are in a CSV file with a column `path` and one for each condition. It may be a user's
+list of images, whose columns `pid`, `camid` and `split` are no conditions.
 """
 
 import os
@@ -10,14 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from magnifier_plugin.catalogue.csv_list import COLUMNS, PATH
 from magnifier_plugin.catalogue.image_list import TWIN, ConditionFile, plain_id
 from magnifier_plugin.evaluation.array_files import listed
 from magnifier_plugin.evaluation.bins import label_values, sort_labels
+from magnifier_plugin.evaluation.query_file import require_free_names
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.text_files import read_csv
 from magnifier_plugin.wording import many
 
-PATH = "path"
 # Queries are grouped by whether they have a near-twin.
 WITH_TWIN, WITHOUT_TWIN = "with", "without"
 ABSENT = "absent"  # replaces the number of a near-twin that is in neither query nor gallery
@@ -50,11 +52,11 @@ def read_conditions(file: str | os.PathLike[str], dataset_dir: str | Path) -> Co
             f"{file}: expected a CSV of per-image conditions (test.conditions), found no such file"
         )
     header, lines = read_csv(file)
-    columns = tuple(name for name in header if name != PATH)
+    columns = tuple(name for name in header if name.lower() not in COLUMNS)
     if PATH not in header or not all(columns) or not columns or len(set(header)) < len(header):
         raise ValueError(
-            f"{file}: expected a header with the column {PATH} and at least one more, all with "
-            f"different names, such as path,occluded; found {listed(header) or 'nothing'}"
+            f"{file}: expected a header with the column {PATH} and at least one condition, all "
+            f"with different names, such as path,occluded; found {listed(header) or 'nothing'}"
         )
     rows: dict[Path, tuple[str, ...]] = {}
     for number, cells in lines:
@@ -77,8 +79,9 @@ def conditions_of(
         pids: identity as the data set's list gives it → its number in torchreid's lists; a twin
             that is not in it cannot be a hit. None or empty: `twin` has torchreid's numbers.
     Raises:
-        ValueError: an image is not in the file.
+        ValueError: an image is not in the file, or a condition has the name of a result.
     """
+    require_free_names(found.file, found.columns)
     paths = [absolute_path(image) for image in images]
     missing = [path for path in paths if path not in found.rows]
     if missing:
