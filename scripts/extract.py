@@ -38,7 +38,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="also write a flat faiss index with the rows in the same order",
     )
     add_network(parser)
-    args = parse_with_pairs(parser, argv, lists=("--flip",), positional=1)
+    args = parse_with_pairs(parser, argv, positional=1)
     if args.out.suffix != ".npz":
         parser.error(f"--out: expected a .npz file to write, got {args.out}")
     taken = {

@@ -46,7 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--numbers", type=whole_number(1), default=200, help="images for saliency.md (200)")
     add("--topk", type=whole_number(1), default=5, help="hits per query (default: 5)")
     add_network(parser)
-    return parse_with_pairs(parser, argv, lists=("--flip",))
+    return parse_with_pairs(parser, argv)
 
 
 if __name__ == "__main__":
