@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ DEMO = ROOT / "configs" / "magnifier_demo.yaml"
 from reproduction import maps, preparation  # noqa: E402
 from reproduction.code import MAIN, PACKAGE, imported_files, training_code  # noqa: E402
 from reproduction.figures import save_figure  # noqa: E402
-from reproduction.plan import Settings  # noqa: E402
+from reproduction.plan import Settings, make_runs  # noqa: E402
 from reproduction.processes import last_epoch, visible_gpus  # noqa: E402
 from reproduction.progress import FINISHED, RUNNING, Progress  # noqa: E402
 from reproduction.record import RECORD, read_record  # noqa: E402
@@ -269,6 +270,37 @@ def test_people_of_each_seed_and_their_maps_are_made_before_any_row(tmp_path):
         assert sum(path is None for path in dataset.files["labels"].values()) == 5
 
 
+@pytest.mark.parametrize(
+    ("table", "config", "row"),
+    [
+        *(("masks", "magnifier_demo", row) for row in ("eroded", "missing-70", "keypoints")),
+        ("dsa", "dsa_demo", "MF-only-missing-30"),
+    ],
+)
+def test_a_row_with_maps_of_its_own_may_be_alone(tmp_path, table, config, row):
+    pairs = (*TINY, "data.root", str(tmp_path / "data"))
+    settings = Settings(
+        table=TABLES[table].with_rows([row]),
+        config_file=ROOT / "configs" / f"{config}.yaml",
+        seeds=(1,),
+        out=tmp_path / "out",
+        pairs=pairs,
+    )
+    settings, note = preparation.leave_out_rows(settings)
+    assert not note
+    (run,) = make_runs(settings)
+    preparation.prepare_data(settings, [run])
+    assert (
+        len(list(Path(run.cfg.masks.dir).rglob("*[0-9].png")))
+        == {
+            "eroded": 16,
+            "keypoints": 16,
+            "missing-70": 5,
+            "MF-only-missing-30": 11,
+        }[row]
+    )
+
+
 def test_interrupted_drawing_of_label_maps_is_done_again(tmp_path, monkeypatch):
     pairs = (*TINY, "data.root", str(tmp_path / "data"))
     _, runs = plan("masks", "magnifier_demo", *pairs, seeds=(1,))
@@ -321,6 +353,12 @@ class TestTheRowFromKeypoints:
         ]
         place = tmp_path / "maps" / "all-seeds" / "keypoints" / "market1501"
         assert f"-s market1501 --root reid-data --out {place}, and this command again" in note
+
+    def test_alone_is_refused_without_keypoints(self, tmp_path):
+        settings = self.settings(tmp_path)
+        alone = replace(settings, table=settings.table.with_rows(["keypoints"]))
+        with pytest.raises(ConfigError, match="no row is left; left out: .*market1501 has none"):
+            preparation.leave_out_rows(alone)
 
     @pytest.mark.parametrize(
         ("table", "config"), [("masks", "magnifier_demo"), ("table2", "magnifier_market")]

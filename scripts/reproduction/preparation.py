@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from yacs.config import CfgNode
+
 from magnifier_plugin.catalogue.listed import find_name
-from magnifier_plugin.config import load_config
+from magnifier_plugin.config import ConfigError, load_config
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.conditions import read_target_conditions
@@ -25,11 +27,12 @@ def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
         OSError: a file cannot be written.
     """
     rendered = is_rendered(runs[0].cfg)
+    masks = load_config(settings.config_file, {}, settings.pairs).masks  # the data set's own maps
     seeds = dict.fromkeys(run.seed for run in runs)
     for seed in seeds if rendered else settings.seeds[:1]:
         rows = [run for run in runs if run.seed == seed]
-        run = max((run for run in rows if not run.row.maps), key=_count_inputs)
-        manager = _read(run)
+        run = max(rows, key=_count_inputs)
+        manager = _read(run, masks)
         read_target_conditions(manager, run.cfg.test.conditions)
         for name in dict.fromkeys(run.row.maps for run in rows if run.row.maps):
             folder = maps_folder(settings.out, run.cfg, seed) / name
@@ -43,7 +46,7 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
         The settings, and a note to print; "" if no row is left out.
     Raises:
         FileNotFoundError: the configuration file or the user's own data set does not exist.
-        ConfigError: the configuration is invalid.
+        ConfigError: the configuration is invalid, or no row is left.
         ValueError: the name of the user's own data set is invalid or taken.
     """
     rows = [row.name for row in settings.table.rows if row.maps != KEYPOINTS]
@@ -61,6 +64,8 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
         "estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE "
         f"-s {sources[name]} --root {cfg.data.root} --out {folder / name}, and this command again"
     )
+    if not rows:
+        raise ConfigError(f"no row is left; {note}")
     return replace(settings, table=settings.table.with_rows(rows)), note
 
 
@@ -70,6 +75,11 @@ def _count_inputs(run: Run) -> int:
     return len(system.inputs(run.cfg)[0]) if system else 0
 
 
-def _read(run: Run) -> AnnotatedDataManager:
+def _read(run: Run, masks: CfgNode) -> AnnotatedDataManager:
+    """The data of a run, with the label maps that `masks` describes instead of the row's."""
+    cfg = run.cfg.clone()
+    cfg.defrost()
+    cfg.masks = masks
+    cfg.freeze()
     with contextlib.redirect_stdout(io.StringIO()):  # torchreid's summaries
-        return build_datamanager(run.cfg, find_system(run.cfg))
+        return build_datamanager(cfg, find_system(cfg))
