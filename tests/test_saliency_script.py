@@ -17,7 +17,7 @@ from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.comparison import compare, evaluate_branches
 from magnifier_plugin.retrieval.network import load_network
-from magnifier_plugin.retrieval.saliency import describe, look_at
+from magnifier_plugin.retrieval.saliency import describe, look_at, mean_cosine
 from magnifier_plugin.visualize.rankings import heading
 
 saliency = script("saliency")
@@ -125,6 +125,15 @@ class TestLook:
         found = look_at(network, dataset, [0])
         expected = np.mean(pairs) if pairs else np.nan
         assert found.cosine[0] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+    def test_cosine_of_fewer_than_two_regions_is_nan(self):
+        features = torch.zeros(200, 8, 32)
+        features[1:, 3] = torch.randn(199, 32, generator=torch.Generator().manual_seed(0))
+        assert mean_cosine(features).isnan().all()
+        features[1:, 5] = features[1:, 3]
+        found = mean_cosine(features)
+        assert found[0].isnan()
+        torch.testing.assert_close(found[1:], torch.ones(199))
 
     def test_batches_do_not_change_the_numbers(self, network, market_folder, monkeypatch):
         dataset = queries(market_folder, network)
