@@ -169,6 +169,29 @@ def test_queries_that_only_the_first_network_gets_right(market_folder, tmp_path,
     assert (tmp_path / "out" / "comparison.png").exists() == bool(only)
 
 
+def test_the_configuration_counts_for_both_networks(tmp_path, run, monkeypatch):
+    """Images are resized as the command line says, whatever the second checkpoint recorded."""
+    networks = []
+
+    def record(pair, *arguments, **options):
+        networks.extend(pair)
+        return compare(pair, *arguments, **options)
+
+    monkeypatch.setattr(saliency, "compare", record)
+    paths = [
+        save_checkpoint(tmp_path / f"{n}.pth.tar", *NORM, "data.height", str(n)) for n in (32, 64)
+    ]
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {norm_mean: [0.9, 0.9, 0.9]}")
+    more = ("--against", paths[1], "--config-file", file, "data.height", "48")
+    assert run(*more, weights=paths[0]) == 0
+    for network in networks:
+        assert network.cfg.data.height == 48
+        assert network.cfg.data.norm_mean[0] == 0.9
+        assert not network.cfg.use_gpu
+    assert len(networks) == 2
+
+
 def test_the_sheet_of_differences_names_the_networks(market_folder, tmp_path):
     paths = [save_checkpoint(tmp_path / f"{s}.pth.tar", *NORM, seed=s) for s in (0, 1)]
     networks = tuple(load_network(path, pairs=HERE) for path in paths)
