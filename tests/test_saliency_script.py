@@ -192,6 +192,20 @@ def test_the_configuration_counts_for_both_networks(tmp_path, run, monkeypatch):
     assert len(networks) == 2
 
 
+@pytest.mark.parametrize("more", [("--against", "w.pth.tar"), ("--branches",)])
+def test_an_image_that_does_not_decode_is_named(market_folder, tmp_path, run, capsys, more):
+    """Rankings without it would give its neighbours other identities."""
+    more = [tmp_path / word if "." in word else word for word in more]
+    image = sorted((market_folder.images / "bounding_box_test").glob("0*.jpg"))[2]
+    content = image.read_bytes()
+    image.write_bytes(b"no image")
+    try:
+        assert run(*more) == 2
+    finally:
+        image.write_bytes(content)  # other tests use it
+    assert f"saliency.py: {image}: expected an image" in capsys.readouterr().err
+
+
 def test_the_sheet_of_differences_names_the_networks(market_folder, tmp_path):
     paths = [save_checkpoint(tmp_path / f"{s}.pth.tar", *NORM, seed=s) for s in (0, 1)]
     networks = tuple(load_network(path, pairs=HERE) for path in paths)
