@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from engines import make_engine, two_stages
 from test_ranking import problem
 
+from magnifier_plugin.engine.provenance import data_fingerprint
 from magnifier_plugin.evaluation.bins import label_values
 from magnifier_plugin.evaluation.conditions import (
     Conditions,
@@ -283,6 +285,17 @@ class TestTesting:
         assert result["first_hit_is_twin"] == share
         with_twin = found.labels["twin"] == "with"
         assert found.first_hit_is_twin[with_twin].mean() == share["share"]
+
+    def test_a_file_name_that_is_not_unicode(self, market, tmp_path):
+        folder = market()
+        image = min((folder.images / "query").glob("*.jpg"))
+        renamed = image.rename(image.with_name(f"{image.stem}\udcfc.jpg"))
+        engine = make_engine(folder, two_stages(), cache=tmp_path / "cache")
+        engine.test(save_dir=tmp_path, rerank=True)
+        found = read_queries(tmp_path / "queries.csv")["market1501"]
+        assert str(renamed.relative_to(folder.root / "market1501")) in found.paths.tolist()
+        assert os.fsencode(renamed.name) in (tmp_path / "queries.csv").read_bytes()
+        assert data_fingerprint(engine.datamanager)["market1501 query"]["files"] == 8
 
     def test_without_conditions(self, market_folder, tmp_path):
         make_engine(market_folder, two_stages()).test(save_dir=tmp_path)

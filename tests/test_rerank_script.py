@@ -99,6 +99,14 @@ def test_ranking_file_breaks_ties_by_row_and_leaves_out_the_querys_camera(tmp_pa
     assert [int(row["match"]) for row in rows] == [i % 2 for i in order]
 
 
+def test_ranking_file_keeps_names_that_are_not_unicode(tmp_path):
+    ids = Ids(np.array([1]), np.array([0]), np.array(["\udcfc.jpg"]))
+    other = Ids(np.array([1]), np.array([1]), np.array(["b/ü.jpg"]))
+    write_ranking(tmp_path / "r.csv", torch.zeros(1, 1), ids, other)
+    line = (tmp_path / "r.csv").read_bytes().splitlines()[1]
+    assert line == b"\xfc.jpg,1,b/\xc3\xbc.jpg,0,1"
+
+
 def test_a_query_without_gallery_images_has_no_row(tmp_path):
     ids = Ids(np.array([1]), np.array([0]), None), Ids(np.array([1, 1]), np.array([0, 0]), None)
     write_ranking(tmp_path / "r.csv", torch.zeros(1, 2), *ids)

@@ -17,6 +17,7 @@ from magnifier_plugin.text_files import read_csv
 QUERIES = "queries.csv"
 COLUMNS = ("data_set", "path", "pid", "average_precision", "first_match")
 FIRST_HIT_IS_TWIN = "first_hit_is_twin"
+_ERRORS = "surrogateescape"  # file names need not be valid Unicode
 _YES, _NO = "yes", "no"
 
 
@@ -73,7 +74,10 @@ def write_queries(path: str | os.PathLike[str], scores: Mapping[str, QueryScores
     """
     conditions = dict.fromkeys(name for found in scores.values() for name in found.labels)
     has_twins = any(found.first_hit_is_twin is not None for found in scores.values())
-    with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with (
+        write_atomically(path) as part,
+        part.open("w", newline="", encoding="utf-8", errors=_ERRORS) as file,
+    ):
         writer = csv.writer(file)
         writer.writerow((*COLUMNS, *conditions, *((FIRST_HIT_IS_TWIN,) if has_twins else ())))
         for name, found in scores.items():
@@ -94,7 +98,7 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, QueryScores]:
         FileNotFoundError: there is no such file.
         ValueError: it has columns or values that `write_queries` does not write.
     """
-    header, rows = read_csv(path)
+    header, rows = read_csv(path, errors=_ERRORS)
     if header[: len(COLUMNS)] != COLUMNS:
         raise ValueError(f"{path}: expected the columns {listed(COLUMNS)}, found {listed(header)}")
     lines = [dict(zip(header, cells, strict=True)) for _, cells in rows]

@@ -176,7 +176,7 @@ def missing_images(images: Sequence[str], dataset_dir: Path, share: float) -> se
 
     def order(image: str) -> str:
         name = os.path.relpath(image, dataset_dir)
-        return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()
 
     return set(sorted(images, key=order)[: round(share * len(images))])
 
