@@ -185,8 +185,9 @@ def _test(cfg: Node) -> None:
     cfg.test.rerank_form = "torchreid"
     # Mixed precision in the last test, same values as amp; tests during training use amp (ours).
     cfg.test.amp = "off"
-    # CSV of per-image conditions (a column "path" and any others) to group the results by; "": the
-    # data set's own conditions, if it has any, as the rendered one does (ours).
+    # CSV of per-image conditions (a column "path" and any others; pid, camid and split of a list of
+    # images are ignored) to group the results by; "": the data set's own conditions, if it has any,
+    # as the rendered one does (ours).
     cfg.test.conditions = ""
     cfg.test.flip = False  # average the embeddings of image and mirror image (ours)
     # Folder in which the last test's embeddings are cached, so that repeating it takes seconds;

@@ -12,7 +12,7 @@ import ctypes
 import io
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,16 +152,15 @@ def parse_with_pairs(
     parser: argparse.ArgumentParser,
     argv: Sequence[str],
     *,
-    lists: Collection[str] = (),
     positional: int = 0,
 ) -> argparse.Namespace:
     """Parse a command line that ends in KEY VALUE pairs; they become the attribute `pairs`.
 
     Args:
         parser: a parser with an argument `pairs` of any number of words.
-        argv, lists, positional: as for `split_pairs`; `lists` also has the flags without a value.
+        argv, positional: as for `split_pairs`.
     """
-    flags, pairs = split_pairs(argv, lists=lists, positional=positional)
+    flags, pairs = split_pairs(parser, argv, positional=positional)
     args = parser.parse_args(flags)
     args.pairs = [*args.pairs, *pairs]
     for word in args.pairs[::2]:
@@ -178,24 +177,31 @@ def escape_unencodable() -> None:
 
 
 def split_pairs(
-    argv: Sequence[str], *, lists: Collection[str] = (), positional: int = 0
+    parser: argparse.ArgumentParser, argv: Sequence[str], *, positional: int = 0
 ) -> tuple[list[str], list[str]]:
     """Split a command line into its flags and the KEY VALUE pairs that follow them.
 
     A key has a dot and no slash, or is one of WORDS. A word with = before its first dot is a data
-    set (`shop=shop.csv`). The word after a flag that is not in `lists` is the flag's value, even if
-    it looks like a key, as a path with a dot does.
+    set (`shop=shop.csv`). The word after a flag that takes one value is that value, even if it
+    looks like a key, as a path with a dot does. The first key ends the words of a flag that takes
+    several.
 
     Args:
+        parser: knows the flags.
         argv: the words of the command line.
-        lists: flags that take several words, up to the first key.
         positional: number of words at the start that are not keys.
     Returns:
         The words before the first key, and the rest, which are the pairs.
     """
+    others = {  # flags that take no value, or several
+        name
+        for action in parser._actions
+        if action.nargs is not None
+        for name in action.option_strings
+    }
     for place in range(positional, len(argv)):
         before = argv[place - 1] if place else ""
-        is_value = before.startswith("-") and before not in lists
+        is_value = before.startswith("-") and "=" not in before and before not in others
         before_dot, dot, _ = argv[place].partition(".")
         has_dot = dot and "=" not in before_dot and os.sep not in argv[place]
         is_key = has_dot or argv[place] in WORDS

@@ -34,7 +34,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="second output: regions, uint8 [N, H/8, W/8], ids 0..7 (MagnifierNet with M)",
     )
     add("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
-    args = parse_with_pairs(parser, argv, lists=("--uint8", "--normalise", "--regions"))
+    args = parse_with_pairs(parser, argv)
     if args.out.suffix != ".onnx" or args.out.is_dir():
         parser.error(f"--out: expected a .onnx file to write, got {args.out}")
     return args

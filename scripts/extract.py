@@ -38,9 +38,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="also write a flat faiss index with the rows in the same order",
     )
     add_network(parser)
-    args = parse_with_pairs(parser, argv, lists=("--flip",), positional=1)
+    args = parse_with_pairs(parser, argv, positional=1)
     if args.out.suffix != ".npz":
         parser.error(f"--out: expected a .npz file to write, got {args.out}")
+    taken = {
+        file.resolve(): flag
+        for flag, file in (("--weights", args.weights), ("--config-file", args.config_file))
+        if file
+    }
+    for flag, file in (("--out", args.out), ("--faiss", args.faiss)):
+        if file is None:
+            continue
+        if file.is_dir():
+            parser.error(f"{flag}: expected a file to write, got the folder {file}")
+        if other := taken.get(file.resolve()):
+            parser.error(f"{flag}: {file} is the file of {other}, which it would overwrite")
+        taken[file.resolve()] = flag
     return args
 
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from arguments import add_import, keep_freed_memory, let_idle_threads_sleep, split_pairs
 
 let_idle_threads_sleep()
-LISTS = ("-s", "--sources", "-t", "--targets", "--transforms")
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -48,7 +47,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add_import(parser)
     parser.add_argument("--gpu-devices", default="", help="GPUs, such as 0; with torchrun 0,1")
     parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
-    flags, pairs = split_pairs(argv, lists=LISTS)
+    flags, pairs = split_pairs(parser, argv)
     arguments = parser.parse_args(flags)
     return arguments, [*arguments.pairs, *pairs]
 

@@ -58,7 +58,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "on the people of this seed and stored next to them",
     )
     parser.add_argument("--quick", action="store_true", help="at most two epochs per stage")
-    flags, pairs = split_pairs(argv, lists=("--seeds", "--gpus", "--rows"), positional=1)
+    flags, pairs = split_pairs(parser, argv, positional=1)
     arguments = parser.parse_args(flags)
     arguments.table = TABLES[arguments.table]
     if arguments.rows:

@@ -5,8 +5,8 @@
 
 Features are float arrays [images, dimensions] in .npy, .npz or .pt files (FILE:KEY selects one of
 several arrays). Ids are CSV files with the columns pid, camid and optionally name, or .npz files
-with such arrays. Without ids there are no metrics, only the ranking file. Exit status: 0 done, 2
-the input cannot be used.
+with such arrays. Images of identity -1, Market-1501's junk, are left out, as in torchreid. Without
+ids there are no metrics, only the ranking file. Exit status: 0 done, 2 the input cannot be used.
 """
 
 import argparse
@@ -69,9 +69,11 @@ if __name__ == "__main__":
     parse(None)  # --help and wrong arguments end here: the imports below take seconds
 
 # isort: split
+import numpy as np
 import torch
 from torch import Tensor
 
+from magnifier_plugin.catalogue.image_list import JUNK
 from magnifier_plugin.evaluation.checks import as_features
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.features import Ids, load_features, load_ids
@@ -79,6 +81,7 @@ from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evalua
 from magnifier_plugin.evaluation.ranking_file import write_ranking
 from magnifier_plugin.evaluation.rerank import fit_neighbours, rerank
 from magnifier_plugin.evaluation.scaling import l2_normalise
+from magnifier_plugin.wording import many
 
 RANKS = (1, 5, 10, 20)
 
@@ -88,7 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         query, gallery = as_features(load_features(args.query), load_features(args.gallery))
-        ids = read_ids(args, len(query), len(gallery))
+        ids: tuple[Ids | None, Ids | None] = None, None
+        if args.query_ids:
+            query_ids, gallery_ids = read_ids(args, len(query), len(gallery))
+            query, query_ids = leave_out_junk(args.query_ids, query, query_ids)
+            gallery, gallery_ids = leave_out_junk(args.gallery_ids, gallery, gallery_ids)
+            ids = query_ids, gallery_ids
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         evaluate_and_write(args, query.to(device), gallery.to(device), ids)
     except (ValueError, OSError, RuntimeError) as error:
@@ -97,12 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def read_ids(
-    args: argparse.Namespace, num_queries: int, num_gallery: int
-) -> tuple[Ids, Ids] | tuple[None, None]:
+def read_ids(args: argparse.Namespace, num_queries: int, num_gallery: int) -> tuple[Ids, Ids]:
     """Read the ids of query and gallery, and check them against the features."""
-    if not args.query_ids:
-        return None, None
     query, gallery = load_ids(args.query_ids), load_ids(args.gallery_ids)
     for path, ids, features, count in (
         (args.query_ids, query, args.query, num_queries),
@@ -122,6 +126,24 @@ def read_ids(
                 "write both in the same way"
             )
     return query, gallery
+
+
+def leave_out_junk(path: str, features: Tensor, ids: Ids) -> tuple[Tensor, Ids]:
+    """Leave out the images of identity JUNK, and print how many; `path` is the file of the ids."""
+    kept = ids.pids.astype(str) != JUNK
+    if kept.all():
+        return features, ids
+    if not kept.any():
+        raise ValueError(
+            f"{path}: expected images of other identities than {JUNK} (junk, which is left out), "
+            "found none"
+        )
+    number = many(len(kept) - int(kept.sum()), "image")
+    print(f"{path}: {number} of identity {JUNK} (junk) left out, as in torchreid")
+    # Images without names keep their row numbers.
+    names = np.arange(len(kept)).astype(str) if ids.names is None else ids.names
+    rest = Ids(ids.pids[kept], ids.camids[kept], names[kept])
+    return features[torch.from_numpy(kept)], rest
 
 
 def evaluate_and_write(

@@ -11,12 +11,14 @@ Files in the folder --out:
                      features (Eq. 3); the IoU of the predicted regions and the label maps; with
                      --branches, mAP and rank-1 of each branch alone
     comparison.png   with --against: queries that the first network gets right and the other wrong
-                     (Fig. 3); the number of such queries is printed
+                     (Fig. 3); the number of such queries is printed. --config-file, flags and KEY
+                     VALUE pairs count for both networks
 Exit status: 0 done, 2 the input cannot be used.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from arguments import (
     add_network,
@@ -46,7 +48,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--numbers", type=whole_number(1), default=200, help="images for saliency.md (200)")
     add("--topk", type=whole_number(1), default=5, help="hits per query (default: 5)")
     add_network(parser)
-    return parse_with_pairs(parser, argv, lists=("--flip",))
+    return parse_with_pairs(parser, argv)
 
 
 if __name__ == "__main__":
@@ -74,9 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
     show_log()
     try:
-        network = load_network(
-            args.weights, file=args.config_file or "", flags=network_flags(args), pairs=args.pairs
-        )
+        network = load(args, args.weights)
         dataset = open_queries(args, network)
         look(args, network, dataset)
         if args.against:
@@ -85,6 +85,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"saliency.py: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def load(args: argparse.Namespace, weights: Path) -> TrainedNetwork:
+    """Load a network; the configuration of the command line counts for both."""
+    return load_network(
+        weights, file=args.config_file or "", flags=network_flags(args), pairs=args.pairs
+    )
 
 
 def open_queries(args: argparse.Namespace, network: TrainedNetwork) -> AnnotatedDataset:
@@ -123,7 +130,7 @@ def show_differences(
     args: argparse.Namespace, network: TrainedNetwork, dataset: AnnotatedDataset
 ) -> None:
     """Write the queries that the network gets right and the other one wrong."""
-    other = load_network(args.against, flags=network_flags(args))
+    other = load(args, args.against)
     names = str(args.weights), str(args.against)
     found = compare(
         (network, other),

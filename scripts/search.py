@@ -49,7 +49,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="hits of each query in the page, for the filters (default: %(default)s)",
     )
     add_network(parser)
-    args = parse_with_pairs(parser, argv, lists=("--flip", "--rerank"))
+    args = parse_with_pairs(parser, argv)
     if args.out.suffix not in (".html", ".htm") or args.out.is_dir():
         parser.error(f"--out: expected a .html file to write, got {args.out}")
     if args.images and args.gallery.suffix != ".npz":

@@ -87,3 +87,23 @@ def test_choices_repeated_in_scripts_equal_the_packages():
     assert defaults == {field.name: field.default for field in fields(SyntheticOptions)}
     for text in ("a/../b", "~/x", "/y/../z"):
         assert sys.modules["arguments"].path(text) == absolute_path(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("main", "-s market1501"),
+        ("main", "--root=reid.data"),
+        ("reproduce", "table2 --config-file a.yaml --out b.c --seeds 1 --quick"),
+        ("reproduce", "table2 --config-file a.yaml --seeds 1 --out=b.c"),
+        ("saliency", "-s market1501 --weights w.tar --out b.c --branches"),
+        ("search", "--gallery g.npz --query q.jpg --weights w.tar --out p.html --rerank"),
+        ("extract", "my.photos --weights w.tar --out f.npz --flip"),
+        ("export_onnx", "--weights w.tar --out f.onnx --regions"),
+    ],
+)
+def test_the_first_key_ends_the_flags(name, line):
+    """Also after a flag that takes no value, or several, or one after a =."""
+    pairs = ["data.height", "64"]
+    parsed = script(name).parse([*line.split(), *pairs])
+    assert (parsed[1] if isinstance(parsed, tuple) else parsed.pairs) == pairs

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 from engines import make_engine, two_stages
 from test_ranking import problem
 
+from magnifier_plugin.engine.provenance import data_fingerprint
+from magnifier_plugin.evaluation.bins import label_values
 from magnifier_plugin.evaluation.conditions import (
     Conditions,
     conditions_of,
-    label_values,
     metrics_by_condition,
     read_conditions,
     twin_hits,
@@ -42,11 +44,25 @@ class TestFile:
         found = read_conditions(file, tmp_path)
         assert (found.columns, list(found.rows.values())) == (("sun",), [("yes",)])
 
+    def test_a_list_of_images_has_other_columns_too(self, tmp_path):
+        file = write(tmp_path / "c.csv", "path,PID,camid,split,sun", "a.jpg,7,1,query,yes")
+        found = read_conditions(file, tmp_path)
+        assert (found.columns, list(found.rows.values())) == (("sun",), [("yes",)])
+
+    @pytest.mark.parametrize("name", ["data_set", "average_precision", "first_hit_is_twin"])
+    def test_names_of_results_are_refused(self, tmp_path, name):
+        """queries.csv would have the column twice, and could not be read."""
+        found = read_conditions(write(tmp_path / "c.csv", f"path,{name}", "a.jpg,1"), tmp_path)
+        message = rf"c.csv: expected .* other than data_set, path.*of queries.csv; found {name}: "
+        with pytest.raises(ValueError, match=message):
+            conditions_of(found, [str(tmp_path / "a.jpg")])
+
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
-            (["image,sun", "a.jpg,yes"], "the column path and at least one more.*found image, sun"),
-            (["path", "a.jpg"], "at least one more"),
+            (["image,sun", "a.jpg,yes"], "the column path and at least one .*found image, sun"),
+            (["path", "a.jpg"], "at least one condition"),
+            (["path,pid,split", "a.jpg,1,query"], "at least one condition"),
             (["path,sun,sun", "a.jpg,1,2"], "all with different names"),
             (["path,", "a.jpg,1"], "all with different names"),
             ([""], "found nothing"),
@@ -269,6 +285,17 @@ class TestTesting:
         assert result["first_hit_is_twin"] == share
         with_twin = found.labels["twin"] == "with"
         assert found.first_hit_is_twin[with_twin].mean() == share["share"]
+
+    def test_a_file_name_that_is_not_unicode(self, market, tmp_path):
+        folder = market()
+        image = min((folder.images / "query").glob("*.jpg"))
+        renamed = image.rename(image.with_name(f"{image.stem}\udcfc.jpg"))
+        engine = make_engine(folder, two_stages(), cache=tmp_path / "cache")
+        engine.test(save_dir=tmp_path, rerank=True)
+        found = read_queries(tmp_path / "queries.csv")["market1501"]
+        assert str(renamed.relative_to(folder.root / "market1501")) in found.paths.tolist()
+        assert os.fsencode(renamed.name) in (tmp_path / "queries.csv").read_bytes()
+        assert data_fingerprint(engine.datamanager)["market1501 query"]["files"] == 8
 
     def test_without_conditions(self, market_folder, tmp_path):
         make_engine(market_folder, two_stages()).test(save_dir=tmp_path)

@@ -135,6 +135,14 @@ def test_ids_may_be_names(tmp_path):
     assert ids.pids.tolist() == ["anna", "7"]
 
 
+@pytest.mark.parametrize("pid", ["1_23", "+123", "١٢٣", "9" * 5000])
+def test_ids_that_python_alone_reads_as_numbers_stay_text(tmp_path, pid):
+    content = {"pid": np.array([pid, "12_3"]), "camid": np.array([" 3", "-1 "])}
+    ids = load_ids(save(tmp_path / "i.npz", content))
+    assert ids.pids.tolist() == [pid, "12_3"]
+    assert ids.camids.tolist() == [3, -1]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

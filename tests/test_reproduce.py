@@ -251,9 +251,20 @@ class TestResources:
         os.close(handle)
         assert call("--jobs", "3") == 0
 
-    def test_code_that_changes_meanwhile_starts_no_row(self, call, out, monkeypatch, capsys):
+    @pytest.mark.parametrize("change", ["two", SyntaxError(), FileNotFoundError(), ValueError()])
+    def test_code_that_changes_meanwhile_starts_no_row(
+        self, call, out, monkeypatch, capsys, change
+    ):
+        """Also while a file is being saved or renamed, so that it cannot be parsed."""
         codes = iter(["one", "one", "one"])
-        monkeypatch.setattr(command, "training_code", lambda: next(codes, "two"))
+
+        def code():
+            found = next(codes, change)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(command, "training_code", code)
         assert call() == 1
         states = [(out / row / "seed-1" / "results.json").is_file() for row in ROWS]
         assert states == [True, True, False, False, False, False]

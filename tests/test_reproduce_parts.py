@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from own_data import make_images, restored_registry, split_names
 from PIL import Image
 from test_reproduce_rows import plan
 
@@ -29,7 +31,7 @@ DEMO = ROOT / "configs" / "magnifier_demo.yaml"
 from reproduction import maps, preparation  # noqa: E402
 from reproduction.code import MAIN, PACKAGE, imported_files, training_code  # noqa: E402
 from reproduction.figures import save_figure  # noqa: E402
-from reproduction.plan import Settings  # noqa: E402
+from reproduction.plan import Settings, make_runs  # noqa: E402
 from reproduction.processes import last_epoch, visible_gpus  # noqa: E402
 from reproduction.progress import FINISHED, RUNNING, Progress  # noqa: E402
 from reproduction.record import RECORD, read_record  # noqa: E402
@@ -130,6 +132,21 @@ class TestProgress:
         assert lines[1].split() == ["G+M+SAB+AB", "running", "epoch", "3/30", "waiting"]
         assert lines[2].split() == ["G+M+SAB+SFB", "finished", "mAP", "50.0%", "waiting"]
         assert "finished" not in first
+
+    def test_the_start_has_a_seed_of_its_own(self, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "90")
+        monkeypatch.setenv("LINES", "30")
+        _, runs = plan("figure4", "magnifier_demo", start=1000)
+        screen = Terminal()
+        Progress(runs, screen).draw()
+        lines = screen.getvalue().replace("\x1b[K", "").replace("\r", "").splitlines()
+        assert lines[0].split() == ["seed", "1000", "seed", "1"]
+        assert [line.split() for line in lines[1:4]] == [
+            *(["start-1000", "waiting"], ["G+M+SAB+AB", "waiting"], ["G+M+SAB+SFB", "waiting"]),
+        ]
+        places = [line.index("waiting") for line in lines[1:4]]
+        first, second = lines[0].index("seed"), lines[0].rindex("seed")
+        assert places == [first, second, second]
 
     def test_a_small_terminal(self, monkeypatch):
         monkeypatch.setenv("COLUMNS", "20")
@@ -253,6 +270,61 @@ def test_people_of_each_seed_and_their_maps_are_made_before_any_row(tmp_path):
         assert sum(path is None for path in dataset.files["labels"].values()) == 5
 
 
+@pytest.mark.parametrize(
+    ("table", "config", "row"),
+    [
+        *(("masks", "magnifier_demo", row) for row in ("eroded", "missing-70", "keypoints")),
+        ("dsa", "dsa_demo", "MF-only-missing-30"),
+    ],
+)
+def test_a_row_with_maps_of_its_own_may_be_alone(tmp_path, table, config, row):
+    pairs = (*TINY, "data.root", str(tmp_path / "data"))
+    settings = Settings(
+        table=TABLES[table].with_rows([row]),
+        config_file=ROOT / "configs" / f"{config}.yaml",
+        seeds=(1,),
+        out=tmp_path / "out",
+        pairs=pairs,
+    )
+    settings, note = preparation.leave_out_rows(settings)
+    assert not note
+    (run,) = make_runs(settings)
+    preparation.prepare_data(settings, [run])
+    assert (
+        len(list(Path(run.cfg.masks.dir).rglob("*[0-9].png")))
+        == {
+            "eroded": 16,
+            "keypoints": 16,
+            "missing-70": 5,
+            "MF-only-missing-30": 11,
+        }[row]
+    )
+
+
+def test_interrupted_drawing_of_label_maps_is_done_again(tmp_path, monkeypatch):
+    pairs = (*TINY, "data.root", str(tmp_path / "data"))
+    _, runs = plan("masks", "magnifier_demo", *pairs, seeds=(1,))
+    settings = Settings(
+        table=TABLES["masks"], config_file=DEMO, seeds=(1,), out=tmp_path / "out", pairs=pairs
+    )
+
+    def interrupted(*arguments, images, **options):
+        convert(*arguments, images=images[:3], **options)
+        raise KeyboardInterrupt
+
+    convert = maps.convert
+    with monkeypatch.context() as patch:
+        patch.setattr(maps, "convert", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            preparation.prepare_data(settings, runs)
+    folder = tmp_path / "out" / "maps" / "seed-1" / "keypoints"
+    first = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    assert len(first) == 3
+    preparation.prepare_data(settings, runs)
+    assert len(list(folder.rglob("*.png"))) == 16
+    assert all(path.stat().st_mtime_ns > time for path, time in first.items())
+
+
 def test_rendered_people_without_keypoints_must_be_rendered_again(tmp_path):
     pairs = (*TINY, "data.root", str(tmp_path / "data"))
     _, runs = plan("masks", "magnifier_demo", *pairs, seeds=(1,))
@@ -266,9 +338,13 @@ def test_rendered_people_without_keypoints_must_be_rendered_again(tmp_path):
 
 
 class TestTheRowFromKeypoints:
-    def settings(self, out, table="masks", config="magnifier_market"):
+    def settings(self, out, table="masks", config="magnifier_market", pairs=()):
         file = ROOT / "configs" / f"{config}.yaml"
-        return Settings(table=TABLES[table], config_file=file, seeds=(1,), out=out)
+        return Settings(table=TABLES[table], config_file=file, seeds=(1,), out=out, pairs=pairs)
+
+    def own_maps(self, folder):
+        """What convert_masks.py writes first."""
+        write_manifest(folder, Manifest("keypoints", "keypoints", KeypointSource.definition))
 
     def test_needs_a_data_set_that_has_keypoints(self, tmp_path):
         left, note = preparation.leave_out_rows(self.settings(tmp_path))
@@ -277,6 +353,12 @@ class TestTheRowFromKeypoints:
         ]
         place = tmp_path / "maps" / "all-seeds" / "keypoints" / "market1501"
         assert f"-s market1501 --root reid-data --out {place}, and this command again" in note
+
+    def test_alone_is_refused_without_keypoints(self, tmp_path):
+        settings = self.settings(tmp_path)
+        alone = replace(settings, table=settings.table.with_rows(["keypoints"]))
+        with pytest.raises(ConfigError, match="no row is left; left out: .*market1501 has none"):
+            preparation.leave_out_rows(alone)
 
     @pytest.mark.parametrize(
         ("table", "config"), [("masks", "magnifier_demo"), ("table2", "magnifier_market")]
@@ -287,10 +369,7 @@ class TestTheRowFromKeypoints:
 
     def test_takes_label_maps_that_the_user_made(self, market, tmp_path):
         place = tmp_path / "maps" / "all-seeds" / "keypoints"
-        write_manifest(
-            place / "market1501",
-            Manifest("keypoints", "keypoints", KeypointSource.definition),
-        )
+        self.own_maps(place / "market1501")
         settings = self.settings(tmp_path)
         assert preparation.leave_out_rows(settings) == (settings, "")
         folder = market()
@@ -298,6 +377,24 @@ class TestTheRowFromKeypoints:
         before = sorted(place.rglob("*"))
         maps.make_maps(dataset, place, "keypoints")
         assert sorted(place.rglob("*")) == before
+
+    def test_of_own_data_is_named_as_its_label_maps_are(self, tmp_path):
+        word = f"shop={make_images(tmp_path / 'photos', split_names())}"
+        pairs = ("data.sources", f"market1501,{word}", "data.targets", "market1501")
+        settings = self.settings(tmp_path, pairs=pairs)
+        place = tmp_path / "maps" / "all-seeds" / "keypoints"
+        self.own_maps(place / "market1501")
+        with restored_registry():
+            _, note = preparation.leave_out_rows(settings)
+            assert "because shop has none" in note
+            assert f"-s {word} --root reid-data --out {place / 'shop'}, and this" in note
+            dataset = AnnotatedDataset(word)
+            with pytest.raises(ConfigError, match="shop: expected key points or label") as caught:
+                maps.make_maps(dataset, place, "keypoints")
+            assert "remove" not in str(caught.value)
+            self.own_maps(place / "shop")
+            assert preparation.leave_out_rows(settings) == (settings, "")
+            maps.make_maps(dataset, place, "keypoints")
 
 
 def test_missing_data_end_it_before_a_row_starts(tmp_path):

@@ -99,10 +99,62 @@ def test_ranking_file_breaks_ties_by_row_and_leaves_out_the_querys_camera(tmp_pa
     assert [int(row["match"]) for row in rows] == [i % 2 for i in order]
 
 
+def test_ranking_file_keeps_names_that_are_not_unicode(tmp_path):
+    ids = Ids(np.array([1]), np.array([0]), np.array(["\udcfc.jpg"]))
+    other = Ids(np.array([1]), np.array([1]), np.array(["b/ü.jpg"]))
+    write_ranking(tmp_path / "r.csv", torch.zeros(1, 1), ids, other)
+    line = (tmp_path / "r.csv").read_bytes().splitlines()[1]
+    assert line == b"\xfc.jpg,1,b/\xc3\xbc.jpg,0,1"
+
+
 def test_a_query_without_gallery_images_has_no_row(tmp_path):
     ids = Ids(np.array([1]), np.array([0]), None), Ids(np.array([1, 1]), np.array([0, 0]), None)
     write_ranking(tmp_path / "r.csv", torch.zeros(1, 2), *ids)
     assert (tmp_path / "r.csv").read_text() == "query,rank,gallery,distance,match\n"
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_script_leaves_out_junk(files, capsys, names):
+    """The metrics are those without the images of identity -1; row numbers do not change."""
+    junk = [np.arange(len(pids)) % 5 == 2 for pids in files.pids]
+    for name, pids, camids, chosen in zip(
+        ("query", "gallery"), files.pids, files.camids, junk, strict=True
+    ):
+        marked = np.where(chosen, -1, pids)
+        rows = [
+            f"{pid},{camid}" + f",{name}{i}" * names
+            for i, (pid, camid) in enumerate(zip(marked, camids, strict=True))
+        ]
+        (files.folder / f"{name}.csv").write_text("\n".join(["pid,camid" + ",name" * names, *rows]))
+    out = files.folder / "ranking.csv"
+    assert main([*files.arguments(), "--k1", "6", "--out", str(out), "--top", "50"]) == 0
+    shown = capsys.readouterr().out
+    assert "query.csv: 2 images of identity -1 (junk) left out, as in torchreid" in shown
+    assert "gallery.csv: 8 images of identity -1 (junk) left out" in shown
+    kept = [~chosen for chosen in junk]
+    parts = [
+        (features / np.linalg.norm(features, axis=1, keepdims=True))[rows]
+        for features, rows in zip(files.features, kept, strict=True)
+    ]
+    ids = [
+        column[kept[side]]
+        for pair in (files.pids, files.camids)
+        for side, column in enumerate(pair)
+    ]
+    ranking = evaluate_ranking(rerank(*parts, k1=6), *ids, max_rank=20)
+    assert f"| re-ranked | {100 * ranking.mAP:.2f} | {100 * ranking.mINP:.2f} |" in shown
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    for column, remaining in zip(("query", "gallery"), kept, strict=True):
+        expected = {f"{column * names}{i}" for i in np.flatnonzero(remaining)}
+        assert {row[column] for row in rows} == expected
+
+
+def test_script_refuses_ids_that_are_all_junk(files, capsys):
+    rows = "\n".join(["pid,camid", *["-1,0"] * 10])
+    (files.folder / "query.csv").write_text(rows)
+    assert main(files.arguments()) == 2
+    assert "query.csv: expected images of other identities than -1" in capsys.readouterr().err
 
 
 def test_script_measures_cuhk03(files, capsys):

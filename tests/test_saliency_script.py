@@ -17,7 +17,7 @@ from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.comparison import compare, evaluate_branches
 from magnifier_plugin.retrieval.network import load_network
-from magnifier_plugin.retrieval.saliency import describe, look_at
+from magnifier_plugin.retrieval.saliency import describe, look_at, mean_cosine
 from magnifier_plugin.visualize.rankings import heading
 
 saliency = script("saliency")
@@ -126,6 +126,15 @@ class TestLook:
         expected = np.mean(pairs) if pairs else np.nan
         assert found.cosine[0] == pytest.approx(expected, abs=1e-5, nan_ok=True)
 
+    def test_cosine_of_fewer_than_two_regions_is_nan(self):
+        features = torch.zeros(200, 8, 32)
+        features[1:, 3] = torch.randn(199, 32, generator=torch.Generator().manual_seed(0))
+        assert mean_cosine(features).isnan().all()
+        features[1:, 5] = features[1:, 3]
+        found = mean_cosine(features)
+        assert found[0].isnan()
+        torch.testing.assert_close(found[1:], torch.ones(199))
+
     def test_batches_do_not_change_the_numbers(self, network, market_folder, monkeypatch):
         dataset = queries(market_folder, network)
         chosen = list(range(len(dataset)))
@@ -158,6 +167,43 @@ def test_queries_that_only_the_first_network_gets_right(market_folder, tmp_path,
     only = (found.first & ~found.second).sum()
     assert f"only with the first {only}, only with the second" in capsys.readouterr().out
     assert (tmp_path / "out" / "comparison.png").exists() == bool(only)
+
+
+def test_the_configuration_counts_for_both_networks(tmp_path, run, monkeypatch):
+    """Images are resized as the command line says, whatever the second checkpoint recorded."""
+    networks = []
+
+    def record(pair, *arguments, **options):
+        networks.extend(pair)
+        return compare(pair, *arguments, **options)
+
+    monkeypatch.setattr(saliency, "compare", record)
+    paths = [
+        save_checkpoint(tmp_path / f"{n}.pth.tar", *NORM, "data.height", str(n)) for n in (32, 64)
+    ]
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {norm_mean: [0.9, 0.9, 0.9]}")
+    more = ("--against", paths[1], "--config-file", file, "data.height", "48")
+    assert run(*more, weights=paths[0]) == 0
+    for network in networks:
+        assert network.cfg.data.height == 48
+        assert network.cfg.data.norm_mean[0] == 0.9
+        assert not network.cfg.use_gpu
+    assert len(networks) == 2
+
+
+@pytest.mark.parametrize("more", [("--against", "w.pth.tar"), ("--branches",)])
+def test_an_image_that_does_not_decode_is_named(market_folder, tmp_path, run, capsys, more):
+    """Rankings without it would give its neighbours other identities."""
+    more = [tmp_path / word if "." in word else word for word in more]
+    image = sorted((market_folder.images / "bounding_box_test").glob("0*.jpg"))[2]
+    content = image.read_bytes()
+    image.write_bytes(b"no image")
+    try:
+        assert run(*more) == 2
+    finally:
+        image.write_bytes(content)  # other tests use it
+    assert f"saliency.py: {image}: expected an image" in capsys.readouterr().err
 
 
 def test_the_sheet_of_differences_names_the_networks(market_folder, tmp_path):

@@ -228,6 +228,30 @@ def test_wrong_command_lines(module, arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--out f.npz --faiss f.npz", "--faiss: {0}/f.npz is the file of --out, which it would"),
+        ("--out f.npz --faiss w", "--faiss: {0}/w is the file of --weights, which it would"),
+        ("--out f.npz --faiss link", "--faiss: {0}/link is the file of --weights, which it would"),
+        ("--out f.npz --faiss c.yaml", "--faiss: {0}/c.yaml is the file of --config-file, which"),
+        ("--out f.npz --faiss photos", "--faiss: expected a file to write, got the folder"),
+        ("--out link.npz", "--out: {0}/link.npz is the file of --weights, which it would"),
+        ("--out d.npz", "--out: expected a file to write, got the folder"),
+    ],
+)
+def test_extract_overwrites_no_file_of_its_own(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w").touch()
+    for name in ("link", "link.npz"):
+        (tmp_path / name).symlink_to("w")
+    for name in ("photos", "d.npz"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        extract.main(f"photos --weights w --config-file c.yaml {options}".split())
+    assert message.format(tmp_path) in capsys.readouterr().err
+
+
 def test_a_key_ends_the_flags_after_a_switch():
     args = search.parse(
         "--weights w --gallery g --query q --out p.html --rerank test.flip 1".split()

@@ -97,7 +97,7 @@ def _fingerprint(paths: Iterable[str | Path]) -> dict[str, Any]:
     digest, count, total = hashlib.blake2b(digest_size=8), 0, 0
     for path in paths:
         size = os.stat(path).st_size  # noqa: PTH116  three times as fast as Path's
-        digest.update(f"{os.path.basename(path)} {size}\n".encode())  # noqa: PTH119
+        digest.update(f"{os.path.basename(path)} {size}\n".encode(errors="surrogateescape"))  # noqa: PTH119
         count, total = count + 1, total + size
     return {"files": count, "bytes": total, "digest": digest.hexdigest()}
 

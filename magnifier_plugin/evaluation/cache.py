@@ -54,7 +54,9 @@ def files_fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
         state = os.stat(path)  # noqa: PTH116  three times as fast as Path.stat, for 100,000 images
-        digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+        digest.update(
+            f"{path} {state.st_size} {state.st_mtime_ns}\n".encode(errors="surrogateescape")
+        )
     return digest.hexdigest()
 
 

@@ -1,29 +1,28 @@
 """Conditions of test images, such as "occluded", and the metrics of queries by condition.
 
-The conditions are in a CSV file with a column `path` and one for each condition.
+The conditions are in a CSV file with a column `path` and one for each condition. It may be a user's
+list of images, whose columns `pid`, `camid` and `split` are no conditions.
 """
 
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from magnifier_plugin.catalogue.csv_list import COLUMNS, PATH
 from magnifier_plugin.catalogue.image_list import TWIN, ConditionFile, plain_id
 from magnifier_plugin.evaluation.array_files import listed
+from magnifier_plugin.evaluation.bins import label_values, sort_labels
+from magnifier_plugin.evaluation.query_file import require_free_names
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.text_files import read_csv
 from magnifier_plugin.wording import many
 
-PATH = "path"
 # Queries are grouped by whether they have a near-twin.
 WITH_TWIN, WITHOUT_TWIN = "with", "without"
 ABSENT = "absent"  # replaces the number of a near-twin that is in neither query nor gallery
-EMPTY = "none"  # label of an empty cell
-_MAX_LABELS, _MAX_BINS = 8, 4  # a column of numbers with more distinct values is binned
-_WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # width of a bin, up to a power of ten
 
 
 class Conditions(NamedTuple):
@@ -53,11 +52,11 @@ def read_conditions(file: str | os.PathLike[str], dataset_dir: str | Path) -> Co
             f"{file}: expected a CSV of per-image conditions (test.conditions), found no such file"
         )
     header, lines = read_csv(file)
-    columns = tuple(name for name in header if name != PATH)
+    columns = tuple(name for name in header if name.lower() not in COLUMNS)
     if PATH not in header or not all(columns) or not columns or len(set(header)) < len(header):
         raise ValueError(
-            f"{file}: expected a header with the column {PATH} and at least one more, all with "
-            f"different names, such as path,occluded; found {listed(header) or 'nothing'}"
+            f"{file}: expected a header with the column {PATH} and at least one condition, all "
+            f"with different names, such as path,occluded; found {listed(header) or 'nothing'}"
         )
     rows: dict[Path, tuple[str, ...]] = {}
     for number, cells in lines:
@@ -80,8 +79,9 @@ def conditions_of(
         pids: identity as the data set's list gives it → its number in torchreid's lists; a twin
             that is not in it cannot be a hit. None or empty: `twin` has torchreid's numbers.
     Raises:
-        ValueError: an image is not in the file.
+        ValueError: an image is not in the file, or a condition has the name of a result.
     """
+    require_free_names(found.file, found.columns)
     paths = [absolute_path(image) for image in images]
     missing = [path for path in paths if path not in found.rows]
     if missing:
@@ -106,57 +106,6 @@ def conditions_of(
 
 def _twin_number(cell: str, pids: Mapping[str, int]) -> str:
     return str(pids.get(plain_id(cell), ABSENT)) if cell and pids else cell
-
-
-def label_values(values: Sequence[str]) -> dict[str, str]:
-    """The label of each value of a column.
-
-    A column of numbers with more than 8 distinct values is divided into at most 4 bins: quarters if
-    all are in 0..1, otherwise bins of a round width, which begin at 0 unless that would leave half
-    of them empty.
-
-    Args:
-        values: all cells of the column; the label of an empty cell is "none".
-    Returns:
-        Cell → label.
-    """
-    filled = {value for value in values if value}
-    numbers = {value: number for value in filled if (number := _as_number(value)) is not None}
-    label = {value: value for value in filled} | {"": EMPTY}
-    if len(numbers) < len(filled) or len(set(numbers.values())) <= _MAX_LABELS:
-        return label
-    low, high = min(numbers.values()), max(numbers.values())
-    start, width = _cut(low, high)
-    last = max(1, math.ceil((high - start) / width - 1e-9)) - 1
-    for value, number in numbers.items():
-        place = min(int((number - start) / width + 1e-9), last)
-        edges = (start + width * place, start + width * (place + 1))
-        label[value] = "–".join(f"{edge:.6g}" for edge in edges)
-    return label
-
-
-def _as_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _cut(low: float, high: float) -> tuple[float, float]:
-    """The lower edge of the first bin, and the width of the bins."""
-    if low >= 0 and high <= 1:
-        return 0.0, 1 / _MAX_BINS
-    from_zero = 0 <= low <= high / 2
-    needed = (high - (0 if from_zero else low)) / _MAX_BINS
-    power = 10.0 ** math.floor(math.log10(needed))
-    width = power * next(w for w in _WIDTHS if w * power >= needed * (1 - 1e-9))
-    if from_zero:
-        return 0.0, width
-    start = width * math.floor(low / width + 1e-9)
-    if high - start <= _MAX_BINS * width:
-        return start, width
-    return low, width
 
 
 def metrics_by_condition(
@@ -185,16 +134,6 @@ def metrics_by_condition(
             if chosen.any()
         }
     return result
-
-
-def sort_labels(labels: Iterable[str]) -> list[str]:
-    """Sorts labels: numbers, and bins by their lower edge, then words alphabetically."""
-
-    def order(label: str) -> tuple[float, str]:
-        number = _as_number(label.partition("–")[0])
-        return (math.inf if number is None else number), label
-
-    return sorted(labels, key=order)
 
 
 def twin_hits(conditions: Conditions, hits: np.ndarray, g_pids: np.ndarray) -> np.ndarray:

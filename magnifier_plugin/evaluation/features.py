@@ -1,6 +1,7 @@
 """Features and ids from files that any toolbox can write."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ _PID = ("pid", "pids", "id", "ids", "label", "labels")
 _CAMID = ("camid", "camids", "cam", "cams", "camera", "cameras")
 _NAME = ("name", "names", "path", "paths", "impath", "image", "file")
 _INT64 = np.iinfo(np.int64)
+# int() alone also takes 1_23 and digits of other scripts, but not more than 4300 digits.
+_INTEGER = re.compile(r"\s*-?[0-9]{1,4000}\s*")
 _MAX_TEXT = 4096  # maximum number of characters of an id or a name
 
 
@@ -139,10 +142,10 @@ def _as_ids(path: Path, name: str, column: Any) -> np.ndarray:
 
 
 def _integers_or_strings(path: Path, name: str, column: np.ndarray) -> np.ndarray:
-    try:
-        integers = [int(text) for text in column.tolist()]
-    except ValueError:
+    texts = column.tolist()
+    if not all(_INTEGER.fullmatch(text) for text in texts):
         return column
+    integers = [int(text) for text in texts]
     for row, value in enumerate(integers):
         if not _INT64.min <= value <= _INT64.max:
             raise ValueError(

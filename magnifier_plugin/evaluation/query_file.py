@@ -5,7 +5,7 @@ With it, intervals and metrics by condition need neither embeddings nor distance
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from magnifier_plugin.text_files import read_csv
 QUERIES = "queries.csv"
 COLUMNS = ("data_set", "path", "pid", "average_precision", "first_match")
 FIRST_HIT_IS_TWIN = "first_hit_is_twin"
+_ERRORS = "surrogateescape"  # file names need not be valid Unicode
 _YES, _NO = "yes", "no"
 
 
@@ -45,6 +46,21 @@ class QueryScores:
         return np.stack([self.average_precision, hit], axis=1)
 
 
+def require_free_names(file: str | os.PathLike[str], conditions: Iterable[str]) -> None:
+    """Refuses conditions with the name of a column that `write_queries` writes itself.
+
+    Args:
+        file: where the conditions are from, for the message.
+        conditions: their names.
+    """
+    own = (*COLUMNS, FIRST_HIT_IS_TWIN)
+    if taken := [name for name in conditions if name in own]:
+        raise ValueError(
+            f"{file}: expected names of conditions other than {listed(own)}, which are columns of "
+            f"{QUERIES}; found {listed(taken)}: rename it in the header"
+        )
+
+
 def write_queries(path: str | os.PathLike[str], scores: Mapping[str, QueryScores]) -> None:
     """Writes the queries of all data sets atomically, one per line.
 
@@ -53,11 +69,15 @@ def write_queries(path: str | os.PathLike[str], scores: Mapping[str, QueryScores
 
     Args:
         path: the file; missing folders are made.
-        scores: name of a data set → its queries.
+        scores: name of a data set → its queries; names of conditions as `require_free_names`
+            allows them.
     """
     conditions = dict.fromkeys(name for found in scores.values() for name in found.labels)
     has_twins = any(found.first_hit_is_twin is not None for found in scores.values())
-    with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with (
+        write_atomically(path) as part,
+        part.open("w", newline="", encoding="utf-8", errors=_ERRORS) as file,
+    ):
         writer = csv.writer(file)
         writer.writerow((*COLUMNS, *conditions, *((FIRST_HIT_IS_TWIN,) if has_twins else ())))
         for name, found in scores.items():
@@ -78,7 +98,7 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, QueryScores]:
         FileNotFoundError: there is no such file.
         ValueError: it has columns or values that `write_queries` does not write.
     """
-    header, rows = read_csv(path)
+    header, rows = read_csv(path, errors=_ERRORS)
     if header[: len(COLUMNS)] != COLUMNS:
         raise ValueError(f"{path}: expected the columns {listed(COLUMNS)}, found {listed(header)}")
     lines = [dict(zip(header, cells, strict=True)) for _, cells in rows]

@@ -36,7 +36,11 @@ def write_ranking(
         np.arange(count) if ids is None or ids.names is None else ids.names
         for ids, count in zip((query, gallery), distmat.shape, strict=True)
     )
-    with write_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with (
+        write_atomically(path) as part,
+        # File names need not be valid Unicode.
+        part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row, distances in enumerate(distmat.cpu()):

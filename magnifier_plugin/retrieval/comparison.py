@@ -52,6 +52,8 @@ def compare(
         names: what the sheet calls the networks, such as the paths of their checkpoints.
         rows: maximum number of queries on the sheet.
         topk: number of gallery images in a ranking.
+    Raises:
+        ValueError: an image does not decode.
     """
     (q_pids, q_camids), (g_pids, g_camids) = _ids(query), _ids(gallery)
     distances, right = [], []
@@ -84,6 +86,8 @@ def evaluate_branches(
         query, gallery: torchreid's lists.
     Returns:
         Branch, and "all" → its number of dimensions and its results.
+    Raises:
+        ValueError: an image does not decode.
     """
     (q_pids, q_camids), (g_pids, g_camids) = _ids(query), _ids(gallery)
     features = _embed(network, query), _embed(network, gallery)
@@ -111,8 +115,11 @@ def _ids(records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _embed(network: TrainedNetwork, records: Sequence[ImageRecord]) -> Tensor:
-    """float32 [n, D]: the raw embeddings of a list."""
-    return torch.from_numpy(embed_files(network, [Path(r[0]) for r in records]).features)
+    """float32 [n, D]: the raw embeddings of a list; an image that does not decode is an error."""
+    found = embed_files(network, [Path(r[0]) for r in records])
+    for message in found.unreadable.values():
+        raise ValueError(message)
+    return torch.from_numpy(found.features)
 
 
 def _distances(network: TrainedNetwork, query: Tensor, gallery: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def _look_at_batch(
         found = network.describe_regions(images)
         _count_cells(found.labels, labels, counts)
         if found.features is not None:
-            cosine = _mean_cosine(found.features)
+            cosine = mean_cosine(found.features)
         size = images.shape[-2:]
         predicted = F.interpolate(found.labels[:, None].float(), size, mode="nearest-exact")
         unlabelled = (labels == UNKNOWN).flatten(1).all(dim=1)
@@ -113,14 +113,16 @@ def _count_cells(predicted: Tensor, labels: Tensor, counts: np.ndarray) -> None:
         counts[1, region] += int((one | other).sum())
 
 
-def _mean_cosine(features: Tensor) -> Tensor:
-    """float32 [B]: mean cosine similarity of the pairs i < j of present regions, from [B, 8, C]."""
+def mean_cosine(features: Tensor) -> Tensor:
+    """float32 [B]: mean cosine similarity of the pairs i < j of present regions, from [B, 8, C];
+    NaN if there is no pair."""
     present = (features != 0).any(dim=2).float()
     units = F.normalize(features, dim=2)
     # The sum over all ordered pairs i ≠ j: the sum of all products without the diagonal.
     total = units.sum(dim=1).square().sum(dim=1) - present.sum(dim=1)
     number = present.sum(dim=1)
-    return total / (number * (number - 1))
+    # With one region, rounding leaves a total that is not exactly 0.
+    return torch.where(number > 1, total / (number * (number - 1)), torch.nan)
 
 
 def activation_sheet(

@@ -48,7 +48,7 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
             print(f"preparing the data of {seeds}", flush=True)
             prepare_data(settings, runs)
         resources = Resources(config_file=settings.config_file, jobs=jobs, gpus=names, lock=lock)
-        runner = Runner(records, resources, Progress(runs, sys.stdout), training_code)
+        runner = Runner(records, resources, Progress(runs, sys.stdout), current_code)
         runner.run()
         _write(settings, records, runner.failures)
     finally:
@@ -57,6 +57,14 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
     for run, reason in runner.failures.items():
         print(f"\n{run.name} {reason}", file=sys.stderr)
     return 1 if runner.failures else 0
+
+
+def current_code() -> str:
+    """The digest of the current code; "" while a file is being saved or renamed."""
+    try:
+        return training_code()
+    except (SyntaxError, ValueError, OSError):
+        return ""
 
 
 def _write(settings: Settings, records: Mapping[Run, Record], failures: Mapping[Run, str]) -> None:

@@ -28,6 +28,7 @@ from magnifier_plugin.masks.manifest import MANIFEST
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.text_files import read_json
 from magnifier_plugin.workers import on_all_cores
+from reproduction.plan import RENDERED
 
 MADE = "made.json"
 PIXELS = 2  # radius of erosion and dilation at 256 × 128
@@ -65,7 +66,7 @@ class _Task(NamedTuple):
 
 
 def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
-    """Make a variant of the maps of a training set, unless it exists.
+    """Make a variant of the maps of a training set, unless it is complete.
 
     Args:
         dataset: the training set, with its own maps.
@@ -78,19 +79,21 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
         OSError: a file cannot be written.
     """
     drawn = VARIANTS[name].drawn
-    if drawn and has_drawn_maps(folder, [annotations.name for annotations, _ in dataset.parts]):
+    if drawn and not without_drawn_maps(folder, [own.name for own, _ in dataset.parts]):
         return
     tasks, folders = ([], []) if drawn else _tasks(dataset, folder, VARIANTS[name])
     sources = [_keypoints_file(dataset)] if drawn else [task.source for task in tasks]
     fingerprint = files_fingerprint(sources)
     made = folder / MADE
-    if made.is_file():
-        if read_json(made)["fingerprint"] != fingerprint:
+    before = read_json(made)["fingerprint"] if made.is_file() else None
+    if before is not None:
+        if before != fingerprint:
             raise ConfigError(
                 f"{folder}: its maps were made from other maps than {dataset.name} has now; to not "
                 "mix their results, choose another --out"
             )
         return
+    _mark(made, name, None)  # an interrupted call leaves maps that are known to be incomplete
     if drawn:
         _draw(dataset, folder)
     for _ in on_all_cores(_write, tasks):
@@ -99,23 +102,34 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
         maps.mkdir(parents=True, exist_ok=True)  # also where every map is missing
         if own:
             shutil.copyfile(own / MANIFEST, maps / MANIFEST)
+    _mark(made, name, fingerprint)
+
+
+def _mark(made: Path, name: str, fingerprint: str | None) -> None:
+    """Write that a variant's maps are ours; without a fingerprint, that they are unfinished."""
     with write_atomically(made) as part:
         part.write_text(json.dumps({"variant": name, "fingerprint": fingerprint}) + "\n")
 
 
-def has_drawn_maps(folder: Path, names: Iterable[str]) -> bool:
-    """Whether a user put label maps from key points into the variant's folder for all data sets."""
-    given = all((folder / name / MANIFEST).is_file() for name in names)
-    return given and not (folder / MADE).is_file()
+def without_drawn_maps(folder: Path, names: Iterable[str]) -> list[str]:
+    """The data sets for which no user put label maps from key points into the variant's folder."""
+    if (folder / MADE).is_file():
+        return list(names)
+    return [name for name in names if not (folder / name / MANIFEST).is_file()]
 
 
 def _keypoints_file(dataset: AnnotatedDataset) -> Path:
-    if dataset.keypoints_file is None:
+    if dataset.keypoints_file is not None:
+        return dataset.keypoints_file
+    if dataset.name == RENDERED:
         raise ConfigError(
             f"{dataset.name}: has no key points, because an earlier version rendered it; remove "
             f"{dataset.dataset_dir.parent} to render it again"
         )
-    return dataset.keypoints_file
+    raise ConfigError(
+        f"{dataset.name}: expected key points or label maps made from them, found neither; leave "
+        "out the row made from key points"
+    )
 
 
 def _draw(dataset: AnnotatedDataset, folder: Path) -> None:
@@ -128,6 +142,7 @@ def _draw(dataset: AnnotatedDataset, folder: Path) -> None:
             folder / annotations.name,
             dataset_dir=annotations.dataset_dir,
             images=[Path(image) for image in images],
+            overwrite=True,
         )
         for image, reason in summary.failures.items():
             raise ValueError(f"{image}: {reason}")
@@ -161,7 +176,7 @@ def missing_images(images: Sequence[str], dataset_dir: Path, share: float) -> se
 
     def order(image: str) -> str:
         name = os.path.relpath(image, dataset_dir)
-        return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()
 
     return set(sorted(images, key=order)[: round(share * len(images))])
 

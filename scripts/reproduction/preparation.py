@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from magnifier_plugin.config import load_config
+from yacs.config import CfgNode
+
+from magnifier_plugin.catalogue.listed import find_name
+from magnifier_plugin.config import ConfigError, load_config
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.conditions import read_target_conditions
 from magnifier_plugin.recipe import build_datamanager, find_system
-from reproduction.maps import KEYPOINTS, has_drawn_maps, make_maps
+from reproduction.maps import KEYPOINTS, make_maps, without_drawn_maps
 from reproduction.plan import Run, Settings, is_rendered, maps_folder
 
 
@@ -24,11 +27,12 @@ def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
         OSError: a file cannot be written.
     """
     rendered = is_rendered(runs[0].cfg)
+    masks = load_config(settings.config_file, {}, settings.pairs).masks  # the data set's own maps
     seeds = dict.fromkeys(run.seed for run in runs)
     for seed in seeds if rendered else settings.seeds[:1]:
         rows = [run for run in runs if run.seed == seed]
-        run = max((run for run in rows if not run.row.maps), key=_count_inputs)
-        manager = _read(run)
+        run = max(rows, key=_count_inputs)
+        manager = _read(run, masks)
         read_target_conditions(manager, run.cfg.test.conditions)
         for name in dict.fromkeys(run.row.maps for run in rows if run.row.maps):
             folder = maps_folder(settings.out, run.cfg, seed) / name
@@ -41,21 +45,27 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
     Returns:
         The settings, and a note to print; "" if no row is left out.
     Raises:
-        FileNotFoundError: the configuration file does not exist.
-        ConfigError: the configuration is invalid.
+        FileNotFoundError: the configuration file or the user's own data set does not exist.
+        ConfigError: the configuration is invalid, or no row is left.
+        ValueError: the name of the user's own data set is invalid or taken.
     """
     rows = [row.name for row in settings.table.rows if row.maps != KEYPOINTS]
     cfg = load_config(settings.config_file, {}, settings.pairs)
-    folder = maps_folder(settings.out, cfg, settings.seeds[0]) / KEYPOINTS
-    is_possible = is_rendered(cfg) or has_drawn_maps(folder, cfg.data.sources)
-    if len(rows) == len(settings.table.rows) or is_possible:
+    if len(rows) == len(settings.table.rows) or is_rendered(cfg):
         return settings, ""
-    name = cfg.data.sources[0]
+    folder = maps_folder(settings.out, cfg, settings.seeds[0]) / KEYPOINTS
+    sources = {find_name(source): source for source in cfg.data.sources}  # "shop": "shop=PATH"
+    missing = without_drawn_maps(folder, sources)
+    if not missing:
+        return settings, ""
+    name = missing[0]
     note = (
         f"left out: the row made from key points, because {name} has none; to train it, run a pose "
-        f"estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE -s {name} "
-        f"--root {cfg.data.root} --out {folder / name}, and this command again"
+        "estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE "
+        f"-s {sources[name]} --root {cfg.data.root} --out {folder / name}, and this command again"
     )
+    if not rows:
+        raise ConfigError(f"no row is left; {note}")
     return replace(settings, table=settings.table.with_rows(rows)), note
 
 
@@ -65,6 +75,11 @@ def _count_inputs(run: Run) -> int:
     return len(system.inputs(run.cfg)[0]) if system else 0
 
 
-def _read(run: Run) -> AnnotatedDataManager:
+def _read(run: Run, masks: CfgNode) -> AnnotatedDataManager:
+    """The data of a run, with the label maps that `masks` describes instead of the row's."""
+    cfg = run.cfg.clone()
+    cfg.defrost()
+    cfg.masks = masks
+    cfg.freeze()
     with contextlib.redirect_stdout(io.StringIO()):  # torchreid's summaries
-        return build_datamanager(run.cfg, find_system(run.cfg))
+        return build_datamanager(cfg, find_system(cfg))

@@ -62,12 +62,12 @@ class Progress:
         self._drawn = len(lines)
 
     def _lines(self) -> list[str]:
-        """One line per row, one column per seed."""
+        """One line per row, one column per seed; only the start has a run with its seed."""
         seeds = list(dict.fromkeys(run.seed for run in self.status))
         rows = list(dict.fromkeys(run.row.name for run in self.status))
         cells = {(run.row.name, run.seed): str(status) for run, status in self.status.items()}
         table = [["", *(f"seed {seed}" for seed in seeds)]]
-        table += [[row, *(cells[row, seed] for seed in seeds)] for row in rows]
+        table += [[row, *(cells.get((row, seed), "") for seed in seeds)] for row in rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         return [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

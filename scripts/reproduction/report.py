@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from magnifier_plugin.engine.provenance import versions
+from magnifier_plugin.evaluation.bins import sort_labels
 from magnifier_plugin.evaluation.bootstrap import (
     Results,
     difference_interval,
     mean_difference,
 )
-from magnifier_plugin.evaluation.conditions import sort_labels
 from magnifier_plugin.evaluation.query_file import QUERIES, QueryScores, read_queries
 from magnifier_plugin.files import write_atomically
 from reproduction.plan import Run, Settings, is_rendered
