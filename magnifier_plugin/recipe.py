@@ -70,7 +70,13 @@ def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -
 
 
 def check_layers(cfg: CfgNode, model: nn.Module) -> None:
-    """Raise a ConfigError if `open_layers` or `new_layers` is used and names a missing layer."""
+    """Raise a ConfigError if `open_layers` or `new_layers` is used and names a missing layer, or if
+    the first epochs would train no layer."""
+    if cfg.train.fixbase_epoch and not cfg.train.open_layers:
+        raise ConfigError(
+            "train.open_layers: expected the layers to train in the first epochs, got none; "
+            "train.fixbase_epoch 0 trains all layers from the first epoch on"
+        )
     layers = {"train.open_layers": cfg.train.open_layers if cfg.train.fixbase_epoch else []}
     for number, stage in enumerate(stage_settings(cfg), start=1):
         layers[f"train.new_layers, stage {number}"] = stage["new_layers"] * stage["staged_lr"]

@@ -120,6 +120,10 @@ class TestMistakes:
                 ["train.open_layers: magnifiernet has no layer classifier", "branches"],
             ),
             (
+                "train.fixbase_epoch 5 train.open_layers []",
+                ["train.open_layers: expected the layers to train", "train.fixbase_epoch 0"],
+            ),
+            (
                 "stages.2.staged_lr True stages.2.new_layers classifier",
                 ["train.new_layers, stage 2: magnifiernet has no layer classifier"],
             ),
