@@ -378,6 +378,17 @@ class TestEdges:
         assert line.startswith("epoch: [2/3][5/10]\ttime 1.000 (2.000)\t")
 
 
+def test_a_position_whose_next_batch_is_skipped():
+    position = Position()
+    for value in (1.0, 3.0):
+        position.update({"loss": torch.tensor(value)})
+    resumed = Position.load(position.content(), torch.device("cpu"))
+    resumed.update({})
+    assert resumed.losses.read() == {"loss": (2.0, 2.0)}
+    resumed.update({"loss": torch.tensor(5.0)})
+    assert (resumed.batch, resumed.losses.read()) == (4, {"loss": (5.0, 3.0)})
+
+
 def test_an_epoch_is_complete_after_its_last_batch():
     position = Position()
     options = {"epoch": 1, "max_epoch": 1, "print_freq": 9, "writer": None}
