@@ -32,7 +32,7 @@ from magnifier_plugin.engine.provenance import (
 from magnifier_plugin.engine.results_file import RESULTS, read_results
 from magnifier_plugin.engine.stages import check_stages
 from magnifier_plugin.engine.step import StepOptions
-from magnifier_plugin.engine.weights import load_matching
+from magnifier_plugin.engine.weights import load_matching, load_state
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.option_checks import check_effects, check_layers
 from magnifier_plugin.resuming import find_checkpoint, report_changes
@@ -80,18 +80,22 @@ def prepare(
         datamanager = build_datamanager(cfg, system, processes)
         model = build_network(cfg, system, datamanager.num_train_pids)
     check_layers(cfg, model)
-    if path := cfg.model.load_weights:
-        loaded = load_matching(model, read_checkpoint(path)["state_dict"], path)
-        logger.info("%s: %s", path, loaded)
-    elif cfg.test.evaluate and not cfg.model.resume:
-        logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
-    facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
-    engine = _build_engine(cfg, system, datamanager, model, facts, processes)
-    start_epoch = cfg.train.start_epoch
     checkpoint = (
         find_checkpoint(cfg.model.resume, cfg.data.save_dir) if processes.is_first else None
     )
-    if checkpoint := processes.from_first(checkpoint):
+    checkpoint = processes.from_first(checkpoint)
+    if path := cfg.model.load_weights:
+        loaded = load_matching(model, read_checkpoint(path)["state_dict"], path)
+        logger.info("%s: %s", path, loaded)
+    elif cfg.test.evaluate and not checkpoint:
+        logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
+    if checkpoint and cfg.test.evaluate:  # nothing is continued: the weights that were tested
+        load_state(model, read_checkpoint(checkpoint)["state_dict"], str(checkpoint))
+        logger.info("Testing %s", checkpoint)
+    facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
+    engine = _build_engine(cfg, system, datamanager, model, facts, processes)
+    start_epoch = cfg.train.start_epoch
+    if checkpoint and not cfg.test.evaluate:
         start_epoch = engine.resume(checkpoint)
         report_changes(engine.checkpoints.origin_record, cfg, facts)
     return lambda: _run(cfg, system, engine, start_epoch)
