@@ -180,7 +180,6 @@ def _test_untrained(
         return read_results(folder)
     logger.info("=> Test before training")
     engine.test(last=False, save_dir=folder, **testing)
-    torchreid.utils.set_random_seed(cfg.train.seed)
     return engine.results
 
 

@@ -115,6 +115,16 @@ class TestCommand:
         anew = "train.seed" in pairs or "batch_size" in pairs
         assert ("it starts again" in out) == anew
 
+    def test_a_test_before_the_training_does_not_change_it(self, market_folder, tmp_path):
+        trained = {}
+        for untrained in ("False", "True"):
+            folder = tmp_path / untrained
+            assert run(*typed(market_folder, folder, "report.untrained", untrained)) == 0
+            (path,) = (folder / "model").glob("model.pth.tar-*")
+            trained[untrained] = torch.load(path, weights_only=True)["state_dict"]
+        for name, value in trained["True"].items():
+            assert torch.equal(value, trained["False"][name]), name
+
     def test_a_test_takes_the_weights_that_were_tested(self, tmp_path, capsys):
         market = make_market(tmp_path / "data", test_pids=(1, 3, 4, 9, 10, 11, 12), images=3)
         log, training = tmp_path / "log", "train.ema 0.99 train.lr 0.05 train.warmup_epoch 0"

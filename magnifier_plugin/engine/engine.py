@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchreid
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,6 +20,7 @@ from magnifier_plugin.engine.epoch_loop import EpochLoop, Results, SavingOptions
 from magnifier_plugin.engine.folder_lock import locked_folder
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.engine.random_states import unchanged_random_states
 from magnifier_plugin.engine.rotation import Checkpoints
 from magnifier_plugin.engine.signals import StopSignals
 from magnifier_plugin.engine.stages import Stage
@@ -235,7 +235,7 @@ class StagedEngine(torchreid.engine.Engine):
 
     def _test(self, **options: Any) -> Results:
         # Loaders draw a seed; how often a run tests must not change the training.
-        with torch.random.fork_rng(devices=[]), self.step.tested_weights():
+        with unchanged_random_states(), self.step.tested_weights():
             self.step.processes.copy_buffers(self.model)
             self.tester.test(epoch=self.state.epoch or None, **options)
         self.tester.results = self.step.processes.from_first(self.results)
