@@ -15,6 +15,7 @@ from engines import QUICK, make_engine, make_manager, names, weights
 from tiny import TinyBackbone, tiny_model
 from torch import nn
 
+from magnifier_plugin import build_model
 from magnifier_plugin.engine.epoch_log import EpochLog, log_line
 from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.log import logged_to
@@ -24,6 +25,7 @@ from magnifier_plugin.engine.stages import Stage, check_stages, find_stage
 from magnifier_plugin.evaluation.evaluator import Evaluator
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.losses.classification import ClassificationCriterion
+from magnifier_plugin.losses.magnifier import MagnifierCriterion
 from magnifier_plugin.systems import magnifier_stages
 
 
@@ -235,6 +237,21 @@ class TestEdges:
         assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
         with pytest.raises(ValueError, match="got both"):
             build(make_manager(market_folder), model, optimizer, stages=[])
+
+    @pytest.mark.parametrize("loss", ["softmax", "triplet"])
+    def test_a_model_for_torchreids_losses(self, market_folder, loss):
+        build, model = torchreid.engine.ImageMagnifierEngine, tiny_model(loss=loss)
+        message = (
+            rf"found loss='{loss}'.*magnifier_plugin\.build_model\('magnifiernet', num_classes\)"
+        )
+        manager, stages = make_manager(market_folder), [Stage(max_epoch=1)]
+        for criterion in (None, MagnifierCriterion()):
+            with pytest.raises(ValueError, match=message):
+                build(manager, model, stages=stages, criterion=criterion)
+        with pytest.raises(ValueError, match=r"found loss='softmax'.*'dsa_reid'"):
+            dsa = build_model("dsa_reid_resnet18", 3, "softmax", pretrained=False)
+            torchreid.engine.ImageDSAEngine(manager, dsa)
+        assert build(manager, model, stages=stages, criterion=ClassificationCriterion(loss=loss))
 
     def test_more_epochs_than_stages(self, market_folder, tmp_path):
         with pytest.raises(ValueError, match="lengthen a stage"):
