@@ -50,7 +50,7 @@ def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -
         system: of its model; None for torchreid's own models.
         typed: keys that were typed on the command line, see `check_effects`.
     """
-    check_stages(build_stages(cfg), tuple(build_criterion(cfg, system).weights))
+    check_stages(build_stages(cfg), build_criterion(cfg, system).weights)
     check_effects(cfg, system, typed)
     if system is not None:
         with torch.device("meta"):

@@ -28,6 +28,8 @@ from magnifier_plugin.losses.classification import ClassificationCriterion
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
 from magnifier_plugin.systems import magnifier_stages
 
+TERMS = {"cls": 1.0}
+
 
 def louder(initialise):
     """A constructor whose network has different weights."""
@@ -85,11 +87,41 @@ class TestStage:
     def test_what_cannot_be_kept(self):
         kept = Stage(max_epoch=1, optimizer="keep")
         with pytest.raises(ValueError, match=r"stages\.1\.optimizer keep: "):
-            check_stages([kept], ())
+            check_stages([kept], TERMS)
         cosine = Stage(max_epoch=1, lr_scheduler="cosine")
         with pytest.raises(ValueError, match=r"stages\.2\.optimizer keep: .* ends at 0"):
-            check_stages([cosine, kept], ())
-        check_stages([Stage(max_epoch=1), kept, kept], ())
+            check_stages([cosine, kept], TERMS)
+        check_stages([Stage(max_epoch=1), kept, kept], TERMS)
+
+    def test_a_stage_without_a_loss(self):
+        trained = Stage(max_epoch=1, loss_weights={"sd": 0.1})
+        message = r"stages\.2\.loss_weights: .* other than 0, found none; .* one of cls, sd"
+        for default, changed in ((0.0, {}), (1.0, {"cls": 0.0})):
+            with pytest.raises(ValueError, match=message):
+                stage = Stage(max_epoch=1, loss_weights=changed)
+                check_stages([trained, stage], {"cls": default, "sd": 0.0})
+            check_stages([trained], {"cls": default, "sd": 0.0})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"fused": "on", "optimizer_options": {"optim": "rmsprop"}}, "no fused form"),
+            (
+                {
+                    "optimizer_options": {
+                        "optim": "sgd",
+                        "sgd_nesterov": True,
+                        "sgd_dampening": 0.1,
+                    }
+                },
+                "Nesterov momentum requires",
+            ),
+        ],
+    )
+    def test_an_optimiser_of_a_later_stage(self, market_folder, options, message):
+        stages = [Stage(max_epoch=1), Stage(max_epoch=1, **options)]
+        with pytest.raises(ValueError, match=rf"stage 2: expected settings .*{message}"):
+            make_engine(market_folder, stages)
 
 
 class TestTraining:
