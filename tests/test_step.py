@@ -3,10 +3,14 @@
 import logging
 import os
 import signal
+from itertools import pairwise
 
 import pytest
 import torch
+import torchreid
+from conftest import torchreids_manager
 from engines import QUICK, make_engine, names, weights
+from tiny import tiny_model
 from torch import nn
 
 from magnifier_plugin.engine.epoch_loop import SavingOptions
@@ -80,7 +84,9 @@ class TestAccumulation:
     def test_an_epochs_end_takes_the_batches_there_are(self, market_folder):
         engine, optimizer, (batch, _) = engine_with(market_folder, accumulate=8)
         start = weights(engine)
-        seeded(engine.step, batch, optimizer, {}, last=True)
+        seeded(engine.step, batch, optimizer, {})
+        assert engine.step.accumulated == 1
+        assert engine.step.finish(optimizer)
         assert engine.step.accumulated == 0
         after = weights(engine)
         engine, optimizer, _ = engine_with(market_folder)
@@ -93,9 +99,9 @@ class TestAccumulation:
         steps, epochs = [], []
         optimise, train = engine.step._optimise, engine.train
 
-        def watched_optimise(optimizer):
-            steps.append((engine.epoch, engine.state.position.batch))
-            optimise(optimizer)
+        def watched_optimise(optimizer, summed):
+            steps.append((engine.epoch, summed))
+            return optimise(optimizer, summed)
 
         def watched_train(*arguments):
             train(*arguments)
@@ -105,8 +111,46 @@ class TestAccumulation:
         monkeypatch.setattr(engine, "train", watched_train)
         engine.run(save_dir=tmp_path, max_epoch=2)
         assert set(epochs) <= {2, 3}
-        ends = {2: [1], 3: [1, 2]}
-        assert steps == [(epoch, n) for epoch, count in enumerate(epochs) for n in ends[count]]
+        summed = {2: [2], 3: [2, 1]}
+        assert steps == [(epoch, n) for epoch, count in enumerate(epochs) for n in summed[count]]
+
+    def test_torchreids_sampler_ends_before_it_says(self, market, tmp_path, monkeypatch, caplog):
+        folder = market(images=4)  # 3 × 8 images, 2 × 4 in a batch: 2 or 3 batches
+        monkeypatch.setenv("MAGNIFIER_MASKS", str(folder.masks_dir))
+        torchreid.utils.set_random_seed(1)
+        options = {"train_sampler": "RandomIdentitySampler", "num_instances": 4}
+        manager = torchreids_manager(folder, batch_size_train=8, **options)
+        engine = torchreid.engine.ImageMagnifierEngine(
+            manager,
+            tiny_model(),
+            stages=[Stage(max_epoch=6, **QUICK)],
+            amp="off",
+            step_options=StepOptions(accumulate=3),
+        )
+        trained, steps, batches = [], [], []
+        step, optimise = engine.step.__call__, engine.step._optimise
+        content = engine.state.content
+
+        def watched_content():
+            assert engine.step.accumulated == 0
+            batches.append(len(trained))
+            return content()
+
+        monkeypatch.setattr(
+            engine,
+            "forward_backward",
+            lambda data: trained.append(1) or step(data, engine.optimizer, {}),
+        )
+        monkeypatch.setattr(engine.step, "_optimise", lambda *a: steps.append(a[1]) or optimise(*a))
+        monkeypatch.setattr(engine.state, "content", watched_content)
+        with caplog.at_level(logging.INFO, "magnifier_plugin"):
+            engine.run(save_dir=tmp_path)
+        epochs = [after - before for before, after in pairwise([0, *batches[:6]])]
+        assert min(epochs) < len(manager.train_loader) == 3
+        assert steps == epochs
+        lines = [r.message for r in caplog.records if r.message.startswith("epoch: [")]
+        ends = [f"epoch: [{n}/6][{count}/3]" for n, count in enumerate(epochs, start=1)]
+        assert [line.split("\t")[0] for line in lines] == ends
 
 
 class TestClipping:

@@ -202,8 +202,7 @@ class StagedEngine(torchreid.engine.Engine):
         self.two_stepped_transfer_learning(self.epoch, fixbase_epoch, open_layers)
         position = self.state.position
         log = EpochLog(
-            position.batches(self.datamanager, self.epoch),
-            len(self.train_loader),
+            *(position.batches(self.datamanager, self.epoch), len(self.train_loader)),
             epoch=self.epoch + 1,
             max_epoch=self.max_epoch,
             print_freq=print_freq,
@@ -212,13 +211,15 @@ class StagedEngine(torchreid.engine.Engine):
         )
         for batch in stoppable(log, self.signals, self.step):
             log.update(self.forward_backward(batch), self.get_current_lr())
+        self.signals.hold()  # torchreid's identity sampler may end before `log.is_complete`
+        self.step.finish(self.optimizer)
+        log.finish(self.get_current_lr())
         self.state.finish_epoch({"lr": self.get_current_lr(), **log.means()})
         self.update_lr()
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """Train with one batch (torchreid's hook); returns "loss", all terms and all metrics."""
-        last = self.state.position.batch + 1 == len(self.train_loader)
-        return self.step(data, self.optimizer, self.state.loss_weights, last=last)
+        return self.step(data, self.optimizer, self.state.loss_weights)
 
     def extract_features(self, input: Tensor) -> Tensor:
         """Images [B, 3, H, W] → raw embeddings float [B, D] (torchreid's hook)."""

@@ -96,14 +96,10 @@ class TrainingStep:
         """Batches since the optimiser's last step; checkpoints can be written when it is 0."""
         self._summed = 0  # number of these whose gradients were added
         self._buffers: list[Tensor] = []  # running statistics before these
+        self._last: tuple[Mapping[str, Tensor], Sequence[str]] = {}, ()  # losses, images of a batch
 
     def __call__(
-        self,
-        data: Mapping[str, Any],
-        optimizer: Optimizer,
-        weights: Mapping[str, float],
-        *,
-        last: bool = False,
+        self, data: Mapping[str, Any], optimizer: Optimizer, weights: Mapping[str, float]
     ) -> dict[str, Tensor]:
         """Train with one batch, and step the optimiser unless more batches are to be accumulated.
 
@@ -111,7 +107,6 @@ class TrainingStep:
             data: a batch of the training loader.
             optimizer: of the model.
             weights: weights by loss term, which override the criterion's.
-            last: whether it is the epoch's last batch.
         Returns:
             Scalars by name: the total, "loss", and all terms and metrics; empty if the batch was
             skipped.
@@ -125,18 +120,28 @@ class TrainingStep:
             self._summed, self._buffers = 0, buffers
         self.accumulated += 1
         total, losses = self._losses(data, weights)
+        self._last = losses, data.get("impath", ())
         if losses["loss"].isfinite():
             torch.autograd.backward(self.scaler.scale(total))
             self._summed += 1
         else:
-            self._skip("loss is", losses, data, buffers)
+            self._skip("loss is", buffers)
             losses = {}
-        if last or self.accumulated == self.options.accumulate:
-            self.accumulated = 0
-            if self._summed and not self._optimise(optimizer):
-                self._skip("gradients are", losses, data, self._buffers)
-                losses = {}
+        if self.accumulated == self.options.accumulate and not self.finish(optimizer):
+            losses = {}
         return losses
+
+    def finish(self, optimizer: Optimizer) -> bool:
+        """Step the optimiser with the batches accumulated so far, if any, as at an epoch's end.
+
+        Returns:
+            Whether nothing had to be skipped: the gradients were finite.
+        """
+        summed, self._summed, self.accumulated = self._summed, 0, 0
+        if summed and not self._optimise(optimizer, summed):
+            self._skip("gradients are", self._buffers)
+            return False
+        return True
 
     def reset(self) -> None:
         """Reset all state for a new training that starts with the model's current weights."""
@@ -199,14 +204,14 @@ class TrainingStep:
         total, named = self._wrapped(images, pids, targets, weights)
         return total, self.processes.mean({"loss": total, **named})
 
-    def _optimise(self, optimizer: Optimizer) -> bool:
-        """Step the optimiser with the mean of the batches' gradients, if it is finite."""
+    def _optimise(self, optimizer: Optimizer, summed: int) -> bool:
+        """Step the optimiser with the mean gradient of `summed` batches, if it is finite."""
         self.scaler.unscale_(optimizer)
         parameters = list(self.model.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if self._summed > 1:
+        if summed > 1:
             for gradient in gradients:
-                gradient.div_(self._summed)
+                gradient.div_(summed)
         norm = nn.utils.get_total_norm(gradients)  # the same in all processes, as the gradients
         # If gradients of fp16 overflow, the scaler skips the step and lowers its scale.
         if not (self.scaler.is_enabled() or norm.isfinite()):
@@ -220,14 +225,13 @@ class TrainingStep:
         self.skipped_in_a_row = 0
         return True
 
-    def _skip(
-        self, what: str, losses: Mapping[str, Tensor], data: Mapping[str, Any], before: list[Tensor]
-    ) -> None:
-        """Count a batch whose loss or gradients are not finite, and restore the buffers before."""
+    def _skip(self, what: str, before: list[Tensor]) -> None:
+        """Count the last batch, whose `what` not finite, and restore the buffers before."""
         for buffer, value in zip(self.model.buffers(), before, strict=True):
             buffer.copy_(value)
         self.skipped += 1
         self.skipped_in_a_row += 1
+        losses, images = self._last
         values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
         if self.skipped_in_a_row < MAX_SKIPPED:
             logger.warning(
@@ -235,10 +239,10 @@ class TrainingStep:
                 *(what, values, self.skipped_in_a_row, self.skipped),
             )
             return
-        images = ", ".join(map(str, data.get("impath", ())))
         raise FloatingPointError(
             f"expected finite losses and gradients, found none in {MAX_SKIPPED} batches in a row; "
-            f"the last one's {what} not finite: {values}; its images: {images}. Lower train.lr, "
+            f"the last one's {what} not finite: {values}; its images: "
+            f"{', '.join(map(str, images))}. Lower train.lr, "
             "set train.clip_grad or amp off; model.resume continues from the last checkpoint, "
             "which is from before these batches and has finite weights"
         )
