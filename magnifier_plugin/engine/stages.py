@@ -63,6 +63,15 @@ class Stage:
             raise ValueError(f"optimizer: expected fresh or keep, got {self.optimizer!r}")
         if self.fused not in FUSED:
             raise ValueError(f"fused: expected one of {', '.join(FUSED)}, got {self.fused!r}")
+        for name, fits, expected in (
+            ("lr", self.lr > 0, "a number above 0"),
+            ("lr_gamma", self.lr_gamma > 0, "a number above 0"),
+            ("stepsize", all(step >= 1 for step in self.stepsize), "epochs of at least 1"),
+            ("warmup_epoch", self.warmup_epoch >= 0, "at least 0"),
+            ("warmup_factor", 0 <= self.warmup_factor <= 1, "0 to 1"),
+        ):
+            if not fits:
+                raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
         if self.lr_scheduler == "single_step" and not self.stepsize:
             raise ValueError("stepsize: single_step needs the number of epochs between two steps")
         for name, weight in self.loss_weights.items():
