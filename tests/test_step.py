@@ -374,6 +374,15 @@ class TestNotFinite:
         engine.step(batches[1], optimizer, {})
         assert engine.step.skipped_in_a_row == 0
 
+    def test_an_epochs_last_step_is_skipped(self, market_folder):
+        bad = Bad({0}, only_gradient=True)
+        engine, optimizer, batches = engine_with(market_folder, accumulate=9, criterion=bad)
+        before = weights(engine)
+        assert engine.step(batches[0], optimizer, {})
+        assert not engine.step.finish(optimizer)
+        assert all(torch.equal(value, before[name]) for name, value in weights(engine).items())
+        assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 1)
+
     def test_an_accumulated_batch_is_left_out(self, market_folder):
         engine, optimizer, batches = engine_with(market_folder, accumulate=2)
         start = weights(engine)
