@@ -18,7 +18,6 @@ from magnifier_plugin.builders import (
     build_test_options,
     find_system,
 )
-from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.checkpoint import read_checkpoint
 from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
@@ -33,10 +32,11 @@ from magnifier_plugin.engine.provenance import (
 from magnifier_plugin.engine.results_file import RESULTS, read_results
 from magnifier_plugin.engine.stages import check_stages
 from magnifier_plugin.engine.step import StepOptions
-from magnifier_plugin.engine.weights import load_matching
+from magnifier_plugin.engine.weights import load_matching, load_state
 from magnifier_plugin.evaluation.tables import results_table
+from magnifier_plugin.option_checks import check_effects, check_layers
 from magnifier_plugin.resuming import find_checkpoint, report_changes
-from magnifier_plugin.systems import SYSTEMS, System
+from magnifier_plugin.systems import System
 from magnifier_plugin.visualize.curves import save_curves
 
 logger = logging.getLogger(__name__)
@@ -45,44 +45,16 @@ logger = logging.getLogger(__name__)
 def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -> None:
     """Raise a ValueError for options that cannot work, before any data are read.
 
-    A key without effect is an error only if it was typed on the command line, so that one file
-    serves every row of an ablation. A `report.*` key from a file that has no effect is logged.
-
     Args:
         cfg: a loaded configuration.
         system: of its model; None for torchreid's own models.
-        typed: keys that were typed on the command line.
+        typed: keys that were typed on the command line, see `check_effects`.
     """
-    check_stages(build_stages(cfg), tuple(build_criterion(cfg, system).weights))
-    for name, row in SYSTEMS.items():
-        foreign = sorted(key for key in typed if key.startswith(f"{row.section}."))
-        if foreign and row is not system:
-            raise ConfigError(f"{foreign[0]}: has no effect, {cfg.model.name} is not a {name}")
-    for key, reason in (system.needs if system else {}).items():
-        if why := reason(cfg):
-            if key in typed:
-                raise ConfigError(f"{key}: has no effect, {why}")
-            if key.startswith("report.") and cfg.report[key.partition(".")[2]]:
-                logger.info("%s is skipped: %s", key, why)
+    check_stages(build_stages(cfg), build_criterion(cfg, system).weights)
+    check_effects(cfg, system, typed)
     if system is not None:
         with torch.device("meta"):
             build_network(cfg, system, 2, pretrained=False)
-
-
-def check_layers(cfg: CfgNode, model: nn.Module) -> None:
-    """Raise a ConfigError if `open_layers` or `new_layers` is used and names a missing layer."""
-    layers = {"train.open_layers": cfg.train.open_layers if cfg.train.fixbase_epoch else []}
-    for number, stage in enumerate(stage_settings(cfg), start=1):
-        layers[f"train.new_layers, stage {number}"] = stage["new_layers"] * stage["staged_lr"]
-    known = [name for name, _ in model.named_children()]
-    for key, names in layers.items():
-        for name in names:
-            if name not in known:
-                hint = "; train.fixbase_epoch 0 trains all layers from the first epoch on"
-                raise ConfigError(
-                    f"{key}: {cfg.model.name} has no layer {name}, expected some of "
-                    f"{', '.join(known)}{hint * (key == 'train.open_layers')}"
-                )
 
 
 def prepare(
@@ -108,18 +80,22 @@ def prepare(
         datamanager = build_datamanager(cfg, system, processes)
         model = build_network(cfg, system, datamanager.num_train_pids)
     check_layers(cfg, model)
-    if path := cfg.model.load_weights:
-        loaded = load_matching(model, read_checkpoint(path)["state_dict"], path)
-        logger.info("%s: %s", path, loaded)
-    elif cfg.test.evaluate and not cfg.model.resume:
-        logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
-    facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
-    engine = _build_engine(cfg, system, datamanager, model, facts, processes)
-    start_epoch = cfg.train.start_epoch
     checkpoint = (
         find_checkpoint(cfg.model.resume, cfg.data.save_dir) if processes.is_first else None
     )
-    if checkpoint := processes.from_first(checkpoint):
+    checkpoint = processes.from_first(checkpoint)
+    if path := cfg.model.load_weights:
+        loaded = load_matching(model, read_checkpoint(path)["state_dict"], path)
+        logger.info("%s: %s", path, loaded)
+    elif cfg.test.evaluate and not checkpoint:
+        logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
+    if checkpoint and cfg.test.evaluate:  # nothing is continued: the weights that were tested
+        load_state(model, read_checkpoint(checkpoint)["state_dict"], str(checkpoint))
+        logger.info("Testing %s", checkpoint)
+    facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
+    engine = _build_engine(cfg, system, datamanager, model, facts, processes)
+    start_epoch = cfg.train.start_epoch
+    if checkpoint and not cfg.test.evaluate:
         start_epoch = engine.resume(checkpoint)
         report_changes(engine.checkpoints.origin_record, cfg, facts)
     return lambda: _run(cfg, system, engine, start_epoch)
@@ -204,7 +180,6 @@ def _test_untrained(
         return read_results(folder)
     logger.info("=> Test before training")
     engine.test(last=False, save_dir=folder, **testing)
-    torchreid.utils.set_random_seed(cfg.train.seed)
     return engine.results
 
 

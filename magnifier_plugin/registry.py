@@ -106,9 +106,12 @@ def _engine_of(name: str) -> type[StagedEngine]:
         ) -> None:
             if stages is None and optimizer is None:
                 stages = SYSTEMS[name].stages()
+            if criterion is None:
+                criterion = SYSTEMS[name].criterion()
+            _check_outputs(name, model, criterion)
             super().__init__(
                 *(datamanager, model, optimizer, scheduler),
-                criterion=SYSTEMS[name].criterion() if criterion is None else criterion,
+                criterion=criterion,
                 stages=stages,
                 **options,
             )
@@ -120,6 +123,19 @@ def _engine_of(name: str) -> type[StagedEngine]:
         "the stages of the paper."
     )
     return SystemEngine
+
+
+def _check_outputs(name: str, model: nn.Module, criterion: Criterion) -> None:
+    """Reject a model that returns what torchreid's losses need, with a system's own criterion."""
+    system = SYSTEMS[name]
+    loss = getattr(model, "loss", None)  # of our networks and torchreid's, not of all others
+    is_other = isinstance(loss, str) and loss != system.loss
+    if is_other and type(criterion) is system.criterion:
+        raise ValueError(
+            f"model: expected a network built for loss={system.loss!r}, found loss={loss!r}, whose "
+            f"outputs are for torchreid's engines; {system.engine} takes "
+            f"magnifier_plugin.build_model({name!r}, num_classes)"
+        )
 
 
 def _add(registry: dict[str, Any], name: str, entry: Any) -> None:

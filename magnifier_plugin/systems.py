@@ -12,6 +12,15 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from magnifier_plugin.effects import (
+    Reason,
+    needs_branch,
+    needs_guiding,
+    needs_imagenet_head,
+    needs_loss,
+    needs_other_loss,
+    needs_unnamed_backbone,
+)
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.losses.dsa import DSACriterion
@@ -52,8 +61,8 @@ class System:
     """Configuration → keyword arguments of the functions that make the inputs, by batch key."""
     pictures: Callable[[StagedEngine, CfgNode, Path], list[Path]] = lambda engine, cfg, folder: []
     """Draws the system's own figures after a run; returns their paths."""
-    needs: Mapping[str, Callable[[CfgNode], str]] = field(default_factory=dict)
-    """Key → a function that says why the key has no effect with a configuration; "" if it has."""
+    needs: Mapping[str, Reason] = field(default_factory=dict)
+    """Key → why it has no effect with a configuration. `report.*` keys in it are the system's."""
 
 
 def magnifier_stages(gamma: float = 2e-3) -> tuple[Stage, Stage]:
@@ -106,32 +115,6 @@ def section_options(section: str, keys: Sequence[str]) -> Callable[[CfgNode], di
     return options
 
 
-def _needs_branch(branch: str) -> Callable[[CfgNode], str]:
-    def reason(cfg: CfgNode) -> str:
-        if branch in cfg.magnifier.branches:
-            return ""
-        return f"magnifier.branches {','.join(cfg.magnifier.branches)} builds no {branch}"
-
-    return reason
-
-
-def _needs_loss(
-    loss: str, other: Callable[[CfgNode], str] = lambda cfg: ""
-) -> Callable[[CfgNode], str]:
-    """For keys of a system's criterion: `loss.name` must be the system's; then `other` holds."""
-
-    def reason(cfg: CfgNode) -> str:
-        if cfg.loss.name == loss:
-            return other(cfg)
-        return f"loss.name {cfg.loss.name} does not use it, {loss} does"
-
-    return reason
-
-
-def _needs_other_loss(cfg: CfgNode) -> str:
-    return "dsa.weight_f, weight_z, weight_t count" if cfg.loss.name == "dsa" else ""
-
-
 def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path]:
     """Draw the regions that M predicts on query images of the first target (`report.regions`)."""
     if not cfg.report.regions or "M" not in cfg.magnifier.branches:
@@ -150,16 +133,9 @@ def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path
     return [path]
 
 
-def _needs_guiding(cfg: CfgNode) -> str:
-    if cfg.loss.name != "dsa":
-        return f"loss.name {cfg.loss.name} builds no DSAG-Stream"
-    streams = ",".join(cfg.dsa.streams)
-    return "" if "DSAG" in cfg.dsa.streams else f"dsa.streams {streams} builds no DSAG-Stream"
-
-
 def _draw_textures(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path]:
     """Draw the textures of training images (`report.textures`)."""
-    if not cfg.report.textures or _needs_guiding(cfg):
+    if not cfg.report.textures or needs_guiding(cfg):
         return []
     found = engine.train_loader.dataset.files.get("iuv", {})
     files = [(photo, iuv) for photo, iuv in found.items() if iuv is not None]
@@ -176,14 +152,14 @@ MAGNIFIER_OPTIONS = (
     *("branches", "sampling", "keep", "fusion", "mask_rescaling"),
     *("authors_bias", "stem_relu", "deconvolution_init"),
 )
-# Keys of the criterion → the branch that they are about.
+# Keys of the criterion → the branches that they are about.
 MAGNIFIER_CRITERION = {
-    "region_weight": "SFB",
-    "mask_weight": "M",
-    "class_balanced_mask": "M",
-    "sab_triplet": "SAB",
-    "sd_floor": "SFB",
-    "share_weighted": "M",  # of the losses of SAB and of the regions; both need M
+    "region_weight": ("SFB",),
+    "mask_weight": ("M",),
+    "class_balanced_mask": ("M",),
+    "sab_triplet": ("SAB",),
+    "sd_floor": ("SFB",),
+    "share_weighted": ("SAB", "SFB"),
 }
 
 DSA_OPTIONS = ("streams", "branches", "fusion", "test_features", "width", "pretrained_head")
@@ -205,15 +181,17 @@ SYSTEMS: dict[str, System] = {
         inputs=lambda cfg: MagnifierNet.declared_inputs(cfg.magnifier.branches, cfg.loss.name),
         pictures=_draw_regions,
         needs={
-            "magnifier.sampling": _needs_branch("SAB"),
-            "magnifier.keep": _needs_branch("SAB"),
+            "magnifier.backbone": needs_unnamed_backbone("magnifier"),
+            "magnifier.sampling": needs_branch("SAB"),
+            "magnifier.keep": needs_branch("SAB"),
             **{
-                f"magnifier.{key}": _needs_loss("magnifier", _needs_branch(branch))
-                for key, branch in MAGNIFIER_CRITERION.items()
+                f"magnifier.{key}": needs_loss("magnifier", needs_branch(*branches))
+                for key, branches in MAGNIFIER_CRITERION.items()
             },
-            "magnifier.fusion": _needs_branch("SFB"),
-            "magnifier.mask_rescaling": _needs_branch("M"),
-            "report.regions": _needs_branch("M"),
+            "magnifier.fusion": needs_branch("SFB"),
+            "magnifier.mask_rescaling": needs_branch("SAB", "SFB"),
+            "magnifier.deconvolution_init": needs_branch("M"),
+            "report.regions": needs_branch("M"),
         },
     ),
     "dsa_reid": System(
@@ -236,12 +214,14 @@ SYSTEMS: dict[str, System] = {
         pictures=_draw_textures,
         needs={
             **{
-                f"dsa.{key}": _needs_guiding
+                f"dsa.{key}": needs_guiding
                 for key in ("fusion", "width", "textures", "texture_size")
             },
-            "report.textures": _needs_guiding,
-            **{f"dsa.{key}": _needs_loss("dsa") for key in ("streams", *DSA_CRITERION)},
-            **{f"loss.triplet.weight_{name}": _needs_other_loss for name in ("t", "x")},
+            "dsa.backbone": needs_unnamed_backbone("dsa"),
+            "dsa.pretrained_head": needs_imagenet_head,
+            "report.textures": needs_guiding,
+            **{f"dsa.{key}": needs_loss("dsa") for key in ("streams", *DSA_CRITERION)},
+            **{f"loss.triplet.weight_{name}": needs_other_loss for name in ("t", "x")},
         },
     ),
 }

@@ -11,7 +11,7 @@ def many(count: int, noun: str) -> str:
     if count != 1 and noun.endswith("y"):
         noun = noun.removesuffix("y") + "ies"
     elif count != 1:
-        noun += "es" if noun.endswith(("s", "ch")) else "s"
+        noun += "es" if noun.endswith(("s", "ch")) and noun != "epoch" else "s"
     return f"{count:,} {noun}"
 
 

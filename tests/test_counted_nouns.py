@@ -16,6 +16,7 @@ from magnifier_plugin.wording import many
         (0, "query", "0 queries"),
         (2, "batch", "2 batches"),
         (1, "batch", "1 batch"),
+        (4, "epoch", "4 epochs"),
         (3, "process", "3 processes"),
         (2, "image", "2 images"),
     ],

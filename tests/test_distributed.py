@@ -239,26 +239,29 @@ def test_the_evaluation_is_that_of_one_process(people, tmp_path, count):
 
 
 class Nan:
-    """A criterion that is not finite in the second process for some batches."""
+    """A criterion whose loss or gradient is not finite in the second process for some batches."""
 
     weights = {"cls": 1.0}  # noqa: RUF012
 
-    def __init__(self, processes, bad):
-        self.processes, self.bad, self.calls = processes, bad, 0
+    def __init__(self, processes, bad, bad_gradients):
+        self.processes, self.calls = processes, 0
+        self.bad, self.bad_gradients = bad, bad_gradients
 
     def __call__(self, outputs, pids, targets, weights):
         loss = outputs.branches["G"].feature.square().mean()
         if self.processes.rank == 1 and self.calls in self.bad:
             loss = loss * float("nan")
+        elif self.processes.rank == 1 and self.calls in self.bad_gradients:
+            loss = loss + (loss - loss.detach()).abs().sqrt()  # its derivative at 0
         self.calls += 1
         return CriterionOutput({"cls": Term(loss, 1.0)}, {"acc": torch.zeros(())})
 
 
-def run_with_nan(processes, folder, save_dir, bad):
+def run_with_nan(processes, folder, save_dir, bad, bad_gradients=()):
     engine = build_engine(
         processes,
         folder,
-        criterion=Nan(processes, bad),
+        criterion=Nan(processes, bad, bad_gradients),
         stages=[Stage(max_epoch=8, lr=0.01, optimizer_options=SGD)],
     )
     try:
@@ -269,9 +272,9 @@ def run_with_nan(processes, folder, save_dir, bad):
     return engine.step.skipped, message, engine.model.state_dict()
 
 
-def test_a_loss_that_is_not_finite_in_one_process_is_skipped_in_all(people, tmp_path):
-    first, second = on_ranks(run_with_nan, people, tmp_path / "some", (1, 2))
-    assert first[:2] == second[:2] == (2, "")
+def test_a_batch_that_is_not_finite_in_one_process_is_skipped_in_all(people, tmp_path):
+    first, second = on_ranks(run_with_nan, people, tmp_path / "some", (1, 2), (4,))
+    assert first[:2] == second[:2] == (3, "")
     for name, value in first[2].items():
         assert torch.equal(value, second[2][name]), name
         assert value.isfinite().all()

@@ -15,6 +15,7 @@ from engines import QUICK, make_engine, make_manager, names, weights
 from tiny import TinyBackbone, tiny_model
 from torch import nn
 
+from magnifier_plugin import build_model
 from magnifier_plugin.engine.epoch_log import EpochLog, log_line
 from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.log import logged_to
@@ -24,7 +25,10 @@ from magnifier_plugin.engine.stages import Stage, check_stages, find_stage
 from magnifier_plugin.evaluation.evaluator import Evaluator
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.losses.classification import ClassificationCriterion
+from magnifier_plugin.losses.magnifier import MagnifierCriterion
 from magnifier_plugin.systems import magnifier_stages
+
+TERMS = {"cls": 1.0}
 
 
 def louder(initialise):
@@ -72,6 +76,12 @@ class TestStage:
             ({"max_epoch": 0}, "at least one epoch"),
             ({"lr_scheduler": "poly"}, "single_step, multi_step, cosine"),
             ({"lr_scheduler": "single_step", "stepsize": ()}, "stepsize"),
+            ({"lr_scheduler": "single_step", "stepsize": (0,)}, "stepsize: .* at least 1, got"),
+            ({"lr": -1.0}, "lr: expected a number above 0, got -1.0"),
+            ({"lr": float("nan")}, "lr: expected a number above 0, got nan"),
+            ({"lr_gamma": 0.0}, "lr_gamma: expected a number above 0"),
+            ({"warmup_epoch": -2}, "warmup_epoch: expected at least 0, got -2"),
+            ({"warmup_factor": 3}, "warmup_factor: expected 0 to 1, got 3"),
             ({"loss_weights": {"sd": -1}}, "loss_weights.sd"),
             ({"optimizer": "old"}, "optimizer: expected fresh or keep, got 'old'"),
         ],
@@ -83,11 +93,41 @@ class TestStage:
     def test_what_cannot_be_kept(self):
         kept = Stage(max_epoch=1, optimizer="keep")
         with pytest.raises(ValueError, match=r"stages\.1\.optimizer keep: "):
-            check_stages([kept], ())
+            check_stages([kept], TERMS)
         cosine = Stage(max_epoch=1, lr_scheduler="cosine")
         with pytest.raises(ValueError, match=r"stages\.2\.optimizer keep: .* ends at 0"):
-            check_stages([cosine, kept], ())
-        check_stages([Stage(max_epoch=1), kept, kept], ())
+            check_stages([cosine, kept], TERMS)
+        check_stages([Stage(max_epoch=1), kept, kept], TERMS)
+
+    def test_a_stage_without_a_loss(self):
+        trained = Stage(max_epoch=1, loss_weights={"sd": 0.1})
+        message = r"stages\.2\.loss_weights: .* other than 0, found none; .* one of cls, sd"
+        for default, changed in ((0.0, {}), (1.0, {"cls": 0.0})):
+            with pytest.raises(ValueError, match=message):
+                stage = Stage(max_epoch=1, loss_weights=changed)
+                check_stages([trained, stage], {"cls": default, "sd": 0.0})
+            check_stages([trained], {"cls": default, "sd": 0.0})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"fused": "on", "optimizer_options": {"optim": "rmsprop"}}, "no fused form"),
+            (
+                {
+                    "optimizer_options": {
+                        "optim": "sgd",
+                        "sgd_nesterov": True,
+                        "sgd_dampening": 0.1,
+                    }
+                },
+                "Nesterov momentum requires",
+            ),
+        ],
+    )
+    def test_an_optimiser_of_a_later_stage(self, market_folder, options, message):
+        stages = [Stage(max_epoch=1), Stage(max_epoch=1, **options)]
+        with pytest.raises(ValueError, match=rf"stage 2: expected settings .*{message}"):
+            make_engine(market_folder, stages)
 
 
 class TestTraining:
@@ -217,7 +257,9 @@ class TestEdges:
         stages = [Stage(max_epoch=9, **QUICK)]
         engine = make_engine(market_folder, stages)
         nn.init.constant_(engine.model.backbone.conv1.weight, float("nan"))
-        with pytest.raises(FloatingPointError, match=r"expected finite losses, got loss nan"):
+        with pytest.raises(
+            FloatingPointError, match=r"the last one's loss is not finite: loss nan"
+        ):
             engine.run(save_dir=str(tmp_path), print_freq=1)
 
     def test_a_users_optimizer(self, market_folder, tmp_path):
@@ -233,6 +275,21 @@ class TestEdges:
         assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
         with pytest.raises(ValueError, match="got both"):
             build(make_manager(market_folder), model, optimizer, stages=[])
+
+    @pytest.mark.parametrize("loss", ["softmax", "triplet"])
+    def test_a_model_for_torchreids_losses(self, market_folder, loss):
+        build, model = torchreid.engine.ImageMagnifierEngine, tiny_model(loss=loss)
+        message = (
+            rf"found loss='{loss}'.*magnifier_plugin\.build_model\('magnifiernet', num_classes\)"
+        )
+        manager, stages = make_manager(market_folder), [Stage(max_epoch=1)]
+        for criterion in (None, MagnifierCriterion()):
+            with pytest.raises(ValueError, match=message):
+                build(manager, model, stages=stages, criterion=criterion)
+        with pytest.raises(ValueError, match=r"found loss='softmax'.*'dsa_reid'"):
+            dsa = build_model("dsa_reid_resnet18", 3, "softmax", pretrained=False)
+            torchreid.engine.ImageDSAEngine(manager, dsa)
+        assert build(manager, model, stages=stages, criterion=ClassificationCriterion(loss=loss))
 
     def test_more_epochs_than_stages(self, market_folder, tmp_path):
         with pytest.raises(ValueError, match="lengthen a stage"):
@@ -374,6 +431,17 @@ class TestEdges:
         )
         assert "eta 0:00:30" in line
         assert line.startswith("epoch: [2/3][5/10]\ttime 1.000 (2.000)\t")
+
+
+def test_a_position_whose_next_batch_is_skipped():
+    position = Position()
+    for value in (1.0, 3.0):
+        position.update({"loss": torch.tensor(value)})
+    resumed = Position.load(position.content(), torch.device("cpu"))
+    resumed.update({})
+    assert resumed.losses.read() == {"loss": (2.0, 2.0)}
+    resumed.update({"loss": torch.tensor(5.0)})
+    assert (resumed.batch, resumed.losses.read()) == (4, {"loss": (5.0, 3.0)})
 
 
 def test_an_epoch_is_complete_after_its_last_batch():

@@ -120,10 +120,20 @@ class TestMistakes:
                 ["train.open_layers: magnifiernet has no layer classifier", "branches"],
             ),
             (
+                "train.fixbase_epoch 5 train.open_layers []",
+                ["train.open_layers: expected the layers to train", "train.fixbase_epoch 0"],
+            ),
+            (
                 "stages.2.staged_lr True stages.2.new_layers classifier",
                 ["train.new_layers, stage 2: magnifiernet has no layer classifier"],
             ),
             ("test.amp fp8", ["test.amp", "on, off, auto"]),
+            ("train.fused on stages.2.optim rmsprop", ["stage 2", "RMSprop has no fused form"]),
+            (
+                "loss.triplet.weight_t 0 loss.triplet.weight_x 0 magnifier.mask_weight 0 "
+                "magnifier.region_weight 0",
+                ["stages.1.loss_weights: expected a weight other than 0"],
+            ),
         ],
     )
     def test_exit_with_one_clear_line(self, market_folder, tmp_path, capsys, line, messages):

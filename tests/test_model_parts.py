@@ -144,10 +144,11 @@ class TestSampling:
         layer3[:, :, 3] += 10  # the largest values are in region 7
         masks = torch.zeros(2, 8, 4, 2)
         masks[:, 1, :3], masks[:, 7, 3] = 1, 1
-        output = branch(layer3, layer3, masks)
+        output = branch(layer3, layer3, masks, training=True)
         assert torch.equal(output.feature, layer3[:, :, :3].amax((2, 3)))
         assert float(output.share) == 0.75
-        assert torch.equal(branch.eval()(layer3, layer3, masks).feature, layer3.amax((2, 3)))
+        whole = branch(layer3, layer3, masks, training=False).feature
+        assert torch.equal(whole, layer3.amax((2, 3)))
 
 
 class TestHeads:
@@ -215,5 +216,5 @@ class TestPrecision:
     def test_global_pooling_is_not_rounded_to_bf16(self):
         layer4 = torch.rand(2, 8, 24, 12).bfloat16()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            feature = GlobalBranch(8, CLASSES)(layer4, layer4, None).feature
+            feature = GlobalBranch(8, CLASSES)(layer4, layer4, None, training=True).feature
         torch.testing.assert_close(feature, layer4.double().mean((2, 3)).float())

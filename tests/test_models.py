@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchreid
 from tiny import tiny_model
 from torch import nn
 
@@ -95,6 +96,27 @@ class TestMagnifierNet:
         regions = model(images, mixed).branches["SFB"].regions
         assert torch.equal(regions[0], predicted[0])
         assert torch.equal(regions[1:], known[1:])
+
+    @pytest.mark.parametrize("layers", [["branches"], ["mask_module"], ["backbone"], []])
+    def test_frozen_layers_compute_the_training_output(self, layers):
+        """torchreid puts frozen layers into evaluation mode (train.open_layers)."""
+        images, labels = batch()
+        model = tiny_model(CLASSES)
+        masks = []
+        model.mask_module.register_forward_hook(lambda *hook: masks.append(hook[-1][1]))
+        model(images, labels)
+        torchreid.utils.open_specified_layers(model, layers)
+        output = model(images, labels)
+        assert torch.equal(*masks)
+        assert output.branches["SAB"].share < 1
+        criterion = MagnifierCriterion(share_weighted=True)
+        result = criterion(output, torch.arange(2).repeat(2), {"mask": labels}, {"sd": 1.0})
+        assert set(result.terms) == set(criterion.weights)
+        assert result.total.requires_grad == bool(layers)
+        if layers:
+            result.total.backward()
+        trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+        assert trained == set(layers)
 
     @pytest.mark.parametrize(
         ("branches", "width"),

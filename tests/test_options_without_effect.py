@@ -7,10 +7,13 @@ from mask_inputs import PROJECT
 
 from magnifier_plugin.builders import find_system
 from magnifier_plugin.config import ConfigError, load_config
+from magnifier_plugin.effects import NEEDS, TORCHREIDS_NEEDS
 from magnifier_plugin.recipe import check_options
 from magnifier_plugin.systems import MAGNIFIER_CRITERION, SYSTEMS
 
 MAGNIFIER, DSA = "magnifier_market", "dsa_market"
+RESNET = ("model.name", "resnet50", "loss.name", "softmax", "stages", "[]", "train.max_epoch", "9")
+SOFTMAX = ("loss.name", "softmax", "stages", "[]", "train.max_epoch", "9")
 # Options → the keys that have no effect with them, and the reason.
 LEFT = [
     (
@@ -26,10 +29,42 @@ LEFT = [
     (
         (MAGNIFIER, "magnifier.branches", "G"),
         (
-            *("magnifier.mask_rescaling", "magnifier.mask_weight"),
+            *("magnifier.deconvolution_init", "magnifier.mask_weight"),
             *("magnifier.class_balanced_mask", "report.regions"),
         ),
         "magnifier.branches G builds no M",
+    ),
+    (
+        (MAGNIFIER, "magnifier.branches", "G,M"),
+        ("magnifier.mask_rescaling", "magnifier.share_weighted"),
+        "magnifier.branches G,M builds no SAB or SFB",
+    ),
+    (
+        (MAGNIFIER, "model.name", "magnifiernet_resnet18", "magnifier.backbone", "resnet34"),
+        ("magnifier.backbone",),
+        "magnifiernet_resnet18 has the backbone resnet18; set model.name magnifiernet",
+    ),
+    (
+        (MAGNIFIER, "model.backbone_weights", "w.pth"),
+        ("model.backbone_weights",),
+        "model.pretrained False loads no ImageNet weights",
+    ),
+    (
+        (MAGNIFIER, *SOFTMAX, "loss.triplet.weight_x", "0.5"),
+        ("loss.triplet.margin", "loss.triplet.weight_t", "loss.triplet.weight_x"),
+        "loss.name softmax is the cross entropy alone, with weight 1",
+    ),
+    ((MAGNIFIER,), ("report.textures",), "magnifiernet is not a dsa_reid"),
+    ((DSA,), ("report.regions",), "dsa_reid is not a magnifiernet"),
+    (
+        (DSA, "model.name", "dsa_reid_resnet18", "dsa.backbone", "resnet50"),
+        ("dsa.backbone",),
+        "dsa_reid_resnet18 has the backbone resnet18; set model.name dsa_reid",
+    ),
+    (
+        (DSA, "dsa.pretrained_head", "True"),
+        ("dsa.pretrained_head",),
+        "model.pretrained False loads no ImageNet weights",
     ),
     (
         (DSA, "dsa.streams", "MF"),
@@ -61,7 +96,7 @@ LEFT = [
 
 def check(file, *pairs, typed=()):
     """`check_options` of a configuration with some keys changed and both reports wanted."""
-    pairs = [*pairs, "model.pretrained", "False", "report.regions", "3", "report.textures", "3"]
+    pairs = ["model.pretrained", "False", "report.regions", "3", "report.textures", "3", *pairs]
     cfg = load_config(PROJECT / "configs" / f"{file}.yaml", {}, pairs)
     check_options(cfg, find_system(cfg), typed)
 
@@ -77,7 +112,7 @@ def test_it_is_refused(options, key, reason):
 
 @pytest.mark.parametrize(("options", "reported"), [(row[0], row[1][-1]) for row in LEFT])
 def test_from_a_file_it_is_skipped(options, reported, caplog):
-    with caplog.at_level(logging.INFO, "magnifier_plugin.recipe"):
+    with caplog.at_level(logging.INFO, "magnifier_plugin.option_checks"):
         check(*options)
     skipped = [record.args[0] for record in caplog.records if "is skipped" in record.msg]
     assert (reported in skipped) == reported.startswith("report.")
@@ -97,10 +132,54 @@ def test_torchreids_weights_count_with_torchreids_losses():
     check(MAGNIFIER, "loss.name", "magnifier", typed=keys)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        (MAGNIFIER, "model.name", "magnifiernet_resnet18", "magnifier.backbone", "resnet18"),
+        (MAGNIFIER, "model.backbone_weights", "none"),
+        (MAGNIFIER, "model.pretrained", "True", "model.backbone_weights", "w.pth"),
+        (MAGNIFIER, *SOFTMAX, "loss.triplet.weight_x", "1.0", "loss.triplet.weight_t", "0.0"),
+        (MAGNIFIER, "report.textures", "0"),
+        (DSA, "report.regions", "0"),
+        (DSA, "dsa.pretrained_head", "False"),
+        (DSA, "dsa.pretrained_head", "True", "model.pretrained", "True"),
+        (MAGNIFIER, *RESNET, "model.backbone_weights", ""),
+    ],
+)
+def test_a_value_that_is_in_effect_anyway_is_accepted(options):
+    check(*options, typed=options[1::2])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            (MAGNIFIER, *RESNET, "model.pretrained", "True", "model.backbone_weights", "w.pth"),
+            "model.backbone_weights: has no effect, resnet50 is torchreid's, which loads its own",
+        ),
+        (
+            (MAGNIFIER, *RESNET, "report.regions", "1"),
+            "report.regions: has no effect, resnet50 is not a magnifiernet",
+        ),
+        (
+            (
+                *(DSA, "dsa.pretrained_head", "True", "model.pretrained", "True"),
+                *("model.backbone_weights", "none"),
+            ),
+            "dsa.pretrained_head: has no effect, model.backbone_weights none loads no ImageNet",
+        ),
+    ],
+)
+def test_other_combinations_are_refused(options, reason):
+    with pytest.raises(ConfigError, match=f"^{reason}"):
+        check(*options, typed=options[1::2])
+
+
 def find(section):
     return next(name for name, system in SYSTEMS.items() if system.section == section)
 
 
 def test_every_key_is_in_the_table():
     listed = {key for _, keys, _ in LEFT for key in keys}
-    assert listed == {key for system in SYSTEMS.values() for key in system.needs}
+    own = (system.needs for system in SYSTEMS.values())
+    assert listed == {key for needs in (NEEDS, TORCHREIDS_NEEDS, *own) for key in needs}

@@ -115,6 +115,33 @@ class TestCommand:
         anew = "train.seed" in pairs or "batch_size" in pairs
         assert ("it starts again" in out) == anew
 
+    def test_a_test_before_the_training_does_not_change_it(self, market_folder, tmp_path):
+        trained = {}
+        for untrained in ("False", "True"):
+            folder = tmp_path / untrained
+            assert run(*typed(market_folder, folder, "report.untrained", untrained)) == 0
+            (path,) = (folder / "model").glob("model.pth.tar-*")
+            trained[untrained] = torch.load(path, weights_only=True)["state_dict"]
+        for name, value in trained["True"].items():
+            assert torch.equal(value, trained["False"][name]), name
+
+    def test_a_test_takes_the_weights_that_were_tested(self, tmp_path, capsys):
+        market = make_market(tmp_path / "data", test_pids=(1, 3, 4, 9, 10, 11, 12), images=3)
+        log, training = tmp_path / "log", "train.ema 0.99 train.lr 0.05 train.warmup_epoch 0"
+        assert run(*typed(market, log, *training.split())) == 0
+        (path,) = (log / "model").glob("model.pth.tar-*")
+        expected, mAP = self.results(log), {}
+        for key in ("model.resume", "model.load_weights"):
+            folder = tmp_path / key
+            assert run(*typed(market, folder, "test.evaluate", "True", key, path)) == 0
+            mAP[key] = self.results(folder)["market1501"]["mAP"]
+        assert mAP["model.resume"] == mAP["model.load_weights"] == expected["market1501"]["mAP"]
+        with_ema = typed(market, tmp_path / "ema", "test.evaluate", "True", "train.ema", "0.99")
+        assert run(*with_ema, "model.resume", path) == 0
+        assert self.results(tmp_path / "ema") == expected
+        out = capsys.readouterr().out
+        assert f"Testing {path}" in out and "differs from" not in out
+
     def test_a_changed_learning_rate_counts(self, market_folder, tmp_path):
         pairs = ["train.lr", "0.01", "train.warmup_epoch", "0", "stages.1.max_epoch", "3"]
         pairs += ["stages.1.lr_scheduler", "multi_step", "stages.1.stepsize", "[9]"]

@@ -12,6 +12,7 @@ from tiny import tiny_model
 from magnifier_plugin.engine.checkpoint import read_checkpoint
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.testing import TestOptions
+from magnifier_plugin.engine.weights import load_optimizer
 
 FLAT = {"lr": 1e-3}
 
@@ -177,3 +178,18 @@ class TestPrecision:
         assert TestOptions().amp == "off"
         with pytest.raises(ValueError, match=r"test\.amp: expected one of on, off, auto"):
             make_engine(market_folder, test_options=TestOptions(amp="fp8"))
+
+
+def test_an_optimiser_resumed_with_another_fused():
+    """A fused Adam needs its step counts on the device of the weights; meta stands for a GPU."""
+    saved = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], lr=0.5)
+    saved.param_groups[0]["params"][0].grad = torch.ones(3)
+    saved.step()
+    weight = torch.nn.Parameter(torch.ones(3, device="meta"))
+    for fused, device in ((True, "meta"), (False, "cpu")):
+        optimizer = torch.optim.Adam([weight], lr=0.1)
+        optimizer.param_groups[0]["fused"] = fused
+        assert load_optimizer(optimizer, saved.state_dict())
+        assert optimizer.state[weight]["step"].device.type == device
+        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["fused"]) == (0.1, fused)
+        assert optimizer.param_groups[0]["params"][0] is weight

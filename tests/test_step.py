@@ -1,23 +1,31 @@
 """A training step: precision, clipping, accumulation, averages, losses that are not finite."""
 
 import logging
+import os
+import signal
+from itertools import pairwise
 
 import pytest
 import torch
-from engines import QUICK, make_engine, weights
+import torchreid
+from conftest import torchreids_manager
+from engines import QUICK, make_engine, names, weights
+from tiny import tiny_model
 from torch import nn
 
+from magnifier_plugin.engine.epoch_loop import SavingOptions
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.step import MAX_SKIPPED, StepOptions
 from magnifier_plugin.losses.terms import CriterionOutput, Term
 
 NAN = float("nan")
+REASON = "because the last batch was skipped or weights are not finite"
 
 
-def engine_with(folder, **options):
+def engine_with(folder, *, criterion=None, **options):
     """An engine in its first stage, ready for a step, and two batches."""
     stages = [Stage(max_epoch=9, optimizer_options={"optim": "sgd"}, lr=0.01)]
-    engine = make_engine(folder, stages, step_options=StepOptions(**options))
+    engine = make_engine(folder, stages, step_options=StepOptions(**options), criterion=criterion)
     engine.state.begin(0)
     engine.state.enter(0)
     engine.set_model_mode("train")
@@ -39,16 +47,21 @@ def seeded(function, *arguments, **options):
 
 
 class Bad:
-    """A criterion whose loss is not finite for the batches in `bad`, counted from 0."""
+    """A criterion whose loss, or else only its gradient, is not finite for the batches in `bad`,
+    counted from 0."""
 
     weights = {"cls": 1.0}  # noqa: RUF012
 
-    def __init__(self, bad=()):
-        self.bad, self.calls = set(bad), 0
+    def __init__(self, bad=(), *, only_gradient=False):
+        self.bad, self.calls, self.only_gradient = set(bad), 0, only_gradient
 
     def __call__(self, outputs, pids, targets, weights):
-        loss = outputs.branches["G"].feature.square().mean()
-        factor = NAN if self.calls in self.bad else 1.0
+        feature = outputs.branches["G"].feature
+        loss, factor = feature.square().mean(), 1.0
+        if self.calls in self.bad and self.only_gradient:
+            loss = loss + (feature - feature.detach()).abs().sum().sqrt()  # its derivative at 0
+        elif self.calls in self.bad:
+            factor = NAN
         self.calls += 1
         return CriterionOutput({"cls": Term(loss * factor, 1.0)}, {"acc": torch.zeros(())})
 
@@ -71,7 +84,9 @@ class TestAccumulation:
     def test_an_epochs_end_takes_the_batches_there_are(self, market_folder):
         engine, optimizer, (batch, _) = engine_with(market_folder, accumulate=8)
         start = weights(engine)
-        seeded(engine.step, batch, optimizer, {}, last=True)
+        seeded(engine.step, batch, optimizer, {})
+        assert engine.step.accumulated == 1
+        assert engine.step.finish(optimizer)
         assert engine.step.accumulated == 0
         after = weights(engine)
         engine, optimizer, _ = engine_with(market_folder)
@@ -84,9 +99,9 @@ class TestAccumulation:
         steps, epochs = [], []
         optimise, train = engine.step._optimise, engine.train
 
-        def watched_optimise(optimizer):
-            steps.append((engine.epoch, engine.state.position.batch))
-            optimise(optimizer)
+        def watched_optimise(optimizer, summed):
+            steps.append((engine.epoch, summed))
+            return optimise(optimizer, summed)
 
         def watched_train(*arguments):
             train(*arguments)
@@ -96,8 +111,46 @@ class TestAccumulation:
         monkeypatch.setattr(engine, "train", watched_train)
         engine.run(save_dir=tmp_path, max_epoch=2)
         assert set(epochs) <= {2, 3}
-        ends = {2: [1], 3: [1, 2]}
-        assert steps == [(epoch, n) for epoch, count in enumerate(epochs) for n in ends[count]]
+        summed = {2: [2], 3: [2, 1]}
+        assert steps == [(epoch, n) for epoch, count in enumerate(epochs) for n in summed[count]]
+
+    def test_torchreids_sampler_ends_before_it_says(self, market, tmp_path, monkeypatch, caplog):
+        folder = market(images=4)  # 3 × 8 images, 2 × 4 in a batch: 2 or 3 batches
+        monkeypatch.setenv("MAGNIFIER_MASKS", str(folder.masks_dir))
+        torchreid.utils.set_random_seed(1)
+        options = {"train_sampler": "RandomIdentitySampler", "num_instances": 4}
+        manager = torchreids_manager(folder, batch_size_train=8, **options)
+        engine = torchreid.engine.ImageMagnifierEngine(
+            manager,
+            tiny_model(),
+            stages=[Stage(max_epoch=6, **QUICK)],
+            amp="off",
+            step_options=StepOptions(accumulate=3),
+        )
+        trained, steps, batches = [], [], []
+        step, optimise = engine.step.__call__, engine.step._optimise
+        content = engine.state.content
+
+        def watched_content():
+            assert engine.step.accumulated == 0
+            batches.append(len(trained))
+            return content()
+
+        monkeypatch.setattr(
+            engine,
+            "forward_backward",
+            lambda data: trained.append(1) or step(data, engine.optimizer, {}),
+        )
+        monkeypatch.setattr(engine.step, "_optimise", lambda *a: steps.append(a[1]) or optimise(*a))
+        monkeypatch.setattr(engine.state, "content", watched_content)
+        with caplog.at_level(logging.INFO, "magnifier_plugin"):
+            engine.run(save_dir=tmp_path)
+        epochs = [after - before for before, after in pairwise([0, *batches[:6]])]
+        assert min(epochs) < len(manager.train_loader) == 3
+        assert steps == epochs
+        lines = [r.message for r in caplog.records if r.message.startswith("epoch: [")]
+        ends = [f"epoch: [{n}/6][{count}/3]" for n, count in enumerate(epochs, start=1)]
+        assert [line.split("\t")[0] for line in lines] == ends
 
 
 class TestClipping:
@@ -199,9 +252,19 @@ class TestFp16:
             assert not make_engine(market_folder, amp=amp).step.scaler.is_enabled()
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # nothing was trained
 class TestNotFinite:
-    def test_the_step_is_skipped_and_counted(self, market_folder, tmp_path, caplog):
-        engine = make_engine(market_folder, [Stage(max_epoch=2, **QUICK)], criterion=Bad({1}))
+    @pytest.mark.parametrize("only_gradient", [False, True])
+    @pytest.mark.parametrize("clip_grad", [0.0, 1.0])
+    def test_the_step_is_skipped_and_counted(
+        self, market_folder, tmp_path, caplog, only_gradient, clip_grad
+    ):
+        engine = make_engine(
+            market_folder,
+            [Stage(max_epoch=2, **QUICK)],
+            criterion=Bad({1}, only_gradient=only_gradient),
+            step_options=StepOptions(clip_grad=clip_grad, ema=0.9),
+        )
         states = []
         forward = engine.forward_backward
 
@@ -216,24 +279,109 @@ class TestNotFinite:
         assert [n for n, (trained, _) in enumerate(states) if not trained] == [1]
         for name, value in states[1][1].items():
             assert torch.equal(value, states[0][1][name]), name  # running statistics too
-        assert "its loss is not finite: loss nan, cls nan, acc 0; 1 in a row, 1 in" in caplog.text
+        reason = "loss is not finite: loss nan, cls nan, acc 0"
+        if only_gradient:
+            reason = "gradients are not finite: loss 0."
+        assert f"Batch skipped, its {reason}" in caplog.text
+        assert "acc 0; 1 in a row, 1 in this training" in caplog.text
         assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 0)
         assert all(entry["loss"] == entry["loss"] for entry in engine.history)
 
-    def test_ten_in_a_row_stop_the_run(self, market_folder, tmp_path):
+    @pytest.mark.parametrize("only_gradient", [False, True])
+    def test_ten_in_a_row_stop_the_run(self, market_folder, tmp_path, caplog, only_gradient):
         stages = [Stage(max_epoch=9, **QUICK)]
-        bad = range(3, 99)
-        engine = make_engine(market_folder, stages, criterion=Bad(bad))
+        bad = Bad(range(4, 99), only_gradient=only_gradient)  # in the second epoch
+        engine = make_engine(market_folder, stages, criterion=bad)
         with pytest.raises(FloatingPointError, match=r"in 10 batches in a row; .*c1s1_.*\.jpg"):
-            engine.run(save_dir=tmp_path, print_freq=1)
+            engine.run(save_dir=tmp_path, print_freq=1, eval_freq=1)
         assert MAX_SKIPPED == 10
         assert engine.step.skipped == 10
-        saved = torch.load(engine.checkpoints.latest, weights_only=True)
-        assert 0 < saved["step"]["skipped_in_a_row"] < 10
-        assert all(value.isfinite().all() for value in saved["state_dict"].values())
-        resumed = make_engine(market_folder, stages, criterion=Bad(range(99)))
-        resumed.resume(engine.checkpoints.latest)
-        assert resumed.step.skipped_in_a_row == saved["step"]["skipped_in_a_row"]
+        saved = tmp_path / "model" / "model.pth.tar-1"
+        assert names(saved.parent) == ["model-best.pth.tar", saved.name]
+        assert f"No checkpoint saved, {REASON}; the last good one is {saved}" in caplog.text
+        content = torch.load(saved, weights_only=True)
+        assert all(value.isfinite().all() for value in content["state_dict"].values())
+        resumed = make_engine(market_folder, stages, criterion=Bad(range(9)))
+        resumed.run(save_dir=tmp_path, start_epoch=resumed.resume(saved), max_epoch=9)
+        assert resumed.step.skipped == 9
+        assert names(saved.parent)[-1] == "model.pth.tar-9"
+
+    def test_weights_that_are_not_finite_are_not_saved(self, market_folder, tmp_path):
+        stages = [Stage(max_epoch=1, **QUICK), Stage(max_epoch=9, **QUICK)]
+        engine = make_engine(market_folder, stages, criterion=Bad())
+        step, weight = engine.forward_backward, engine.model.backbone.conv1.weight
+
+        def broken(batch):
+            losses = step(batch)
+            if engine.epoch:
+                nn.init.constant_(weight, NAN)
+            return losses
+
+        engine.forward_backward = broken
+        with pytest.raises(FloatingPointError, match="in 10 batches in a row"):
+            engine.run(save_dir=tmp_path)
+        assert names(tmp_path / "model") == ["model.pth.tar-1"]
+
+    def test_the_last_weights_are_saved_after_their_test(self, market_folder, tmp_path, caplog):
+        bad = Bad({1, 2})
+        engine = make_engine(market_folder, [Stage(max_epoch=1, **QUICK)], criterion=bad)
+        engine.run(save_dir=tmp_path)
+        assert engine.step.skipped_in_a_row == bad.calls - 1 > 0
+        assert f"No checkpoint saved, {REASON}; the last good one is none" in caplog.text
+        assert names(tmp_path / "model") == ["model-best.pth.tar", "model.pth.tar-1"]
+
+    def test_a_checkpoint_that_was_due_is_saved_after_the_next_epoch(self, market_folder, tmp_path):
+        stages, saving = [Stage(max_epoch=9, **QUICK)], SavingOptions(freq=2, minutes=0)
+        bad = Bad()
+        engine = make_engine(market_folder, stages, criterion=bad, saving=saving)
+        train, saved = engine.train, []
+
+        def watched(*arguments):
+            bad.bad = set(range(bad.calls, bad.calls + 3)) if engine.state.epoch == 1 else ()
+            train(*arguments)
+            saved.append(engine.checkpoints.latest)
+
+        engine.train = watched
+        engine.run(save_dir=tmp_path, max_epoch=4)
+        assert saved == [None, None, None, tmp_path / "model" / "model.pth.tar-3"]
+
+    def test_a_signal_waits_for_a_batch_that_is_trained(self, market, tmp_path):
+        folder = market(pids=(2, 5, 6, 7, 8, 9))  # 5 or 6 batches
+        engine = make_engine(folder, [Stage(max_epoch=9, **QUICK)], criterion=Bad({1, 2}))
+        step, calls = engine.forward_backward, []
+
+        def stopping(batch):
+            calls.append(batch)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(batch)
+
+        engine.forward_backward = stopping
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(save_dir=tmp_path)
+        assert len(calls) == 4
+        assert names(tmp_path / "model") == ["model.pth.tar-0-batch-4"]
+
+    def test_an_accumulated_step_is_skipped(self, market_folder):
+        bad = Bad({0}, only_gradient=True)
+        engine, optimizer, batches = engine_with(market_folder, accumulate=2, criterion=bad)
+        before = weights(engine)
+        assert [bool(engine.step(batch, optimizer, {})) for batch in batches] == [True, False]
+        assert all(torch.equal(value, before[name]) for name, value in weights(engine).items())
+        assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 1)
+        engine.step(batches[0], optimizer, {})
+        assert engine.step.skipped_in_a_row == 1  # until the optimiser's next step
+        engine.step(batches[1], optimizer, {})
+        assert engine.step.skipped_in_a_row == 0
+
+    def test_an_epochs_last_step_is_skipped(self, market_folder):
+        bad = Bad({0}, only_gradient=True)
+        engine, optimizer, batches = engine_with(market_folder, accumulate=9, criterion=bad)
+        before = weights(engine)
+        assert engine.step(batches[0], optimizer, {})
+        assert not engine.step.finish(optimizer)
+        assert all(torch.equal(value, before[name]) for name, value in weights(engine).items())
+        assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 1)
 
     def test_an_accumulated_batch_is_left_out(self, market_folder):
         engine, optimizer, batches = engine_with(market_folder, accumulate=2)

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchreid
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,6 +20,7 @@ from magnifier_plugin.engine.epoch_loop import EpochLoop, Results, SavingOptions
 from magnifier_plugin.engine.folder_lock import locked_folder
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.engine.precision import Precision
+from magnifier_plugin.engine.random_states import unchanged_random_states
 from magnifier_plugin.engine.rotation import Checkpoints
 from magnifier_plugin.engine.signals import StopSignals
 from magnifier_plugin.engine.stages import Stage
@@ -146,7 +146,7 @@ class StagedEngine(torchreid.engine.Engine):
         Raises:
             ValueError: max_epoch is missing or more than the stages have, visrank in training, a
                 data set cannot make a declared input, or a new training has a used scheduler.
-            FloatingPointError: the losses of ten consecutive batches were not finite.
+            FloatingPointError: ten batches in a row had losses or gradients that are not finite.
             FolderInUse: another run writes into save_dir.
             OSError: the last checkpoint or the results could not be written.
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; `resume` continues from there.
@@ -202,8 +202,7 @@ class StagedEngine(torchreid.engine.Engine):
         self.two_stepped_transfer_learning(self.epoch, fixbase_epoch, open_layers)
         position = self.state.position
         log = EpochLog(
-            position.batches(self.datamanager, self.epoch),
-            len(self.train_loader),
+            *(position.batches(self.datamanager, self.epoch), len(self.train_loader)),
             epoch=self.epoch + 1,
             max_epoch=self.max_epoch,
             print_freq=print_freq,
@@ -212,13 +211,15 @@ class StagedEngine(torchreid.engine.Engine):
         )
         for batch in stoppable(log, self.signals, self.step):
             log.update(self.forward_backward(batch), self.get_current_lr())
+        self.signals.hold()  # torchreid's identity sampler may end before `log.is_complete`
+        self.step.finish(self.optimizer)
+        log.finish(self.get_current_lr())
         self.state.finish_epoch({"lr": self.get_current_lr(), **log.means()})
         self.update_lr()
 
     def forward_backward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """Train with one batch (torchreid's hook); returns "loss", all terms and all metrics."""
-        last = self.state.position.batch + 1 == len(self.train_loader)
-        return self.step(data, self.optimizer, self.state.loss_weights, last=last)
+        return self.step(data, self.optimizer, self.state.loss_weights)
 
     def extract_features(self, input: Tensor) -> Tensor:
         """Images [B, 3, H, W] → raw embeddings float [B, D] (torchreid's hook)."""
@@ -235,7 +236,7 @@ class StagedEngine(torchreid.engine.Engine):
 
     def _test(self, **options: Any) -> Results:
         # Loaders draw a seed; how often a run tests must not change the training.
-        with torch.random.fork_rng(devices=[]), self.step.tested_weights():
+        with unchanged_random_states(), self.step.tested_weights():
             self.step.processes.copy_buffers(self.model)
             self.tester.test(epoch=self.state.epoch or None, **options)
         self.tester.results = self.step.processes.from_first(self.results)

@@ -54,7 +54,7 @@ class EpochLog:
 
     Args:
         batches: the batches left to train.
-        num_batches: of the whole epoch.
+        num_batches: of the whole epoch; torchreid's identity sampler may yield fewer.
         epoch: counted from 1.
         max_epoch: number of epochs.
         print_freq: batches between log lines.
@@ -82,6 +82,7 @@ class EpochLog:
         self._batches, self._print_freq, self._writer = batches, print_freq, writer
         self._seconds, self._waiting = AverageMeter(), AverageMeter()
         self._bar: tqdm | None = None
+        self._reported = position.batch
 
     def __iter__(self) -> Iterator[Any]:
         title = f"epoch {self.epoch}/{self.max_epoch}"
@@ -100,6 +101,7 @@ class EpochLog:
             yield batch
             self._seconds.update(time.perf_counter() - end)
             end = time.perf_counter()
+        self._bar = None
 
     def update(self, losses: dict[str, Tensor], lr: float) -> None:
         """Record a batch's losses; log after every print_freq batches and after the last.
@@ -113,9 +115,14 @@ class EpochLog:
             return
         self._report(self.position.losses.read(), lr)
 
+    def finish(self, lr: float) -> None:
+        """Log the last batch of an epoch if it came earlier than `num_batches` says."""
+        if self.position.batch != self._reported:
+            self._report(self.position.losses.read(), lr)
+
     @property
     def is_complete(self) -> bool:
-        """Whether all batches of the epoch are trained."""
+        """Whether `num_batches` are trained."""
         return self.position.batch >= self.num_batches
 
     def means(self) -> dict[str, float]:
@@ -123,6 +130,7 @@ class EpochLog:
         return {name: mean for name, (_, mean) in self.position.losses.read().items()}
 
     def _report(self, readings: Readings, lr: float) -> None:
+        self._reported = self.position.batch
         logger.info(
             log_line(
                 *(self.epoch, self.max_epoch, self.position.batch, self.num_batches),

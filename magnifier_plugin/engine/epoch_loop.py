@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from torch import nn
+
 from magnifier_plugin.engine.epoch_log import EpochLog
 from magnifier_plugin.engine.rotation import Checkpoints
 from magnifier_plugin.engine.signals import StopSignals
@@ -46,16 +48,23 @@ def stoppable(log: EpochLog, signals: StopSignals, step: TrainingStep) -> Iterat
 
     Args:
         log: of the epoch.
-        signals: held while a batch is trained, after the last batch, and while gradients are being
-            accumulated, because checkpoints do not save accumulated gradients.
+        signals: held while a batch is trained, after the last batch, while gradients are being
+            accumulated, because checkpoints do not save these, and after a skipped batch, because
+            no checkpoint is saved then.
         step: trains each batch.
     """
     for batch in log:
         signals.hold()
         step.processes.wants_to_stop = signals.received is not None
         yield batch
-        if not log.is_complete and not step.accumulated:
+        if not (log.is_complete or step.accumulated or step.skipped_in_a_row):
             signals.release(step.processes.must_stop)
+
+
+def is_sound(step: TrainingStep) -> bool:
+    """Whether the last batch was trained, not skipped, and all weights are finite."""
+    norm = nn.utils.get_total_norm(list(step.model.parameters()))
+    return not step.skipped_in_a_row and bool(norm.isfinite())
 
 
 class EpochLoop:
@@ -87,6 +96,7 @@ class EpochLoop:
         self.processes = state.step.processes
         self.eval_freq, self.start_eval = eval_freq, start_eval
         self._failure: OSError | None = None  # of the last attempt to save
+        self._is_postponed = False  # the last checkpoint was due, but not saved
         self._saved_at = time.monotonic()
         self._saved = self._progress()
 
@@ -163,6 +173,7 @@ class EpochLoop:
             or self._is_multiple(self.saving.keep_freq)
             or 0 < 60 * self.saving.minutes <= time.monotonic() - self._saved_at
             or self._failure is not None
+            or self._is_postponed
         )
         if self.processes.from_first(is_due):  # time and failures differ between processes
             self._save()
@@ -181,6 +192,16 @@ class EpochLoop:
         return self.state.epoch, self.state.position.batch, self.state.test_due
 
     def _save(self, mAP: float | None = None) -> None:
+        """Save a checkpoint, unless the weights may be unusable: it would replace the last one."""
+        works = self.is_last and mAP is not None  # the last weights have been tested
+        self._is_postponed = not self.processes.from_first(works or is_sound(self.state.step))
+        if self._is_postponed:
+            logger.warning(
+                "No checkpoint saved, because the last batch was skipped or weights are not "
+                "finite; the last good one is %s",
+                self.checkpoints.latest or "none",
+            )
+            return
         content = self.state.content()
         try:
             if self.processes.is_first:

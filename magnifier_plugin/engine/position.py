@@ -39,9 +39,13 @@ class LossMeter:
         return {"count": self._count, "sums": self._sums}
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Restore the result of `state`, with sums on the device of the losses."""
+        """Restore the result of `state`, with sums on the device of the losses.
+
+        Last values are not saved: until the next batch that is trained, the means replace them.
+        """
         self._count = state["count"]
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._last = {name: value / self._count for name, value in self._sums.items()}
 
     def read(self) -> Readings:
         """Name → (last value, mean); synchronises with the device."""

@@ -1,7 +1,8 @@
 """The states of the random generators that a training draws from."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,3 +40,13 @@ def restore_random_states(
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
+
+
+@contextmanager
+def unchanged_random_states() -> Iterator[None]:
+    """A block after which all generators continue as if it had not run."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        restore_random_states(states)

@@ -63,6 +63,15 @@ class Stage:
             raise ValueError(f"optimizer: expected fresh or keep, got {self.optimizer!r}")
         if self.fused not in FUSED:
             raise ValueError(f"fused: expected one of {', '.join(FUSED)}, got {self.fused!r}")
+        for name, fits, expected in (
+            ("lr", self.lr > 0, "a number above 0"),
+            ("lr_gamma", self.lr_gamma > 0, "a number above 0"),
+            ("stepsize", all(step >= 1 for step in self.stepsize), "epochs of at least 1"),
+            ("warmup_epoch", self.warmup_epoch >= 0, "at least 0"),
+            ("warmup_factor", 0 <= self.warmup_factor <= 1, "0 to 1"),
+        ):
+            if not fits:
+                raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
         if self.lr_scheduler == "single_step" and not self.stepsize:
             raise ValueError("stepsize: single_step needs the number of epochs between two steps")
         for name, weight in self.loss_weights.items():
@@ -143,24 +152,32 @@ def optimizer_stage(stages: Sequence[Stage], index: int) -> int:
     return index
 
 
-def check_stages(stages: Sequence[Stage], loss_names: Sequence[str]) -> None:
+def check_stages(
+    stages: Sequence[Stage], weights: Mapping[str, float], model: nn.Module | None = None
+) -> None:
     """Reject invalid stages.
 
     Args:
         stages: of the training.
-        loss_names: the criterion's terms.
+        weights: the criterion's default weights of all its terms.
+        model: if given, each stage's optimiser is built for it, and discarded.
     Raises:
-        ValueError: there is no stage, a loss weight names an unknown term, or a stage has no
-            optimiser to keep.
+        ValueError: there is no stage, a loss weight names an unknown term, all weights of a stage
+            are 0, a stage has no optimiser to keep, or its optimiser rejects the settings.
     """
     if not stages:
         raise ValueError("stages: expected at least one, got none")
     for number, stage in enumerate(stages, start=1):
-        unknown = [name for name in stage.loss_weights if name not in loss_names]
+        unknown = [name for name in stage.loss_weights if name not in weights]
         if unknown:
             raise ValueError(
                 f"stages.{number}.loss_weights.{unknown[0]}: unknown loss term, expected one of "
-                f"{', '.join(loss_names)}"
+                f"{', '.join(weights)}"
+            )
+        if not any({**weights, **stage.loss_weights}.values()):
+            raise ValueError(
+                f"stages.{number}.loss_weights: expected a weight other than 0, found none; set "
+                f"the weight of one of {', '.join(weights)}, here or in the criterion"
             )
         if stage.optimizer == "keep" and number == 1:
             raise ValueError("stages.1.optimizer keep: there is no stage before the first")
@@ -169,3 +186,16 @@ def check_stages(stages: Sequence[Stage], loss_names: Sequence[str]) -> None:
                 f"stages.{number}.optimizer keep: the previous stage's learning rate ends at 0 "
                 "(lr_scheduler cosine), so nothing would be trained"
             )
+        if stage.optimizer == "fresh" and model is not None:
+            _check_optimizer(stage, number, model)
+
+
+def _check_optimizer(stage: Stage, number: int, model: nn.Module) -> None:
+    """Build the optimiser of a stage, which would otherwise fail when the stage begins."""
+    try:
+        stage.build_optimizer(model)
+    except ValueError as error:
+        raise ValueError(
+            f"stage {number}: expected settings that the optimiser takes (optim, train.fused, "
+            f"adam.*, sgd.*, rmsprop.*), found: {error}"
+        ) from error

@@ -57,7 +57,7 @@ class TrainingState:
                 + ("neither" if optimizer is None else "both")
             )
         if stages is not None:
-            check_stages(stages, tuple(step.objective.criterion.weights))
+            check_stages(stages, step.objective.criterion.weights, step.model)
         self.step, self.model = step, step.model
         self.stages = tuple(stages or ())
         self.optimizer, self.scheduler = optimizer, scheduler

@@ -56,8 +56,8 @@ class StepOptions:
 class TrainingStep:
     """Trains a model with one batch at a time.
 
-    A batch whose loss is not finite is skipped: weights, running statistics and optimiser are not
-    changed.
+    A batch whose loss is not finite is skipped, and so is a step of the optimiser whose gradients
+    are not: weights, running statistics and optimiser are not changed.
 
     Args:
         model: on its device; in training mode when the step is called.
@@ -89,19 +89,17 @@ class TrainingStep:
         self.scaler = precision.gradient_scaler()
         self.average = WeightAverage(model, self.options.ema) if self.options.ema else None
         self.skipped = 0
-        """Number of batches skipped since the training began."""
+        """Number of batches, or accumulated steps, skipped since the training began."""
         self.skipped_in_a_row = 0
+        """Number of these since the optimiser's last step."""
         self.accumulated = 0
         """Batches since the optimiser's last step; checkpoints can be written when it is 0."""
         self._summed = 0  # number of these whose gradients were added
+        self._buffers: list[Tensor] = []  # running statistics before these
+        self._last: tuple[Mapping[str, Tensor], Sequence[str]] = {}, ()  # losses, images of a batch
 
     def __call__(
-        self,
-        data: Mapping[str, Any],
-        optimizer: Optimizer,
-        weights: Mapping[str, float],
-        *,
-        last: bool = False,
+        self, data: Mapping[str, Any], optimizer: Optimizer, weights: Mapping[str, float]
     ) -> dict[str, Tensor]:
         """Train with one batch, and step the optimiser unless more batches are to be accumulated.
 
@@ -109,34 +107,41 @@ class TrainingStep:
             data: a batch of the training loader.
             optimizer: of the model.
             weights: weights by loss term, which override the criterion's.
-            last: whether it is the epoch's last batch.
         Returns:
             Scalars by name: the total, "loss", and all terms and metrics; empty if the batch was
             skipped.
         Raises:
-            FloatingPointError: the losses of `MAX_SKIPPED` consecutive batches were not finite.
+            FloatingPointError: `MAX_SKIPPED` batches were skipped since the optimiser's last step.
         """
         self.threads.adapt()
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         if not self.accumulated:
             optimizer.zero_grad()
-            self._summed = 0
+            self._summed, self._buffers = 0, buffers
         self.accumulated += 1
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
         total, losses = self._losses(data, weights)
+        self._last = losses, data.get("impath", ())
         if losses["loss"].isfinite():
-            self.skipped_in_a_row = 0
             torch.autograd.backward(self.scaler.scale(total))
             self._summed += 1
         else:
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-            self._skip(losses, data)
+            self._skip("loss is", buffers)
             losses = {}
-        if last or self.accumulated == self.options.accumulate:
-            self.accumulated = 0
-            if self._summed:
-                self._optimise(optimizer)
+        if self.accumulated == self.options.accumulate and not self.finish(optimizer):
+            losses = {}
         return losses
+
+    def finish(self, optimizer: Optimizer) -> bool:
+        """Step the optimiser with the batches accumulated so far, if any, as at an epoch's end.
+
+        Returns:
+            Whether nothing had to be skipped: the gradients were finite.
+        """
+        summed, self._summed, self.accumulated = self._summed, 0, 0
+        if summed and not self._optimise(optimizer, summed):
+            self._skip("gradients are", self._buffers)
+            return False
+        return True
 
     def reset(self) -> None:
         """Reset all state for a new training that starts with the model's current weights."""
@@ -153,7 +158,6 @@ class TrainingStep:
         """
         step: dict[str, Any] = {
             "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
             "scaler": self.scaler.state_dict(),
         }
         if self.average is None:
@@ -179,7 +183,6 @@ class TrainingStep:
             if "averaged" in step:
                 self.average.load(content["state_dict"], step["averaged"])
         self.skipped = step.get("skipped", 0)
-        self.skipped_in_a_row = step.get("skipped_in_a_row", 0)
         if step.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(step["scaler"])
 
@@ -201,34 +204,45 @@ class TrainingStep:
         total, named = self._wrapped(images, pids, targets, weights)
         return total, self.processes.mean({"loss": total, **named})
 
-    def _optimise(self, optimizer: Optimizer) -> None:
-        """Step the optimiser with the mean of the batches' gradients."""
+    def _optimise(self, optimizer: Optimizer, summed: int) -> bool:
+        """Step the optimiser with the mean gradient of `summed` batches, if it is finite."""
         self.scaler.unscale_(optimizer)
         parameters = list(self.model.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if self._summed > 1:
+        if summed > 1:
             for gradient in gradients:
-                gradient.div_(self._summed)
+                gradient.div_(summed)
+        norm = nn.utils.get_total_norm(gradients)  # the same in all processes, as the gradients
+        # If gradients of fp16 overflow, the scaler skips the step and lowers its scale.
+        if not (self.scaler.is_enabled() or norm.isfinite()):
+            return False
         if self.options.clip_grad:
-            nn.utils.clip_grad_norm_(parameters, self.options.clip_grad)
+            nn.utils.clip_grads_with_norm_(parameters, self.options.clip_grad, norm)
         self.scaler.step(optimizer)
         self.scaler.update()
         if self.average:
             self.average.update()
+        self.skipped_in_a_row = 0
+        return True
 
-    def _skip(self, losses: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
+    def _skip(self, what: str, before: list[Tensor]) -> None:
+        """Count the last batch, whose `what` not finite, and restore the buffers before."""
+        for buffer, value in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(value)
         self.skipped += 1
         self.skipped_in_a_row += 1
+        losses, images = self._last
         values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
         if self.skipped_in_a_row < MAX_SKIPPED:
             logger.warning(
-                "Batch skipped, its loss is not finite: %s; %d in a row, %d in this training",
-                *(values, self.skipped_in_a_row, self.skipped),
+                "Batch skipped, its %s not finite: %s; %d in a row, %d in this training",
+                *(what, values, self.skipped_in_a_row, self.skipped),
             )
             return
-        images = ", ".join(map(str, data.get("impath", ())))
         raise FloatingPointError(
-            f"expected finite losses, got {values}, in {MAX_SKIPPED} batches in a row; the last "
-            f"one's images: {images}. Lower train.lr, set train.clip_grad or amp off; model.resume "
-            "continues from the last checkpoint, which has finite weights"
+            f"expected finite losses and gradients, found none in {MAX_SKIPPED} batches in a row; "
+            f"the last one's {what} not finite: {values}; its images: "
+            f"{', '.join(map(str, images))}. Lower train.lr, "
+            "set train.clip_grad or amp off; model.resume continues from the last checkpoint, "
+            "which is from before these batches and has finite weights"
         )

@@ -101,13 +101,10 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> bool:
             "(train.optim, train.staged_lr, train.new_layers): the optimiser starts afresh"
         )
         return False
-    settings = [
-        {key: value for key, value in group.items() if key != "params"}
-        for group in optimizer.param_groups
-    ]
-    optimizer.load_state_dict(dict(state))
-    for group, kept in zip(optimizer.param_groups, settings, strict=True):
-        group.update(kept)
+    # With the current settings: where torch puts Adam's `step` depends on `fused`.
+    pairs = zip(optimizer.param_groups, state["param_groups"], strict=True)
+    groups = [{**current, "params": saved["params"]} for current, saved in pairs]
+    optimizer.load_state_dict({**state, "param_groups": groups})
     return True
 
 

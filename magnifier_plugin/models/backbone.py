@@ -84,8 +84,9 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
     Args:
         backbone: changed in place. Its state-dict keys are a subset of torchvision's, and its
             attribute `name` is the name of the torchvision network.
-        weights: a file with torchvision's keys, or a checkpoint of MagnifierNet or DSA-reID, from
-            which the backbone is loaded; "none" to load nothing; "" for the environment variable
+        weights: a file with torchvision's keys, or a checkpoint of MagnifierNet, from which the
+            backbone is loaded, or of DSA-reID, which has no layer4 in its backbone and thus fits
+            DSA-reID without `pretrained_head` only; "none" to load nothing; "" for the variable
             MAGNIFIER_BACKBONE_WEIGHTS (a file or `none`), or if that is not set, torchvision's
             download (IMAGENET1K_V1, the weights available when the papers were written).
     Raises:

@@ -48,8 +48,10 @@ class GlobalBranch(nn.Module):
         self.head = IdentityHead(channels, num_classes, bias=bias)
         self.embedding_size = channels
 
-    def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor | None) -> BranchOutput:
-        """Args: layer3: not used. layer4: float [B, 2C, h, w]. masks: not used."""
+    def forward(
+        self, layer3: Tensor, layer4: Tensor, masks: Tensor | None, *, training: bool
+    ) -> BranchOutput:
+        """Args: layer3: not used. layer4: float [B, 2C, h, w]. masks, training: not used."""
         feature = mean_in_float32(layer4, (2, 3))
         return BranchOutput(feature, *self.head(feature))
 
@@ -91,11 +93,14 @@ class SemanticAdversarialBranch(nn.Module):
         self.sampling, self.keep = sampling, keep
         self.embedding_size = channels
 
-    def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor) -> BranchOutput:
-        """Args: layer3: float [B, C, h, w]. layer4: not used. masks: [B, 8, h, w] in [0, 1]."""
+    def forward(
+        self, layer3: Tensor, layer4: Tensor, masks: Tensor, *, training: bool
+    ) -> BranchOutput:
+        """Args: layer3: float [B, C, h, w]. layer4: not used. masks: [B, 8, h, w] in [0, 1].
+        training: draw and zero regions; the network's mode, since a frozen branch is in `eval`."""
         features = self.bottleneck(layer3)
         share = None
-        if self.training:
+        if training:
             kept = masks[:, sample_kept_regions(self.sampling, self.keep)].sum(1, keepdim=True)
             features = features * kept.to(features.dtype)
             share = mean_in_float32(kept)
@@ -211,12 +216,15 @@ class SemanticFusionBranch(nn.Module):
         """
         return region_max_pool(self.bottleneck(layer3), masks)
 
-    def forward(self, layer3: Tensor, layer4: Tensor, masks: Tensor) -> BranchOutput:
-        """Args: layer3: float [B, C, h, w]. layer4: not used. masks: [B, 8, h, w] in [0, 1]."""
+    def forward(
+        self, layer3: Tensor, layer4: Tensor, masks: Tensor, *, training: bool
+    ) -> BranchOutput:
+        """Args: layer3: float [B, C, h, w]. layer4: not used. masks: [B, 8, h, w] in [0, 1].
+        training: also compute what only the losses need; the network's mode."""
         fused, regions = self.fusion(self.pool(layer3, masks))
         feature = at_least_float32(fused)
         output = BranchOutput(feature, *self.head(feature))
-        if not self.training:
+        if not training:
             return output
         pairs = zip(self.region_heads, regions.unbind(1), strict=True)
         logits = torch.stack([head(region).logits for head, region in pairs], dim=1)

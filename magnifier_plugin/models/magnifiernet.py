@@ -153,8 +153,12 @@ class MagnifierNet(nn.Module):
     def _compute_outputs(
         self, layer3: Tensor, layer4: Tensor, mask: Tensor | None
     ) -> MagnifierOutput:
-        mask_logits, regions = self.mask_module(layer4, mask)
-        outputs = {name: branch(layer3, layer4, regions) for name, branch in self.branches.items()}
+        mask_logits, regions = self.mask_module(layer4, mask if self.training else None)
+        # The network's own mode: torchreid puts frozen children into evaluation mode (open_layers).
+        outputs = {
+            name: branch(layer3, layer4, regions, training=self.training)
+            for name, branch in self.branches.items()
+        }
         return MagnifierOutput(outputs, mask_logits)
 
     @property

@@ -91,18 +91,18 @@ class MaskModule(nn.Module):
     def forward(self, layer4: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Compute region logits and masks.
 
-        In training the masks come from the label maps. Unknown pixels, training without label maps,
-        and inference use the arg-max of the head's logits.
+        The masks come from the label maps, as in training. Unknown pixels, and images without label
+        maps, as at inference, use the arg-max of the head's logits.
 
         Args:
             layer4: float [B, C, h, w].
-            labels: uint8 [B, H, W], region ids or 255; used in training only.
+            labels: uint8 [B, H, W], region ids or 255; None for no label maps.
         Returns:
             Logits float [B, 8, 2h, 2w] and masks float [B, 8, h, w] in [0, 1].
         """
         logits = self.head(layer4)
         regions = logits.detach().argmax(dim=1).to(torch.uint8)
-        if self.training and labels is not None:
+        if labels is not None:
             regions = fill_unknown(rescale_labels(labels, logits.shape[-2:]), regions)
         return logits, region_masks(regions, layer4.shape[-2:], self.rescaling, layer4.dtype)
 

@@ -1,0 +1,69 @@
+"""Reject configuration keys without effect, and names of layers that a network lacks."""
+
+import logging
+from collections.abc import Collection
+
+from torch import nn
+from yacs.config import CfgNode
+
+from magnifier_plugin.config import ConfigError, stage_settings
+from magnifier_plugin.effects import NEEDS, TORCHREIDS_NEEDS
+from magnifier_plugin.systems import SYSTEMS, System
+
+logger = logging.getLogger(__name__)
+
+
+def check_effects(cfg: CfgNode, system: System | None, typed: Collection[str]) -> None:
+    """Raise a ConfigError for a typed key without effect; log `report.*` keys without effect.
+
+    Args:
+        cfg: a loaded configuration.
+        system: of its model; None for torchreid's own models.
+        typed: keys that were typed on the command line. A file may have keys without effect, so
+            that it serves every row of an ablation.
+    """
+    for key, reason in _without_effect(cfg, system).items():
+        if key in typed:
+            raise ConfigError(f"{key}: has no effect, {reason}")
+        if key.startswith("report."):
+            logger.info("%s is skipped: %s", key, reason)
+
+
+def _without_effect(cfg: CfgNode, system: System | None) -> dict[str, str]:
+    """Key → why it has no effect."""
+    own = TORCHREIDS_NEEDS if system is None else system.needs
+    reasons: dict[str, str] = {}
+    for name, row in SYSTEMS.items():
+        if row is not system:
+            section = [f"{row.section}.{key}" for key in cfg.get(row.section, ())]
+            pictures = [key for key in row.needs if key.startswith("report.") and key not in own]
+            reasons |= dict.fromkeys(section + pictures, f"{cfg.model.name} is not a {name}")
+    reasons |= {key: why for key, reason in NEEDS.items() if (why := reason(cfg))}
+    reasons |= {key: why for key, reason in own.items() if (why := reason(cfg))}
+    return {
+        key: reason
+        for key, reason in reasons.items()
+        if not key.startswith("report.") or cfg.report[key.removeprefix("report.")]
+    }
+
+
+def check_layers(cfg: CfgNode, model: nn.Module) -> None:
+    """Raise a ConfigError if `open_layers` or `new_layers` is used and names a missing layer, or if
+    the first epochs would train no layer."""
+    if cfg.train.fixbase_epoch and not cfg.train.open_layers:
+        raise ConfigError(
+            "train.open_layers: expected the layers to train in the first epochs, got none; "
+            "train.fixbase_epoch 0 trains all layers from the first epoch on"
+        )
+    layers = {"train.open_layers": cfg.train.open_layers if cfg.train.fixbase_epoch else []}
+    for number, stage in enumerate(stage_settings(cfg), start=1):
+        layers[f"train.new_layers, stage {number}"] = stage["new_layers"] * stage["staged_lr"]
+    known = [name for name, _ in model.named_children()]
+    for key, names in layers.items():
+        for name in names:
+            if name not in known:
+                hint = "; train.fixbase_epoch 0 trains all layers from the first epoch on"
+                raise ConfigError(
+                    f"{key}: {cfg.model.name} has no layer {name}, expected some of "
+                    f"{', '.join(known)}{hint * (key == 'train.open_layers')}"
+                )
