@@ -66,7 +66,10 @@ class TestInfluence:
             embedding = model(images)
             layer3, layer4 = model.backbone(images)
             masks = model.mask_module(layer4, None)[1]
-            outputs = {n: b(layer3, layer4, masks).embedding for n, b in model.branches.items()}
+            outputs = {
+                name: branch(layer3, layer4, masks, training=False).embedding
+                for name, branch in model.branches.items()
+            }
         parts = embedding_parts(model, embedding.shape[1])
         assert list(parts) == ["G", "SAB", "SFB", "all"]
         for name, expected in outputs.items():
