@@ -66,6 +66,16 @@ class Bad:
         return CriterionOutput({"cls": Term(loss * factor, 1.0)}, {"acc": torch.zeros(())})
 
 
+class Huge:
+    """A criterion whose gradients are finite, but not their norm in float32."""
+
+    weights = {"cls": 1.0}  # noqa: RUF012
+
+    def __call__(self, outputs, pids, targets, weights):
+        loss = 1e25 * outputs.branches["G"].feature.mean()
+        return CriterionOutput({"cls": Term(loss, 1.0)}, {})
+
+
 class TestAccumulation:
     def test_a_step_has_the_mean_gradient_of_its_batches(self, market_folder):
         engine, optimizer, batches = engine_with(market_folder, accumulate=2)
@@ -286,6 +296,16 @@ class TestNotFinite:
         assert "acc 0; 1 in a row, 1 in this training" in caplog.text
         assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 0)
         assert all(entry["loss"] == entry["loss"] for entry in engine.history)
+
+    @pytest.mark.parametrize("clip_grad", [0.0, 1.0])
+    def test_large_gradients_are_finite(self, market_folder, clip_grad):
+        engine, optimizer, (batch, _) = engine_with(
+            market_folder, criterion=Huge(), clip_grad=clip_grad
+        )
+        assert engine.step(batch, optimizer, {})
+        gradients = [p.grad for p in engine.model.parameters() if p.grad is not None]
+        assert (nn.utils.get_total_norm(gradients).isinf()) == (clip_grad == 0)
+        assert engine.step.skipped == 0
 
     @pytest.mark.parametrize("only_gradient", [False, True])
     def test_ten_in_a_row_stop_the_run(self, market_folder, tmp_path, caplog, only_gradient):

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from torch import nn
-
 from magnifier_plugin.engine.epoch_log import EpochLog
 from magnifier_plugin.engine.rotation import Checkpoints
 from magnifier_plugin.engine.signals import StopSignals
 from magnifier_plugin.engine.state import TrainingState
 from magnifier_plugin.engine.step import TrainingStep
+from magnifier_plugin.engine.weights import are_finite
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +62,7 @@ def stoppable(log: EpochLog, signals: StopSignals, step: TrainingStep) -> Iterat
 
 def is_sound(step: TrainingStep) -> bool:
     """Whether the last batch was trained, not skipped, and all weights are finite."""
-    norm = nn.utils.get_total_norm(list(step.model.parameters()))
-    return not step.skipped_in_a_row and bool(norm.isfinite())
+    return not step.skipped_in_a_row and are_finite(list(step.model.parameters()))
 
 
 class EpochLoop:

@@ -17,7 +17,7 @@ from magnifier_plugin.engine.objective import Objective
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.sync_batchnorm import convert_sync_batchnorm
 from magnifier_plugin.engine.threads import ThreadCount
-from magnifier_plugin.engine.weights import load_state
+from magnifier_plugin.engine.weights import are_finite, load_state
 from magnifier_plugin.losses.terms import Criterion
 
 MAX_SKIPPED = 10
@@ -212,12 +212,12 @@ class TrainingStep:
         if summed > 1:
             for gradient in gradients:
                 gradient.div_(summed)
-        norm = nn.utils.get_total_norm(gradients)  # the same in all processes, as the gradients
-        # If gradients of fp16 overflow, the scaler skips the step and lowers its scale.
-        if not (self.scaler.is_enabled() or norm.isfinite()):
+        # If gradients of fp16 overflow, the scaler skips the step and lowers its scale. Processes
+        # agree, since they have the same gradients.
+        if not (self.scaler.is_enabled() or are_finite(gradients)):
             return False
         if self.options.clip_grad:
-            nn.utils.clip_grads_with_norm_(parameters, self.options.clip_grad, norm)
+            nn.utils.clip_grad_norm_(parameters, self.options.clip_grad)
         self.scaler.step(optimizer)
         self.scaler.update()
         if self.average:

@@ -10,7 +10,7 @@ from mutation.drawing import Mutant
 from mutation.running import PACKAGE
 
 FOLDERS = ("data", "models", "losses", "engine", "evaluation", "masks", "annotators")
-FILES = ("systems.py", "builders.py", "recipe.py")
+FILES = ("effects.py", "systems.py", "option_checks.py", "builders.py", "recipe.py")
 # Relative to the project.
 TESTS = "scripts/mutation/tests.yaml"
 EQUIVALENT = "scripts/mutation/equivalent.yaml"
