@@ -305,6 +305,7 @@ class TestEdges:
             model,
             stages=[Stage(max_epoch=1, **QUICK)],
             criterion=ClassificationCriterion(loss="triplet"),
+            amp="off",  # batch norm over four values of bf16 can give infinite gradients
         )
         engine.run(save_dir=str(tmp_path))
         assert {"cls", "tri"} <= set(engine.history[0])
