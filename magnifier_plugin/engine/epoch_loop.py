@@ -8,11 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 from magnifier_plugin.engine.epoch_log import EpochLog
+from magnifier_plugin.engine.finite import are_finite
 from magnifier_plugin.engine.rotation import Checkpoints
 from magnifier_plugin.engine.signals import StopSignals
 from magnifier_plugin.engine.state import TrainingState
 from magnifier_plugin.engine.step import TrainingStep
-from magnifier_plugin.engine.weights import are_finite
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 from magnifier_plugin.data.inputs import take_inputs
 from magnifier_plugin.engine.averaging import WeightAverage
 from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
+from magnifier_plugin.engine.finite import are_finite
 from magnifier_plugin.engine.objective import Objective
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.sync_batchnorm import convert_sync_batchnorm
 from magnifier_plugin.engine.threads import ThreadCount
-from magnifier_plugin.engine.weights import are_finite, load_state
+from magnifier_plugin.engine.weights import load_state
 from magnifier_plugin.losses.terms import Criterion
 
 MAX_SKIPPED = 10

@@ -1,7 +1,6 @@
-"""Load state dicts, completely or as initial weights, and optimisers; check for finite values."""
+"""Load state dicts, completely or as initial weights, and optimisers, with clear errors."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -147,8 +146,3 @@ def _mismatch(
             "but the classifiers, model.resume needs the same training set"
         )
     return f"{origin}: of the model's {len(own)} tensors, {'; '.join(parts)}: {hint}"
-
-
-def are_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether all values of all tensors are finite; large ones, whose squares overflow, are."""
-    return bool(nn.utils.get_total_norm(tensors, math.inf).isfinite())

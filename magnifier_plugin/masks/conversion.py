@@ -88,13 +88,7 @@ def convert(
         OSError: a folder does not exist, out_dir cannot be written, or the disk is full.
         RuntimeError: a worker process was killed.
     """
-    if keep_iuv and iuv_only:
-        raise ValueError("keep_iuv and iuv_only: expected one of the two, got both")
-    if (keep_iuv or iuv_only) and not source.has_iuv:
-        raise ValueError(
-            f"source {source.name} has no IUV; only DensePose's sources have one (densepose-iuv, "
-            "densepose-dump, densepose-json)"
-        )
+    _check_iuv(source, keep_iuv, iuv_only)
     out_dir = absolute_path(out_dir)
     skip = [out_dir, *source.folders]
     if images is None:
@@ -104,25 +98,36 @@ def convert(
     target = _Target(dataset_dir, out_dir, not iuv_only, keep_iuv or iuv_only)
     jobs = [_job(annotation, image, target, overwrite) for annotation, image in matches.pairs]
     unfinished = [job for job in jobs if job.label or job.iuv]
-    if not iuv_only:
-        replaced = [job.label for job in unfinished]
-        replaced += [target.files(image)[0] for image in matches.missing if overwrite]
+    if target.labels:
+        gone = matches.missing if overwrite else []
+        replaced = [job.label for job in unfinished] + [target.files(image)[0] for image in gone]
         manifest = Manifest(source.name, source.label_set, source.definition)
         ensure_manifest(out_dir, manifest, set(filter(None, replaced)))
     totals = _run(unfinished, workers, progress)
     missing = sorted([*matches.missing, *totals.missing])
+    removed = [image for image in missing if _remove(target.files(image))] if overwrite else []
     return ConversionSummary(
         converted=len(unfinished) - len(totals.failures) - len(totals.missing),
         already_there=len(jobs) - len(unfinished),
         images=tuple(images),
         read=tuple(job.image for job in unfinished),
-        removed=tuple(image for image in missing if overwrite and _remove(target.files(image))),
+        removed=tuple(removed),
         missing=tuple(missing),
         unmatched=tuple(matches.unmatched),
         failures=totals.failures,
         ambiguous=totals.ambiguous,
         areas=totals.areas(),
     )
+
+
+def _check_iuv(source: Source, keep_iuv: bool, iuv_only: bool) -> None:
+    if keep_iuv and iuv_only:
+        raise ValueError("keep_iuv and iuv_only: expected one of the two, got both")
+    if (keep_iuv or iuv_only) and not source.has_iuv:
+        raise ValueError(
+            f"source {source.name} has no IUV; only DensePose's sources have one (densepose-iuv, "
+            "densepose-dump, densepose-json)"
+        )
 
 
 class _Target(NamedTuple):

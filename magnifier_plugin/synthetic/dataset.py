@@ -55,6 +55,9 @@ def _convert(folder: Path, out_dir: Path) -> None:
     """Writes the missing label maps and IUV of all rendered images."""
     images_dir = folder / MARKET.parts[0]
     summary = convert(IuvFolder(folder / DENSEPOSE), images_dir, out_dir, keep_iuv=True)
-    faults = {**dict.fromkeys(summary.missing, "has no IUV, or one of nobody"), **summary.failures}
+    faults = {
+        **dict.fromkeys(summary.missing, "has no IUV, or one without a person"),
+        **summary.failures,
+    }
     for image, reason in faults.items():
         raise ValueError(f"{image}: {reason}; remove {folder} to render it again")

@@ -58,6 +58,7 @@ def _curves(axes: Axes, table: Table, rows: Mapping[str, Mapping[str, Any]], met
         x = [_x(row) + shift for row in points]
         axes.errorbar(x, means, deviations, fmt="o-", capsize=3, label=series)
     axes.set_xticks(places)
+    axes.set_xlim(places[0] - 0.5, places[-1] + 0.5)
     axes.set_xlabel(table.axis)
 
 
