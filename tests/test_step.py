@@ -14,6 +14,7 @@ from tiny import tiny_model
 from torch import nn
 
 from magnifier_plugin.engine.epoch_loop import SavingOptions
+from magnifier_plugin.engine.finite import are_finite
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.step import MAX_SKIPPED, StepOptions
 from magnifier_plugin.losses.terms import CriterionOutput, Term
@@ -296,6 +297,13 @@ class TestNotFinite:
         assert "acc 0; 1 in a row, 1 in this training" in caplog.text
         assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 0)
         assert all(entry["loss"] == entry["loss"] for entry in engine.history)
+
+    @pytest.mark.parametrize("value", [NAN, float("inf"), float("-inf")])
+    def test_one_value_that_is_not_finite_is_found(self, value):
+        tensors = [torch.ones(3), torch.tensor([1.0, value]), torch.ones(2)]
+        assert not are_finite(tensors)
+        assert are_finite([*tensors[::2], torch.tensor([-3e38, 1e30])])
+        assert are_finite([])
 
     @pytest.mark.parametrize("clip_grad", [0.0, 1.0])
     def test_large_gradients_are_finite(self, market_folder, clip_grad):

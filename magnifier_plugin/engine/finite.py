@@ -7,5 +7,7 @@ from torch import Tensor, nn
 
 
 def are_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether all values of all tensors are finite; large ones, whose squares overflow, are."""
-    return bool(nn.utils.get_total_norm(tensors, math.inf).isfinite())
+    """Whether all values of all tensors are finite."""
+    # On a CPU the Euclidean norm takes an eighth of the time of the largest absolute value; only
+    # the former overflows if values are large.
+    return any(bool(nn.utils.get_total_norm(tensors, p).isfinite()) for p in (2.0, math.inf))
