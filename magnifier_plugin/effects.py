@@ -45,6 +45,17 @@ def needs_guiding(cfg: CfgNode) -> str:
     return "" if "DSAG" in cfg.dsa.streams else f"dsa.streams {streams} builds no DSAG-Stream"
 
 
+def needs_dsa_branch(branch: str) -> Reason:
+    """For loss terms of one of DSA-reID's branches."""
+
+    def reason(cfg: CfgNode) -> str:
+        if branch in cfg.dsa.branches:
+            return ""
+        return f"dsa.branches {','.join(cfg.dsa.branches)} builds no {branch} branch"
+
+    return reason
+
+
 def needs_unnamed_backbone(section: str) -> Reason:
     """For a section's `backbone`, which a model's name replaces (`magnifiernet_resnet18`)."""
 

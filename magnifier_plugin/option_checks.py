@@ -38,13 +38,28 @@ def _without_effect(cfg: CfgNode, system: System | None) -> dict[str, str]:
             section = [f"{row.section}.{key}" for key in cfg.get(row.section, ())]
             pictures = [key for key in row.needs if key.startswith("report.") and key not in own]
             reasons |= dict.fromkeys(section + pictures, f"{cfg.model.name} is not a {name}")
-    reasons |= {key: why for key, reason in NEEDS.items() if (why := reason(cfg))}
-    reasons |= {key: why for key, reason in own.items() if (why := reason(cfg))}
+    reasons |= {
+        key: why
+        for needs in (NEEDS, own)
+        for name, reason in needs.items()
+        if (why := reason(cfg))
+        for key in _keys(cfg, name)
+    }
     return {
         key: reason
         for key, reason in reasons.items()
         if not key.startswith("report.") or cfg.report[key.removeprefix("report.")]
     }
+
+
+def _keys(cfg: CfgNode, name: str) -> list[str]:
+    """The keys that a key of `System.needs` is about: `loss_weights.*` is a key of each stage, with
+    no effect to miss where the weight is 0."""
+    section, _, term = name.partition(".")
+    if section != "loss_weights":
+        return [name]
+    numbers = [n for n, stage in enumerate(cfg.stages, 1) if stage["loss_weights"].get(term)]
+    return [f"stages.{number}.{name}" for number in numbers]
 
 
 def check_layers(cfg: CfgNode, model: nn.Module) -> None:

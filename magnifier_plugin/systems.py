@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from magnifier_plugin.effects import (
     Reason,
     needs_branch,
+    needs_dsa_branch,
     needs_guiding,
     needs_imagenet_head,
     needs_loss,
@@ -62,7 +63,8 @@ class System:
     pictures: Callable[[StagedEngine, CfgNode, Path], list[Path]] = lambda engine, cfg, folder: []
     """Draws the system's own figures after a run; returns their paths."""
     needs: Mapping[str, Reason] = field(default_factory=dict)
-    """Key → why it has no effect with a configuration. `report.*` keys in it are the system's."""
+    """Key → why it has no effect with a configuration. `report.*` keys in it are the system's;
+    `loss_weights.NAME` stands for that key of each stage."""
 
 
 def magnifier_stages(gamma: float = 2e-3) -> tuple[Stage, Stage]:
@@ -192,6 +194,13 @@ SYSTEMS: dict[str, System] = {
             "magnifier.mask_rescaling": needs_branch("SAB", "SFB"),
             "magnifier.deconvolution_init": needs_branch("M"),
             "report.regions": needs_branch("M"),
+            **{
+                f"loss_weights.{kind}_{branch}": needs_branch(branch)
+                for kind in ("cls", "tri")
+                for branch in ("G", "SAB", "SFB")
+            },
+            **{f"loss_weights.{term}": needs_branch("SFB") for term in ("cls_regions", "sd")},
+            "loss_weights.mask": needs_branch("M"),
         },
     ),
     "dsa_reid": System(
@@ -222,6 +231,11 @@ SYSTEMS: dict[str, System] = {
             "report.textures": needs_guiding,
             **{f"dsa.{key}": needs_loss("dsa") for key in ("streams", *DSA_CRITERION)},
             **{f"loss.triplet.weight_{name}": needs_other_loss for name in ("t", "x")},
+            **{
+                f"loss_weights.{kind}_{branch[0].upper()}": needs_dsa_branch(branch)
+                for kind in ("cls_f", "cls_z", "tri_z")
+                for branch in ("global", "local")
+            },
         },
     ),
 }

@@ -122,6 +122,7 @@ def test_it_is_accepted_where_it_has_an_effect():
     keys = [key for _, keys, _ in LEFT for key in keys if not key.startswith("loss.")]
     for file, section in ((MAGNIFIER, "magnifier"), (DSA, "dsa")):
         own = [key for key in keys if key in SYSTEMS[find(section)].needs]
+        assert own
         options = ("magnifier.branches", "G,M,SAB,SFB"), ("dsa.streams", "MF,DSAG")
         check(file, *options[section == "dsa"], typed=own)
 
@@ -175,11 +176,44 @@ def test_other_combinations_are_refused(options, reason):
         check(*options, typed=options[1::2])
 
 
+BUILT = {
+    MAGNIFIER: ("magnifier.branches", "G,M,SAB,SFB"),
+    DSA: ("dsa.branches", "global,local"),
+}
+# Configuration, the branches that are built, the terms without effect, and the branch they need.
+TERMS = [
+    (MAGNIFIER, "M,SAB,SFB", ("cls_G", "tri_G"), "G"),
+    (MAGNIFIER, "G,M,SFB", ("cls_SAB", "tri_SAB"), "SAB"),
+    (MAGNIFIER, "G,M,SAB", ("cls_SFB", "tri_SFB", "cls_regions", "sd"), "SFB"),
+    (MAGNIFIER, "G", ("mask",), "M"),
+    (DSA, "local", ("cls_f_G", "cls_z_G", "tri_z_G"), "global branch"),
+    (DSA, "global", ("cls_f_L", "cls_z_L", "tri_z_L"), "local branch"),
+]
+TERM_CASES = [
+    (file, branches, term, needed) for file, branches, terms, needed in TERMS for term in terms
+]
+
+
+@pytest.mark.parametrize(("file", "branches", "term", "needed"), TERM_CASES)
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_weight_of_a_term_that_is_not_built_is_refused(file, branches, term, needed, number):
+    options = [BUILT[file][0], branches]
+    if file == DSA:
+        options += ["stages", "[{'max_epoch': 2}, {'max_epoch': 1}]", "dsa.test_features", "z"]
+    weight = f"stages.{number}.loss_weights.{term}"
+    reason = rf"^{weight}: has no effect, .*branches {branches} builds no {needed}$"
+    with pytest.raises(ConfigError, match=reason):
+        check(file, *options, weight, "0.5", typed=(weight,))
+    check(file, *options, weight, "0", typed=(weight,))
+    check(file, *options[2:], *BUILT[file], weight, "0.5", typed=(weight,))
+
+
 def find(section):
     return next(name for name, system in SYSTEMS.items() if system.section == section)
 
 
 def test_every_key_is_in_the_table():
     listed = {key for _, keys, _ in LEFT for key in keys}
+    listed |= {f"loss_weights.{term}" for _, _, term, _ in TERM_CASES}
     own = (system.needs for system in SYSTEMS.values())
     assert listed == {key for needs in (NEEDS, TORCHREIDS_NEEDS, *own) for key in needs}
