@@ -15,7 +15,7 @@ import argparse
 import importlib
 import sys
 
-from arguments import keep_freed_memory, let_idle_threads_sleep
+from arguments import escape_unencodable, keep_freed_memory, let_idle_threads_sleep
 from benchmarks.command_line import (
     add_evaluation,
     add_loading,
@@ -42,6 +42,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one comparison; return the exit status, 2 for wrong arguments or a failed process."""
+    escape_unencodable()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -75,8 +75,8 @@ Parts = tuple[Sequence[ImageRecord], Sequence[ImageRecord], Sequence[ImageRecord
 
 def main(arguments: list[str] | None = None) -> int:
     """Check a data set as the arguments say; return the exit status."""
-    args = parse(arguments)
     escape_unencodable()
+    args = parse(arguments)
     try:
         for module in args.modules:
             import_user_module(module)

@@ -98,8 +98,8 @@ SHOWN = 20  # faulty images that are printed; the page has more
 
 def main(arguments: list[str] | None = None) -> int:
     """Check label maps as the arguments say; return the exit status."""
-    args = parse(arguments)
     escape_unencodable()
+    args = parse(arguments)
     try:
         for module in args.modules:
             import_user_module(module)

@@ -133,8 +133,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 
 def main(arguments: list[str] | None = None) -> int:
     """Convert as the arguments say and print the summary; return the exit status."""
-    args = parse(arguments)
     escape_unencodable()
+    args = parse(arguments)
     try:
         source = SOURCES[args.source](args)
         dataset_dir, images = choose_images(args)

@@ -54,8 +54,8 @@ from magnifier_plugin.systems import SYSTEMS
 
 def main(argv: list[str] | None = None) -> int:
     """Export as the arguments say; return the exit status."""
-    args = parse(sys.argv[1:] if argv is None else argv)
     escape_unencodable()
+    args = parse(sys.argv[1:] if argv is None else argv)
     try:
         check_packages()
         network = load_network(

@@ -72,8 +72,8 @@ from magnifier_plugin.wording import many
 
 def main(argv: list[str] | None = None) -> int:
     """Extract as the arguments say; return the exit status."""
-    args = parse(sys.argv[1:] if argv is None else argv)
     escape_unencodable()
+    args = parse(sys.argv[1:] if argv is None else argv)
     show_log()
     try:
         if args.faiss:

@@ -19,7 +19,13 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from arguments import add_import, keep_freed_memory, let_idle_threads_sleep, split_pairs
+from arguments import (
+    add_import,
+    escape_unencodable,
+    keep_freed_memory,
+    let_idle_threads_sleep,
+    split_pairs,
+)
 
 let_idle_threads_sleep()
 
@@ -84,6 +90,7 @@ FLAG_KEYS = {
 
 def main(argv: Sequence[str]) -> int:
     """Train or test as the arguments say; return the exit status."""
+    escape_unencodable()
     arguments, pairs = parse(argv)
     if (count := len(devices := arguments.gpu_devices.split(","))) > 1 and not SEVERAL:
         return refuse(

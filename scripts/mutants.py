@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import path, whole_number
+from arguments import escape_unencodable, path, whole_number
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw, run and report; return 0, 2 for wrong arguments or failing tests, 130 after Ctrl-C."""
+    escape_unencodable()
     arguments = parse(argv)
     # Imported only now, because the parser of the mutated files takes a moment to import.
     from mutation.command import Settings, mutate

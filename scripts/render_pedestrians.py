@@ -13,7 +13,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from arguments import path, whole_number
+from arguments import escape_unencodable, path, whole_number
 
 # SyntheticOptions' fields: default and explanation.
 OPTIONS: dict[str, tuple[int | float | str | None, str]] = {
@@ -173,6 +173,7 @@ def texture_sheet(folder: Path, rows: int) -> Image.Image:
 
 def main() -> int:
     """Render or reuse the images; return the exit status."""
+    escape_unencodable()
     arguments = parse_arguments()
     try:
         render(arguments)

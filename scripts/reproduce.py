@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import let_idle_threads_sleep, path, split_pairs, whole_number
+from arguments import escape_unencodable, let_idle_threads_sleep, path, split_pairs, whole_number
 from reproduction.rows import TABLES
 
 let_idle_threads_sleep()
@@ -84,6 +84,7 @@ from magnifier_plugin.config import ConfigError
 
 def main(argv: Sequence[str]) -> int:
     """Reproduce a table; return 0, 1 if a row failed, 2 for wrong input, 130 after Ctrl-C."""
+    escape_unencodable()
     arguments, pairs = parse(argv)
     asked = settings(arguments, pairs)
     try:

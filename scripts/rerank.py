@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from arguments import let_idle_threads_sleep
+from arguments import escape_unencodable, let_idle_threads_sleep
 
 let_idle_threads_sleep()
 
@@ -88,6 +88,7 @@ RANKS = (1, 5, 10, 20)
 
 def main(arguments: list[str] | None = None) -> int:
     """Re-rank the features of the command line; return the exit status."""
+    escape_unencodable()
     args = parse(arguments)
     try:
         query, gallery = as_features(load_features(args.query), load_features(args.gallery))

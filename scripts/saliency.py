@@ -22,6 +22,7 @@ from pathlib import Path
 
 from arguments import (
     add_network,
+    escape_unencodable,
     let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
@@ -73,6 +74,7 @@ from magnifier_plugin.visualize.textures import spread_evenly
 
 def main(argv: list[str] | None = None) -> int:
     """Draw and measure as the arguments say; return the exit status."""
+    escape_unencodable()
     args = parse(sys.argv[1:] if argv is None else argv)
     show_log()
     try:

@@ -81,8 +81,8 @@ from magnifier_plugin.wording import many
 
 def main(argv: list[str] | None = None) -> int:
     """Search as the arguments say; return the exit status."""
-    args = parse(sys.argv[1:] if argv is None else argv)
     escape_unencodable()
+    args = parse(sys.argv[1:] if argv is None else argv)
     show_log()
     try:
         run(args)

@@ -1,8 +1,11 @@
 """The scripts' command lines: wrong values end with a message and status 2; --help is fast."""
 
+import ast
+import os
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from mask_inputs import PROJECT, script
@@ -107,3 +110,35 @@ def test_the_first_key_ends_the_flags(name, line):
     pairs = ["data.height", "64"]
     parsed = script(name).parse([*line.split(), *pairs])
     assert (parsed[1] if isinstance(parsed, tuple) else parsed.pairs) == pairs
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "scripts").glob("*.py")), ids=lambda p: p.name)
+def test_scripts_escape_what_standard_output_cannot_encode(path):
+    """The first statement of `main`, since a path in any later message may be undecodable."""
+    if path.name == "arguments.py":
+        return
+    functions = {
+        f.name: f for f in ast.parse(path.read_text()).body if isinstance(f, ast.FunctionDef)
+    }
+    assert ast.unparse(functions["main"].body[1]) == "escape_unencodable()"
+
+
+def test_undecodable_names_are_printed_as_escapes(tmp_path):
+    folder = f"{tmp_path}/runs\udcff"
+    pairs = ["data.save_dir", folder, "--root", f"{tmp_path}/data\udcfe"]
+    command = [
+        sys.executable,
+        PROJECT / "scripts" / "main.py",
+        *pairs[2:],
+        "-s",
+        "market1501",
+        *pairs[:2],
+    ]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "data\\udcfe" in done.stderr
+    assert f"save_dir: {tmp_path}/runs\\udcff" in done.stdout
+    [log] = Path(folder).iterdir()
+    assert f"save_dir: {tmp_path}/runs\\udcff" in log.read_text()

@@ -73,7 +73,7 @@ class Tee:
 
 @contextmanager
 def _open_log(path: Path) -> Iterator[TextIO]:
-    file = path.open("a", encoding="utf-8", buffering=1)
+    file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
     try:
         yield file
     finally:
