@@ -28,7 +28,7 @@ def find_system(cfg: CfgNode) -> System | None:
     name, loss = cfg.model.name, cfg.loss.name
     system = SYSTEMS.get(name.partition("_resnet")[0])
     known = vars(torchreid.models)["__model_factory"]
-    if name not in known:
+    if name not in known and name not in SYSTEMS:
         raise ConfigError(f"model.name: unknown model {name!r}, expected one of {', '.join(known)}")
     losses = LOSSES if system is None else (system.loss, *LOSSES)
     if loss not in losses:
