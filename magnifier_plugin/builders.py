@@ -105,7 +105,7 @@ def build_network(
 
     Args:
         cfg: a loaded configuration.
-        system: of its model, see `find_system`.
+        system: the system of its model, see `find_system`.
         num_classes: number N of training identities.
         pretrained: overrides `model.pretrained`, unless None.
     """

@@ -14,7 +14,7 @@ def read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict
     """Read a file and the files that it extends.
 
     Args:
-        path: of the file.
+        path: the file.
         above: the files that extend this one, directly or indirectly.
     Returns:
         (path, values by key) of each file, the base first.

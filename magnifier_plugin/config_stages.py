@@ -15,7 +15,7 @@ FRESH_KEYS = (
     *("optim", "lr", "weight_decay", "staged_lr", "new_layers", "base_lr_mult"),
     *("lr_scheduler", "stepsize", "warmup_epoch", "warmup_factor"),
 )
-# Keys of train.* that an entry of `stages` may override; the others apply to the whole training.
+# Keys of train.* that an entry of `stages` may override; the others apply to the whole run.
 STAGE_KEYS = ("max_epoch", *FRESH_KEYS)
 SCALED_KEYS = ("max_epoch", "warmup_epoch", "stepsize")
 # γ and torchreid's `gamma` once shared a name.
@@ -31,7 +31,7 @@ def set_stages(cfg: Node, stages: Any, origin: str) -> None:
     Args:
         cfg: the tree.
         stages: a list of entries, each a mapping.
-        origin: for errors: the file, or "command line".
+        origin: name of the source in errors: the file, or "command line".
     Raises:
         ConfigError: not a list of mappings, or an entry has an unknown key or an invalid value.
     """
@@ -81,7 +81,7 @@ def _check_stage_key(cfg: Node, key: str, names: list[str], origin: str) -> None
         return
     if name in cfg.train:
         raise ConfigError(
-            f"{origin}: {key}: {name} applies to the whole training; set train.{name} instead"
+            f"{origin}: {key}: {name} applies to the whole run; set train.{name} instead"
         )
     hint = did_you_mean(name, (*STAGE_KEYS, "optimizer", "loss_weights"))
     raise ConfigError(f"{origin}: unknown configuration key {key}{hint}")

@@ -16,7 +16,7 @@ def default_config() -> Node:
     # Mixed precision: off; bf16 (or on); fp16, with a gradient scaler, for GPUs without bf16; auto:
     # bf16 if the device has instructions for it, else off (ours).
     cfg.amp = "auto"
-    cfg.channels_last = "auto"  # memory format: on, off, auto (on where amp's auto is bf16)
+    cfg.channels_last = "auto"  # memory format: on, off, auto (on where amp's auto is bf16) (ours)
     for add in (_model, _data, _train, _step, _ddp, _optimizers, _stages, _loss, _test):
         add(cfg)
     for add in (add_systems, _synthetic, _report):
@@ -30,9 +30,10 @@ def _model(cfg: Node) -> None:
     cfg.model.pretrained = True  # start from ImageNet weights
     cfg.model.load_weights = ""  # checkpoint to load weights from, and nothing else
     # Checkpoint to resume from, at any stage. auto: the newest intact one in data.save_dir, or a
-    # new training if there is none.
+    # new run if there is none.
     cfg.model.resume = ""
-    # File of ImageNet weights, or none. "": $MAGNIFIER_BACKBONE_WEIGHTS, else a download (ours).
+    # File of ImageNet weights, or a checkpoint whose backbone is taken; "none": no weights; "":
+    # $MAGNIFIER_BACKBONE_WEIGHTS, else a download (ours).
     cfg.model.backbone_weights = ""
 
 

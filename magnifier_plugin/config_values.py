@@ -123,7 +123,7 @@ def read_value(value: Any, *, like: str, default: Any, key: str, origin: str) ->
     """Convert a value to its key's type without loss: 1 → 1.0, "1e-3" → 0.001, "a,b" → a list.
 
     Args:
-        value: from YAML, Python or the command line.
+        value: the value from YAML, Python or the command line.
         like: the key in `CHECKS`, such as "stages.N.optimizer" for "stages.2.optimizer".
         default: the key's default; it decides between True/False and text if `like` is not in
             `CHECKS`.

@@ -82,7 +82,7 @@ def export_onnx(
         network: returns embeddings [N, D] in evaluation mode; a float32 copy is exported.
         path: the file to write, atomically.
         size: H and W in pixels.
-        mean, std: of R, G, B in 0..1, used to normalise the network's images.
+        mean, std: values of R, G, B in 0..1 that normalise the network's images.
         uint8: the input is uint8 pixels, which the graph normalises; else normalised float32.
         normalise: scale embeddings to length 1.
         regions: add the output `regions`, uint8 [N, H/8, W/8]: the region ids 0..7 predicted by M.

@@ -18,7 +18,7 @@ def check_effects(cfg: CfgNode, system: System | None, typed: Collection[str]) -
 
     Args:
         cfg: a loaded configuration.
-        system: of its model; None for torchreid's own models.
+        system: the system of its model; None for torchreid's own models.
         typed: keys that were typed on the command line. A file may have keys without effect, so
             that it serves every row of an ablation.
     """
@@ -53,8 +53,8 @@ def _without_effect(cfg: CfgNode, system: System | None) -> dict[str, str]:
 
 
 def _keys(cfg: CfgNode, name: str) -> list[str]:
-    """The keys that a key of `System.needs` is about: `loss_weights.*` is a key of each stage, with
-    no effect to miss where the weight is 0."""
+    """The configuration keys that an entry of `System.needs` covers; `loss_weights.NAME` covers
+    each stage whose weight of NAME is not 0."""
     section, _, term = name.partition(".")
     if section != "loss_weights":
         return [name]

@@ -47,7 +47,7 @@ def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -
 
     Args:
         cfg: a loaded configuration.
-        system: of its model; None for torchreid's own models.
+        system: the system of its model; None for torchreid's own models.
         typed: keys that were typed on the command line, see `check_effects`.
     """
     check_stages(build_stages(cfg), build_criterion(cfg, system).weights)

@@ -126,7 +126,7 @@ def _engine_of(name: str) -> type[StagedEngine]:
 
 
 def _check_outputs(name: str, model: nn.Module, criterion: Criterion) -> None:
-    """Reject a model that returns what torchreid's losses need, with a system's own criterion."""
+    """Reject a model built for another loss, such as torchreid's, with the system's criterion."""
     system = SYSTEMS[name]
     loss = getattr(model, "loss", None)  # of our networks and torchreid's, not of all others
     is_other = isinstance(loss, str) and loss != system.loss

@@ -11,7 +11,7 @@ from magnifier_plugin.config import ConfigError, changed_values
 from magnifier_plugin.engine.rotation import newest_checkpoint
 
 AUTO = "auto"
-# These keys do not change the numbers of a training.
+# These keys do not change the numbers of a run.
 _WITHOUT_EFFECT = (
     *("model.resume", "model.load_weights", "data.save_dir", "data.root", "data.workers"),
     *("train.start_epoch", "train.print_freq", "train.checkpoint_freq", "train.checkpoint_minutes"),
@@ -43,7 +43,7 @@ def report_changes(record: Mapping[str, Any], cfg: CfgNode, facts: Mapping[str, 
     Args:
         record: the checkpoint's record.
         cfg: configuration of the resumed run.
-        facts: of the resumed run, under the same names as in the record, such as "data".
+        facts: facts of the resumed run, under the same names as in the record, such as "data".
     """
     try:
         changed = changed_values(record.get("configuration", "{}"), cfg)

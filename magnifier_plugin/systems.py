@@ -63,8 +63,8 @@ class System:
     pictures: Callable[[StagedEngine, CfgNode, Path], list[Path]] = lambda engine, cfg, folder: []
     """Draws the system's own figures after a run; returns their paths."""
     needs: Mapping[str, Reason] = field(default_factory=dict)
-    """Key → why it has no effect with a configuration. `report.*` keys in it are the system's;
-    `loss_weights.NAME` stands for that key of each stage."""
+    """Key → the function that says why the key has no effect. `report.*` keys in it are the
+    system's; `loss_weights.NAME` stands for that key of each stage."""
 
 
 def magnifier_stages(gamma: float = 2e-3) -> tuple[Stage, Stage]:
@@ -104,7 +104,7 @@ def section_options(section: str, keys: Sequence[str]) -> Callable[[CfgNode], di
     The backbone is one of them, unless the model's name includes it (`magnifiernet_resnet18`).
 
     Args:
-        section: of the configuration, such as "dsa".
+        section: a section of the configuration, such as "dsa".
         keys: the section's keys that are keyword arguments of the network.
     """
 

@@ -24,8 +24,8 @@ def import_user_module(name: str) -> None:
     """Import a module, and register `<name>_masked` for each data set that it registers.
 
     Args:
-        name: of a module in the working directory or installed, such as `my_module`, or the path
-            of its file.
+        name: name of a module in the working directory or installed, such as `my_module`, or the
+            path of its file.
     Raises:
         ModuleNotFoundError: there is no such module.
     """

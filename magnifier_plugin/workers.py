@@ -76,7 +76,7 @@ def on_all_cores(
 def leave_ctrl_c_to_parent(worker: int = 0) -> None:
     """Keep a data loader's worker alive when a terminal sends Ctrl-C to all processes.
 
-    The training then finishes its step and ends its workers itself.
+    The training process then finishes its step and ends its workers itself.
 
     Args:
         worker: number of the worker, which torch passes to `worker_init_fn`.

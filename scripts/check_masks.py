@@ -30,6 +30,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add_data_set(parser)
     add(
+        "--masks-dir",
         "--masks",
         type=path,
         help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)",
@@ -130,7 +131,7 @@ def find_labels(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
     name = find_name(args.source)
     require_dataset(name, args.root)  # nothing is rendered here
     dataset = open_dataset(name, args.root, cuhk03_labeled=args.cuhk03_labeled)
-    there = annotations_of(dataset, name, args.masks, args.max_missing, args.label_set)
+    there = annotations_of(dataset, name, args.masks_dir, args.max_missing, args.label_set)
     return there.masks_dir / there.folder, {
         image: label_path(image, there.dataset_dir, there.folder, there.masks_dir)
         for image, *_ in sorted(dataset.train)

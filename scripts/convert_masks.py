@@ -3,7 +3,8 @@
     convert_masks.py --source densepose-iuv  --iuv DIR
     convert_masks.py --source densepose-dump --dump FILE
     convert_masks.py --source densepose-json --json FILE --annotations FILE
-    convert_masks.py --source parsing        --parsing DIR --labels lip|cihp|atr|pascal|sapiens|FILE
+    convert_masks.py --source parsing        --parsing DIR
+                     --label-set lip|cihp|atr|pascal|sapiens|FILE
     convert_masks.py --source npy            --npy DIR
     convert_masks.py --source keypoints      --keypoints FILE|DIR [--annotations FILE]
 
@@ -31,7 +32,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "densepose-iuv": ("iuv",),
     "densepose-dump": ("dump",),
     "densepose-json": ("json", "annotations"),
-    "parsing": ("parsing", "labels"),
+    "parsing": ("parsing", "label_set"),
     "npy": ("npy",),
     "keypoints": ("keypoints",),
 }
@@ -45,7 +46,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, add_path = parser.add_argument, partial(parser.add_argument, type=path)
-    add("--source", required=True, choices=NEEDED)
+    add("--source", required=True, choices=NEEDED, help="format of the annotations")
     add_path("--iuv", help="densepose-iuv: folder of NAME_IUV.png")
     add_path("--dump", help="densepose-dump: file written by `apply_net.py dump --output`")
     add_path("--json", help="densepose-json: COCO DensePose results")
@@ -54,7 +55,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="densepose-json, and keypoints with numbered images: COCO annotations of the images",
     )
     add_path("--parsing", help="parsing: folder of palette PNGs, or of .npy files of class ids")
-    add("--labels", help="parsing: lip, cihp, atr, pascal, sapiens, or your own YAML file")
+    add(
+        "--label-set",
+        "--labels",
+        help="parsing: lip, cihp, atr, pascal, sapiens, or your own YAML file",
+    )
     add_path("--npy", help="npy: folder of the NAME.npy files of MagnifierNet's authors")
     add_path(
         "--keypoints",
@@ -63,7 +68,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add_data_set(parser, "--dataset", required=False)
     add_path("--images", help="the data set's folder, or one within it (default: all of -s)")
-    add_path("--out", help="folder to write to (-s: NAME in $MAGNIFIER_MASKS or mask_labels)")
+    add_path(
+        "--out",
+        help="folder to write to (default with -s: $MAGNIFIER_MASKS/NAME, else mask_labels/NAME)",
+    )
     add(
         "--hands",
         default="lower arm",
@@ -90,7 +98,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("expected -s DATASET, or both --images and --out")
     missing = [name for name in NEEDED[args.source] if getattr(args, name) is None]
     if missing:
-        parser.error(f"--source {args.source} needs --{' and --'.join(missing)}")
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
+        parser.error(f"--source {args.source} needs {flags}")
     if args.min_score is None:
         args.min_score = MIN_SCORES.get(args.source)
     return args
@@ -123,7 +132,7 @@ SOURCES: Mapping[str, Callable[[argparse.Namespace], Source]] = {
     "densepose-iuv": lambda a: IuvFolder(a.iuv, a.hands),
     "densepose-dump": lambda a: DumpFile(a.dump, a.hands, a.min_score),
     "densepose-json": lambda a: ResultsFile(a.json, a.annotations, a.hands, a.min_score),
-    "parsing": lambda a: ParsingFolder(a.parsing, a.labels),
+    "parsing": lambda a: ParsingFolder(a.parsing, a.label_set),
     "npy": lambda a: NpyFolder(a.npy),
     "keypoints": lambda a: KeypointSource(a.keypoints, a.annotations, a.min_score),
 }

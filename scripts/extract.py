@@ -29,7 +29,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=path, metavar="FOLDER", help="images; the first argument")
+    parser.add_argument(
+        "folder", type=path, metavar="FOLDER", help="folder of images; must come first"
+    )
     parser.add_argument("--out", type=path, required=True, metavar="FILE.npz", help="file to write")
     parser.add_argument(
         "--faiss",

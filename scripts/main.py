@@ -1,4 +1,4 @@
-"""Train and test, with the flags and keys of torchreid's main script.
+"""Train and test, with torchreid's flags and keys, and some more.
 
 python scripts/main.py --config-file configs/magnifier_market.yaml --root DATA
 python scripts/main.py --config-file … -s market1501 -t dukemtmcreid train.scale 0.25
@@ -45,7 +45,10 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="data sets to train on: torchreid's names, or NAME=PATH with your own CSV or folder",
     )
     parser.add_argument(
-        "-t", "--targets", nargs="+", help="data sets to test on (default: sources)"
+        "-t",
+        "--targets",
+        nargs="+",
+        help="data sets to test on (default: those of -s, else the configuration's)",
     )
     parser.add_argument("--transforms", nargs="+", help="augmentations")
     parser.add_argument("--root", help="folder of all data sets")
@@ -104,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
         for flag, key in FLAG_KEYS.items()
         if (value := getattr(arguments, flag)) is not None
     }
-    if "data.sources" in flags:  # as in torchreid, targets default to sources
+    if "data.sources" in flags:  # torchreid's main script would keep the file's targets
         flags.setdefault("data.targets", flags["data.sources"])
     try:
         for module in arguments.modules:

@@ -27,7 +27,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--seed", type=whole_number(0), default=1, help="seed of the sample (default: %(default)s)")
-    add("--number", type=whole_number(1), default=200, help="number of mutants (%(default)s)")
+    add(
+        "--number",
+        type=whole_number(1),
+        default=200,
+        help="number of mutants (default: %(default)s)",
+    )
     add("--jobs", type=whole_number(1), default=1, help="mutants at a time (default: %(default)s)")
     add(
         "--timeout",

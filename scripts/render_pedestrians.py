@@ -18,7 +18,7 @@ from arguments import escape_unencodable, path, whole_number
 # SyntheticOptions' fields: default and explanation.
 OPTIONS: dict[str, tuple[int | float | str | None, str]] = {
     "identities": (64, "people, for training and testing together"),
-    "train_identities": (None, "people for training (default half)"),
+    "train_identities": (None, "people for training (default: half)"),
     "cameras": (4, "cameras, 2..6"),
     "images": (4, "images of each person from each camera"),
     "twins": (0.5, "share of people who have a near-twin, 0..1"),
@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=path, required=True, help="torchreid's folder of data sets")
     for name, (default, text) in OPTIONS.items():
         kind = int if default is None else type(default)
-        shown = text if default is None else f"{text} (default {default})"
+        shown = text if default is None else f"{text} (default: {default})"
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=shown)
     parser.add_argument(
         "--workers", type=whole_number(1), help="number of processes (default: one per core)"
@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
         help="write a sheet of photos, IUV and the textures of the 24 parts",
     )
     parser.add_argument(
-        "--rows", type=whole_number(1), default=6, help="people per sheet (default 6)"
+        "--rows", type=whole_number(1), default=6, help="people per sheet (default: %(default)s)"
     )
     return parser.parse_args()
 
@@ -204,7 +204,7 @@ def show(arguments: argparse.Namespace, folder: Path, seconds: float | None) -> 
     """Print what is in the folder, and write the sheets.
 
     Args:
-        arguments: of the command line.
+        arguments: the command line's arguments.
         folder: the rendered data set.
         seconds: how long rendering took; None if it was rendered before.
     """

@@ -5,6 +5,7 @@
 
 KEY VALUE pairs at the end apply to every row. The same command again keeps finished rows, resumes
 interrupted ones and retries failed ones; table.md, results.json and the figure are rewritten.
+Exit status: 0 done, 1 a row failed, 2 wrong input, 130 after Ctrl-C.
 """
 
 import argparse
@@ -58,6 +59,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "on the people of this seed and stored next to them",
     )
     parser.add_argument("--quick", action="store_true", help="at most two epochs per stage")
+    parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="apply to every row")
     flags, pairs = split_pairs(parser, argv, positional=1)
     arguments = parser.parse_args(flags)
     arguments.table = TABLES[arguments.table]
@@ -66,7 +68,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             arguments.table = arguments.table.with_rows(arguments.rows)
         except ValueError as error:
             parser.error(f"--rows: {error}")
-    return arguments, pairs
+    return arguments, [*arguments.pairs, *pairs]
 
 
 if __name__ == "__main__":

@@ -34,7 +34,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--query-ids", metavar="FILE", help="identities and cameras of the queries")
     add("--gallery-ids", metavar="FILE", help="identities and cameras of the gallery")
     add("--out", metavar="FILE.csv", help="write the re-ranked gallery of each query here")
-    add("--top", type=int, default=50, help="gallery images per query in --out (%(default)s)")
+    add(
+        "--top",
+        type=int,
+        default=50,
+        help="gallery images per query in --out (default: %(default)s)",
+    )
     add("--metric", choices=METRICS, default="cosine", help="distance (default: %(default)s)")
     add("--k1", type=int, help="size of neighbourhoods (default: 20; less with few images)")
     add("--k2", type=int, help="rows that query expansion averages (default: 6; less with few)")
@@ -43,9 +48,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         dest="lambda_value",
         type=float,
         default=0.3,
-        help="original distance's weight (0.3)",
+        help="original distance's weight (default: %(default)s)",
     )
-    add("--form", choices=FORMS, default=FORMS[0], help="test.rerank_form (default: %(default)s)")
+    add(
+        "--form",
+        choices=FORMS,
+        default=FORMS[0],
+        help="input distances: torchreid (fourth power of Euclidean) or paper (squared) "
+        "(default: %(default)s)",
+    )
     add("--memory", type=float, help="working memory, GiB (default: 1/64 on a CPU, 2 on a GPU)")
     add("--device", help="cpu or cuda (default: the GPU if there is one)")
     add("--cuhk03", action="store_true", help="use CUHK03's single-gallery-shot metric")

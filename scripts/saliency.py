@@ -39,15 +39,41 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("-s", "--source", required=True, metavar="NAME", help="data set whose queries are shown")
-    add("--root", type=path, default=path("reid-data"), help="folder of all data sets (reid-data)")
+    add(
+        "-s",
+        "--source",
+        required=True,
+        metavar="NAME",
+        help="the data set's name in torchreid, or NAME=PATH; its queries are shown",
+    )
+    add(
+        "--root",
+        type=path,
+        default="reid-data",
+        help="folder of all data sets (default: %(default)s)",
+    )
     add("--out", type=path, required=True, metavar="FOLDER", help="folder to write to")
     add("--against", type=path, metavar="FILE", help="checkpoint of a network to compare with")
     add("--branches", action="store_true", help="test each branch's part of the embedding alone")
-    add("--masks-dir", type=path, metavar="FOLDER", help="folder of all label maps (masks.dir)")
-    add("--images", type=whole_number(1), default=6, help="images per picture (default: 6)")
-    add("--numbers", type=whole_number(1), default=200, help="images for saliency.md (200)")
-    add("--topk", type=whole_number(1), default=5, help="hits per query (default: 5)")
+    add(
+        "--masks-dir",
+        type=path,
+        metavar="FOLDER",
+        help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)",
+    )
+    add(
+        "--images",
+        type=whole_number(1),
+        default=6,
+        help="images per picture (default: %(default)s)",
+    )
+    add(
+        "--numbers",
+        type=whole_number(1),
+        default=200,
+        help="images for saliency.md (default: %(default)s)",
+    )
+    add("--topk", type=whole_number(1), default=5, help="hits per query (default: %(default)s)")
     add_network(parser)
     return parse_with_pairs(parser, argv)
 

@@ -46,7 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--depth",
         type=whole_number(1),
         default=200,
-        help="hits of each query in the page, for the filters (default: %(default)s)",
+        help="hits stored per query, for filtering (default: %(default)s)",
     )
     add_network(parser)
     args = parse_with_pairs(parser, argv)

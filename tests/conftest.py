@@ -70,7 +70,7 @@ def make_market(
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Generator[None]:
-    """With more threads, which some scripts set, later trainings would adapt to the CPU's load."""
+    """With more threads, which some scripts set, later runs would adapt to the CPU's load."""
     yield
     torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""A training in a separate process, which a test can stop at any moment.
+"""A training run in a separate process, which a test can stop at any moment.
 
 The process is forked from the test's, so it starts quickly; it writes each step's number
 and loss into a file, which shows the test how far it is.
@@ -33,7 +33,7 @@ EPOCHS = sum(stage.max_epoch for stage in changing_stages())
 
 
 class Training:
-    """One training in a folder, in as many consecutive processes as it takes.
+    """One training run in a folder, in as many consecutive processes as it takes.
 
     Args:
         market: conftest's `market_folder`.
@@ -109,7 +109,7 @@ class Training:
         self.wait()
 
     def signal(self, number):
-        """Send a signal to the training and its workers; returns the exit status."""
+        """Send a signal to the training process and its workers; returns the exit status."""
         os.killpg(self.process.pid, number)
         return self.wait()
 
@@ -132,7 +132,7 @@ class Training:
 
 
 def assert_same(training, whole):
-    """A training ends, and takes each of its steps, exactly like an undisturbed one."""
+    """A run ends, and takes each of its steps, exactly like an undisturbed one."""
     end, expected = training.end(), whole.end()
     assert end["history"] == expected["history"]
     for key, value in expected["weights"].items():

@@ -1,4 +1,4 @@
-"""Stands in for scripts/main.py: its arguments, files and ways to end, without a training.
+"""Stands in for scripts/main.py: its arguments, files and ways to end, without training.
 
 $STANDIN is a JSON file: name of a row's run, such as "G/seed-1" → what happens in it: "fail",
 "full" (the disk), "hang" after the first checkpoint, "last" (fails after it).

@@ -99,6 +99,7 @@ def test_choices_repeated_in_scripts_equal_the_packages():
         ("main", "--root=reid.data"),
         ("reproduce", "table2 --config-file a.yaml --out b.c --seeds 1 --quick"),
         ("reproduce", "table2 --config-file a.yaml --seeds 1 --out=b.c"),
+        ("reproduce", "table2 --config-file a.yaml --out b.c --seeds 1 --rows G G+M"),
         ("saliency", "-s market1501 --weights w.tar --out b.c --branches"),
         ("search", "--gallery g.npz --query q.jpg --weights w.tar --out p.html --rerank"),
         ("extract", "my.photos --weights w.tar --out f.npz --flip"),
@@ -110,6 +111,22 @@ def test_the_first_key_ends_the_flags(name, line):
     pairs = ["data.height", "64"]
     parsed = script(name).parse([*line.split(), *pairs])
     assert (parsed[1] if isinstance(parsed, tuple) else parsed.pairs) == pairs
+
+
+@pytest.mark.parametrize("flag", ["--masks-dir", "--masks"])
+def test_both_spellings_of_the_folder_of_label_maps(flag):
+    parsed = script("check_masks").parse(["-s", "market1501", flag, "maps"])
+    assert parsed.masks_dir == absolute_path("maps")
+
+
+@pytest.mark.parametrize("flag", ["--label-set", "--labels"])
+def test_both_spellings_of_the_label_set(flag, capsys):
+    parse = script("convert_masks").parse
+    line = ["--source", "parsing", "--parsing", "found", "-s", "market1501"]
+    assert parse([*line, flag, "lip"]).label_set == "lip"
+    with pytest.raises(SystemExit, match="2"):
+        parse(line)
+    assert "--source parsing needs --label-set\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "scripts").glob("*.py")), ids=lambda p: p.name)

@@ -78,7 +78,7 @@ class TestKeys:
             ("stages.two.lr 1", "N from 1 to 3"),
             ("stages.2 1", "expected stages.N.KEY"),
             ("stages 3", "expected a list of entries"),
-            ("stages.2.batch_size 4", "applies to the whole training; set train.batch_size"),
+            ("stages.2.batch_size 4", "applies to the whole run; set train.batch_size"),
             ("stages.2.optimizer kept", "expected one of fresh, keep, got 'kept'; did you mean ke"),
             ("stages.2.loss_weights.sd -1", "sd: expected a number of at least 0, got -1"),
             ("stages.2.loss_weights.sd x", "sd: expected a number of at least 0, got 'x'"),

@@ -1,4 +1,4 @@
-"""The figure of a training's losses."""
+"""The figure of a training run's losses."""
 
 from matplotlib.figure import Figure
 

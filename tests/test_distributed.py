@@ -155,7 +155,7 @@ def run(processes, folder, save_dir, resume=None, **options):
     return losses, engine.results, engine.model.state_dict(), kept
 
 
-def test_a_training_is_that_of_one_process(people, tmp_path):
+def test_training_is_that_of_one_process(people, tmp_path):
     losses, _, weights, kept = run(ONE_PROCESS, people, tmp_path / "one")
     first, second = on_ranks(run, people, tmp_path / "two")
     assert first[0] == second[0] == pytest.approx(losses, rel=1e-4)
@@ -365,7 +365,7 @@ def frozen_then_open(processes):
     return norms, model.state_dict()
 
 
-def test_layers_may_open_during_a_training():
+def test_layers_may_open_during_training():
     first, second = on_ranks(frozen_then_open)
     assert first[0] == second[0] == [False, True]
     parameters = [name for name, _ in tiny_model(4).named_parameters()]

@@ -372,7 +372,7 @@ class TestEdges:
         assert f"{files[0]} is damaged" in caplog.text
         assert [file.stat().st_size for file in files] == sizes
 
-    def test_a_training_outlives_its_last_test(self, market_folder, tmp_path, monkeypatch):
+    def test_a_run_outlives_its_last_test(self, market_folder, tmp_path, monkeypatch):
         engine = make_engine(market_folder, saving=SavingOptions(freq=1000))
         monkeypatch.setattr(engine.tester, "test", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):

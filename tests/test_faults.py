@@ -1,4 +1,4 @@
-"""Faults around a training: kills during a test, full disks, two runs, old files."""
+"""Faults around a training run: kills during a test, full disks, two runs, old files."""
 
 import errno
 import multiprocessing
@@ -165,7 +165,7 @@ class TestFolders:
         make_engine(market_folder, one_stage(3)).run(save_dir=tmp_path)
         engine = make_engine(market_folder, one_stage(3))
         engine.run(save_dir=tmp_path, max_epoch=1)
-        assert "checkpoints of an earlier training" in caplog.text
+        assert "checkpoints of an earlier run" in caplog.text
         assert "model-best.pth.tar and results.json will be replaced" in caplog.text
         path = newest_checkpoint(tmp_path / "model")
         assert path.name == "model.pth.tar-1"
@@ -243,7 +243,7 @@ class TestFolders:
         engine, start = resumed(market_folder, path, one_stage(4))
         engine.checkpoints.best_mAP = 2.0  # of another epoch
         engine.run(save_dir=tmp_path / "second", start_epoch=start)
-        assert "the best checkpoint of this training" in caplog.text
+        assert "the best checkpoint of this run" in caplog.text
         assert BEST in names(tmp_path / "second/model")
 
 
@@ -313,7 +313,7 @@ class TestDisk:
         engine.run(save_dir=tmp_path / "full")
         assert calls == [2, 3, 4, 5, 5]
         assert "model.pth.tar-2: not saved (No space left on device" in caplog.text
-        assert "the last good checkpoint is none; the training goes on" in caplog.text
+        assert "the last good checkpoint is none; training goes on" in caplog.text
         expected = weights(plain)
         assert all(torch.equal(value, expected[key]) for key, value in weights(engine).items())
 
@@ -332,7 +332,7 @@ class TestDisk:
 class TestWorkers:
     @pytest.mark.parametrize("function", ["map", "loader"])
     def test_they_end_with_a_killed_parent(self, market_folder, tmp_path, function):
-        """Workers of convert_masks.py and check_dataset.py, and of a training's loader."""
+        """Workers of convert_masks.py and check_dataset.py, and of a training run's loader."""
 
         if function == "map":
             tasks = range(200)

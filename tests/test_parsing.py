@@ -196,7 +196,9 @@ def test_a_standing_person_is_split_at_elbow_and_knee(tmp_path):
 def test_wrong_label_set_is_reported(tmp_path):
     save_palette(tmp_path / "a.png", [[0, 5, 19]])
     read_parsing(tmp_path / "a.png", load_label_set("lip"))
-    with pytest.raises(ValueError, match=r"a\.png: id 19, but label set atr has 0\.\.17.*--labels"):
+    with pytest.raises(
+        ValueError, match=r"a\.png: id 19, but label set atr has 0\.\.17.*--label-set"
+    ):
         read_parsing(tmp_path / "a.png", load_label_set("atr"))
 
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow  # it starts processes
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    """Calls the script with a stand-in for trainings; `orders` determine what happens in a row."""
+    """Calls the script with a stand-in for training; `orders` determine what happens in a row."""
     monkeypatch.setattr(processes, "MAIN", STANDIN)
     monkeypatch.setattr(command, "prepare_data", lambda settings, runs: None)
     monkeypatch.setattr(command, "training_code", lambda: "beef")
@@ -323,7 +323,7 @@ class TestFolder:
 
 
 class TestFullDisk:
-    def test_of_a_training_stops_the_others(self, call, out, capsys):
+    def test_of_one_run_stops_the_others(self, call, out, capsys):
         assert call(**{"G+M/seed-1": "full"}) == 1
         error = capsys.readouterr().err
         assert "G+M/seed-1 failed: the disk is full; exit status 1" in error
@@ -385,7 +385,7 @@ class TestSignals:
         return [json.loads((row / record.RECORD).read_text())["processes"][0] for row in rows]
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_the_end_of_the_script_ends_its_trainings(self, tmp_path, number):
+    def test_the_end_of_the_script_ends_its_runs(self, tmp_path, number):
         hang = {"G+M+SAB+AB/seed-1": "hang", "G+M+SAB+SFB/seed-1": "hang"}
         process = self.start(tmp_path, **hang)
         children = self.children(tmp_path / "out")
@@ -400,7 +400,7 @@ class TestSignals:
         assert again.wait(timeout=60) == 0
         assert "resume auto\n" in log(tmp_path / "out", "G+M+SAB+AB")
 
-    def test_a_killed_script_leaves_trainings_that_keep_the_folder(self, tmp_path):
+    def test_a_killed_script_leaves_runs_that_keep_the_folder(self, tmp_path):
         hang = {"G+M+SAB+AB/seed-1": "hang", "G+M+SAB+SFB/seed-1": "hang"}
         process = self.start(tmp_path, **hang)
         children = self.children(tmp_path / "out")

@@ -80,7 +80,7 @@ class TestCode:
         (package[0].parent / name).write_text(text)
         assert (training_code(*package) != before) == changes
 
-    def test_a_training_imports_its_system_and_draws_outside_the_digest(self):
+    def test_a_run_imports_its_system_and_draws_outside_the_digest(self):
         names = {str(file.relative_to(ROOT)) for file in imported_files(MAIN, PACKAGE)}
         assert {
             *("scripts/main.py", "magnifier_plugin/recipe.py", "magnifier_plugin/__init__.py"),
@@ -333,7 +333,7 @@ def test_rendered_people_without_keypoints_must_be_rendered_again(tmp_path):
     )
     preparation.prepare_data(settings, runs)
     (tmp_path / "data/seed-1/synthetic/keypoints.json").unlink()
-    with pytest.raises(ConfigError, match=r"synthetic: has no key points, .*remove .*synthetic to"):
+    with pytest.raises(ConfigError, match=r"synthetic: has no keypoints, .*remove .*synthetic to"):
         preparation.prepare_data(settings, runs)
 
 
@@ -389,7 +389,7 @@ class TestTheRowFromKeypoints:
             assert "because shop has none" in note
             assert f"-s {word} --root reid-data --out {place / 'shop'}, and this" in note
             dataset = AnnotatedDataset(word)
-            with pytest.raises(ConfigError, match="shop: expected key points or label") as caught:
+            with pytest.raises(ConfigError, match="shop: expected keypoints or label") as caught:
                 maps.make_maps(dataset, place, "keypoints")
             assert "remove" not in str(caught.value)
             self.own_maps(place / "shop")
@@ -441,7 +441,7 @@ def test_figures_are_drawn(table, seeds, tmp_path):
 
 @pytest.mark.slow
 def test_a_row_that_is_killed_while_it_trains_continues(tmp_path):
-    """With the real script: a training of figure4 is killed, and the next call resumes it."""
+    """With the real script: a run of figure4 is killed, and the next call resumes it."""
     out = tmp_path / "out"
     line = [sys.executable, ROOT / "scripts" / "reproduce.py", "figure4", "--config-file", DEMO]
     line += ["--seeds", "1", "--out", out, "--jobs", "2", "data.root", tmp_path / "data", *TINY]

@@ -182,7 +182,7 @@ class TestSeeds:
             assert (cfg.train.seed, cfg.synthetic.seed) == (seed, seed)
             assert cfg.data.root == f"data/seed-{seed}"
 
-    def test_of_other_data_sets_are_the_trainings(self):
+    def test_of_other_data_sets_are_those_of_training(self):
         for config, pairs in (
             ("magnifier_market", ()),
             ("magnifier_demo", ("data.targets", "synthetic,market1501")),

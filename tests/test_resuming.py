@@ -344,7 +344,7 @@ class TestFullDisk:
         assert screen[0].startswith("train.log: not written, [Errno 28] No space left on device")
         assert screen[1:] == ["one", "two"]
 
-    def test_tensorboard_does_not_end_a_training(self, tmp_path, caplog, monkeypatch):
+    def test_tensorboard_does_not_end_a_run(self, tmp_path, caplog, monkeypatch):
         writer = EventWriter(log_dir=str(tmp_path))
         monkeypatch.setattr(
             "torch.utils.tensorboard.SummaryWriter.add_scalar",

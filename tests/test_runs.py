@@ -169,7 +169,7 @@ class TestPrecision:
             said = json.loads((tmp_path / "results.json").read_text())["precision"]
             assert said.split(", ")[0] == ("bf16" if expected == "on" else "float32")
 
-    def test_a_trainings_last_test_is_the_last(self, market_folder, tmp_path):
+    def test_the_last_test_of_training_is_the_last(self, market_folder, tmp_path):
         engine = make_engine(market_folder, two_stages()[:1], amp="on")
         engine.run(save_dir=tmp_path)
         assert json.loads((tmp_path / "results.json").read_text())["precision"][:7] == "float32"

@@ -294,7 +294,7 @@ class TestNotFinite:
         if only_gradient:
             reason = "gradients are not finite: loss 0."
         assert f"Batch skipped, its {reason}" in caplog.text
-        assert "acc 0; 1 in a row, 1 in this training" in caplog.text
+        assert "acc 0; 1 in a row, 1 in this run" in caplog.text
         assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 0)
         assert all(entry["loss"] == entry["loss"] for entry in engine.history)
 

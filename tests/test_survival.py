@@ -1,4 +1,4 @@
-"""Trainings that are killed or stopped resume with bitwise equal results."""
+"""Training runs that are killed or stopped resume with bitwise equal results."""
 
 import random
 import signal
@@ -13,7 +13,7 @@ from magnifier_plugin.engine.epoch_loop import SavingOptions
 
 @pytest.fixture(scope="module")
 def whole(market_folder, tmp_path_factory):
-    """An undisturbed training."""
+    """An undisturbed run."""
     training = Training(market_folder, tmp_path_factory.mktemp("whole"), eval_freq=2)
     training.finish()
     return training

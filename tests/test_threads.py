@@ -93,7 +93,7 @@ def test_the_number_is_restored(threads):
 
 
 def test_a_run_restores_the_number(threads, market_folder, tmp_path, monkeypatch):
-    """Otherwise a second training in the same process would always have one thread."""
+    """Otherwise a second run in the same process would always have one thread."""
     found = []
 
     def adapt(self):
@@ -155,7 +155,7 @@ def test_own_processes_are_not_other_programs(words):
 @pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError])
 @pytest.mark.parametrize("ended", ["17/stat", "task/1/children"])
 def test_a_process_that_ends_meanwhile_is_left_out(tmp_path, monkeypatch, error, ended):
-    """Both are what Linux says; an error would end the adaptation for the whole training."""
+    """Both are what Linux says; an error would end the adaptation for the whole run."""
     files = {
         "stat": "".join(f"cpu{n} 1 1 1 1 1 1 1 1\n" for n in range(256)),
         "self/task/1/children": "17",
@@ -229,7 +229,7 @@ def raise_type_error():
 
 
 @pytest.mark.parametrize("name", ["benchmark", "main"])
-def test_trainings_keep_freed_memory(name):
+def test_training_keeps_freed_memory(name):
     assert "\n    keep_freed_memory()\n" in (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
 
 

@@ -51,7 +51,7 @@ def read_parsing(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarra
         raise ValueError(
             f"{path}: id {unknown[0]}, but label set {label_set.name} has "
             f"{min(label_set.classes)}..{max(label_set.classes)}; does the file use another label "
-            "set (--labels)? LIP and CIHP have 20 classes, ATR 18, Pascal 7, Sapiens 28"
+            "set (--label-set)? LIP and CIHP have 20 classes, ATR 18, Pascal 7, Sapiens 28"
         )
     return classes.astype(np.uint8)
 

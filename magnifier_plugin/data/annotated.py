@@ -111,7 +111,7 @@ class AnnotatedDataset(Dataset):
         """Choose the inputs that samples include.
 
         Args:
-            keys: from `inputs.INPUTS`.
+            keys: batch keys from `inputs.INPUTS`.
             mirrored: also include the inputs of the mirror image, as a dict in "mirrored".
         Raises:
             FileNotFoundError: too many of the files needed for them are missing.

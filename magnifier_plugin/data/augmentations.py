@@ -34,7 +34,7 @@ def pad_crop(height: int, width: int, padding: int = 10) -> v2.Transform:
     """Pad images with black, maps with background, and crop back (MagnifierNet, section 4).
 
     Args:
-        height: of the image before and after, in pixels.
+        height: height of the image before and after, in pixels.
         width: likewise.
         padding: pixels added on each side, before normalisation as in the strong baseline: the
             border is black, not the mean colour.
@@ -102,10 +102,10 @@ class Random2DTranslation(Step):
     """Enlarge by 1.125 and crop at a random position (torchreid's `random_crop`).
 
     Args:
-        height: of the result, in pixels.
+        height: height of the result, in pixels.
         width: likewise.
         p: probability; otherwise the image is only resized.
-        interpolation: of the image; maps are always resized by nearest neighbour.
+        interpolation: interpolation of the image; maps are always resized by nearest neighbour.
         exact: resize with Pillow, see `pixels.resize_image`.
     """
 
@@ -231,7 +231,7 @@ class RandomErasing(Step):
         """Draw a rectangle: first row, last row + 1, first column, last column + 1; all 0 for none.
 
         Args:
-            height, width: of the image, in pixels.
+            height, width: size of the image, in pixels.
         """
         if (
             uniform(0, 1) > self.p

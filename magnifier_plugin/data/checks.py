@@ -49,7 +49,7 @@ def report_problems(
     """Log the problems found in a data set's lists.
 
     Args:
-        name: of the data set, for the messages.
+        name: name of the data set, for the messages.
         dataset: torchreid's data set, from which messages take the original identities.
         train: its training images, with identities numbered from 0.
         query, gallery: its test images.

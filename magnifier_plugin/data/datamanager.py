@@ -65,7 +65,7 @@ class AnnotatedDataManager(DataManager):
         """Choose the epoch, and its first batch, that the training loader yields next.
 
         Args:
-            epoch, first_batch: counted from 0.
+            epoch, first_batch: numbers, counted from 0.
         """
         cast(SeededSampler, self.train_loader.sampler).set_epoch(epoch, first_batch)
 

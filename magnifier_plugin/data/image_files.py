@@ -21,7 +21,7 @@ class ImageFiles(Dataset):
 
     Args:
         paths: the files.
-        transform: for test images.
+        transform: the transform of test images.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], transform: JointTransform) -> None:
@@ -66,7 +66,7 @@ def file_loader(
 
     Args:
         paths: the files.
-        transform: for test images.
+        transform: the transform of test images.
         batch_size: number of files in a batch.
         workers: number of processes that read images; 0 for this process.
         pin_memory: pin batches for the copy to a GPU.

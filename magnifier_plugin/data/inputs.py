@@ -66,7 +66,7 @@ def textures(sample: Sample, *, kind: str = "dsap", size: int = 32, fill: Colour
     without an IUV they have the fill colour everywhere.
 
     Args:
-        sample: with its IUV.
+        sample: a sample with its IUV.
         kind: "dsap" (densely semantically aligned) or "csa" (cropped parts, the coarse ablation).
         size: S, in pixels.
         fill: R, G, B of cells without a pixel, 0..255.
@@ -114,8 +114,8 @@ def declare_inputs(dataset: Any, keys: Sequence[str], *, mirrored: bool = False)
     """Set the inputs that a data set's samples include.
 
     Args:
-        dataset: of a data loader.
-        keys: from `INPUTS`.
+        dataset: a data loader's data set.
+        keys: batch keys from `INPUTS`.
         mirrored: also include the inputs of the mirror image, in the sample's "mirrored".
     Raises:
         ValueError: the data set's class cannot make inputs, or a key is unknown.

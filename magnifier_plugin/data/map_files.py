@@ -68,7 +68,7 @@ class Annotations(NamedTuple):
         """Image → path of its map; None for an image without one.
 
         Args:
-            kind: from `MAPS`.
+            kind: a kind from `MAPS`.
             images: paths.
             mode: "train", "query" or "gallery", for messages.
         Raises:

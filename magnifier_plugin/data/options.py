@@ -20,11 +20,11 @@ class DataOptions:
         sources: names of the data sets to train on, such as `market1501` (`market1501_masked` means
             the same); `shop=PATH` names your own CSV or folder `shop` (`catalogue.listed`).
         targets: names of the data sets to test on; None for the sources.
-        height: of the network's input, in pixels.
+        height: height of the network's input, in pixels.
         width: likewise.
         transforms: names from `transforms.TRANSFORMS`.
-        norm_mean: of R, G, B in 0..1; None for ImageNet's.
-        norm_std: likewise.
+        norm_mean: mean of R, G, B in 0..1; None for ImageNet's.
+        norm_std: standard deviation, likewise.
         use_gpu: pin batches for a GPU if there is one.
         split_id: number of the split, for data sets with several.
         combineall: train on query and gallery images too.
@@ -52,7 +52,7 @@ class DataOptions:
             package's engines accept both.
         cache_gb: memory limit in GiB of the cache of resized training images and their maps; 0 for
             no cache.
-        seed: of samplers and augmentation.
+        seed: seed of samplers and augmentation.
         persistent_workers: keep the training workers alive between epochs.
         dataset_options: further keyword arguments for a data set's class, by the data set's name.
         num_replicas: number of processes that share a training batch.

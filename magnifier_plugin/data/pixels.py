@@ -39,8 +39,8 @@ class Pixels(NamedTuple):
         The result is bitwise the same for every memory format and for single images and batches.
 
         Args:
-            device: where to normalise the pixels; None for their current device.
-            memory_format: of a batch; a single image is always contiguous.
+            device: the device that normalises the pixels; None for their current device.
+            memory_format: memory format of a batch; a single image is always contiguous.
         """
         values = self.values.to(device, non_blocking=True)
         scale, shift = (
@@ -74,8 +74,8 @@ class ToImageTensor(v2.Transform):
     """Convert uint8 pixels to normalised float32 [3, H, W]: torchreid's ToTensor and Normalize.
 
     Args:
-        mean: of each channel, for values in 0..1.
-        std: of each channel, for values in 0..1.
+        mean: mean of each channel, for values in 0..1.
+        std: standard deviation of each channel, for values in 0..1.
     """
 
     _transformed_types = (tv_tensors.Image,)

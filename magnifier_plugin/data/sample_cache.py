@@ -21,7 +21,7 @@ class SampleCache:
     system allocates the memory when slots are filled.
 
     Args:
-        shapes: of a sample's arrays, all uint8.
+        shapes: shapes of a sample's arrays, all uint8.
         samples: number of samples in the data set.
         max_bytes: the most memory that all processes use together.
         workers: number of processes that read samples, at least 1.

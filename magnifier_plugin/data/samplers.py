@@ -29,7 +29,7 @@ class SeededSampler(Sampler[SampleKey]):
 
     Args:
         base: draws indices, from the global generators of Python, numpy or torch.
-        seed: of the run.
+        seed: the run's seed.
         batch_size: total over all processes.
         num_replicas: number of processes that share a batch.
         rank: number of this process, from 0.
@@ -127,7 +127,7 @@ def build_sampler(
     Args:
         train: torchreid's list of (path, identity, camera, number of the data set).
         name: torchreid's name of the sampler.
-        seed: of the run.
+        seed: the run's seed.
         batch_size: total over all processes.
         num_instances: images per identity in a batch (RandomIdentitySampler).
         num_cams: cameras in a batch (RandomDomainSampler); 0 for all.

@@ -79,7 +79,7 @@ def with_pad_crop(transform: v1.Compose, height: int, width: int) -> v1.Compose:
 
     Args:
         transform: torchreid's; not changed.
-        height: of the image, in pixels.
+        height: height of the image, in pixels.
         width: likewise.
     """
     steps = list(transform.transforms)

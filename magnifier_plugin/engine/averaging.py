@@ -12,7 +12,7 @@ class WeightAverage:
     """Exponential moving average of a model's weights and running statistics.
 
     Step n sets it to d × average + (1 − d) × weights, with d = min(decay, (1 + n) / (10 + n)) as in
-    TensorFlow's `ExponentialMovingAverage`, so that the random start fades in short trainings too.
+    TensorFlow's `ExponentialMovingAverage`, so that initial weights fade in short runs too.
 
     Args:
         model: its floating-point weights and buffers are averaged; integer ones are not.

@@ -66,8 +66,8 @@ def query_scores(
     Args:
         dataset: the queries' data set; paths are given relative to its folder if it has one.
         images: paths of the queries.
-        result: of their test.
-        conditions: of the queries, or None.
+        result: the result of their test.
+        conditions: the queries' conditions, or None.
         metric: distance metric of the test.
     """
     is_twin = None

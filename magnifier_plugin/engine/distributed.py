@@ -35,7 +35,7 @@ class Processes:
         rank: number of this process, from 0.
         count: number of processes.
         local_rank: number of this process on its machine, from 0; also the number of its GPU.
-        store: of torch.distributed, through which processes wait for each other.
+        store: store of torch.distributed, through which processes wait for each other.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Processes:
         """The means over the processes, without gradients; updates `must_stop`.
 
         Args:
-            scalars: by name, the same names in each process.
+            scalars: scalars by name, the same names in each process.
         """
         if self.count == 1:
             return {name: scalar.detach() for name, scalar in scalars.items()}

@@ -44,16 +44,16 @@ class StagedEngine(torchreid.engine.Engine):
     Args:
         datamanager: ours, or torchreid's with `_masked` sources.
         model: the network itself, not wrapped.
-        optimizer: the caller's own, for a training in one stage of any length; None with stages.
-        scheduler: of that optimizer, stepped once per epoch.
+        optimizer: the caller's own, for a run in one stage of any length; None with stages.
+        scheduler: the optimizer's scheduler, stepped once per epoch.
         criterion: see `losses.terms.Criterion`.
-        stages: of the training; None with an optimizer.
+        stages: the stages of the run; None with an optimizer.
         loss_weights: weights of loss terms, used with the caller's own optimizer.
         use_gpu: use a GPU if there is one.
         amp, channels_last: see `Precision`.
         saving, step_options, test_options: see `SavingOptions`, `StepOptions`, `TestOptions`.
-        record: saved in checkpoints and `results.json`, such as configuration and seed.
-        processes: that share the training, see `distributed`.
+        record: entries for checkpoints and `results.json`, such as configuration and seed.
+        processes: the processes of this run, see `distributed`.
     Raises:
         ValueError: the model is wrapped, the data manager is for other processes, both or neither
             of optimizer and stages are given, or a stage is invalid.
@@ -136,16 +136,16 @@ class StagedEngine(torchreid.engine.Engine):
         """Train or test, with the arguments of torchreid's `run`.
 
         Args:
-            save_dir: for checkpoints, TensorBoard and `results.json`.
-            max_epoch: None for all epochs of the stages.
-            start_epoch: the first epoch, from 0; `resume` returns it. If it follows the last
-                trained epoch, training continues; otherwise a new one starts with these weights.
+            save_dir: the folder of checkpoints, TensorBoard and `results.json`.
+            max_epoch: number of epochs; None for all epochs of the stages.
+            start_epoch: first epoch, from 0; `resume` returns it. If it follows the last trained
+                epoch, the run continues; otherwise a new run starts from the current weights.
             testing: torchreid's arguments of `test`: dist_metric, normalize_feature, visrank,
                 visrank_topk, use_metric_cuhk03, ranks, rerank. `rerank` also applies to the last
-                test of a training.
+                test of the run.
         Raises:
             ValueError: max_epoch is missing or more than the stages have, visrank in training, a
-                data set cannot make a declared input, or a new training has a used scheduler.
+                data set cannot make a declared input, or a new run has a used scheduler.
             FloatingPointError: ten batches in a row had losses or gradients that are not finite.
             FolderInUse: another run writes into save_dir.
             OSError: the last checkpoint or the results could not be written.

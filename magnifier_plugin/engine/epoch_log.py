@@ -31,7 +31,7 @@ def log_line(
     """A log line in the format of torchreid's engine: last value and, in brackets, epoch mean.
 
     Args:
-        epoch, batch: counted from 1.
+        epoch, batch: numbers, counted from 1.
         max_epoch, num_batches: number of epochs, and of batches per epoch.
         seconds: time per batch: (last, mean).
         data_seconds: time spent waiting for the loader: (last, mean).
@@ -54,11 +54,11 @@ class EpochLog:
 
     Args:
         batches: the batches left to train.
-        num_batches: of the whole epoch; torchreid's identity sampler may yield fewer.
-        epoch: counted from 1.
+        num_batches: batches of the whole epoch; torchreid's identity sampler may yield fewer.
+        epoch: the epoch, counted from 1.
         max_epoch: number of epochs.
         print_freq: batches between log lines.
-        writer: of TensorBoard, or None.
+        writer: the TensorBoard writer, or None.
         position: progress within the epoch; updated with each batch.
     Raises:
         ValueError: the epoch has no batches.

@@ -46,10 +46,9 @@ def stoppable(log: EpochLog, signals: StopSignals, step: TrainingStep) -> Iterat
     """Yield the batches of an epoch; between steps, a signal may end it in all processes together.
 
     Args:
-        log: of the epoch.
-        signals: held while a batch is trained, after the last batch, while gradients are being
-            accumulated, because checkpoints do not save these, and after a skipped batch, because
-            no checkpoint is saved then.
+        log: the epoch's log.
+        signals: held while no checkpoint can be saved: during a step, during accumulation, after a
+            skipped batch, and after the last batch.
         step: trains each batch.
     """
     for batch in log:
@@ -69,9 +68,9 @@ class EpochLoop:
     """Trains, tests and saves epoch by epoch; only the first process saves.
 
     Args:
-        state: of the training.
-        checkpoints: of this run.
-        saving: when to save.
+        state: the state of the run.
+        checkpoints: the checkpoints of the run.
+        saving: the options for saving.
         signals: can end the run.
         max_epoch: number of epochs after which the run ends.
         eval_freq: epochs between tests; if it is not positive, only the last epoch is tested.
@@ -115,12 +114,12 @@ class EpochLoop:
     ) -> None:
         """Train up to the last epoch.
 
-        A signal ends the training after the current step, with a checkpoint of that step.
+        A signal ends the run after the current step, with a checkpoint of that step.
 
         Args:
             train: trains the rest of an epoch; signals are still held when it returns.
-            test: tests, with the argument `last` for the last test of the training; returns target
-                → results.
+            test: tests, with the argument `last` for the last test of the run; returns target →
+                results.
             draw: draws the pictures of the test.
         Raises:
             OSError: the last checkpoint could not be saved.
@@ -186,7 +185,7 @@ class EpochLoop:
         draw()
 
     def _progress(self) -> tuple[int, int, bool]:
-        """How far the training is; equal values mean that nothing new needs saving."""
+        """How far the run is; equal values mean that nothing new needs saving."""
         return self.state.epoch, self.state.position.batch, self.state.test_due
 
     def _save(self, mAP: float | None = None) -> None:
@@ -207,7 +206,7 @@ class EpochLoop:
         except OSError as error:
             self._failure = error
             logger.error(
-                "%s; the last good checkpoint is %s; the training goes on and tries again after "
+                "%s; the last good checkpoint is %s; training goes on and tries again after "
                 "the next epoch",
                 *(error.strerror or error, self.checkpoints.latest or "none"),
             )

@@ -27,7 +27,7 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
     """Lock a folder for a run; the system releases the lock if the process dies.
 
     Args:
-        folder: of the run; created if missing.
+        folder: the run's folder; created if missing.
     Raises:
         FolderInUse: another run holds the lock; the message says which.
     """

@@ -112,7 +112,7 @@ def silenced(folder: str | Path) -> Iterator[Path]:
     """Print nothing and log only errors inside the block, for all processes but the first.
 
     Args:
-        folder: of the first process's log; yielded as a Path.
+        folder: the folder of the first process's log; yielded as a Path.
     """
     screen, level = sys.stdout, PACKAGE.level
     with open(os.devnull, "w") as nothing:  # noqa: PTH123

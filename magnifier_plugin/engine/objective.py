@@ -17,7 +17,7 @@ class Objective(nn.Module):
     whose loss weight is 0.
 
     Args:
-        network: in training mode when called; possibly compiled.
+        network: the model, in training mode when called; possibly compiled.
         criterion: computes the losses of its outputs.
         precision: device and precision of the network.
     """

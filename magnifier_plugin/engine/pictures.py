@@ -29,7 +29,7 @@ class Pictures:
         Args:
             distmat: float [Q, G].
             lists: torchreid's lists of the Q queries and G gallery images.
-            folder: for the pictures.
+            folder: the folder of the pictures.
             topk: gallery images per picture.
         """
         self._planned.append(partial(save_rankings, distmat.cpu().numpy(), *lists, folder, topk))
@@ -39,7 +39,7 @@ class Pictures:
 
         Args:
             distmat, lists, topk: as in `plan_rankings`.
-            path: of the picture.
+            path: the file of the picture.
             count: number of queries in it.
         """
         arguments = (distmat.cpu().numpy(), *lists, path, count, topk)

@@ -1,4 +1,4 @@
-"""The position of a training within the current epoch."""
+"""The position of a training run within the current epoch."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -88,8 +88,8 @@ class Position:
         """The position saved in a checkpoint; the start of an epoch if none was saved.
 
         Args:
-            content: of the checkpoint.
-            device: of the losses.
+            content: the checkpoint's content.
+            device: the device of the losses.
         """
         position = cls()
         inside = content.get("inside")
@@ -107,8 +107,8 @@ class Position:
         already trained are skipped.
 
         Args:
-            datamanager: of the training.
-            epoch: counted from 0.
+            datamanager: the run's data manager.
+            epoch: the epoch, counted from 0.
         """
         loader: DataLoader[Any] = datamanager.train_loader
         is_seeded = hasattr(datamanager, "set_epoch")

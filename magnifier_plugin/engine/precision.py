@@ -32,8 +32,8 @@ def resolve_switch(value: str, device: torch.device, name: str) -> bool:
 
     Args:
         value: "on", "off" or "auto".
-        device: that computes.
-        name: of the option, for the error.
+        device: the compute device.
+        name: the option's name, for the error.
     Raises:
         ValueError: value is none of the three.
     """
@@ -48,8 +48,8 @@ def resolve_amp(value: str, device: torch.device, name: str) -> torch.dtype | No
     Args:
         value: one of `AMP`: "off" is float32; "on" and "bf16" are bf16; "auto" is bf16 if the
             device computes in it, else float32; "fp16" is for GPUs without bf16.
-        device: that computes.
-        name: of the option, for the error.
+        device: the compute device.
+        name: the option's name, for the error.
     Raises:
         ValueError: value is not one of `AMP`.
     """
@@ -64,7 +64,7 @@ class Precision:
     """The device, mixed precision and memory format with which a model computes.
 
     Args:
-        device: of the model and its batches.
+        device: the device of the model and its batches.
         amp: mixed precision, see `resolve_amp`.
         channels_last: the memory format: "on", "off", or "auto": on if the device computes in bf16.
     Raises:

@@ -1,4 +1,4 @@
-"""The states of the random generators that a training draws from."""
+"""The states of the random generators that training draws from."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ def restore_random_states(
     """Restore the result of `random_states`; GPU states only if the number of GPUs is the same.
 
     Args:
-        states: of one process, or a list with those of each process of a checkpoint.
+        states: the states of one process, or a checkpoint's list with those of each process.
         rank: number of this process; if the list is too short, the first process's are used.
     """
     if isinstance(states, Sequence):

@@ -20,7 +20,7 @@ def read_results(folder: str | Path) -> dict[str, Any] | None:
     """Target → metrics from a folder's `results.json`; None if it is missing or damaged.
 
     Args:
-        folder: with the results of a test.
+        folder: the folder of a test's results.
     """
     try:
         content = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Which checkpoints of a training are kept, and from which one a training resumes."""
+"""Which checkpoints of a training run are kept, and from which one it resumes."""
 
 import logging
 import os
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one training: the last, the best and every k-th are kept.
+    """The checkpoints of one training run: the last, the best and every k-th are kept.
 
     Args:
         folder: `save_dir/model`; created by the first save.
-        record: saved in each checkpoint, such as configuration and seed.
+        record: entries for each checkpoint, such as configuration and seed.
         keep_freq: k, epochs between checkpoints that are never removed; 0: keep only the last and
             the best.
     """
@@ -38,17 +38,17 @@ class Checkpoints:
         self.latest: Path | None = None
         self.best_mAP, self.best_epoch = -1.0, 0
         self.run = _new_run()
-        """Identifies the training in checkpoints; it stays the same when resuming."""
+        """Identifies the run in checkpoints; it stays the same when resuming."""
         self.origin_record: Mapping[str, Any] = {}
-        """The record of the checkpoint from which the training was resumed."""
+        """The record of the checkpoint from which the run was resumed."""
         self._begun = False
         self._origin: tuple[Path, Mapping[str, Any]] | None = None
 
     def begin(self, anew: bool) -> None:
-        """Start a run: remove incomplete files of killed runs, and find the best checkpoint.
+        """Start or continue a run: remove files of interrupted saves, and find the best checkpoint.
 
         Args:
-            anew: whether a new training starts; otherwise an earlier one continues.
+            anew: whether a new run starts; otherwise an earlier one continues.
         """
         for leftover in self.folder.glob(".model*.part*"):
             logger.info("Removing %s, left by an interrupted save", leftover)
@@ -69,7 +69,8 @@ class Checkpoints:
         Args:
             content: plain types and tensors; "epoch" is the number of trained epochs, "batch" the
                 number of trained batches of the next one.
-            mAP: of a test after this epoch; the best checkpoint is kept as `model-best.pth.tar`.
+            mAP: mAP of a test after this epoch; the best checkpoint is kept as
+                `model-best.pth.tar`.
         Raises:
             OSError: the disk is full or the folder not writable; the old file is not changed.
         """
@@ -114,10 +115,10 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def _find_best(self, origin: Path, content: Mapping[str, Any]) -> None:
-        """Make sure that this folder has the best checkpoint of the resumed training.
+        """Make sure that this folder has the best checkpoint of the resumed run.
 
-        It may be missing if a run was killed between saving and linking it, or if the training was
-        resumed in another folder.
+        It may be missing if the run was killed between saving and linking it, or was resumed in
+        another folder.
         """
         best = self.folder / BEST
         if not self.best_epoch and self.best_mAP < 0:
@@ -129,7 +130,7 @@ class Checkpoints:
                     logger.info("%s is now the best checkpoint, from %s", best, candidate)
                 return
         logger.warning(
-            "%s: the best checkpoint of this training (mAP %.1f %%) is missing; the best is chosen "
+            "%s: the best checkpoint of this run (mAP %.1f %%) is missing; the best is chosen "
             "among the tests from now on",
             *(origin.with_name(BEST), 100 * self.best_mAP),
         )
@@ -151,7 +152,7 @@ class Checkpoints:
         earlier = sorted(path.name for path in self.folder.glob(f"{NUMBERED}*"))
         if earlier:
             logger.warning(
-                "%s has checkpoints of an earlier training (%s%s); %s and results.json will be "
+                "%s has checkpoints of an earlier run (%s%s); %s and results.json will be "
                 "replaced. To keep them, press Ctrl-C and set another data.save_dir",
                 *(self.folder, ", ".join(earlier[:3]), ", …" if earlier[3:] else "", BEST),
             )

@@ -58,7 +58,7 @@ def _part_of(loader: DataLoader[Any], indices: range) -> DataLoader[Any]:
 
 
 def _gathered(tensor: Tensor, sizes: Sequence[int], rank: int) -> Tensor:
-    """[n, …] of each process → in the first process all of them, in order; else the own ones."""
+    """[n, …] per process → all rows in order in the first process; in others, their own share."""
     padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
     padded[: len(tensor)] = tensor
     parts = [torch.empty_like(padded) for _ in sizes] if rank == 0 else None

@@ -1,4 +1,4 @@
-"""Delay SIGTERM and Ctrl-C in a training until the current step is done and saved."""
+"""Delay SIGTERM and Ctrl-C during training until the current step is done and saved."""
 
 import logging
 import signal
@@ -22,7 +22,7 @@ class StopSignals:
     The context does nothing outside the main thread, where Python cannot handle signals.
 
     Args:
-        shared: several processes share the training and stop together; see `release`.
+        shared: whether several processes share the run and stop together; see `release`.
     """
 
     def __init__(self, shared: bool = False) -> None:
@@ -62,8 +62,8 @@ class StopSignals:
         """Raise the exception of a held signal; from now on, signals raise at once.
 
         Args:
-            agreed: with several processes: whether any of them has received a signal. They raise
-                only here, and all together.
+            agreed: whether any of several processes has received a signal. They raise only here,
+                and all together.
         """
         if self._shared and not agreed:
             return
@@ -91,7 +91,7 @@ class StopSignals:
 
     @staticmethod
     def _ignore_workers() -> None:
-        """Ignore the end of the loaders' workers, to which schedulers send SIGTERM too.
+        """Ignore exiting loader workers: cluster schedulers (Slurm, …) send SIGTERM to them too.
 
         Otherwise torch would raise an error about them in the middle of the step, or while saving.
         """

@@ -1,4 +1,4 @@
-"""The stages of a training: their length, optimiser, learning rate and loss weights."""
+"""The stages of a training run: their length, optimiser, learning rate and loss weights."""
 
 import math
 from bisect import bisect_right
@@ -18,7 +18,7 @@ FUSED = ("on", "off", "auto")
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of a training.
+    """One stage of a training run.
 
     Raises:
         ValueError: a value is out of its range.
@@ -127,8 +127,8 @@ def find_stage(stages: Sequence[Stage], epoch: int) -> tuple[int, int]:
     """The stage of an epoch; epochs are numbered across all stages.
 
     Args:
-        stages: of the training.
-        epoch: counted from 0.
+        stages: all stages of the run.
+        epoch: the epoch, counted from 0.
     Returns:
         The stage's index and its first epoch.
     Raises:
@@ -158,7 +158,7 @@ def check_stages(
     """Reject invalid stages.
 
     Args:
-        stages: of the training.
+        stages: all stages of the run.
         weights: the criterion's default weights of all its terms.
         model: if given, each stage's optimiser is built for it, and discarded.
     Raises:

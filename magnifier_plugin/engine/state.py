@@ -1,4 +1,4 @@
-"""The state of a training: stage, optimiser, schedule, loss weights, position, random states."""
+"""A training run's state: stage, optimiser, schedule, loss weights, position, random states."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ class Saved(NamedTuple):
 
 
 class TrainingState:
-    """Progress, optimiser and schedule of a training, through all its stages.
+    """Progress, optimiser and schedule of a training run, through all its stages.
 
     Args:
         step: trains the model; its averages and counters are part of the state.
-        stages: of the training; None with the caller's own optimizer.
+        stages: the stages of the run; None with the caller's own optimizer.
         optimizer: the caller's own, or None.
-        scheduler: of that optimizer.
+        scheduler: the optimizer's scheduler.
         loss_weights: weights of loss terms, used with the caller's own optimizer.
     Raises:
         ValueError: both or neither of optimizer and stages are given, or a stage is invalid.
@@ -98,14 +98,14 @@ class TrainingState:
         return max_epoch
 
     def begin(self, start_epoch: int) -> bool:
-        """Start a run: continue after the last trained batch, or start a new training.
+        """Continue the run after its last trained batch, or start a new one.
 
         Args:
-            start_epoch: the run's first epoch, counted from 0.
+            start_epoch: the first epoch to train, counted from 0.
         Returns:
-            Whether a new training starts, without history and with fresh optimisers.
+            Whether a new run starts, without history and with fresh optimisers.
         Raises:
-            ValueError: a new training would use a scheduler that has already been stepped.
+            ValueError: a new run would use a scheduler that has already been stepped.
         """
         trained = self.epoch if self.history or self._resumed else 0
         resumed, self._resumed = self._resumed, None

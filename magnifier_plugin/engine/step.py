@@ -61,12 +61,12 @@ class TrainingStep:
     are not: weights, running statistics and optimiser are not changed.
 
     Args:
-        model: on its device; in training mode when the step is called.
+        model: the network, on its device; in training mode when the step is called.
         criterion: computes the losses of the model's outputs.
         precision: device and precision of the model.
         inputs: batch keys that the model needs in addition to the image.
         options: see `StepOptions`.
-        processes: that share each batch.
+        processes: the processes that share each batch.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class TrainingStep:
         self.scaler = precision.gradient_scaler()
         self.average = WeightAverage(model, self.options.ema) if self.options.ema else None
         self.skipped = 0
-        """Number of batches, or accumulated steps, skipped since the training began."""
+        """Number of batches, or accumulated steps, skipped since the training run began."""
         self.skipped_in_a_row = 0
         """Number of these since the optimiser's last step."""
         self.accumulated = 0
@@ -106,7 +106,7 @@ class TrainingStep:
 
         Args:
             data: a batch of the training loader.
-            optimizer: of the model.
+            optimizer: the model's optimiser.
             weights: weights by loss term, which override the criterion's.
         Returns:
             Scalars by name: the total, "loss", and all terms and metrics; empty if the batch was
@@ -145,7 +145,7 @@ class TrainingStep:
         return True
 
     def reset(self) -> None:
-        """Reset all state for a new training that starts with the model's current weights."""
+        """Reset all state for a new training run that starts with the model's current weights."""
         self.scaler = self.precision.gradient_scaler()
         self.skipped = self.skipped_in_a_row = self.accumulated = 0
         if self.average:
@@ -170,7 +170,7 @@ class TrainingStep:
         """Restore a checkpoint's state, after the model has loaded its "state_dict".
 
         Args:
-            content: of the checkpoint; old checkpoints have no "step".
+            content: the checkpoint's content; old checkpoints have no "step".
             origin: name of the checkpoint in errors, such as its path.
         Raises:
             ValueError: its weights belong to another model.
@@ -227,7 +227,7 @@ class TrainingStep:
         return True
 
     def _skip(self, what: str, before: list[Tensor]) -> None:
-        """Count the last batch, whose `what` not finite, and restore the buffers before."""
+        """Count the last batch as skipped, log why (`what`), and restore buffers from `before`."""
         for buffer, value in zip(self.model.buffers(), before, strict=True):
             buffer.copy_(value)
         self.skipped += 1
@@ -236,7 +236,7 @@ class TrainingStep:
         values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
         if self.skipped_in_a_row < MAX_SKIPPED:
             logger.warning(
-                "Batch skipped, its %s not finite: %s; %d in a row, %d in this training",
+                "Batch skipped, its %s not finite: %s; %d in a row, %d in this run",
                 *(what, values, self.skipped_in_a_row, self.skipped),
             )
             return

@@ -73,7 +73,7 @@ def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
     `bias`, which fails for BNNeck's buffer.
 
     Args:
-        module: on its device; its children are replaced in place.
+        module: the network, on its device; its children are replaced in place.
     Returns:
         The module, or its replacement if it is a batch norm itself. State-dict keys stay the same.
     """

@@ -40,8 +40,8 @@ def open_writer(writer: SummaryWriter | None, folder: str | Path, step: int) -> 
     """The writer of a run; an earlier writer is reused if it has the same folder.
 
     Args:
-        writer: of an earlier run of the same engine, or None.
-        folder: of the events.
+        writer: the writer of an earlier run of the same engine, or None.
+        folder: the folder of the events.
         step: the next step; TensorBoard hides later events of a killed run.
     """
     if writer is not None and writer.log_dir == str(folder):
@@ -53,7 +53,7 @@ def write_test(writer: SummaryWriter, results: Mapping[str, Mapping[str, Any]], 
     """Write rank-1 and mAP of each target to TensorBoard.
 
     Args:
-        writer: of TensorBoard.
+        writer: the TensorBoard writer.
         results: target → metrics.
         epoch: the last trained epoch, counted from 0.
     """

@@ -40,7 +40,7 @@ class TestOptions:
 
     amp: str = "off"
     """Mixed precision in the last test, one of `precision.AMP`. Tests during training use the
-    training's precision."""
+    precision of training."""
     flip: bool = False
     """Average the embeddings of each image and its mirror image."""
     cache: str | Path = ""
@@ -68,10 +68,10 @@ class Tester:
 
     Args:
         datamanager: torchreid's or ours.
-        step: of the training. Its model returns raw embeddings [B, D] in evaluation mode; its
+        step: the training step. Its model returns raw embeddings [B, D] in evaluation mode; its
             processes share the extraction, and the first one evaluates and writes.
         options: see `TestOptions`.
-        record: saved in `results.json`, such as configuration and seed.
+        record: entries for `results.json`, such as configuration and seed.
     Raises:
         FileNotFoundError: the file of conditions is missing.
         ValueError: options.amp is not one of `AMP`, or the file of conditions is invalid or lists

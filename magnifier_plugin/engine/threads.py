@@ -78,9 +78,9 @@ class ThreadCount:
     `OMP_NUM_THREADS` or `MKL_NUM_THREADS` is set.
 
     Args:
-        device: that computes.
+        device: the compute device.
         read: reads CPU usage; see `read_cpu_use`.
-        seconds: from one reading to the next.
+        seconds: time from one reading to the next.
     """
 
     def __init__(

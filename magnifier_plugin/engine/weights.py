@@ -29,8 +29,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
     """Load a complete state dict.
 
     Args:
-        model: changed in place.
-        state: of the same model with the same number of identities.
+        model: the model; changed in place.
+        state: a state dict of the same model with the same number of identities.
         origin: name of the state dict in errors, such as its path.
     Raises:
         ValueError: it belongs to another model or another number of identities; the message says
@@ -66,8 +66,8 @@ def load_matching(model: nn.Module, state: Mapping[str, Tensor], origin: str) ->
     guiding stream, may also be missing in the model.
 
     Args:
-        model: changed in place.
-        state: of the same model.
+        model: the model; changed in place.
+        state: a state dict of the same model.
         origin: name of the state dict in errors, such as its path.
     Raises:
         ValueError: other tensors do not match.
@@ -89,8 +89,8 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> bool:
     """Load an optimiser's moments and step counts, but not its settings (lr, weight decay, …).
 
     Args:
-        optimizer: with the current settings; changed in place.
-        state: from an optimiser's `state_dict`.
+        optimizer: the optimiser, with the current settings; changed in place.
+        state: the result of an optimiser's `state_dict`.
     Returns:
         Whether it was loaded. A warning is logged if it was not, because it belongs to another kind
         of optimiser or to other parameter groups.

@@ -1,8 +1,8 @@
-"""Bootstrap intervals of the difference between the metrics of two trainings.
+"""Bootstrap intervals of the difference between the metrics of two training runs.
 
-The training (its seed) and the test identities are both random, so both are resampled: first the
-seeds, then the identities, whose queries stay together (Efron and Tibshirani, An Introduction to
-the Bootstrap, 1993; percentile intervals).
+The training run (its seed) and the test identities are both random, so both are resampled: first
+the seeds, then the identities, whose queries stay together (Efron and Tibshirani, An Introduction
+to the Bootstrap, 1993; percentile intervals).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Results(NamedTuple):
-    """The results of one training on each query."""
+    """The results of one training run on each query."""
 
     pids: np.ndarray
     """int [Q], identity of each query."""

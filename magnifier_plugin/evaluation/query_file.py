@@ -50,7 +50,7 @@ def require_free_names(file: str | os.PathLike[str], conditions: Iterable[str]) 
     """Refuses conditions with the name of a column that `write_queries` writes itself.
 
     Args:
-        file: where the conditions are from, for the message.
+        file: the file of the conditions, for the message.
         conditions: their names.
     """
     own = (*COLUMNS, FIRST_HIT_IS_TWIN)

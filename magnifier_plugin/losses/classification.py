@@ -21,7 +21,7 @@ def identity_loss(logits: Tensor, pids: Tensor, label_smoothing: float = 0.1) ->
     Args:
         logits: float [B, N].
         pids: integer [B], 0..N-1.
-        label_smoothing: in 0..1; 0 for none.
+        label_smoothing: fraction in 0..1; 0 for none.
     Returns:
         Scalar, the mean over the batch.
     """
@@ -51,7 +51,7 @@ class ClassificationCriterion(nn.Module):
         weight_x: default weight of `cls` with loss="triplet"; with loss="softmax" it is 1.
         weight_t: default weight of `tri`.
         label_smoothing: 0 for none.
-        margin: of the triplet loss.
+        margin: margin of the triplet loss.
         gathering: access to the batch of all processes; None for one process.
     Raises:
         ValueError: loss is unknown.

@@ -23,7 +23,7 @@ class DSACriterion(nn.Module):
         weight_z: weight of the identity losses on z_G and z_L.
         weight_t: weight of the triplet losses on z_G and z_L.
         label_smoothing: 0 for none; the paper gives no value.
-        margin: of the triplet loss.
+        margin: margin of the triplet loss.
         gathering: access to the batch of all processes; None for one process.
     """
 
@@ -55,7 +55,7 @@ class DSACriterion(nn.Module):
         """Compute the batch's terms, and the metric `acc`.
 
         Args:
-            outputs: of a `DSAReID` in training.
+            outputs: the outputs of a `DSAReID` in training.
             pids: integer [B].
             targets: not used; DSA-reID's textures are inputs, not targets.
             weights: weights by term, which override the defaults; 0 leaves a term out.

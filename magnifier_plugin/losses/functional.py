@@ -20,7 +20,7 @@ def batch_hard_triplet(features: Tensor, pids: Tensor, margin: float = 0.3) -> T
     Args:
         features: float [B, D].
         pids: integer [B].
-        margin: in units of distance, at least 0.
+        margin: margin in units of distance, at least 0.
     Returns:
         Scalar, the mean over the anchors; 0 (with a gradient) if all images show one identity.
     Raises:

@@ -49,7 +49,7 @@ class MagnifierCriterion(nn.Module):
         weight_x: weight of the branches' cross entropy.
         weight_t: weight of the branches' triplet loss.
         label_smoothing: 0 for none; the paper's is 0.1.
-        margin: of the triplet loss.
+        margin: margin of the triplet loss.
         region_weight: weight of one region's cross entropy.
         mask_weight: λ.
         class_balanced_mask: see `segmentation_cross_entropy`.
@@ -102,7 +102,7 @@ class MagnifierCriterion(nn.Module):
         """Compute the batch's terms, and the metric `acc`.
 
         Args:
-            outputs: of a `MagnifierNet` in training.
+            outputs: the outputs of a `MagnifierNet` in training.
             pids: integer [B].
             targets: "mask": label maps uint8 [B, H, W]; without it there is no term `mask`.
             weights: weights by term, which override the defaults; 0 leaves a term out.

@@ -56,7 +56,7 @@ class Criterion(Protocol):
         """Compute the terms of a batch.
 
         Args:
-            outputs: of the network in training.
+            outputs: the outputs of the network in training.
             pids: integer [B].
             targets: the batch's other declared inputs, by key.
             weights: weights by term, which override the defaults.

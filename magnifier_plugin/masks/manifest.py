@@ -23,7 +23,7 @@ CONVERTER = 1
 class Manifest:
     """How the label maps of a folder were made; the content of its `labels.json`.
 
-    Label maps of two label sets must not be mixed, nor used in a training that expects others.
+    Label maps of two label sets must not be mixed, nor used in a training run that expects others.
     """
 
     source: str

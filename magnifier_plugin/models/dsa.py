@@ -44,8 +44,8 @@ class ImageNetModules(nn.ModuleDict):
     """Modules under torchvision's names, to load ImageNet weights into.
 
     Args:
-        name: of the torchvision network.
-        modules: by their names in that network.
+        name: name of the torchvision network.
+        modules: modules by their names in that network.
     """
 
     def __init__(self, name: str, modules: Mapping[str, nn.Module]) -> None:

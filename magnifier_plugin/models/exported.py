@@ -13,7 +13,7 @@ class ExportedNetwork(nn.Module):
     """A network with optional normalisation of its input and of its embedding.
 
     Args:
-        network: in evaluation mode.
+        network: the network, in evaluation mode.
         pixels: normalises uint8 pixels; None if the input is already normalised.
         unit_length: scale embeddings to length 1.
     """

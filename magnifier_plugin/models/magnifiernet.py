@@ -61,8 +61,8 @@ class MagnifierNet(nn.Module):
         branches: which of G, M, SAB, SFB to build, as in the rows of the paper's Table 2.
         sampling: SAB's sampling, "torso" or "baseline".
         keep: K̂, number of body regions that SAB keeps.
-        fusion: of SFB, "gru" or "lstm" (authors' code); for the ablation branch AB "concat" or
-            "concat-reduced" (authors' code), see `SemanticFusionBranch`.
+        fusion: SFB's fusion, "gru" or "lstm" (authors' code); for the ablation branch AB "concat"
+            or "concat-reduced" (authors' code), see `SemanticFusionBranch`.
         mask_rescaling: "bilinear" (paper), "nearest" or "nearest-corner" (authors' code).
         authors_bias: biases as in the authors' code: SAB's reduction, AB's reductions and the
             transposed convolution of M have none, the classifiers have one.

@@ -28,7 +28,7 @@ def residual_stage(
         in_channels: width of the input.
         channels: width of the output, a multiple of the block's expansion.
         blocks: number of blocks.
-        stride: of the first block.
+        stride: stride of the first block.
     """
     planes = channels // block.expansion
     shortcut = None

@@ -58,7 +58,7 @@ def region_masks(
         size: height and width of the feature map.
         rescaling: "bilinear" (the paper; align_corners=False, no antialias), "nearest" or
             "nearest-corner" (authors' code); for the last two see `rescale_labels`.
-        dtype: of the result; None for float32.
+        dtype: dtype of the result; None for float32.
     Returns:
         float [B, 8, *size] in [0, 1], summing to 1 over the regions.
     Raises:

@@ -67,8 +67,7 @@ def search(
         gallery: floating point [G, D].
         count: maximum number of hits of each query.
         comparison: how embeddings are compared.
-        own: for each query, the row of the gallery that is the same file and is therefore not a
-            hit; -1 if there is none.
+        own: the gallery row of each query's own file, which is not a hit; -1 if there is none.
     Returns:
         For each query, its hits in order of (distance, row).
     Raises:

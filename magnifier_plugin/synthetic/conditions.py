@@ -82,8 +82,8 @@ def write_conditions(
 
     Args:
         path: the CSV file.
-        images: for each image, its path in the data set, its parameters, the person that it shows,
-            and how much of the person it shows.
+        images: each image's path in the data set, its parameters, the person that it shows, and
+            how much of the person it shows.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -91,7 +91,7 @@ def write_keypoints(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> Non
 
     Args:
         path: the JSON file.
-        images: for each image, its path in the data set, and the result of `project`.
+        images: each image's path in the data set, and the result of `project`.
     """
     lines = [json.dumps(_result(place, points)) for place, points in images]
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")

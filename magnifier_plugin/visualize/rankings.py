@@ -100,7 +100,7 @@ def save_rankings(
     Args:
         distmat: float [Q, G].
         query, gallery: torchreid's lists.
-        folder: where to save the figures; it is made if missing.
+        folder: the folder of the figures; it is made if missing.
         topk: number of gallery images in a figure.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,8 @@ def branch_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Where the feature maps of a network are active, measured as in torchreid's activation tool.
 
     Args:
-        model: in evaluation mode; the forward of models other than MagnifierNet must accept
-            `return_featuremaps=True`.
+        model: the network, in evaluation mode; the forward of models other than MagnifierNet must
+            accept `return_featuremaps=True`.
         images: float [B, 3, H, W], normalised.
     Returns:
         Branch → float32 [B, h, w], the sum of squares over the channels, scaled to 0..1 in each

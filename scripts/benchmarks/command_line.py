@@ -13,12 +13,20 @@ MODELS = (
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark.py evaluation`."""
     add = parser.add_argument
-    add("--size", default="market", help="market, msmt17 or a number of images (%(default)s)")
+    add(
+        "--size",
+        default="market",
+        help="market, msmt17 or a number of images (default: %(default)s)",
+    )
     add("--dim", type=int, help="feature dimensions (default: 4096 for market, else 2048)")
     add("--spread", type=float, default=4.5, help="noise-to-signal ratio (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the random features (default: %(default)s)")
     add("--device", default="cpu", help="device of this package (default: %(default)s)")
-    add("--memory", type=float, help="re-ranking's working memory, GiB (default: 1/64; GPU: 2)")
+    add(
+        "--memory",
+        type=float,
+        help="re-ranking's working memory, GiB (default: 1/64 on a CPU, 2 on a GPU)",
+    )
     add("--only", action="store_true", help="measure only this package, not torchreid")
     add("--growth", metavar="FILE.png", help="re-rank 5 k to 94 k images and plot time and memory")
 
@@ -26,8 +34,18 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
 def add_loading(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark.py loading`."""
     add = parser.add_argument
-    add("--images", type=int, default=128, help="images per pass, at most 128 (%(default)s)")
-    add("--passes", type=int, default=5, help="passes, the fastest counts (%(default)s)")
+    add(
+        "--images",
+        type=int,
+        default=128,
+        help="images per pass, at most 128 (default: %(default)s)",
+    )
+    add(
+        "--passes",
+        type=int,
+        default=5,
+        help="passes, the fastest is reported (default: %(default)s)",
+    )
 
 
 def add_masks(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +62,12 @@ def add_pooling(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark.py pooling`."""
     add = parser.add_argument
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    add("--repeats", type=int, default=5, help="repeats, the fastest counts (%(default)s)")
+    add(
+        "--repeats",
+        type=int,
+        default=5,
+        help="repeats, the fastest is reported (default: %(default)s)",
+    )
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
@@ -75,12 +98,30 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         metavar="HxW",
         help="image size, pixels (default: 384x192)",
     )
-    add("--batch", type=whole_number(1), default=8, help="images per batch, a multiple of 4 (8)")
-    add("--amp", nargs="+", default=["auto"], help="on, off, auto, bf16, fp16: a table for each")
-    add("--channels-last", nargs="+", default=["auto"], help="on, off, auto: a table for each")
+    add(
+        "--batch",
+        type=whole_number(1),
+        default=8,
+        help="images per batch, a multiple of 4 (default: %(default)s)",
+    )
+    add(
+        "--amp",
+        nargs="+",
+        default=["auto"],
+        help="on, off, auto, bf16, fp16: a table for each (default: auto)",
+    )
+    add(
+        "--channels-last",
+        nargs="+",
+        default=["auto"],
+        help="on, off, auto: a table for each (default: auto)",
+    )
     add("--compile", action="store_true", help="compile the networks with torch.compile")
     add(
-        "--rounds", type=whole_number(1), default=10, help="rounds, the median counts (%(default)s)"
+        "--rounds",
+        type=whole_number(1),
+        default=10,
+        help="rounds, the median is reported (default: %(default)s)",
     )
     add("--threads", type=whole_number(1), help="CPU threads (default: torch's)")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -102,9 +143,17 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     )
     add("--facts", action="store_true", help="count only, measure no speed")
     add("--batch", type=whole_number(1), default=8, help="images per batch (default: %(default)s)")
-    add("--gpu-batch", type=whole_number(1), default=64, help="the same on a GPU (%(default)s)")
     add(
-        "--rounds", type=whole_number(1), default=5, help="rounds, the fastest counts (%(default)s)"
+        "--gpu-batch",
+        type=whole_number(1),
+        default=64,
+        help="the same on a GPU (default: %(default)s)",
+    )
+    add(
+        "--rounds",
+        type=whole_number(1),
+        default=5,
+        help="rounds, the fastest is reported (default: %(default)s)",
     )
     add("--threads", type=whole_number(1), help="CPU threads (default: one per core)")
     add(

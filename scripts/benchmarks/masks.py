@@ -1,6 +1,6 @@
-"""Label maps from key points, compared with the exact label maps of rendered people.
+"""Label maps from keypoints, compared with the exact label maps of rendered people.
 
-Nothing occludes the people. The key points are the renderer's exact ones, and the same points moved
+Nothing occludes the people. The keypoints are the renderer's exact ones, and the same points moved
 at random by the error of annotators: COCO measured at each joint how far its annotators disagree,
 in units of the square root of the person's area (the sigmas of its metric OKS; those of feet are
 COCO-WholeBody's). IoU is computed over the pixels of all images together; an unknown pixel counts
@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
     title: str
     feet: bool
-    """Whether there are key points of the feet."""
+    """Whether there are keypoints of the feet."""
     error: float = 0.0
     """Mean distance that points are moved, as a multiple of the error of COCO's annotators."""
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
             draw_picture(Path(args.picture), folder, people)
     names = [REGIONS[region] for region in BODY_REGIONS]
     print(f"{len(people)} images, {args.height} × {args.width}\n")
-    print(f"| key points | {' | '.join(names)} | mean without feet | images/s on one core |")
+    print(f"| keypoints | {' | '.join(names)} | mean without feet | images/s on one core |")
     print("|---|" + "---:|" * (len(names) + 2))
     for case in CASES:
         ious, rate = measure(people, case)
@@ -89,15 +89,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def read_people(folder: Path) -> Iterator[tuple[Person, np.ndarray]]:
-    """Key points and exact label map of each image."""
-    for result in read_results(folder / KEYPOINTS, "key point"):
+    """Keypoints and exact label map of each image."""
+    for result in read_results(folder / KEYPOINTS, "keypoint"):
         iuv = read_iuv(folder / DENSEPOSE / f"{Path(result['image_id']).stem}{SUFFIX}")
         yield from_coco(result), to_regions(iuv)
 
 
 def draw_picture(path: Path, folder: Path, people: list[tuple[Person, np.ndarray]]) -> None:
     """Draw some people with their exact label maps, and below with those from COCO's points."""
-    images = read_results(folder / KEYPOINTS, "key point")
+    images = read_results(folder / KEYPOINTS, "keypoint")
     columns = []
     for place in np.linspace(0, len(people) - 1, min(SHOWN, len(people))).astype(int):
         person, exact = people[place]
@@ -128,13 +128,13 @@ def measure(people: list[tuple[Person, np.ndarray]], case: Case) -> tuple[np.nda
 
 
 def move(person: Person, case: Case, area: int, rng: np.random.Generator) -> Person:
-    """A person's key points with the error and the joints of a case.
+    """A person's keypoints with the error and the joints of a case.
 
     Args:
-        person: all of the renderer's key points.
-        case: which joints are kept, and how far they are moved.
+        person: all of the renderer's keypoints.
+        case: the joints that are kept, and how far they are moved.
         area: pixels that the person covers.
-        rng: of the random distances.
+        rng: generator of the random distances.
     """
     points = person.points.copy()
     if not case.feet:

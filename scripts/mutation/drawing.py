@@ -78,7 +78,7 @@ def draw(paths: Iterable[Path], root: Path, seed: int, number: int) -> list[Muta
     Args:
         paths: the files to mutate.
         root: folder of the project.
-        seed: of the random sample.
+        seed: seed of the random sample.
         number: number of mutants; fewer are returned if the files have fewer lines.
     Returns:
         The mutants, sorted by path and line.

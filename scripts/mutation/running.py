@@ -66,7 +66,7 @@ class Copy:
 
     Args:
         root: folder of the project, a git checkout.
-        folder: where the copy is made.
+        folder: the folder of the copy.
     Raises:
         RuntimeError: `root` is not a git checkout.
     """

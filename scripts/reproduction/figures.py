@@ -38,7 +38,7 @@ def save_figure(table: Table, content: Mapping[str, Any], path: Path, data_set: 
     if table.figure == "curves":
         axes.legend(frameon=False, fontsize=8)
     seeds = content["seeds"]
-    spread = "mean ± standard deviation over" if len(seeds) > 1 else "one training,"
+    spread = "mean ± standard deviation over" if len(seeds) > 1 else "one run,"
     names = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     figure.suptitle(f"{table.title}\n{content['data_set']}, {spread} {names}", fontsize=10)
     with write_atomically(path) as part:

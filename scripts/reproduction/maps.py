@@ -1,4 +1,4 @@
-"""Variants of label maps and IUV for rows: eroded, dilated, some missing, or from key points.
+"""Variants of label maps and IUV for rows: eroded, dilated, some missing, or from keypoints.
 
 They are made once, from the maps of the training images, in `<folder>/<variant>/<data set>/…`, and
 used through `masks.dir <folder>/<variant>`, also for the rendered data set.
@@ -43,7 +43,7 @@ class Variant:
     missing: float = 0.0
     """Share of the training images without label map and IUV, 0..1."""
     drawn: bool = False
-    """Whether label maps are drawn from the data set's key points, not made from its own maps."""
+    """Whether label maps are drawn from the data set's keypoints, not made from its own maps."""
 
 
 KEYPOINTS = "keypoints"
@@ -74,8 +74,8 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
         name: a key of `VARIANTS`.
     Raises:
         ConfigError: the existing maps in `folder` were made from other maps, or the data set has no
-            key points.
-        ValueError: the key points cannot be read.
+            keypoints.
+        ValueError: the keypoints cannot be read.
         OSError: a file cannot be written.
     """
     drawn = VARIANTS[name].drawn
@@ -112,7 +112,7 @@ def _mark(made: Path, name: str, fingerprint: str | None) -> None:
 
 
 def without_drawn_maps(folder: Path, names: Iterable[str]) -> list[str]:
-    """The data sets for which no user put label maps from key points into the variant's folder."""
+    """The data sets for which no user put label maps from keypoints into the variant's folder."""
     if (folder / MADE).is_file():
         return list(names)
     return [name for name in names if not (folder / name / MANIFEST).is_file()]
@@ -123,17 +123,17 @@ def _keypoints_file(dataset: AnnotatedDataset) -> Path:
         return dataset.keypoints_file
     if dataset.name == RENDERED:
         raise ConfigError(
-            f"{dataset.name}: has no key points, because an earlier version rendered it; remove "
+            f"{dataset.name}: has no keypoints, because an earlier version rendered it; remove "
             f"{dataset.dataset_dir.parent} to render it again"
         )
     raise ConfigError(
-        f"{dataset.name}: expected key points or label maps made from them, found neither; leave "
-        "out the row made from key points"
+        f"{dataset.name}: expected keypoints or label maps made from them, found neither; leave "
+        "out the row made from keypoints"
     )
 
 
 def _draw(dataset: AnnotatedDataset, folder: Path) -> None:
-    """Draw the label maps of the training images from the data set's key points."""
+    """Draw the label maps of the training images from the data set's keypoints."""
     source = KeypointSource(_keypoints_file(dataset))
     for annotations, images in dataset.parts:
         summary = convert(

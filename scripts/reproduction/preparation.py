@@ -40,7 +40,7 @@ def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
 
 
 def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
-    """Leave out the row with label maps from key points if the data set has no key points.
+    """Leave out the row with label maps from keypoints if the data set has no keypoints.
 
     Returns:
         The settings, and a note to print; "" if no row is left out.
@@ -60,7 +60,7 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
         return settings, ""
     name = missing[0]
     note = (
-        f"left out: the row made from key points, because {name} has none; to train it, run a pose "
+        f"left out: the row made from keypoints, because {name} has none; to train it, run a pose "
         "estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE "
         f"-s {sources[name]} --root {cfg.data.root} --out {folder / name}, and this command again"
     )

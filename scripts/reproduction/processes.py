@@ -89,20 +89,20 @@ class Training:
         return True
 
 
-def end_all(trainings: Sequence[Training], patience: float = _PATIENCE) -> None:
+def end_all(processes: Sequence[Training], patience: float = _PATIENCE) -> None:
     """Interrupt processes, so that they remove unfinished files, and kill them after `patience`.
 
     Args:
-        trainings: the processes to end.
+        processes: the processes to end.
         patience: seconds that they have to end by themselves.
     """
-    for training in trainings:
-        training.signal(signal.SIGINT)
+    for process in processes:
+        process.signal(signal.SIGINT)
     deadline = time.monotonic() + patience
-    for training in trainings:
-        training.wait(max(0.0, deadline - time.monotonic()))
-        training.signal(signal.SIGKILL)  # also for workers that outlived the process
-        training.wait(patience)
+    for process in processes:
+        process.wait(max(0.0, deadline - time.monotonic()))
+        process.signal(signal.SIGKILL)  # also for workers that outlived the process
+        process.wait(patience)
 
 
 def training_command(config_file: Path, run: Run) -> list[str]:

@@ -29,7 +29,7 @@ class Progress:
 
     Args:
         runs: the runs of the table.
-        stream: where to print; on a terminal, one table is redrawn in place.
+        stream: the output; on a terminal, one table is redrawn in place.
     """
 
     def __init__(self, runs: Sequence[Run], stream: TextIO) -> None:

@@ -139,7 +139,7 @@ MASKS = Table(
         _masks("missing-30", "30 % missing", *MISSING_ALLOWED),
         _masks("missing-70", "70 % missing", *MISSING_ALLOWED),
         _masks("missing-100", "100 % missing", *MISSING_ALLOWED),
-        _masks("keypoints", "made from key points", "masks.label_set", "keypoints"),
+        _masks("keypoints", "made from keypoints", "masks.label_set", "keypoints"),
     ),
     start=PLAIN,
 )
