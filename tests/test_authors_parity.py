@@ -23,6 +23,7 @@ from authors_numbers import (
     region_summary,
     summaries,
 )
+from tiny import drawn
 
 from magnifier_plugin import recipe
 from magnifier_plugin.config import load_config
@@ -94,9 +95,9 @@ def evaluation(model, dtype=torch.float64):
 @torch.no_grad()
 def training_output(model, dtype=torch.float64):
     """The network's output for the training batch, with SAB's draw fixed."""
-    kept = tuple(SETTING["kept_regions"])
+    kept = drawn(SETTING["kept_regions"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("magnifier_plugin.models.branches.sample_kept_regions", lambda *_: kept)
+        patch.setattr("magnifier_plugin.models.branches.draw_kept_regions", lambda *_: kept)
         return model.train()(images().to(dtype), mask=labels())
 
 

@@ -145,14 +145,14 @@ def run(processes, folder, save_dir, resume=None, **options):
     engine = build_engine(processes, folder, **options)
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        draw = branches.sample_kept_regions
+        draw = branches.draw_kept_regions
         patch.setattr(
-            branches, "sample_kept_regions", lambda *a: (kept.append(draw(*a)), kept[-1])[1]
+            branches, "draw_kept_regions", lambda *a: (kept.append(draw(*a)), kept[-1])[1]
         )
         start = engine.resume(resume) if resume else 0
         engine.run(save_dir=save_dir, start_epoch=start, print_freq=1)
     losses = [entry["loss"] for entry in engine.history]
-    return losses, engine.results, engine.model.state_dict(), kept
+    return losses, engine.results, engine.model.state_dict(), torch.stack(kept).tolist()
 
 
 def test_training_is_that_of_one_process(people, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from naive_magnifiernet import NaiveMagnifierNet, criterion
-from tiny import tiny_model
+from tiny import drawn, tiny_model
 
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
 
@@ -19,7 +19,9 @@ ALONE = [{name: 1.0} for name in ALL_TERMS] + [{"cls_regions": 0.0125, "sd": 0.0
 
 @pytest.fixture(autouse=True)
 def fixed_draw(monkeypatch):
-    monkeypatch.setattr("magnifier_plugin.models.branches.sample_kept_regions", lambda *_: KEPT)
+    monkeypatch.setattr(
+        "magnifier_plugin.models.branches.draw_kept_regions", lambda *_: drawn(KEPT)
+    )
 
 
 def network(**options):

@@ -454,6 +454,20 @@ class TestFused:
         assert self.stage("auto", "rmsprop").build_optimizer(nn.Linear(1, 1))
 
 
+def test_draws_of_sab_do_not_compile_the_network_again():
+    """Random-torso with K̂ 4 has 18 draws; torch compiles a function for at most 8 of them."""
+    network = tiny_model(5).train()
+    compiled = torch.compile(network, backend="eager")
+    images, mask = torch.rand(4, 3, 32, 16), torch.randint(0, 8, (4, 32, 16), dtype=torch.uint8)
+    graphs = []
+    for _ in range(6):
+        compiled(images, mask)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert len(set(graphs)) == 1
+    torch._dynamo.reset()
+
+
 @pytest.mark.slow
 def test_a_compiled_network_has_the_same_losses(market_folder):
     losses = []

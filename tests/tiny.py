@@ -1,6 +1,7 @@
 """A MagnifierNet with a few thousand parameters, for tests that do not depend on its size."""
 
 import pytest
+import torch
 from torch import nn
 
 from magnifier_plugin import build_model
@@ -25,3 +26,10 @@ def tiny_model(num_classes=3, loss="magnifier", **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("magnifier_plugin.models.magnifiernet.Backbone", TinyBackbone)
         return build_model("magnifiernet", num_classes, loss, pretrained=False, **options)
+
+
+def drawn(regions):
+    """The result of `draw_kept_regions` for these region ids."""
+    kept = torch.zeros(8, 1, 1)
+    kept[list(regions)] = 1
+    return kept

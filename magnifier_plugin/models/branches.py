@@ -9,7 +9,7 @@ from torchvision.models.resnet import Bottleneck
 from magnifier_plugin.models.heads import IdentityHead
 from magnifier_plugin.models.pooling import region_max_pool
 from magnifier_plugin.models.precision import at_least_float32, mean_in_float32
-from magnifier_plugin.models.sampling import check_sampling, sample_kept_regions
+from magnifier_plugin.models.sampling import check_sampling, draw_kept_regions
 from magnifier_plugin.regions import NUM_REGIONS
 
 FUSIONS = ("gru", "lstm", "concat", "concat-reduced")
@@ -69,7 +69,7 @@ class SemanticAdversarialBranch(nn.Module):
     Args:
         channels: width C of layer3 and of the embedding.
         num_classes: number N of training identities.
-        sampling: "torso" or "baseline", see `sample_kept_regions`.
+        sampling: "torso" or "baseline", see `draw_kept_regions`.
         keep: K̂, number of body regions that are kept; the background is always kept.
         authors_bias: no bias in the reduction, a bias in the classifier, as in the authors' code.
     Raises:
@@ -101,7 +101,8 @@ class SemanticAdversarialBranch(nn.Module):
         features = self.bottleneck(layer3)
         share = None
         if training:
-            kept = masks[:, sample_kept_regions(self.sampling, self.keep)].sum(1, keepdim=True)
+            drawn = draw_kept_regions(self.sampling, self.keep).to(masks)
+            kept = (masks * drawn).sum(1, keepdim=True)
             features = features * kept.to(features.dtype)
             share = mean_in_float32(kept)
         feature = at_least_float32(self.reduction(features.amax(dim=(2, 3))))

@@ -119,7 +119,8 @@ def region_max_pool(features: Tensor, masks: Tensor) -> Tensor:
             "expected features [B, C, h, w] and masks [B, K, h, w], "
             f"got {list(features.shape)} and {list(masks.shape)}"
         )
-    if _is_exporting():
+    # Traced, it may become ONNX with a low opset; scatter-max needs 16.
+    if _is_exporting() or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
         return plain_region_max_pool(features, masks)
     batch, channels, height, width = features.shape
     regions = masks.shape[1]

@@ -1,14 +1,21 @@
 """Sampling of the regions that SAB keeps (MagnifierNet, section 3.2)."""
 
 import torch
+from torch import Tensor
 
-from magnifier_plugin.regions import BACKGROUND, BODY_REGIONS, LOWER_REGIONS, UPPER_REGIONS
+from magnifier_plugin.regions import (
+    BACKGROUND,
+    BODY_REGIONS,
+    LOWER_REGIONS,
+    NUM_REGIONS,
+    UPPER_REGIONS,
+)
 
 SAMPLINGS = ("torso", "baseline")
 
 
 def check_sampling(sampling: str, keep: int) -> None:
-    """Check the options of `sample_kept_regions`.
+    """Check the options of `draw_kept_regions`.
 
     Args:
         sampling: "torso" (Random-torso) or "baseline" (Random-baseline).
@@ -32,21 +39,23 @@ def check_sampling(sampling: str, keep: int) -> None:
         )
 
 
-def sample_kept_regions(sampling: str, keep: int) -> tuple[int, ...]:
+def draw_kept_regions(sampling: str, keep: int) -> Tensor:
     """Draw the regions that are kept in one batch; the others are the paper's Ô.
 
     They are drawn from torch's global CPU generator, whose state checkpoints save; the GPU does not
-    wait for the draw.
+    wait for the draw. Python numbers would be constants for `torch.compile`, which would compile
+    the network again for each draw.
 
     Args:
         sampling: "torso" keeps K̂/2 of U_torso and K̂/2 of L_torso, "baseline" any K̂ body regions.
         keep: K̂, the number of body regions that are kept.
     Returns:
-        Region ids in ascending order, starting with the background, which is never in Ô.
+        float [8, 1, 1]: 1 for a region that is kept, as the background always is, else 0.
     """
     groups = (UPPER_REGIONS, LOWER_REGIONS) if sampling == "torso" else (BODY_REGIONS,)
-    kept = [BACKGROUND]
+    kept = torch.zeros(NUM_REGIONS, 1, 1)
+    kept[BACKGROUND] = 1
     for group in groups:
-        chosen = torch.randperm(len(group))[: keep // len(groups)].tolist()
-        kept += sorted(group[i] for i in chosen)
-    return tuple(sorted(kept))
+        chosen = torch.randperm(len(group))[: keep // len(groups)]
+        kept[torch.tensor(group)[chosen]] = 1
+    return kept
