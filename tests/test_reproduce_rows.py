@@ -59,9 +59,29 @@ class TestTables:
         assert len({row.name for row in rows}) == len(rows)
         assert not any(set(row.name) & set(" /") for row in rows)
         assert all(row.maps in ("", *VARIANTS) for row in rows)
+        assert {name for row in rows for name in row.against} <= {row.name for row in rows}
         pairs = TABLES[table].pairs()
         assert len(pairs) >= len(rows) - 1
         assert all(first is not second for first, second in pairs)
+
+    def test_what_is_compared(self):
+        def compared(table):
+            return [(a.name, b.name) for a, b in TABLES[table].pairs()]
+
+        assert compared("table2") == [
+            ("G", "G+M"),
+            ("G+M", "G+M+SAB"),
+            ("G+M", "G+M+SFB"),
+            ("G+M+SAB", "G+M+SAB+SFB"),
+            ("G+M+SFB", "G+M+SAB+SFB"),
+            ("G+M+SAB+SFB", "G+M+SAB+SFB+SD"),
+            ("G", "G+M+SAB+SFB+SD"),
+        ]
+        assert {first for first, _ in compared("masks")} == {"G+M+SAB+SFB+SD"}
+        assert {first for first, _ in compared("stage2")} == {"no-SD-1e-3"}
+        assert ("baseline-4", "G+M+SAB+SFB") in compared("figure5")
+        assert ("Baseline-RE-LS", "Global-single") in compared("dsa")
+        assert ("DSAP-alone", "MF-only-missing-30") not in compared("dsa")
 
     def test_rows_share_a_first_stage_with_the_same_seed_alone(self):
         names = {}

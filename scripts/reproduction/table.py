@@ -6,6 +6,7 @@ them, so that tables in one folder train it once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 # Data sets as the papers' tables call them.
 CUHK03_L, DUKE, MARKET = "CUHK03-L", "DukeMTMC", "Market-1501"
@@ -25,8 +26,8 @@ class Row:
     """KEY VALUE KEY VALUE …, which override the configuration."""
     printed: Mapping[str, Printed] = field(default_factory=dict)
     """Data set → mAP and rank-1 in the paper, in %; None for a value that it does not print."""
-    against: str = ""
-    """Name of an earlier row to compare with, in addition to the previous row."""
+    against: tuple[str, ...] = ()
+    """Names of rows to compare with; if none of them is in the table, the previous row."""
     maps: str = ""
     """Label maps or IUV to train with, a key of `maps.VARIANTS`; "" for the data set's own."""
     weights_of: str = ""
@@ -71,15 +72,16 @@ class Table:
             if row.name in names and row.weights_of and row.weights_of not in names:
                 raise ValueError(f"{row.name} tests the weights of {row.weights_of}; add that row")
         rows = (row for row in self.rows if row.name in names)
-        kept = (replace(r, against=r.against if r.against in names else "") for r in rows)
-        return replace(self, rows=tuple(kept))
+        return replace(self, rows=tuple(rows))
 
     def pairs(self) -> list[tuple[Row, Row]]:
-        """The pairs of rows to compare: each row with the previous one and with its `against`."""
+        """The pairs of rows to compare, see `Row.against`."""
         by_name = {row.name: row for row in self.rows}
-        found = list(zip(self.rows, self.rows[1:], strict=False))
-        found += [(by_name[row.against], row) for row in self.rows if row.against]
-        return [pair for place, pair in enumerate(found) if pair not in found[:place]]
+        found = []
+        for previous, row in pairwise(self.rows):
+            others = [by_name[name] for name in row.against if name in by_name]
+            found += [(other, row) for other in others or [previous]]
+        return found
 
 
 # Overrides for rows that train without some of the label maps or IUV.
