@@ -35,7 +35,7 @@ from magnifier_plugin.engine.step import StepOptions
 from magnifier_plugin.engine.weights import load_matching, load_state
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.option_checks import check_effects, check_layers
-from magnifier_plugin.resuming import find_checkpoint, report_changes
+from magnifier_plugin.resuming import find_checkpoint, report_changes, report_other_options
 from magnifier_plugin.systems import System
 from magnifier_plugin.visualize.curves import save_curves
 
@@ -85,13 +85,17 @@ def prepare(
     )
     checkpoint = processes.from_first(checkpoint)
     if path := cfg.model.load_weights:
-        loaded = load_matching(model, read_checkpoint(path)["state_dict"], path)
-        logger.info("%s: %s", path, loaded)
+        content = read_checkpoint(path)
+        logger.info("%s: %s", path, load_matching(model, content["state_dict"], path))
+        if cfg.test.evaluate:
+            report_other_options(content.get("record", {}), cfg, path)
     elif cfg.test.evaluate and not checkpoint:
         logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
     if checkpoint and cfg.test.evaluate:  # nothing is continued: the weights that were tested
-        load_state(model, read_checkpoint(checkpoint)["state_dict"], str(checkpoint))
+        content = read_checkpoint(checkpoint)
+        load_state(model, content["state_dict"], str(checkpoint))
         logger.info("Testing %s", checkpoint)
+        report_other_options(content.get("record", {}), cfg, checkpoint)
     facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
     engine = _build_engine(cfg, system, datamanager, model, facts, processes)
     start_epoch = cfg.train.start_epoch

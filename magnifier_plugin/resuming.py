@@ -17,6 +17,11 @@ _WITHOUT_EFFECT = (
     *("train.start_epoch", "train.print_freq", "train.checkpoint_freq", "train.checkpoint_minutes"),
     *("train.keep_freq", "test.cache"),
 )
+# These change an embedding, but not the names and shapes of the weights.
+_UNSEEN_IN_WEIGHTS = (
+    *("magnifier.stem_relu", "magnifier.mask_rescaling", "dsa.textures", "dsa.texture_size"),
+    *("data.height", "data.width", "data.norm_mean", "data.norm_std"),
+)
 logger = logging.getLogger(__name__)
 
 
@@ -45,14 +50,9 @@ def report_changes(record: Mapping[str, Any], cfg: CfgNode, facts: Mapping[str, 
         cfg: configuration of the resumed run.
         facts: facts of the resumed run, under the same names as in the record, such as "data".
     """
-    try:
-        changed = changed_values(record.get("configuration", "{}"), cfg)
-    except ConfigError as error:
-        logger.warning("%s", error)
-        changed = {}
     words = [
-        f"{key} {before}, now {now}"
-        for key, (before, now) in changed.items()
+        words
+        for key, words in _changes(record, cfg).items()
         if key not in _WITHOUT_EFFECT and not key.startswith("report.")
     ]
     words += [
@@ -66,3 +66,29 @@ def report_changes(record: Mapping[str, Any], cfg: CfgNode, facts: Mapping[str, 
             "from here on; neither configuration alone reproduces the results",
             "; ".join(words),
         )
+
+
+def report_other_options(record: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
+    """Warn if a checkpoint is tested with options that give other embeddings than in training.
+
+    Args:
+        record: the checkpoint's record; empty for torchreid's own.
+        cfg: configuration of the test.
+        path: of the checkpoint, for the message.
+    """
+    changes = _changes(record, cfg)
+    words = [changes[key] for key in _UNSEEN_IN_WEIGHTS if key in changes]
+    if words:
+        logger.warning("%s was trained with other options: %s", path, "; ".join(words))
+
+
+def _changes(record: Mapping[str, Any], cfg: CfgNode) -> dict[str, str]:
+    """Key → "KEY VALUE, now VALUE", for the keys whose values differ from the record's."""
+    if "configuration" not in record:
+        return {}
+    try:
+        changed = changed_values(record["configuration"], cfg)
+    except ConfigError as error:
+        logger.warning("%s", error)
+        return {}
+    return {key: f"{key} {before}, now {now}" for key, (before, now) in changed.items()}

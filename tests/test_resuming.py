@@ -125,6 +125,24 @@ class TestCommand:
         for name, value in trained["True"].items():
             assert torch.equal(value, trained["False"][name]), name
 
+    @pytest.mark.parametrize("key", ["model.load_weights", "model.resume"])
+    def test_a_test_with_other_options_than_in_training_warns(
+        self, market_folder, tmp_path, capsys, key
+    ):
+        options = "magnifier.mask_rescaling", "nearest", "magnifier.stem_relu", "False"
+        assert run(*typed(market_folder, tmp_path / "log", *options)) == 0
+        (path,) = (tmp_path / "log" / "model").glob("model.pth.tar-*")
+        tested = typed(market_folder, tmp_path / "test", "test.evaluate", "True", key, path)
+        capsys.readouterr()
+        assert run(*tested, *options) == 0
+        assert "other options" not in capsys.readouterr().out
+        assert run(*tested) == 0
+        message = (
+            f"{path} was trained with other options: magnifier.stem_relu False, now True; "
+            "magnifier.mask_rescaling nearest, now bilinear"
+        )
+        assert message in capsys.readouterr().out
+
     def test_a_test_takes_the_weights_that_were_tested(self, tmp_path, capsys):
         market = make_market(tmp_path / "data", test_pids=(1, 3, 4, 9, 10, 11, 12), images=3)
         log, training = tmp_path / "log", "train.ema 0.99 train.lr 0.05 train.warmup_epoch 0"
