@@ -45,6 +45,7 @@ def build_datamanager(
 ) -> AnnotatedDataManager:
     """Training and test data, including the inputs that the network will declare."""
     _check_triplets(cfg, processes)
+    _check_batch_norm(cfg, system, processes)
     given = {key: value for key, value in cfg.synthetic.items() if value is not None}
     training, test = system.inputs(cfg) if system else ((), ())
     return AnnotatedDataManager(
@@ -95,6 +96,16 @@ def _check_triplets(cfg: CfgNode, processes: Processes) -> None:
             f"{processes.count} processes, found {identities} (sampler.num_instances "
             f"{cfg.sampler.num_instances}); raise it, or mine in the whole batch with ddp.gather "
             "True"
+        )
+
+
+def _check_batch_norm(cfg: CfgNode, system: System | None, processes: Processes) -> None:
+    """Reject batches of one image, which the heads of our networks cannot normalise."""
+    share = cfg.train.batch_size if cfg.ddp.sync_bn else cfg.train.batch_size // processes.count
+    if system and share < 2 and not cfg.test.evaluate:
+        raise ConfigError(
+            f"train.batch_size {cfg.train.batch_size}: expected at least two images per process, "
+            f"found {share}, and batch norm needs several; raise it"
         )
 
 

@@ -56,6 +56,17 @@ def needs_dsa_branch(branch: str) -> Reason:
     return reason
 
 
+def needs_main_stream(other: Reason = lambda cfg: "") -> Reason:
+    """For keys of DSA-reID's MF-Stream: it must be built; then `other` holds."""
+
+    def reason(cfg: CfgNode) -> str:
+        if cfg.loss.name == "dsa" and "MF" not in cfg.dsa.streams:
+            return f"dsa.streams {','.join(cfg.dsa.streams)} builds no MF-Stream"
+        return other(cfg)
+
+    return reason
+
+
 def needs_unnamed_backbone(section: str) -> Reason:
     """For a section's `backbone`, which a model's name replaces (`magnifiernet_resnet18`)."""
 
@@ -81,7 +92,7 @@ def _loads_no_weights(cfg: CfgNode) -> str:
     return ""
 
 
-def _needs_pretrained(cfg: CfgNode) -> str:
+def needs_pretrained(cfg: CfgNode) -> str:
     """For `model.backbone_weights`."""
     is_file = cfg.model.backbone_weights.lower() not in ("", "none")
     return _loads_no_weights(cfg) if is_file else ""
@@ -105,7 +116,7 @@ def _needs_triplets(key: str, in_effect: float | None) -> Reason:
 
 
 NEEDS: Mapping[str, Reason] = {
-    "model.backbone_weights": _needs_pretrained,
+    "model.backbone_weights": needs_pretrained,
     "loss.triplet.margin": _needs_triplets("margin", None),
     "loss.triplet.weight_t": _needs_triplets("weight_t", 0),
     "loss.triplet.weight_x": _needs_triplets("weight_x", 1),

@@ -85,7 +85,8 @@ def export_onnx(
         mean, std: values of R, G, B in 0..1 that normalise the network's images.
         uint8: the input is uint8 pixels, which the graph normalises; else normalised float32.
         normalise: scale embeddings to length 1.
-        regions: add the output `regions`, uint8 [N, H/8, W/8]: the region ids 0..7 predicted by M.
+        regions: add the output `regions`, uint8 [N, 2⌈H/16⌉, 2⌈W/16⌉]: the region ids 0..7 that M
+            predicts.
         metadata: text entries for the file, in addition to size, mean, std, input, embedding and
             regions.
     Returns:

@@ -131,10 +131,12 @@ def _check_outputs(name: str, model: nn.Module, criterion: Criterion) -> None:
     loss = getattr(model, "loss", None)  # of our networks and torchreid's, not of all others
     is_other = isinstance(loss, str) and loss != system.loss
     if is_other and type(criterion) is system.criterion:
+        owners = (row.engine for row in SYSTEMS.values() if row.loss == loss)
+        owner = next(owners, "torchreid's engines")
         raise ValueError(
             f"model: expected a network built for loss={system.loss!r}, found loss={loss!r}, whose "
-            f"outputs are for torchreid's engines; {system.engine} takes "
-            f"magnifier_plugin.build_model({name!r}, num_classes)"
+            f"outputs are for {owner}; {system.engine} takes "
+            f" magnifier_plugin.build_model({name!r}, num_classes)"
         )
 
 

@@ -19,19 +19,23 @@ from magnifier_plugin.effects import (
     needs_guiding,
     needs_imagenet_head,
     needs_loss,
+    needs_main_stream,
     needs_other_loss,
+    needs_pretrained,
     needs_unnamed_backbone,
 )
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
+from magnifier_plugin.files import write_png
 from magnifier_plugin.losses.dsa import DSACriterion
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
 from magnifier_plugin.losses.terms import Criterion
 from magnifier_plugin.models.build import build_model
 from magnifier_plugin.models.dsa import DSAReID
 from magnifier_plugin.models.magnifiernet import MagnifierNet
-from magnifier_plugin.visualize.regions import predicted_region_sheet, save_sheet
-from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
+from magnifier_plugin.visualize.regions import predicted_region_sheet
+from magnifier_plugin.visualize.sheets import spread_evenly
+from magnifier_plugin.visualize.textures import file_texture_sheet
 
 Inputs = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -131,7 +135,7 @@ def _draw_regions(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Path
     engine.model.eval()
     queries = next(iter(engine.test_loader.values()))["query"].dataset
     path = folder / "regions.png"
-    save_sheet(predicted_region_sheet(predict, queries, cfg.report.regions), path)
+    write_png(path, predicted_region_sheet(predict, queries, cfg.report.regions))
     return [path]
 
 
@@ -146,7 +150,7 @@ def _draw_textures(engine: StagedEngine, cfg: CfgNode, folder: Path) -> list[Pat
     chosen = spread_evenly(files, cfg.report.textures)
     sheet = file_texture_sheet(chosen, size=cfg.dsa.texture_size, kind=cfg.dsa.textures)
     path = folder / "textures.png"
-    save_sheet(sheet, path)
+    write_png(path, sheet)
     return [path]
 
 
@@ -165,6 +169,7 @@ MAGNIFIER_CRITERION = {
 }
 
 DSA_OPTIONS = ("streams", "branches", "fusion", "test_features", "width", "pretrained_head")
+DSA_TEXTURES = ("textures", "texture_size")
 DSA_CRITERION = ("weight_f", "weight_z", "weight_t")
 
 SYSTEMS: dict[str, System] = {
@@ -222,19 +227,22 @@ SYSTEMS: dict[str, System] = {
         },
         pictures=_draw_textures,
         needs={
-            **{
-                f"dsa.{key}": needs_guiding
-                for key in ("fusion", "width", "textures", "texture_size")
-            },
+            **{f"dsa.{key}": needs_guiding for key in ("fusion", "width", *DSA_TEXTURES)},
             "dsa.backbone": needs_unnamed_backbone("dsa"),
             "dsa.pretrained_head": needs_imagenet_head,
             "report.textures": needs_guiding,
-            **{f"dsa.{key}": needs_loss("dsa") for key in ("streams", *DSA_CRITERION)},
-            **{f"loss.triplet.weight_{name}": needs_other_loss for name in ("t", "x")},
+            "model.backbone_weights": needs_main_stream(needs_pretrained),
+            "dsa.weight_f": needs_loss("dsa", needs_main_stream()),
+            **{f"dsa.{key}": needs_loss("dsa") for key in ("streams", "weight_z", "weight_t")},
+            **dict.fromkeys(("loss.triplet.weight_t", "loss.triplet.weight_x"), needs_other_loss),
             **{
-                f"loss_weights.{kind}_{branch[0].upper()}": needs_dsa_branch(branch)
-                for kind in ("cls_f", "cls_z", "tri_z")
+                f"loss_weights.{kind}_{branch[0].upper()}": reason
                 for branch in ("global", "local")
+                for kind, reason in {
+                    "cls_f": needs_main_stream(needs_dsa_branch(branch)),
+                    "cls_z": needs_dsa_branch(branch),
+                    "tri_z": needs_dsa_branch(branch),
+                }.items()
             },
         },
     ),

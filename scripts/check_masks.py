@@ -91,7 +91,8 @@ from magnifier_plugin.masks.checking import (
 from magnifier_plugin.masks.paths import label_path
 from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.visualize.label_page import write_label_page
-from magnifier_plugin.visualize.textures import file_texture_sheet, spread_evenly
+from magnifier_plugin.visualize.sheets import spread_evenly
+from magnifier_plugin.visualize.textures import file_texture_sheet
 from magnifier_plugin.wording import many
 
 SHOWN = 20  # faulty images that are printed; the page has more

@@ -95,7 +95,7 @@ from magnifier_plugin.retrieval.saliency import (
     look_at,
     read_photos,
 )
-from magnifier_plugin.visualize.textures import spread_evenly
+from magnifier_plugin.visualize.sheets import spread_evenly
 
 
 def main(argv: list[str] | None = None) -> int:

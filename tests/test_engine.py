@@ -289,6 +289,8 @@ class TestEdges:
         with pytest.raises(ValueError, match=r"found loss='softmax'.*'dsa_reid'"):
             dsa = build_model("dsa_reid_resnet18", 3, "softmax", pretrained=False)
             torchreid.engine.ImageDSAEngine(manager, dsa)
+        with pytest.raises(ValueError, match="are for ImageMagnifierEngine; ImageDSAEngine"):
+            torchreid.engine.ImageDSAEngine(manager, tiny_model())
         assert build(manager, model, stages=stages, criterion=ClassificationCriterion(loss=loss))
 
     def test_more_epochs_than_stages(self, market_folder, tmp_path):

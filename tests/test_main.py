@@ -114,6 +114,10 @@ class TestMistakes:
             ("test.rerank_k1 0", ["rerank_k1", "at least 1", "got 0"]),
             (f"test.cache {__file__}", [__file__, "folder", "test.cache"]),
             ("train.lr_scheduler poly", ["single_step, multi_step, cosine"]),
+            (
+                "train.batch_size 1 sampler.train_sampler RandomSampler",
+                ["train.batch_size 1: expected at least two images per process, found 1"],
+            ),
             ("--gpu-devices 0,1", ["one GPU, such as 0", "got 0,1"]),
             (
                 "train.fixbase_epoch 5 train.open_layers classifier",

@@ -72,6 +72,11 @@ LEFT = [
         "dsa.streams MF builds no DSAG-Stream",
     ),
     (
+        (DSA, "dsa.streams", "DSAG", "dsa.test_features", "z"),
+        ("dsa.weight_f", "model.backbone_weights"),
+        "dsa.streams DSAG builds no MF-Stream",
+    ),
+    (
         (DSA, "loss.name", "triplet"),
         ("dsa.fusion", "dsa.width", "dsa.textures", "dsa.texture_size", "report.textures"),
         "loss.name triplet builds no DSAG-Stream",

@@ -27,7 +27,7 @@ from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.data.options import DataOptions
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.paths import label_path
-from magnifier_plugin.visualize.rankings import ranking_sheet, save_rankings
+from magnifier_plugin.visualize.rankings import _figure_names, ranking_sheet, save_rankings
 
 __all__ = ["registry"]  # a fixture
 pytestmark = pytest.mark.usefixtures("registry")
@@ -468,6 +468,21 @@ class TestScripts:
         save_rankings(distances, lists.query, lists.gallery, tmp_path, topk=2)
         names = sorted(path.stem for path in tmp_path.glob("*.jpg"))
         assert len(names) == 8 and names[0].startswith("carla_it's <1>")
+
+    @pytest.mark.parametrize(
+        ("paths", "names"),
+        [
+            (["/q/a.jpg", "/q/b.png"], ["a", "b"]),
+            (["/q/x/a.jpg", "/q/y/a.jpg"], ["x_a", "y_a"]),
+            (["/q/a.jpg", "/q/a.png"], ["00001_a", "00002_a"]),
+            (
+                ["/q/1/2_3.jpg", "/q/1_2/3.jpg", "/q/x/3.jpg"],
+                ["00001_1_2_3", "00002_1_2_3", "00003_x_3"],
+            ),
+        ],
+    )
+    def test_each_query_has_its_own_figure(self, paths, names):
+        assert _figure_names([(path, 1, 0) for path in paths]) == names
 
     def test_a_figure_states_no_camera_if_there_is_none(self, shop):
         lists = open_dataset(f"shop={shop}", "", mode="query")

@@ -1,5 +1,7 @@
 """What a network looks at: activations, blanked regions, sheets."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,14 @@ class TestInfluence:
         lines = influence_table({"G": moved}).splitlines()
         assert lines[0].startswith("| | head | upper arm | lower arm | chest | upper leg | ")
         assert lines[2] == "| G | 0.300 | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | 0.100 |"
+
+    def test_a_region_that_no_image_shows_has_no_mean(self):
+        moved = np.full((2, 8), np.nan)
+        moved[:, HEAD] = 0.2
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            line = influence_table({"G": moved}).splitlines()[2]
+        assert line == "| G | 0.200 | – | – | – | – | – | – |"
 
 
 class TestSheets:

@@ -7,10 +7,10 @@ from PIL import Image
 
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.regions import NUM_PARTS
+from magnifier_plugin.visualize.sheets import spread_evenly
 from magnifier_plugin.visualize.textures import (
     PART_COLOURS,
     file_texture_sheet,
-    spread_evenly,
     texture_sheet,
 )
 

@@ -10,11 +10,11 @@ from magnifier_plugin.models.backbone import Backbone
 from magnifier_plugin.models.parts import (
     Merge,
     PartLinear,
-    average_pool,
     convolution,
     for_parts,
     residual_stage,
 )
+from magnifier_plugin.models.precision import mean_in_float32
 from magnifier_plugin.regions import (
     MERGED_PARTS,
     NUM_PARTS,
@@ -40,7 +40,7 @@ class HeadNetwork(nn.ModuleDict):
 
     def forward(self, features: Tensor | None) -> Features:
         """Args: features: float [B, c, h, w]. Returns: float [B, C] by branch."""
-        return {name: average_pool(layers(features)) for name, layers in self.items()}
+        return {name: mean_in_float32(layers(features), (2, 3)) for name, layers in self.items()}
 
 
 def main_head(

@@ -37,7 +37,7 @@ class ExportedNetwork(nn.Module):
         Args:
             images: [B, 3, H, W], RGB: uint8 with `pixels`, else normalised float32.
         Returns:
-            Embeddings float32 [B, D], and the region ids uint8 [B, H/8, W/8] if the network has M.
+            Embeddings float32 [B, D], and with M the region ids uint8 [B, 2⌈H/16⌉, 2⌈W/16⌉].
         """
         if self.takes_pixels:
             images = images.float() * self.scale + self.shift

@@ -40,7 +40,7 @@ class RegionDescription(NamedTuple):
     """The regions of images as the network predicts them, and their features."""
 
     labels: Tensor
-    """int64 [B, H/8, W/8], region ids predicted by M."""
+    """int64 [B, 2⌈H/16⌉, 2⌈W/16⌉], region ids predicted by M."""
     features: Tensor | None
     """float32 [B, 8, C], SFB's pooled regions p(x_k) (Eq. 1) in id order, zeros for a region that
     is absent; None without SFB."""
@@ -172,7 +172,7 @@ class MagnifierNet(nn.Module):
         Args:
             images: float [B, 3, H, W], normalised.
         Returns:
-            int64 [B, H/8, W/8], region ids.
+            int64 [B, 2⌈H/16⌉, 2⌈W/16⌉], region ids.
         Raises:
             ValueError: the network has no M.
         """
@@ -185,7 +185,7 @@ class MagnifierNet(nn.Module):
         Args:
             images: float [B, 3, H, W], normalised.
         Returns:
-            The raw embedding float [B, D] and int64 [B, H/8, W/8], region ids.
+            The raw embedding float [B, D] and int64 [B, 2⌈H/16⌉, 2⌈W/16⌉], region ids.
         Raises:
             ValueError: the network has no M.
         """

@@ -122,17 +122,6 @@ class Merge(nn.Module):
         return sums
 
 
-def average_pool(features: Tensor) -> Tensor:
-    """Global average pooling in at least float32.
-
-    Args:
-        features: float [B, C, h, w].
-    Returns:
-        float32 [B, C]; float64 if the input is.
-    """
-    return features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
-
-
 class PartLinear(nn.Module):
     """A fully connected layer per part, initialised like torch's `nn.Linear`.
 

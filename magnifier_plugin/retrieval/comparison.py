@@ -16,8 +16,9 @@ from magnifier_plugin.evaluation.matches import find_first_hits
 from magnifier_plugin.evaluation.ranking import Ranking, evaluate_ranking
 from magnifier_plugin.retrieval.network import TrainedNetwork
 from magnifier_plugin.retrieval.photos import embed_files
-from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, heading, stack
+from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, heading
 from magnifier_plugin.visualize.saliency import embedding_parts
+from magnifier_plugin.visualize.sheets import stack
 
 _PAIR_GAP = 24  # pixels between two queries on a sheet
 

@@ -40,8 +40,8 @@ class Saliency(NamedTuple):
     image (Eq. 3); NaN without SFB, and for images with fewer than two regions."""
     overlap: np.ndarray
     """float64 [8], intersection over union (IoU) of the predicted regions and those of the label
-    maps, on the prediction's grid [H/8, W/8]; NaN without M, without label maps, and for absent
-    regions."""
+    maps, on the prediction's grid [2⌈H/16⌉, 2⌈W/16⌉]; NaN without M, without label maps, and for
+    absent regions."""
 
 
 def look_at(network: TrainedNetwork, dataset: AnnotatedDataset, chosen: Sequence[int]) -> Saliency:

@@ -9,10 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.catalogue.numbering import common_folder
 from magnifier_plugin.files import read_image, write_png
+from magnifier_plugin.visualize.sheets import GAP, spread_evenly, stack
 
 # Distinguishable for colour-blind readers too; the caption's ✓ or ✗ says the same.
 MATCH, MISS, QUERY = (0, 158, 115), (213, 94, 0), (60, 60, 60)
-HEIGHT, WIDTH, BORDER, GAP = 192, 96, 5, 8
+HEIGHT, WIDTH, BORDER = 192, 96, 5
 _LINE = 18  # height of a line of text, pixels
 
 
@@ -127,7 +128,7 @@ def ranking_sheet(
         topk: number of gallery images in a row.
     """
     rows, has_cameras = [], _has_cameras(gallery)
-    for q in np.linspace(0, len(query) - 1, min(count, len(query))).round().astype(int):
+    for q in spread_evenly(range(len(query)), count):
         chosen = first_gallery_images(distmat[q], query[q], gallery, topk)
         ranked = [gallery[i] for i in chosen]
         rows.append(draw_ranking(query[q], ranked, has_cameras=has_cameras))
@@ -158,19 +159,16 @@ def _has_cameras(gallery: Sequence[ImageRecord]) -> bool:
 
 
 def _figure_names(query: Sequence[ImageRecord]) -> list[str]:
+    """A file name without suffix for each query; folders or a number are added if names repeat."""
     paths = [Path(record[0]) for record in query]
-    if len({path.stem for path in paths}) == len(paths):
-        return [path.stem for path in paths]
-    folder = common_folder(paths)
-    return ["_".join(path.relative_to(folder).with_suffix("").parts) for path in paths]
+    names = [path.stem for path in paths]
+    if _repeats(names):
+        folder = common_folder(paths)
+        names = ["_".join(path.relative_to(folder).with_suffix("").parts) for path in paths]
+    if _repeats(names):
+        names = [f"{number:05d}_{name}" for number, name in enumerate(names, start=1)]
+    return names
 
 
-def stack(rows: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
-    """Images one below the other on a white background."""
-    height = sum(row.height for row in rows) + gap * (len(rows) + 1)
-    sheet = Image.new("RGB", (max(row.width for row in rows) + 2 * gap, height), "white")
-    top = gap
-    for row in rows:
-        sheet.paste(row, (gap, top))
-        top += row.height + gap
-    return sheet
+def _repeats(names: Sequence[str]) -> bool:
+    return len(set(names)) < len(names)

@@ -1,7 +1,6 @@
 """Figures of images overlaid with their regions."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from magnifier_plugin.data.pixels import batch_of, normalised
 from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS
+from magnifier_plugin.visualize.sheets import spread_evenly
 
 
 def overlay(image: np.ndarray, regions: np.ndarray, opacity: float = 0.55) -> np.ndarray:
@@ -60,12 +60,6 @@ def _legend(sheet: Image.Image, top: int) -> None:
         left += 34 + round(draw.textlength(name, font=font))
 
 
-def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Saves a sheet; its folder is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
-
-
 def predicted_region_sheet(
     predict: Callable[[Tensor], Tensor], dataset: Any, count: int
 ) -> Image.Image:
@@ -76,11 +70,11 @@ def predicted_region_sheet(
         dataset: a query set; `data` lists its images, and its items have "img".
         count: number of images on the sheet; if it exceeds the set's size, all are shown.
     """
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    images = normalised(batch_of([dataset[int(i)]["img"] for i in chosen]))
+    chosen = spread_evenly(range(len(dataset)), count)
+    images = normalised(batch_of([dataset[i]["img"] for i in chosen]))
     height, width = images.shape[-2:]
     predicted = predict(images).to(torch.uint8).cpu().numpy()
-    photos = [read_image(dataset.data[int(i)][0]).resize((width, height)) for i in chosen]
+    photos = [read_image(dataset.data[i][0]).resize((width, height)) for i in chosen]
     maps = [
         Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST) for ids in predicted
     ]

@@ -174,10 +174,13 @@ def influence_table(moved: Mapping[str, np.ndarray]) -> str:
 
     Args:
         moved: branch → float [B, 8], see `region_influence`.
+    Returns:
+        The table, with – for a region that no image shows.
     """
     names = [REGIONS[region] for region in BODY_REGIONS]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for name, values in moved.items():
-        means = [float(np.nanmean(column)) for column in values[:, list(BODY_REGIONS)].T]
-        lines.append(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+        columns = [column[np.isfinite(column)] for column in values[:, list(BODY_REGIONS)].T]
+        means = [f"{column.mean():.3f}" if len(column) else "–" for column in columns]
+        lines.append(f"| {name} | {' | '.join(means)} |")
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +14,7 @@ from magnifier_plugin.data.inputs import TEXTURES
 from magnifier_plugin.data.pixels import image_tensor
 from magnifier_plugin.files import read_image
 from magnifier_plugin.regions import NUM_PARTS, PARTS
-from magnifier_plugin.visualize.rankings import stack
-
-T = TypeVar("T")
+from magnifier_plugin.visualize.sheets import stack
 
 COLUMNS = 8
 ROWS = NUM_PARTS // COLUMNS
@@ -98,12 +95,6 @@ def file_texture_sheet(
         textures = TEXTURES[kind](image_tensor(photo), planes, size).textures
         sheets.append(texture_sheet(np.asarray(photo), iuv, textures.numpy()))
     return stack(sheets)
-
-
-def spread_evenly(files: Sequence[T], count: int) -> list[T]:
-    """`count` entries of a list, evenly spread; all if there are fewer."""
-    chosen = np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)
-    return [files[i] for i in chosen]
 
 
 def _draw_texture(
