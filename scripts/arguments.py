@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 WORDS = ("use_gpu", "amp", "channels_last")  # configuration keys without a dot
 
@@ -163,9 +163,6 @@ def parse_with_pairs(
     flags, pairs = split_pairs(parser, argv, positional=positional)
     args = parser.parse_args(flags)
     args.pairs = [*args.pairs, *pairs]
-    for word in args.pairs[::2]:
-        if word.startswith("-"):
-            parser.error(f"{word}: expected flags before the KEY VALUE pairs")
     return args
 
 
@@ -206,5 +203,24 @@ def split_pairs(
         has_dot = dot and "=" not in before_dot and os.sep not in argv[place]
         is_key = has_dot or argv[place] in WORDS
         if is_key and not is_value and not argv[place].startswith("-"):
+            _refuse_flags(parser, argv[place:])
             return list(argv[:place]), list(argv[place:])
     return list(argv), []
+
+
+def _refuse_flags(parser: argparse.ArgumentParser, pairs: Sequence[str]) -> None:
+    """End the script if there is a flag among the KEY VALUE pairs; a value may start with -."""
+    for place, word in enumerate(pairs):
+        is_key = place % 2 == 0 and word.startswith("-")
+        if is_key or word in parser._option_string_actions:
+            parser.error(f"{word}: expected flags before the KEY VALUE pairs")
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """End the script with the status that `main` returns, or with 130 after Ctrl-C."""
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)

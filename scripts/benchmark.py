@@ -15,7 +15,7 @@ import argparse
 import importlib
 import sys
 
-from arguments import escape_unencodable, keep_freed_memory, let_idle_threads_sleep
+from arguments import escape_unencodable, exit_with, keep_freed_memory, let_idle_threads_sleep
 from benchmarks.command_line import (
     add_evaluation,
     add_loading,
@@ -61,4 +61,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -20,7 +20,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from arguments import add_data_set, escape_unencodable, path, share, whole_number
+from arguments import add_data_set, escape_unencodable, exit_with, path, share, whole_number
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -204,4 +204,4 @@ def show_problems(problems: Sequence[DatasetProblem]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import add_data_set, escape_unencodable, path, share, whole_number
+from arguments import add_data_set, escape_unencodable, exit_with, path, share, whole_number
 
 BODY_REGIONS = 7
 PAGE = "check_masks.html"
@@ -217,4 +217,4 @@ def can_be_trained_on(findings: Sequence[Finding], max_missing: float) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

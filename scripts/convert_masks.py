@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from arguments import add_data_set, escape_unencodable, path, share, whole_number
+from arguments import add_data_set, escape_unencodable, exit_with, path, share, whole_number
 
 # --source → the options it needs.
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -226,4 +226,4 @@ def show(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -13,7 +13,7 @@ the reason.
 import argparse
 import sys
 
-from arguments import escape_unencodable, parse_with_pairs, path
+from arguments import escape_unencodable, exit_with, parse_with_pairs, path
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -99,4 +99,4 @@ def network_metadata(network: TrainedNetwork) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -15,6 +15,7 @@ import sys
 from arguments import (
     add_network,
     escape_unencodable,
+    exit_with,
     let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
@@ -104,4 +105,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -15,7 +15,7 @@ if RANK != "0":
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:
     Returns:
         The exit status; SIGTERM ends the process with 143.
     """
-    begun = False
+    begun, before = False, checkpoints(cfg)
     try:
         with torchrun_processes(cfg.use_gpu) as processes, output(cfg, processes) as log:
             print(f"Show configuration\n{shown}\n")
@@ -143,14 +143,14 @@ def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:
     except ConfigError as error:
         return refuse(error)
     except KeyboardInterrupt:
-        print(f"stopped{how_to_continue(cfg)}", file=sys.stderr)
+        print(f"stopped{how_to_continue(cfg, before)}", file=sys.stderr)
         return 130
     except Exception as error:
         reason = describe_failure(error)
         if SEVERAL or not reason:  # torchrun's log shows the traceback of the process that failed
             raise
         if begun and not isinstance(error, FolderInUse):
-            reason += f"{how_to_continue(cfg)}\nThe traceback is in {log}"
+            reason += f"{how_to_continue(cfg, before)}\nThe traceback is in {log}"
         print(f"error: {reason}", file=sys.stderr)
         return 2
     return 0
@@ -169,12 +169,24 @@ def refuse(reason: object) -> int:
     return 2
 
 
-def how_to_continue(cfg: CfgNode) -> str:
-    """How to continue an unfinished training run, as the end of a message; "" if it cannot."""
+def checkpoints(cfg: CfgNode) -> dict[Path, int]:
+    """The checkpoints in `data.save_dir`, with the times when they were written."""
     folder = Path(cfg.data.save_dir) / "model"
-    if cfg.test.evaluate or not any(folder.glob("model*.pth.tar*")):
+    return {path: path.stat().st_mtime_ns for path in folder.glob("model*.pth.tar*")}
+
+
+def how_to_continue(cfg: CfgNode, before: Mapping[Path, int]) -> str:
+    """How to continue an unfinished training run, as the end of a message; "" if it cannot.
+
+    Args:
+        cfg: the run's configuration.
+        before: `checkpoints` before the run, which are of other runs unless this one resumed.
+    """
+    found = checkpoints(cfg)
+    if cfg.test.evaluate or not found or (found == before and not cfg.model.resume):
         return ""
     command = "the same command with model.resume auto"
+    folder = Path(cfg.data.save_dir) / "model"
     return f"; {command} continues from the last checkpoint in {folder}"
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import escape_unencodable, path, whole_number
+from arguments import escape_unencodable, exit_with, path, whole_number
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,4 +82,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -13,7 +13,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from arguments import escape_unencodable, path, whole_number
+from arguments import escape_unencodable, exit_with, path, whole_number
 
 # SyntheticOptions' fields: default and explanation.
 OPTIONS: dict[str, tuple[int | float | str | None, str]] = {
@@ -224,4 +224,4 @@ def show(arguments: argparse.Namespace, folder: Path, seconds: float | None) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

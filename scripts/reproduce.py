@@ -81,8 +81,6 @@ import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings i
 from reproduction.command import reproduce
 from reproduction.plan import Settings
 
-from magnifier_plugin.config import ConfigError
-
 
 def main(argv: Sequence[str]) -> int:
     """Reproduce a table; return 0, 1 if a row failed, 2 for wrong input, 130 after Ctrl-C."""
@@ -91,16 +89,14 @@ def main(argv: Sequence[str]) -> int:
     asked = settings(arguments, pairs)
     try:
         return reproduce(asked, jobs=arguments.jobs, gpus=arguments.gpus)
-    except (ConfigError, FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(
-            f"error: {asked.out}: the disk is full; free some space and run the same command "
-            "again, which keeps finished rows and resumes the others",
-            file=sys.stderr,
-        )
+    except (ValueError, OSError) as error:
+        reason = str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            reason = (
+                f"{asked.out}: the disk is full; free some space and run the same command again, "
+                "which keeps finished rows and resumes the others"
+            )
+        print(f"error: {reason}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; the same command continues from here", file=sys.stderr)
         return 130

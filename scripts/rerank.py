@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from arguments import escape_unencodable, let_idle_threads_sleep
+from arguments import escape_unencodable, exit_with, let_idle_threads_sleep, whole_number
 
 let_idle_threads_sleep()
 
@@ -36,7 +36,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", metavar="FILE.csv", help="write the re-ranked gallery of each query here")
     add(
         "--top",
-        type=int,
+        type=whole_number(1),
         default=50,
         help="gallery images per query in --out (default: %(default)s)",
     )
@@ -60,14 +60,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--memory", type=float, help="working memory, GiB (default: 1/64 on a CPU, 2 on a GPU)")
     add("--device", help="cpu or cuda (default: the GPU if there is one)")
     add("--cuhk03", action="store_true", help="use CUHK03's single-gallery-shot metric")
-    add("--seed", type=int, default=0, help="seed of --cuhk03's draws (default: %(default)s)")
+    add(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        help="seed of --cuhk03's draws (default: %(default)s)",
+    )
     args = parser.parse_args(arguments)
     if bool(args.query_ids) != bool(args.gallery_ids):
         parser.error("--query-ids and --gallery-ids: give both or neither")
     if not (args.query_ids or args.out):
         parser.error("nothing to do: give ids for metrics, or --out for a ranking file")
-    if args.top < 1:
-        parser.error(f"--top: expected at least 1, got {args.top}")
     if args.out and (Path(args.out).suffix != ".csv" or Path(args.out).is_dir()):
         parser.error(f"--out: expected a .csv file to write, got {args.out}")
     inputs = [Path(path).resolve() for path in (args.query_ids, args.gallery_ids) if path]
@@ -216,4 +219,4 @@ def print_table(rows: list[tuple[str, Ranking]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

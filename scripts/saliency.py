@@ -23,6 +23,7 @@ from pathlib import Path
 from arguments import (
     add_network,
     escape_unencodable,
+    exit_with,
     let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
@@ -180,4 +181,4 @@ def show_differences(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

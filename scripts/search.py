@@ -15,6 +15,7 @@ import sys
 from arguments import (
     add_network,
     escape_unencodable,
+    exit_with,
     let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
@@ -146,4 +147,4 @@ def read_gallery(args: argparse.Namespace, network: TrainedNetwork) -> ImageFeat
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -159,3 +159,49 @@ def test_undecodable_names_are_printed_as_escapes(tmp_path):
     assert f"save_dir: {tmp_path}/runs\\udcff" in done.stdout
     [log] = Path(folder).iterdir()
     assert f"save_dir: {tmp_path}/runs\\udcff" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "flag"),
+    [
+        ("main", "--config-file a.yaml train.lr 1e-3 --root b", "--root"),
+        ("main", "--config-file a.yaml train.lr --root b", "--root"),
+        ("main", "train.lr 1e-3 --gpu-devices=0", "--gpu-devices=0"),
+        (
+            "reproduce",
+            "table2 --config-file a --seeds 1 --out b train.lr 1 --quick",
+            "--quick",
+        ),
+        ("extract", "photos --weights w data.workers 0 --out f.npz", "--out"),
+    ],
+)
+def test_a_flag_after_the_pairs_is_refused(name, line, flag, capsys):
+    with pytest.raises(SystemExit) as end:
+        script(name).parse(line.split())
+    assert end.value.code == 2
+    assert f"error: {flag}: expected flags before the KEY VALUE pairs" in capsys.readouterr().err
+
+
+def test_a_value_may_start_with_a_dash():
+    _, pairs = script("main").parse("test.eval_freq -1 train.lr 1e-3".split())
+    assert pairs == ["test.eval_freq", "-1", "train.lr", "1e-3"]
+
+
+def test_ctrl_c_ends_a_script_with_one_line(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    exit_with = script("arguments").exit_with
+    for main, status in ((lambda: 0, 0), (lambda: 2, 2), (interrupted, 130)):
+        with pytest.raises(SystemExit) as end:
+            exit_with(main)
+        assert end.value.code == status
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "scripts").glob("*.py")), ids=lambda p: p.name)
+def test_every_script_handles_ctrl_c(path):
+    if path.name == "arguments.py":
+        return
+    text = path.read_text()
+    assert text.endswith("    exit_with(main)\n") or "except KeyboardInterrupt:" in text

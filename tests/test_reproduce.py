@@ -322,6 +322,15 @@ class TestFolder:
         assert "row.json: damaged" in capsys.readouterr().err
 
 
+def test_a_file_where_the_folder_of_results_should_be(call, out, capsys):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("")
+    assert call() == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {out}: expected a folder to write to, found a file")
+    assert "Traceback" not in error
+
+
 class TestFullDisk:
     def test_of_one_run_stops_the_others(self, call, out, capsys):
         assert call(**{"G+M/seed-1": "full"}) == 1

@@ -205,7 +205,8 @@ def test_default_k1_fits_few_images(files, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--top", "0"], "--top: expected at least 1, got 0"),
+        (["--top", "0"], "--top: expected a whole number, at least 1, got '0'"),
+        (["--cuhk03", "--seed", "-5"], "--seed: expected a whole number, at least 0, got '-5'"),
         (["--out", "query.npy"], "--out: expected a .csv file"),
         (["--out", "IDS"], "query.csv is an input"),
     ],

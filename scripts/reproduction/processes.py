@@ -14,6 +14,7 @@ import torch
 
 from magnifier_plugin.config import ConfigError
 from magnifier_plugin.engine.rotation import NUMBERED
+from magnifier_plugin.files import make_folder
 from magnifier_plugin.resuming import AUTO
 from magnifier_plugin.workers import cores
 from reproduction.code import MAIN
@@ -165,7 +166,7 @@ def lock_folder(out: Path) -> int | None:
     """
     if fcntl is None:
         return None
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
