@@ -148,6 +148,21 @@ def write_png(path: str | os.PathLike[str], image: Image.Image) -> None:
         image.save(part, format="PNG")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder to write to, unless it exists.
+
+    Raises:
+        FileExistsError, NotADirectoryError: the path, or one above it, is a file.
+        OSError: the folder cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise type(error)(
+            f"{path}: expected a folder to write to, found a file there or above; choose another"
+        ) from error
+
+
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file so that it has either all of its new content or all of its old.
@@ -168,7 +183,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: a folder or the file cannot be written, or the block wrote no file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     unique = f"{os.getpid()}-{os.urandom(4).hex()}"
     part = path.with_name(f".{path.stem[:32]}.{unique}.part{path.suffix}")
     try:
@@ -190,5 +205,6 @@ def torch_load_reason(error: Exception) -> str:
     text = str(error)
     if found := _TORCH_REASON.search(text):
         return found[0].partition(". ")[0].strip().rstrip(".")
-    first = text.strip().partition("\n")[0]
-    return first if first and "weights_only" not in first else type(error).__name__
+    first = text.strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+    says_nothing = not first or first.isdigit() or "weights_only" in first
+    return type(error).__name__ if says_nothing else first

@@ -29,7 +29,7 @@ from magnifier_plugin.engine.provenance import (
     set_deterministic,
     write_facts,
 )
-from magnifier_plugin.engine.results_file import RESULTS, read_results
+from magnifier_plugin.engine.results_file import read_results
 from magnifier_plugin.engine.stages import check_stages
 from magnifier_plugin.engine.step import StepOptions
 from magnifier_plugin.engine.weights import load_matching, load_state
@@ -202,7 +202,8 @@ def _facts(cfg: CfgNode, engine: StagedEngine) -> dict[str, Any]:
 def _report(cfg: CfgNode, system: System | None, engine: StagedEngine) -> None:
     """Draw the requested pictures; if one cannot be written, the others still are."""
     folder = Path(cfg.data.save_dir)
-    paths = [folder / RESULTS, *engine.tester.pictures.drawn]
+    written = engine.tester.written
+    paths = [*([written] if written else []), *engine.tester.pictures.drawn]
 
     def draw_curves() -> list[Path]:
         if not cfg.report.curves or not engine.history:

@@ -33,6 +33,11 @@ def import_user_module(name: str) -> None:
     path = Path(name)
     folder = path.parent.resolve() if path.suffix == ".py" else Path.cwd()
     module = path.stem if path.suffix == ".py" else name
+    missing = ModuleNotFoundError(
+        f"--import {name}: expected a Python module in {folder} or an installed one, found none"
+    )
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise missing
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
@@ -40,7 +45,5 @@ def import_user_module(name: str) -> None:
     except ModuleNotFoundError as error:
         if not error.name or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise ModuleNotFoundError(
-            f"--import {name}: expected a Python module in {folder} or an installed one, found none"
-        ) from error
+        raise missing from error
     register()

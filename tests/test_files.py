@@ -204,3 +204,13 @@ def test_torchs_advice_to_trust_a_file_is_not_passed_on(content, tmp_path):
     assert "weights_only" not in reason and "trust" not in reason and "\n" not in reason
     assert reason.startswith(("Unsupported", "Trying to load unsupported"))
     assert torch_load_reason(EOFError()) == "EOFError"
+    assert torch_load_reason(KeyError(101)) == "KeyError"  # from text that is no pickle
+    assert torch_load_reason(RuntimeError("Damaged. Report this.\nMore")) == "Damaged"
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_where_a_file_is(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    message = f"{tmp_path}/{name}: expected a folder to write to, found a file there or above"
+    with pytest.raises(OSError, match=message), write_atomically(tmp_path / name / "new.txt"):
+        pass

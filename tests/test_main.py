@@ -199,6 +199,16 @@ class TestRuns:
         assert len(list((second / "visrank_market1501").glob("*.jpg"))) == 8
         assert not (second / "model").exists()
 
+        before = (tmp_path / "results.json").read_bytes(), (tmp_path / "queries.csv").read_bytes()
+        pairs = "test.evaluate", "True", "report.rankings", "0", "report.regions", "0"
+        assert run(*typed(market_folder, tmp_path, *pairs)) == 0  # untrained weights
+        after = (tmp_path / "results.json").read_bytes(), (tmp_path / "queries.csv").read_bytes()
+        assert after == before
+        tested = json.loads((tmp_path / "test-results.json").read_text())
+        assert tested["epoch"] is None
+        assert (tmp_path / "test-queries.csv").read_bytes() != before[1]
+        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "test-results.json")
+
     def test_torchreids_model(self, market_folder, tmp_path):
         pairs = "loss.name triplet train.open_layers fc train.max_epoch 1".split()
         unknown = {"magnifier.backbone", "resnet18", *TINY[-6:-2]}

@@ -587,6 +587,10 @@ class TestUserModules:
             capsys.readouterr().err
         )
         write_lines(tmp_path / "needs_more.py", "import no_such_dependency")
+        for name in ("./first_module", ".first_module", ""):
+            capsys.readouterr()
+            assert check_dataset(["--import", name, "-s", "x"]) == 2
+            assert f"--import {name}: expected a Python module in" in capsys.readouterr().err
         assert check_dataset(["--import", "needs_more", "-s", "x"]) == 2
         assert "No module named 'no_such_dependency'" in capsys.readouterr().err
 

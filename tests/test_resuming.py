@@ -26,6 +26,10 @@ from magnifier_plugin.engine.tensorboard import EventWriter
 from magnifier_plugin.failures import describe_failure
 
 
+def refuse(*arguments, **options):
+    raise ValueError("refused")
+
+
 @pytest.fixture
 def tiny_networks(monkeypatch):
     """Makes runs of the main script train a tiny network."""
@@ -159,6 +163,18 @@ class TestCommand:
         assert self.results(tmp_path / "ema") == expected
         out = capsys.readouterr().out
         assert f"Testing {path}" in out and "differs from" not in out
+
+    def test_another_runs_checkpoint_is_not_advised(self, market_folder, tmp_path, capsys):
+        """A new run that fails before its first checkpoint cannot be continued."""
+        assert run(*typed(market_folder, tmp_path)) == 0
+        advice = f"continues from the last checkpoint in {tmp_path / 'model'}"
+        for words, expected in ((["train.lr", "0.02"], False), (["model.resume", "auto"], True)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(StagedEngine, "run", refuse)
+                assert run(*typed(market_folder, tmp_path, *words)) == 2
+            error = capsys.readouterr().err
+            assert "error: refused" in error
+            assert (advice in error) == expected
 
     def test_a_changed_learning_rate_counts(self, market_folder, tmp_path):
         pairs = ["train.lr", "0.01", "train.warmup_epoch", "0", "stages.1.max_epoch", "3"]

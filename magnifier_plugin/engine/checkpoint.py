@@ -59,7 +59,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a checkpoint, found no such file")
+        found = "a folder" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: expected a checkpoint, found {found}")
     _check_archive(path)
     content = _load(path)
     if isinstance(content, dict) and "state_dict" not in content:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from magnifier_plugin.files import make_folder
+
 LOCK = ".lock"
 HOLDER = ".lock.json"
 # Seconds; the workers of a killed run hold its lock for up to 5 seconds.
@@ -32,7 +34,7 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
         FolderInUse: another run holds the lock; the message says which.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock, holder = FileLock(folder / LOCK, timeout=LOCK_TIMEOUT), folder / HOLDER
     try:
         lock.acquire()

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
+from magnifier_plugin.files import make_folder
 
 PACKAGE = logging.getLogger("magnifier_plugin")
 
@@ -89,7 +90,7 @@ def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
     the file.
     """
     path = Path(folder) / f"{name}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     screen, handler, level = sys.stdout, _StandardOutput(), PACKAGE.level
     with _open_log(path) as file:
         sys.stdout = Tee(screen, file)

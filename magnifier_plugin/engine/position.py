@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from magnifier_plugin.data.samplers import order_of_epoch
 from magnifier_plugin.engine.random_states import random_states, restore_random_states
+from magnifier_plugin.wording import many
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +118,9 @@ class Position:
         order = order_of_epoch(loader)
         if self.batch and order != self._order:
             logger.warning(
-                "Epoch %d was trained for %d batches with other images or in another order (train."
+                "Epoch %d was trained for %s with other images or in another order (train."
                 "seed, train.batch_size or the data have changed); it starts again",
-                *(epoch + 1, self.batch),
+                *(epoch + 1, many(self.batch, "batch")),
             )
             self.batch, self.losses = 0, LossMeter()
         self._order = order

@@ -98,6 +98,8 @@ class Tester:
         """Target → results of each query of the last test."""
         self.pictures = Pictures()
         """Pictures of the last test; not yet drawn when it ends."""
+        self.written: Path | None = None
+        """The file of the last test's results."""
         self._failure: OSError | None = None
 
     def declare_inputs(self) -> None:
@@ -237,8 +239,9 @@ class Tester:
         }
         self._failure = None
         try:
-            write_results(folder, content)
-            write_queries(folder / QUERIES, self.queries)
+            prefix = write_results(folder, content)
+            write_queries(folder / f"{prefix}{QUERIES}", self.queries)
+            self.written = folder / f"{prefix}{RESULTS}"
         except OSError as error:
             self._failure = error
             logger.error(

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from magnifier_plugin.files import absolute_path
+from magnifier_plugin.files import absolute_path, make_folder
 from magnifier_plugin.synthetic.camera import Camera
 from magnifier_plugin.synthetic.conditions import (
     CONDITIONS,
@@ -88,7 +88,7 @@ def ensure_rendered(
     target = root / NAME
     if _is_rendered(target, options):
         return target
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     with _folder_lock(root) as locked:
         if locked:
             _remove_unfinished(root)
