@@ -43,6 +43,7 @@ class ResultsFile:
         min_score: float = MIN_SCORE,
     ):
         self.path, self.hands = Path(path), hands
+        self.files = (self.path, Path(annotations))
         self.label_set = label_set_name(hands)
         self.definition = label_set_definition(hands)
         images = read_images(Path(annotations))

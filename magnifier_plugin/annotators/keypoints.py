@@ -104,6 +104,7 @@ class KeypointSource:
         self._annotations: Sequence[PosedPeople | PeopleFile]
         if not self.path.is_dir():
             images = None if annotations is None else absolute_path(annotations)
+            self.files = [path for path in (self.path, images) if path is not None]
             self._annotations = list(self._results(images))
         elif annotations is not None:
             raise ValueError(
@@ -111,8 +112,8 @@ class KeypointSource:
                 "COCO results are a single file"
             )
         else:
-            suffix, paths = _files_of_one_format(self.path)
-            self._annotations = [PeopleFile(path, suffix, min_score) for path in paths]
+            suffix, self.files = _files_of_one_format(self.path)
+            self._annotations = [PeopleFile(path, suffix, min_score) for path in self.files]
 
     def __iter__(self) -> Iterator[PosedPeople | PeopleFile]:
         return iter(self._annotations)
