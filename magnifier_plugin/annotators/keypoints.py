@@ -15,7 +15,12 @@ import numpy as np
 
 from magnifier_plugin.annotators.body_drawing import draw_body
 from magnifier_plugin.annotators.body_shape import definition
-from magnifier_plugin.annotators.coco import read_images, read_results, refuse_unknown_images
+from magnifier_plugin.annotators.coco import (
+    annotated_size,
+    read_images,
+    read_results,
+    refuse_unknown_images,
+)
 from magnifier_plugin.annotators.joints import JOINTS
 from magnifier_plugin.annotators.keypoint_files import FORMATS, Person, from_coco
 from magnifier_plugin.annotators.people import choose_person, extent
@@ -134,14 +139,8 @@ class KeypointSource:
             images = read_images(annotations)
             refuse_unknown_images(annotations, self.path, images, people)
         for key, found in people.items():
-            name, size = images[key]["file_name"], _size(images[key])
+            name, size = images[key]["file_name"], annotated_size(images[key])
             yield PosedPeople(name, tuple(found), self.min_score, size)
-
-
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of an image in COCO annotations; None if they are not given."""
-    height, width = image.get("height"), image.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def annotate(
