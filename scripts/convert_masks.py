@@ -21,7 +21,7 @@ import errno
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -125,6 +125,7 @@ from magnifier_plugin.masks.lists import inside, write_lists
 from magnifier_plugin.masks.matching import dataset_folder
 from magnifier_plugin.masks.paths import default_masks_dir
 from magnifier_plugin.user_modules import import_user_module
+from magnifier_plugin.wording import many
 from magnifier_plugin.workers import cores
 
 # --source → the function that opens it.
@@ -190,7 +191,27 @@ def choose_images(args: argparse.Namespace) -> tuple[Path, list[Path] | None]:
     args.images, args.out = args.images or folder, args.out or default_masks_dir() / name
     records = [*dataset.train, *dataset.query, *dataset.gallery]
     paths = sorted({absolute_path(record[0]) for record in records})
-    return folder, [path for path in paths if path.is_relative_to(args.images)]
+    return folder, images_below(args.images, paths, folder)
+
+
+def images_below(chosen: Path, images: Sequence[Path], folder: Path) -> list[Path]:
+    """The data set's images that are below the chosen folder.
+
+    Args:
+        chosen: --images.
+        images: absolute paths of all images of the data set.
+        folder: the data set's own folder, for the message.
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it contains none of the images.
+    """
+    found = [path for path in images if path.is_relative_to(chosen)]
+    if found:
+        return found
+    where = f"the data set's {many(len(images), 'image')}, which are in {folder}"
+    if not chosen.is_dir():
+        raise FileNotFoundError(f"--images {chosen}: no such folder, expected one with {where}")
+    raise ValueError(f"--images {chosen}: contains none of {where}; name that folder or one in it")
 
 
 def show(
