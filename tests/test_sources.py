@@ -61,6 +61,22 @@ def test_coco_results_of_resized_images_fail(run, tmp_path, size):
     assert (message in failed) == resized
 
 
+@pytest.mark.parametrize("score", [0.4, None])
+def test_no_detection_is_left(run, tmp_path, capsys, score):
+    """All scores are too low, or there are no detections at all."""
+    shape, png = encode(make_iuv(24, 8, 2))
+    person = {"image_id": 7, "bbox": [4, 3, 8, 24], "uv_shape": shape, "uv_data": png}
+    results, names = tmp_path / "results.json", tmp_path / "names.json"
+    results.write_text(json.dumps([person | {"score": score}] if score else []))
+    names.write_text(json.dumps({"images": [{"id": 7, "file_name": f"{NAME}.jpg"}]}))
+    command = ("--source", "densepose-json", "--json", results, "--annotations", names)
+    assert run(*command)[0] == 2
+    error = capsys.readouterr().err
+    assert "the source has no annotations" in error and "at least --min-score" in error
+    if score:
+        assert run(*command, "--min-score", "0.4")[0] == 0
+
+
 def test_authors_arrays(run, tmp_path):
     ids = np.arange(32 * 16).reshape(32, 16) % 8
     np.save(tmp_path / f"{NAME}.npy", ids)

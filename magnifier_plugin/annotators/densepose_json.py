@@ -6,6 +6,7 @@ COCO annotations say which file an `image_id` refers to (`images[].id`, `images[
 files are read completely and stay in memory while converting.
 """
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -71,8 +72,11 @@ class ResultsFile:
             if not isinstance(image, int | str):
                 raise TypeError(f"image_id is a {type(image).__name__}")
             x, y, _, _ = map(float, result["bbox"])
+            score = float(result["score"])
+            if not math.isfinite(score):  # would be left out without a word, or always chosen
+                raise ValueError(f"score {score}")
             chart = PngChart(tuple(map(int, result["uv_shape"])), str(result["uv_data"]))
-            return image, Detection(x, y, float(result["score"]), chart)
+            return image, Detection(x, y, score, chart)
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(
                 f"{self.path}: detection {number} is not a DensePose result "
