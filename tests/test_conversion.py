@@ -375,6 +375,29 @@ def test_lists_of_an_earlier_run_are_kept_whatever_is_in_them(tmp_path, capsys):
     assert (out / "ambiguous.txt").read_bytes() == b"a\xff.jpg\ttwo\ttabs\nb.jpg\twhy\nno tab\n"
 
 
+def test_lists_of_names_with_tabs_and_line_breaks_do_not_grow(tmp_path, capsys):
+    market, iuv = make_market(tmp_path, NAMES[:1])
+    names = ["a\nb", "a\tb", "a\rb", r"a\nb", r"a\\nb", r"a\b", "a\\\nb"]
+    for name in names:
+        try:
+            save_photo(market / "query" / f"{name}.jpg")
+        except OSError:
+            pytest.skip("the file system takes no such names")
+    out = tmp_path / "masks" / "market1501"
+    escaped = (r"a\nb", r"a\tb", r"a\rb", r"a\\nb", r"a\\\\nb", r"a\\b", r"a\\\nb")
+    lines = sorted(f"query/{name}.jpg" for name in escaped)
+    for _ in range(2):
+        assert densepose_iuv(iuv, market, out) == 0
+        assert sorted((out / "missing.txt").read_text().splitlines()) == lines
+    for photo in (market / "query").iterdir():
+        write_iuv(iuv / f"{photo.stem}_IUV.png", make_iuv())
+    # Entries of images that this run does not look at are kept as they are.
+    assert densepose_iuv(iuv, market / "Market-1501-v15.09.15", out) == 0
+    assert sorted((out / "missing.txt").read_text().splitlines()) == lines
+    assert densepose_iuv(iuv, market, out) == 0
+    assert (out / "missing.txt").read_text() == ""
+
+
 class TestListsOfSeveralRuns:
     """Entries are paths in the data set, and each run replaces those of its own images."""
 
