@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import add_data_set, escape_unencodable, path, share, whole_number
+from arguments import add_data_set, escape_unencodable, html_file, path, share, whole_number
 
 BODY_REGIONS = 7
 PAGE = "check_masks.html"
@@ -38,7 +38,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--label-set", default="densepose", help="expected label set (default: %(default)s)")
     add(
         "--out",
-        type=path,
+        type=html_file,
+        metavar="FILE.html",
         help=f"page to write (default: {PAGE} in the data set's folder of label maps, or in the "
         "working directory if that folder is not writable)",
     )
