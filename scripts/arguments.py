@@ -50,6 +50,14 @@ def path(text: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111
 
 
+def html_file(text: str) -> Path:
+    """The absolute path of an HTML page to write."""
+    target = path(text)
+    if target.suffix not in (".html", ".htm") or target.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a .html file to write, got {target}")
+    return target
+
+
 def add_data_set(
     parser: argparse.ArgumentParser, name: str = "--source", *, required: bool = True
 ) -> None:

@@ -16,7 +16,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from arguments import add_data_set, escape_unencodable, exit_with, path, share, whole_number
+from arguments import (
+    add_data_set,
+    escape_unencodable,
+    exit_with,
+    html_file,
+    path,
+    share,
+    whole_number,
+)
 
 BODY_REGIONS = 7
 PAGE = "check_masks.html"
@@ -38,7 +46,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--label-set", default="densepose", help="expected label set (default: %(default)s)")
     add(
         "--out",
-        type=path,
+        type=html_file,
+        metavar="FILE.html",
         help=f"page to write (default: {PAGE} in the data set's folder of label maps, or in the "
         "working directory if that folder is not writable)",
     )

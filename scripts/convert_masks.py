@@ -21,7 +21,7 @@ import errno
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,16 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "npy": ("npy",),
     "keypoints": ("keypoints",),
 }
+# --source → the options that it can also use. Other sources' options are an error.
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "densepose-iuv": ("hands",),
+    "densepose-dump": ("hands", "min_score"),
+    "densepose-json": ("hands", "min_score"),
+    "parsing": (),
+    "npy": (),
+    "keypoints": ("annotations", "min_score"),
+}
+HANDS = "lower arm"  # the default of --hands
 # --source → the default of --min-score.
 MIN_SCORES = {"densepose-dump": 0.5, "densepose-json": 0.5, "keypoints": 0.3}
 
@@ -74,9 +84,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--hands",
-        default="lower arm",
-        choices=["lower arm", "background"],
-        help="DensePose: region that hands become (default: %(default)s)",
+        choices=[HANDS, "background"],
+        help=f"DensePose: region that hands become (default: {HANDS})",
     )
     add(
         "--min-score",
@@ -96,13 +105,33 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.dataset is None and not (args.images and args.out):
         parser.error("expected -s DATASET, or both --images and --out")
-    missing = [name for name in NEEDED[args.source] if getattr(args, name) is None]
-    if missing:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
-        parser.error(f"--source {args.source} needs {flags}")
+    check_source_options(parser, args)
+    if args.hands is None:
+        args.hands = HANDS
     if args.min_score is None:
         args.min_score = MIN_SCORES.get(args.source)
     return args
+
+
+def check_source_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the script with status 2 if an option of --source is missing, or one of another given."""
+    needed, optional = NEEDED[args.source], OPTIONAL[args.source]
+    missing = [name for name in needed if getattr(args, name) is None]
+    if missing:
+        parser.error(f"--source {args.source} needs {flags(missing)}")
+    known = dict.fromkeys(
+        name for names in (*NEEDED.values(), *OPTIONAL.values()) for name in names
+    )
+    given = [name for name in known if getattr(args, name) is not None]
+    unused = [name for name in given if name not in (*needed, *optional)]
+    if unused:
+        pronoun = "them" if len(unused) > 1 else "it"
+        parser.error(f"{flags(unused)}: --source {args.source} does not use {pronoun}")
+
+
+def flags(names: Sequence[str]) -> str:
+    """The flags that set these attributes, such as "--json and --label-set"."""
+    return " and ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 if __name__ == "__main__":
@@ -125,6 +154,7 @@ from magnifier_plugin.masks.lists import inside, write_lists
 from magnifier_plugin.masks.matching import dataset_folder
 from magnifier_plugin.masks.paths import default_masks_dir
 from magnifier_plugin.user_modules import import_user_module
+from magnifier_plugin.wording import many
 from magnifier_plugin.workers import cores
 
 # --source → the function that opens it.
@@ -190,7 +220,27 @@ def choose_images(args: argparse.Namespace) -> tuple[Path, list[Path] | None]:
     args.images, args.out = args.images or folder, args.out or default_masks_dir() / name
     records = [*dataset.train, *dataset.query, *dataset.gallery]
     paths = sorted({absolute_path(record[0]) for record in records})
-    return folder, [path for path in paths if path.is_relative_to(args.images)]
+    return folder, images_below(args.images, paths, folder)
+
+
+def images_below(chosen: Path, images: Sequence[Path], folder: Path) -> list[Path]:
+    """The data set's images that are below the chosen folder.
+
+    Args:
+        chosen: --images.
+        images: absolute paths of all images of the data set.
+        folder: the data set's own folder, for the message.
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it contains none of the images.
+    """
+    found = [path for path in images if path.is_relative_to(chosen)]
+    if found:
+        return found
+    where = f"the data set's {many(len(images), 'image')}, which are in {folder}"
+    if not chosen.is_dir():
+        raise FileNotFoundError(f"--images {chosen}: no such folder, expected one with {where}")
+    raise ValueError(f"--images {chosen}: contains none of {where}; name that folder or one in it")
 
 
 def show(

@@ -16,6 +16,7 @@ from arguments import (
     add_network,
     escape_unencodable,
     exit_with,
+    html_file,
     let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
@@ -34,7 +35,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--gallery", type=path, required=True, metavar="FOLDER|FILE.npz", help="images to search")
     add("--query", type=path, required=True, metavar="IMAGE|FOLDER", help="images to search for")
-    add("--out", type=path, required=True, metavar="FILE.html", help="page to write")
+    add("--out", type=html_file, required=True, metavar="FILE.html", help="page to write")
     add("--images", type=path, metavar="FOLDER", help="image folder of FILE.npz, if it was moved")
     add("--rerank", action="store_true", help="k-reciprocal re-ranking (test.rerank_*)")
     add(
@@ -51,8 +52,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add_network(parser)
     args = parse_with_pairs(parser, argv)
-    if args.out.suffix not in (".html", ".htm") or args.out.is_dir():
-        parser.error(f"--out: expected a .html file to write, got {args.out}")
     if args.images and args.gallery.suffix != ".npz":
         parser.error("--images: has no effect if the gallery is a folder")
     return args

@@ -1,6 +1,7 @@
 """DensePose's formats, with several people in an image: IUV files, dumps, COCO results."""
 
 import json
+import math
 import tracemalloc
 
 import numpy as np
@@ -278,7 +279,7 @@ def test_wrong_json_is_reported(tmp_path):
         *({"image_id": value} for value in ([1], {"a": 1}, None, 1.5)),
         *({"bbox": value} for value in (None, [0, 0, 4], ["a", 0, 4, 4], [[0], 0, 4, 4])),
         *({"uv_shape": value} for value in (3, ["3", "x", 4], [3, 1e400, 4], None)),
-        *({"score": value} for value in (None, "high", [1])),
+        *({"score": value} for value in (None, "high", [1], math.nan, math.inf)),
     ]
     for change in wrong:
         with pytest.raises(ValueError, match=r"r\.json: detection 0 is not a DensePose result"):

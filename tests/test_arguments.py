@@ -2,6 +2,8 @@
 
 import ast
 import os
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -83,7 +85,7 @@ def test_choices_repeated_in_scripts_equal_the_packages():
         "densepose-json": detections.MIN_SCORE,
         "keypoints": keypoints.MIN_SCORE,
     }
-    assert set(converter.NEEDED) == set(converter.SOURCES)
+    assert set(converter.NEEDED) == set(converter.OPTIONAL) == set(converter.SOURCES)
     defaults = {
         name: default for name, (default, _) in script("render_pedestrians").OPTIONS.items()
     }
@@ -111,6 +113,60 @@ def test_the_first_key_ends_the_flags(name, line):
     pairs = ["data.height", "64"]
     parsed = script(name).parse([*line.split(), *pairs])
     assert (parsed[1] if isinstance(parsed, tuple) else parsed.pairs) == pairs
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("npy --npy a --min-score 0.9", "--min-score: --source npy does not use it"),
+        ("npy --npy a --hands background", "--hands: --source npy does not use it"),
+        ("npy --npy a --label-set lip", "--label-set: --source npy does not use it"),
+        ("densepose-iuv --iuv a --dump b", "--dump: --source densepose-iuv does not use it"),
+        ("densepose-dump --dump a --annotations b", "--annotations: --source densepose-dump does"),
+        (
+            "parsing --parsing a --labels lip --min-score 0.9 --hands background --annotations b",
+            "--annotations and --hands and --min-score: --source parsing does not use them",
+        ),
+        (
+            "keypoints --keypoints a --hands background",
+            "--hands: --source keypoints does not use it",
+        ),
+        ("keypoints --keypoints a --hands=background", "--hands: --source keypoints does not"),
+    ],
+)
+def test_options_of_another_source(line, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script("convert_masks").parse(["--source", *line.split(), "-s", "market1501"])
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_options_of_each_source():
+    """All that it needs or can use together; the others have their defaults."""
+    converter = script("convert_masks")
+    values = {"hands": "background", "min_score": "0.9", "label_set": "lip"}
+    for source, needed in converter.NEEDED.items():
+        words = ["--source", source, "-s", "market1501"]
+        for name in needed:
+            words += [converter.flags([name]), values.get(name, "a")]
+        args = converter.parse(words)
+        assert args.hands == "lower arm" and args.min_score == converter.MIN_SCORES.get(source)
+        for name in converter.OPTIONAL[source]:
+            words += [converter.flags([name]), values.get(name, "a")]
+        args = converter.parse(words)
+        assert args.hands == (
+            "background" if "hands" in converter.OPTIONAL[source] else "lower arm"
+        )
+        assert args.min_score == (0.9 if source in converter.MIN_SCORES else None)
+
+
+@pytest.mark.parametrize("readme", ["README.md", "mask_labels/README.md"])
+def test_commands_of_the_readmes_are_accepted(readme):
+    text = (PROJECT / readme).read_text().replace("\\\n", " ")
+    commands = re.findall(r"^ *python scripts/convert_masks.py (--source [^\n]*)$", text, re.M)
+    commands += [f"{found} -s market1501" for found in re.findall(r"`(--source [^`…]*)`", text)]
+    assert commands
+    for command in commands:
+        script("convert_masks").parse(shlex.split(command))
 
 
 @pytest.mark.parametrize("flag", ["--masks-dir", "--masks"])

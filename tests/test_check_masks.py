@@ -258,6 +258,19 @@ class TestLocationOfThePage:
         assert self.run(folder, "--limit", 2, "--out", tmp_path / "a" / "page.html") == 0
 
 
+@pytest.mark.parametrize("name", ["labels.json", "page", "folder.html", "page.html.png"])
+def test_other_files_are_not_replaced(name, market, tmp_path, monkeypatch, capsys):
+    folder = market()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "labels.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        check(folder, "--out", name)
+    error = capsys.readouterr().err
+    assert f"--out: expected a .html file to write, got {tmp_path / name}\n" in error
+    assert (tmp_path / "labels.json").read_text() == "{}"
+
+
 def test_script_counts_and_checks_iuv(market, capsys):
     folder = market()
     assert check(folder) == 0

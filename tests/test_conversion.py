@@ -9,10 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from dumps import dump
 from mask_inputs import PROJECT, Named, make_iuv, make_market, save_photo, script
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import IuvFolder, to_regions, write_iuv
+from magnifier_plugin.annotators.densepose_dump import DumpFile
+from magnifier_plugin.annotators.densepose_json import ResultsFile
+from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.parsing import ParsingFolder
 from magnifier_plugin.masks.conversion import convert
@@ -258,6 +262,80 @@ class DeadlyFile(Named):
         os._exit(1)
 
 
+class TestInputsAreNotReplaced:
+    """Neither with --overwrite, nor does a photo pass as a finished label map without it."""
+
+    @pytest.fixture(params=[{}, {"overwrite": True}], ids=["finished", "overwrite"])
+    def refused(self, request, tmp_path):
+        """Checks that a conversion is refused with this message and changes no file."""
+
+        def check(message, source, images, out, **more):
+            before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+            with pytest.raises(ValueError, match=rf"{message}.* such as mask_labels/{out.name}"):
+                convert(source, images, out, progress=False, **request.param, **more)
+            assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+        return check
+
+    @pytest.fixture
+    def cuhk03(self, tmp_path):
+        """A data set of PNGs, and their IUV."""
+        save_photo(tmp_path / "cuhk03" / "images_labeled" / "1_001_1_01.png")
+        write_iuv(tmp_path / "iuv" / "1_001_1_01_IUV.png", make_iuv())
+        return tmp_path / "cuhk03", IuvFolder(tmp_path / "iuv")
+
+    @pytest.mark.parametrize("options", [{}, {"keep_iuv": True}, {"iuv_only": True}])
+    def test_the_data_sets_folder(self, cuhk03, refused, options):
+        folder, source = cuhk03
+        for images in (folder, folder / "images_labeled"):
+            refused(f"--out {folder}: is the folder of the images", source, images, folder)
+            refused("is the folder of the images", source, images, folder, **options)
+
+    def test_a_link_to_it(self, cuhk03, refused, tmp_path):
+        folder, source = cuhk03
+        (tmp_path / "link").symlink_to(folder)
+        refused("is the folder of the images", source, folder, tmp_path / "link")
+
+    def test_a_link_to_a_folder_inside_it(self, cuhk03, refused, tmp_path):
+        folder, source = cuhk03
+        (tmp_path / "masks" / "cuhk03").mkdir(parents=True)
+        (tmp_path / "masks" / "cuhk03" / "images_labeled").symlink_to(folder / "images_labeled")
+        photo = folder / "images_labeled" / "1_001_1_01.png"
+        message = f"is the folder of the images, of which {photo} would be replaced"
+        refused(message, source, folder, tmp_path / "masks" / "cuhk03")
+
+    def test_the_parsers_folder(self, refused, tmp_path):
+        save_photo(tmp_path / "photos" / "a.jpg")
+        (tmp_path / "par").mkdir()
+        Image.fromarray(np.full((32, 16), 5, np.uint8)).save(tmp_path / "par" / "a.png")
+        source = ParsingFolder(tmp_path / "par", "lip")
+        message = f"is the folder of the annotations, of which {tmp_path}/par/a.png would"
+        refused(message, source, tmp_path / "photos", tmp_path / "par")
+
+    def test_the_folder_of_the_iuv(self, tmp_path, refused):
+        """Label maps may be written next to IUV, as they are with keep_iuv."""
+        save_photo(tmp_path / "photos" / "a.jpg")
+        out = tmp_path / "masks" / "photos"
+        write_iuv(out / "a_IUV.png", make_iuv())
+        for options in ({"keep_iuv": True}, {"iuv_only": True}):
+            message = "is the folder of the annotations, of which .*a_IUV.png would"
+            refused(message, IuvFolder(out), tmp_path / "photos", out, **options)
+        assert convert(IuvFolder(out), tmp_path / "photos", out, progress=False).converted == 1
+
+    def test_every_source_names_its_files(self, tmp_path):
+        (tmp_path / "names.json").write_text('{"images": []}')
+        (tmp_path / "results.json").write_text("[]")
+        both = (tmp_path / "results.json", tmp_path / "names.json")
+        for source in (ResultsFile(*both), KeypointSource(*both)):
+            assert tuple(source.files) == both
+        np.save(tmp_path / "a.npy", np.ones((2, 2)))
+        assert list(NpyFolder(tmp_path).files) == [tmp_path / "a.npy"]
+        (tmp_path / "a.txt").touch()
+        assert list(KeypointSource(tmp_path).files) == [tmp_path / "a.txt"]
+        path = dump(tmp_path / "market.pkl", {}, 2022)
+        assert list(DumpFile(path).files) == [path]
+
+
 # The script
 
 
@@ -295,6 +373,29 @@ def test_lists_of_an_earlier_run_are_kept_whatever_is_in_them(tmp_path, capsys):
     (out / "ambiguous.txt").write_bytes(b"b.jpg\twhy\nno tab\na\xff.jpg\ttwo\ttabs\n\n")
     assert densepose_iuv(iuv, market, out) == 0
     assert (out / "ambiguous.txt").read_bytes() == b"a\xff.jpg\ttwo\ttabs\nb.jpg\twhy\nno tab\n"
+
+
+def test_lists_of_names_with_tabs_and_line_breaks_do_not_grow(tmp_path, capsys):
+    market, iuv = make_market(tmp_path, NAMES[:1])
+    names = ["a\nb", "a\tb", "a\rb", r"a\nb", r"a\\nb", r"a\b", "a\\\nb"]
+    for name in names:
+        try:
+            save_photo(market / "query" / f"{name}.jpg")
+        except OSError:
+            pytest.skip("the file system takes no such names")
+    out = tmp_path / "masks" / "market1501"
+    escaped = (r"a\nb", r"a\tb", r"a\rb", r"a\\nb", r"a\\\\nb", r"a\\b", r"a\\\nb")
+    lines = sorted(f"query/{name}.jpg" for name in escaped)
+    for _ in range(2):
+        assert densepose_iuv(iuv, market, out) == 0
+        assert sorted((out / "missing.txt").read_text().splitlines()) == lines
+    for photo in (market / "query").iterdir():
+        write_iuv(iuv / f"{photo.stem}_IUV.png", make_iuv())
+    # Entries of images that this run does not look at are kept as they are.
+    assert densepose_iuv(iuv, market / "Market-1501-v15.09.15", out) == 0
+    assert sorted((out / "missing.txt").read_text().splitlines()) == lines
+    assert densepose_iuv(iuv, market, out) == 0
+    assert (out / "missing.txt").read_text() == ""
 
 
 class TestListsOfSeveralRuns:

@@ -47,6 +47,8 @@ def test_names_that_match_several_images_stop_the_conversion():
         ValueError, match=r"no annotation has the name of an image.*\['7'\].*1\.png"
     ):
         match([Named("7")], [Path("/d/1.png")])
+    with pytest.raises(ValueError, match=r"the source has no annotations: .* lower --min-score"):
+        match([], [Path("/d/1.png")])
     with pytest.raises(ValueError, match=r"refused.*'\.\.'"):
         match([Named("a/../../etc/1")], [Path("/d/1.png")])
     assert len(match([Named("../../relative/1")], [Path("/d/1.png")]).pairs) == 1

@@ -396,6 +396,22 @@ class TestScripts:
         missing = (tmp_path / "mask_labels" / "list" / "missing.txt").read_text().splitlines()
         assert len(missing) == 24 - 4 and all(line.startswith("shop/") for line in missing)
 
+    def test_a_folder_without_images_of_the_list(
+        self, listing, shop, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.chdir(tmp_path)
+        make_images(tmp_path, ["other/0001.png"])
+        write_iuv(tmp_path / "iuv" / "0001_IUV.png", make_iuv())
+        arguments = ["--source", "densepose-iuv", "--iuv", "iuv", "-s", f"list={listing}"]
+        images = f"24 images, which are in {shop.parent}"
+        for folder, message in (
+            ("other", f"contains none of the data set's {images}"),
+            ("nowhere", f"no such folder, expected one with the data set's {images}"),
+        ):
+            assert convert([*arguments, "--images", folder]) == 2
+            error = capsys.readouterr().err
+            assert f"convert_masks.py: --images {tmp_path / folder}: {message}" in error
+
     def test_annotations_of_other_images_are_not_used(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         make_images(tmp_path, [f"shop/{name}.png" for name in ("1/0001", "1/0002", "2/0001")])

@@ -45,6 +45,38 @@ def test_coco_results(run, tmp_path, capsys):
     assert "--source densepose-json needs --annotations" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [{"height": 99, "width": 33}, {"height": 32, "width": 16}, {}])
+def test_coco_results_of_resized_images_fail(run, tmp_path, size):
+    """Where a box fits into the image, nothing but the annotated size shows it."""
+    shape, png = encode(make_iuv(24, 8, 2))
+    results, names = tmp_path / "results.json", tmp_path / "names.json"
+    person = {"image_id": 7, "score": 0.9, "bbox": [4, 3, 8, 24], "uv_shape": shape}
+    results.write_text(json.dumps([person | {"uv_data": png}]))
+    names.write_text(json.dumps({"images": [{"id": 7, "file_name": f"{NAME}.jpg"} | size]}))
+    resized = size.get("height") == 99
+    status, label = run("--source", "densepose-json", "--json", results, "--annotations", names)
+    assert (status, label.exists()) == ((1, False) if resized else (0, True))
+    failed = (tmp_path / "masks" / "market1501" / "failed.txt").read_text()
+    message = f"{NAME}.jpg in the COCO annotations: 99 × 33 (height × width), but the image is 32"
+    assert (message in failed) == resized
+
+
+@pytest.mark.parametrize("score", [0.4, None])
+def test_no_detection_is_left(run, tmp_path, capsys, score):
+    """All scores are too low, or there are no detections at all."""
+    shape, png = encode(make_iuv(24, 8, 2))
+    person = {"image_id": 7, "bbox": [4, 3, 8, 24], "uv_shape": shape, "uv_data": png}
+    results, names = tmp_path / "results.json", tmp_path / "names.json"
+    results.write_text(json.dumps([person | {"score": score}] if score else []))
+    names.write_text(json.dumps({"images": [{"id": 7, "file_name": f"{NAME}.jpg"}]}))
+    command = ("--source", "densepose-json", "--json", results, "--annotations", names)
+    assert run(*command)[0] == 2
+    error = capsys.readouterr().err
+    assert "the source has no annotations" in error and "at least --min-score" in error
+    if score:
+        assert run(*command, "--min-score", "0.4")[0] == 0
+
+
 def test_authors_arrays(run, tmp_path):
     ids = np.arange(32 * 16).reshape(32, 16) % 8
     np.save(tmp_path / f"{NAME}.npy", ids)

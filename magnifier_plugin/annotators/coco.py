@@ -1,5 +1,6 @@
 """COCO's file formats: results (a flat JSON list) and annotations, which name the images."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def read_images(path: Path) -> dict[Any, dict[str, Any]]:
             f"{path}: not COCO annotations, expected a JSON object with images[].id and "
             f"images[].file_name ({type(error).__name__}: {one_line(error)})"
         ) from error
+
+
+def annotated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of an image in COCO annotations; None if they are not given."""
+    height, width = image.get("height"), image.get("width")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def refuse_unknown_images(annotations: Path, results: Path, known: Any, used: Any) -> None:

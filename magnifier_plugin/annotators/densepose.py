@@ -152,10 +152,10 @@ class IuvFolder:
         self.hands, self.folders = hands, (Path(folder),)
         self.label_set = label_set_name(hands)
         self.definition = label_set_definition(hands)
-        self._paths = annotation_files(folder, SUFFIX)
+        self.files = annotation_files(folder, SUFFIX)
 
     def __iter__(self) -> Iterator[IuvFile]:
-        return (IuvFile(path, self.hands) for path in self._paths)
+        return (IuvFile(path, self.hands) for path in self.files)
 
 
 def _check_iuv(iuv: np.ndarray) -> None:

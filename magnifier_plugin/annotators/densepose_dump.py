@@ -76,6 +76,7 @@ class DumpFile:
         min_score: float = MIN_SCORE,
     ):
         self.path, self.hands, self.min_score = Path(path), hands, min_score
+        self.files = (self.path,)
         self.label_set = label_set_name(hands)
         self.definition = label_set_definition(hands)
         self._entries = load_untrusted(path, _CLASSES)

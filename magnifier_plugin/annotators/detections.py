@@ -14,7 +14,7 @@ import numpy as np
 
 from magnifier_plugin.annotators.densepose import to_regions
 from magnifier_plugin.annotators.people import choose_person, extent
-from magnifier_plugin.annotators.source import Annotation
+from magnifier_plugin.annotators.source import Annotation, check_size
 from magnifier_plugin.files import decode_png
 from magnifier_plugin.regions import NUM_PARTS
 
@@ -123,9 +123,13 @@ class DetectedPeople:
     """At least one."""
     hands: str = "lower arm"
     """The region that hands count as, "lower arm" or "background"."""
+    size: tuple[int, int] | None = None
+    """The image's height and width according to the COCO annotations; None if not given."""
 
     def read(self, size: tuple[int, int]) -> Annotation:
         """Pastes the target person; one canvas at a time, however many detections there are."""
+        if self.size is not None:
+            check_size(f"{self.name} in the COCO annotations", self.size, size)
         iuv = paste(self.people[0], size)
         extents = [extent(iuv[..., 0] > 0)]
         extents += [extent(paste(person, size)[..., 0] > 0) for person in self.people[1:]]

@@ -15,7 +15,12 @@ import numpy as np
 
 from magnifier_plugin.annotators.body_drawing import draw_body
 from magnifier_plugin.annotators.body_shape import definition
-from magnifier_plugin.annotators.coco import read_images, read_results, refuse_unknown_images
+from magnifier_plugin.annotators.coco import (
+    annotated_size,
+    read_images,
+    read_results,
+    refuse_unknown_images,
+)
 from magnifier_plugin.annotators.joints import JOINTS
 from magnifier_plugin.annotators.keypoint_files import FORMATS, Person, from_coco
 from magnifier_plugin.annotators.people import choose_person, extent
@@ -104,6 +109,7 @@ class KeypointSource:
         self._annotations: Sequence[PosedPeople | PeopleFile]
         if not self.path.is_dir():
             images = None if annotations is None else absolute_path(annotations)
+            self.files = [path for path in (self.path, images) if path is not None]
             self._annotations = list(self._results(images))
         elif annotations is not None:
             raise ValueError(
@@ -111,8 +117,8 @@ class KeypointSource:
                 "COCO results are a single file"
             )
         else:
-            suffix, paths = _files_of_one_format(self.path)
-            self._annotations = [PeopleFile(path, suffix, min_score) for path in paths]
+            suffix, self.files = _files_of_one_format(self.path)
+            self._annotations = [PeopleFile(path, suffix, min_score) for path in self.files]
 
     def __iter__(self) -> Iterator[PosedPeople | PeopleFile]:
         return iter(self._annotations)
@@ -133,14 +139,8 @@ class KeypointSource:
             images = read_images(annotations)
             refuse_unknown_images(annotations, self.path, images, people)
         for key, found in people.items():
-            name, size = images[key]["file_name"], _size(images[key])
+            name, size = images[key]["file_name"], annotated_size(images[key])
             yield PosedPeople(name, tuple(found), self.min_score, size)
-
-
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of an image in COCO annotations; None if they are not given."""
-    height, width = image.get("height"), image.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def annotate(

@@ -120,7 +120,7 @@ class NpyFolder:
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folders = (Path(folder),)
-        self._paths = annotation_files(folder, SUFFIX)
+        self.files = annotation_files(folder, SUFFIX)
 
     def __iter__(self) -> Iterator[NpyFile]:
-        return map(NpyFile, self._paths)
+        return map(NpyFile, self.files)

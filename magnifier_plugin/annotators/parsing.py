@@ -128,10 +128,10 @@ class ParsingFolder:
         self.folders = (Path(folder),)
         self.label_set = self._labels.name
         self.definition = self._labels.definition
-        self._paths = _class_files(folder)
+        self.files = _class_files(folder)
 
     def __iter__(self) -> Iterator[ParsingFile]:
-        return (ParsingFile(path, self._labels) for path in self._paths)
+        return (ParsingFile(path, self._labels) for path in self.files)
 
 
 def _class_files(folder: str | os.PathLike[str]) -> list[Path]:

@@ -6,7 +6,7 @@ process. To add an annotator, add a file that implements these two protocols.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -66,6 +66,10 @@ class Source(Protocol):
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders of its files, which contain no images of the data set."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that it reads, which a conversion must not replace."""
 
     @property
     def has_iuv(self) -> bool:

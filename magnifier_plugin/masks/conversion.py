@@ -17,6 +17,7 @@ from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.annotators.source import Source, UnreadAnnotation
 from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.files import absolute_path, image_size
+from magnifier_plugin.masks.inputs import refuse_inputs
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, ensure_manifest
 from magnifier_plugin.masks.matching import dataset_folder, match
@@ -84,7 +85,8 @@ def convert(
         `failures`.
     Raises:
         ValueError: annotations cannot be matched to images by name, out_dir holds label maps of
-            another label set, the source has no IUV, or keep_iuv and iuv_only are both set.
+            another label set, the source has no IUV, keep_iuv and iuv_only are both set, or a
+            file to write is an image or an annotation; nothing is written then.
         OSError: a folder does not exist, out_dir cannot be written, or the disk is full.
         RuntimeError: a worker process was killed.
     """
@@ -97,6 +99,8 @@ def convert(
     matches = match(source, images, dataset_dir, skip)
     target = _Target(dataset_dir, out_dir, not iuv_only, keep_iuv or iuv_only)
     jobs = [_job(annotation, image, target, overwrite) for annotation, image in matches.pairs]
+    written = (path for image in images for path in target.files(image))
+    refuse_inputs(written, out_dir, images, [images_dir, dataset_dir], source.files)
     unfinished = [job for job in jobs if job.label or job.iuv]
     if target.labels:
         gone = matches.missing if overwrite else []

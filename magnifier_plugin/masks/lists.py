@@ -1,9 +1,11 @@
 """Lists of the images that a conversion could not convert or whose person is ambiguous.
 
 An entry is the image's path in the data set, so that the lists of several runs, each on another
-folder of images, can be merged.
+folder of images, can be merged. Backslashes, tabs and line breaks in it are escaped, because a tab
+separates the reason and a line break the entries.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from magnifier_plugin.files import write_atomically
 from magnifier_plugin.masks.conversion import ConversionSummary
 
 _TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be invalid Unicode
+_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+_CHARACTERS = {escape: character for character, escape in _ESCAPES.items()}
 
 
 def inside(image: Path, dataset_dir: Path) -> str:
@@ -59,10 +63,21 @@ def _earlier(path: Path, replaced: Collection[str]) -> dict[str, str]:
     """The entries of an existing list, except for these images: image → reason, which may be ""."""
     lines = path.read_text(**_TEXT).split("\n") if path.is_file() else []
     entries = (line.partition("\t") for line in lines if line)
-    return {image: reason for image, _, reason in entries if image not in replaced}
+    found = {_unescape(image): reason for image, _, reason in entries}
+    return {image: reason for image, reason in found.items() if image not in replaced}
 
 
 def _write(path: Path, entries: Mapping[str, str]) -> None:
-    lines = (f"{image}\t{entries[image]}" if entries[image] else image for image in sorted(entries))
+    names = {image: _escape(image) for image in sorted(entries)}
+    lines = (f"{names[i]}\t{entries[i]}" if entries[i] else names[i] for i in names)
     with write_atomically(path) as part:
         part.write_text("".join(f"{line}\n" for line in lines), **_TEXT)
+
+
+def _escape(image: str) -> str:
+    return "".join(_ESCAPES.get(character, character) for character in image)
+
+
+def _unescape(image: str) -> str:
+    """The inverse of `_escape`; other backslashes, as in lists of earlier versions, are kept."""
+    return re.sub(r"\\[\\tnr]", lambda found: _CHARACTERS[found[0]], image)

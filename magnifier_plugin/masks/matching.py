@@ -73,8 +73,9 @@ def match(
         dataset_dir: the data set's own folder, in which other images are looked for; None: in none.
         skip: folders in it that contain no images of the data set, such as those of annotations.
     Raises:
-        ValueError: a name matches several images equally well, two annotations match one image, no
-            annotation matches any image, or a name contains `..` after its beginning.
+        ValueError: a name matches several images equally well, two annotations match one image,
+            there are no annotations, none matches any image, or a name contains `..` after its
+            beginning.
     """
     others = _OtherImages(images, dataset_dir, skip)
     by_name = defaultdict(list)
@@ -149,6 +150,11 @@ class _OtherImages:
 
 
 def _no_match(unmatched: list[str], left_out: list[str], images: Sequence[Path]) -> ValueError:
+    if not unmatched and not left_out:
+        return ValueError(
+            "the source has no annotations: it is empty, or no detection has a score of at least "
+            "--min-score; expected at least one, check the annotator's output or lower --min-score"
+        )
     reason, names = "no annotation has the name of an image", unmatched
     if not unmatched:
         reason, names = "all annotations belong to images that are not converted", left_out
