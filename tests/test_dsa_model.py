@@ -18,12 +18,12 @@ from magnifier_plugin.models.dsa_streams import ConcatFusion, scaled
 from magnifier_plugin.models.parts import (
     Merge,
     PartLinear,
-    average_pool,
     classifier,
     convolution,
     for_parts,
     residual_stage,
 )
+from magnifier_plugin.models.precision import mean_in_float32
 from magnifier_plugin.regions import (
     MERGED_PARTS,
     NUM_PARTS,
@@ -251,7 +251,7 @@ class TestParts:
     )
     def test_pooling_is_at_least_float32(self, dtype, pooled):
         features = torch.arange(24.0).view(1, 2, 4, 3).to(dtype)
-        output = average_pool(features)
+        output = mean_in_float32(features, (2, 3))
         assert output.dtype == pooled
         assert output.tolist() == [[5.5, 17.5]]
 
