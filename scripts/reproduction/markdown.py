@@ -85,7 +85,7 @@ def _differences(content: Mapping[str, Any]) -> list[str]:
     ]
     note = (
         "Mean over the seeds; in brackets the 95 % bootstrap interval over seeds and test "
-        "identities. An interval without 0 is more than chance."
+        "identities. A difference whose interval excludes 0 is significant."
     )
     several = content["interval"] is not None
     return [
