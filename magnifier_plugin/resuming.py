@@ -74,7 +74,7 @@ def report_other_options(record: Mapping[str, Any], cfg: CfgNode, path: str | Pa
     Args:
         record: the checkpoint's record; empty for torchreid's own.
         cfg: configuration of the test.
-        path: of the checkpoint, for the message.
+        path: the checkpoint's file, for the message.
     """
     changes = _changes(record, cfg)
     words = [changes[key] for key in _UNSEEN_IN_WEIGHTS if key in changes]

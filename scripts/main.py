@@ -16,7 +16,7 @@ if RANK != "0":
 import argparse
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from arguments import (
@@ -171,8 +171,11 @@ def refuse(reason: object) -> int:
 
 def checkpoints(cfg: CfgNode) -> dict[Path, int]:
     """The checkpoints in `data.save_dir`, with the times when they were written."""
-    folder = Path(cfg.data.save_dir) / "model"
-    return {path: path.stat().st_mtime_ns for path in folder.glob("model*.pth.tar*")}
+    found = {}
+    for path in (Path(cfg.data.save_dir) / "model").glob("model*.pth.tar*"):
+        with suppress(FileNotFoundError):  # another process may replace it
+            found[path] = path.stat().st_mtime_ns
+    return found
 
 
 def how_to_continue(cfg: CfgNode, before: Mapping[Path, int]) -> str:

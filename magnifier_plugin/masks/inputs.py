@@ -15,7 +15,7 @@ def refuse_inputs(
     image_folders: Iterable[str | os.PathLike[str]],
     files: Iterable[Path],
 ) -> None:
-    """Raises ValueError if a conversion would write among the images or over an annotation.
+    """Refuse a conversion that would write among the images or over an annotation.
 
     Folders are compared after following symbolic links, files by folder and name: writing a file
     replaces a link, not what it points to.
@@ -26,6 +26,8 @@ def refuse_inputs(
         images: the images to convert.
         image_folders: folders of images that must not be out_dir.
         files: the source's files.
+    Raises:
+        ValueError: out_dir is a folder of images, or a file to write is an image or the source's.
     """
     hint = f"name another, such as mask_labels/{out_dir.name}"
     if out_dir.resolve() in {absolute_path(folder).resolve() for folder in image_folders}:
