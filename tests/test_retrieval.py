@@ -118,10 +118,10 @@ def test_options_without_weights_come_from_the_record(tmp_path):
         load_network(path, pairs=["magnifier.variant", "paper"])
 
 
-def test_bf16_where_the_device_computes_in_it(weights, monkeypatch):
+def test_bf16_where_the_device_is_faster_in_it(weights, monkeypatch):
     for answer, dtype in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(
-            "magnifier_plugin.engine.precision.computes_in_bf16", lambda device, a=answer: a
+            "magnifier_plugin.engine.precision.faster_in_bf16", lambda device, a=answer: a
         )
         assert load_network(weights, pairs=["use_gpu", "False"]).precision.amp is dtype
     assert not load_network(weights, pairs=["test.amp", "off"]).precision.amp
