@@ -29,6 +29,9 @@ def loop(first, second, repeats, same_identities, seed):
     """The bootstrap, implemented literally, one draw after another."""
     rng = np.random.default_rng(seed)
     draws = []
+    pairs = list(zip(first, second, strict=True))
+    plain = [(two.metrics - one.metrics).mean() for one, two in pairs]
+    scale = np.sqrt(len(first) / (len(first) - 1))
     for _ in range(repeats):
         chosen = rng.integers(0, len(first), len(first))
         shared = None
@@ -40,7 +43,9 @@ def loop(first, second, repeats, same_identities, seed):
                 drawn = shared = drawn if shared is None else shared
             rows = np.concatenate([np.flatnonzero(first[number].pids == pid) for pid in drawn])
             means.append((second[number].metrics - first[number].metrics)[rows].mean())
-        draws.append(np.mean(means))
+        seeds = np.mean([plain[number] for number in chosen])
+        identities = np.mean(means) - seeds
+        draws.append(np.mean(plain) + scale * (seeds - np.mean(plain)) + identities)
     return np.quantile(draws, (0.025, 0.975))
 
 
@@ -85,12 +90,13 @@ def test_people_who_are_the_same_in_all_seeds_are_drawn_once():
 
 
 def test_seeds_are_resampled():
-    """If people do not differ, the interval comes only from the seeds."""
+    """If people do not differ, the interval comes only from the seeds, as from new ones."""
     first = [results(np.zeros(10))] * 3
     second = [results(np.full(10, value)) for value in (0.0, 0.3, 0.6)]
     got = difference_interval(first, second, same_identities=True)
     assert got.mean[0] == pytest.approx(0.3)
-    assert (got.low[0], got.high[0]) == (pytest.approx(0.0), pytest.approx(0.6))
+    half = 0.3 * np.sqrt(3 / 2)  # the largest of three means, and three seeds' variance
+    assert (got.low[0], got.high[0]) == (pytest.approx(0.3 - half), pytest.approx(0.3 + half))
 
 
 def test_several_metrics_and_queries_without_a_match():

@@ -75,6 +75,7 @@ class TestRows:
         assert call("--jobs", "4", seeds=(1, 2, 2)) == 0
         text = (out / "table.md").read_text()
         assert "seeds 1, 2, each with its own people" in text
+        assert "With fewer than 5 seeds, intervals are somewhat too narrow" in text
         content = json.loads((out / "results.json").read_text())
         row = content["rows"][0]
         values = [row["seeds"][seed]["mAP"] for seed in ("1", "2")]
@@ -103,6 +104,12 @@ class TestRows:
         assert [line.split(" | ")[0] for line in lines[1 : 1 + len(pairs)]] == [
             f"| {one} → {other}" for one, other in pairs
         ]
+
+    def test_five_seeds_are_enough_for_an_interval(self, call, out):
+        assert call("--jobs", "4", "--rows", "G", "G+M", seeds=range(1, 6)) == 0
+        text = (out / "table.md").read_text()
+        assert "is significant." in text
+        assert "too narrow" not in text
 
     def test_finished_rows_are_kept(self, call, out, capsys):
         assert call("--jobs", "3") == 0

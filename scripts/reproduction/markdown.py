@@ -11,6 +11,7 @@ ONE_SEED = (
     "One seed: no standard deviations and no intervals; use several seeds to see how much is "
     "chance, such as `--seeds 1 2 3`."
 )
+FEW_SEEDS = 5  # with fewer, intervals are too narrow, see `bootstrap.difference_interval`
 _METRICS = ("mAP", "rank-1")
 _NOTHING = "–"
 
@@ -87,6 +88,11 @@ def _differences(content: Mapping[str, Any]) -> list[str]:
         "Mean over the seeds; in brackets the 95 % bootstrap interval over seeds and test "
         "identities. A difference whose interval excludes 0 is significant."
     )
+    if len(content["seeds"]) < FEW_SEEDS:
+        note += (
+            f" With fewer than {FEW_SEEDS} seeds, intervals are somewhat too narrow if seeds "
+            "differ more than identities do."
+        )
     several = content["interval"] is not None
     return [
         "## Differences",
