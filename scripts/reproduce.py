@@ -10,6 +10,7 @@ Exit status: 0 done, 1 a row failed, 2 wrong input, 130 after Ctrl-C.
 
 import argparse
 import errno
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +83,20 @@ from reproduction.command import reproduce
 from reproduction.plan import Settings
 
 
+class OnlyOnce(logging.Filter):
+    """Drop messages that were logged before: many rows share the reason for a warning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self._logged
+        self._logged.add(message)
+        return is_new
+
+
 def main(argv: Sequence[str]) -> int:
     """Reproduce a table; return 0, 1 if a row failed, 2 for wrong input, 130 after Ctrl-C."""
     escape_unencodable()
@@ -118,4 +133,6 @@ def settings(arguments: argparse.Namespace, pairs: Sequence[str]) -> Settings:
 
 
 if __name__ == "__main__":
+    if logging.lastResort:
+        logging.lastResort.addFilter(OnlyOnce())
     sys.exit(main(sys.argv[1:]))

@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from arguments import (
+    add_data_set,
     add_network,
     escape_unencodable,
     exit_with,
@@ -33,6 +34,8 @@ from arguments import (
 
 let_idle_threads_sleep()
 
+TOPK = 5  # hits per query
+
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parse the command line, KEY VALUE pairs into `pairs`; a wrong one ends with status 2."""
@@ -40,19 +43,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "-s",
-        "--source",
-        required=True,
-        metavar="NAME",
-        help="the data set's name in torchreid, or NAME=PATH; its queries are shown",
-    )
-    add(
-        "--root",
-        type=path,
-        default="reid-data",
-        help="folder of all data sets (default: %(default)s)",
-    )
+    add_data_set(parser)
     add("--out", type=path, required=True, metavar="FOLDER", help="folder to write to")
     add("--against", type=path, metavar="FILE", help="checkpoint of a network to compare with")
     add("--branches", action="store_true", help="test each branch's part of the embedding alone")
@@ -74,9 +65,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=200,
         help="images for saliency.md (default: %(default)s)",
     )
-    add("--topk", type=whole_number(1), default=5, help="hits per query (default: %(default)s)")
+    add(
+        "--topk",
+        type=whole_number(1),
+        help=f"with --against: hits per query in comparison.png (default: {TOPK})",
+    )
     add_network(parser)
-    return parse_with_pairs(parser, argv)
+    args = parse_with_pairs(parser, argv)
+    if args.topk and not args.against:
+        parser.error("--topk: has no effect without --against")
+    return args
 
 
 if __name__ == "__main__":
@@ -88,7 +86,7 @@ from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.files import write_atomically, write_png
 from magnifier_plugin.retrieval.comparison import branch_table, compare, evaluate_branches
-from magnifier_plugin.retrieval.network import TrainedNetwork, load_network
+from magnifier_plugin.retrieval.network import TEST_DATA_KEYS, TrainedNetwork, load_network
 from magnifier_plugin.retrieval.saliency import (
     activation_sheet,
     describe,
@@ -96,7 +94,10 @@ from magnifier_plugin.retrieval.saliency import (
     look_at,
     read_photos,
 )
+from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.visualize.sheets import spread_evenly
+
+METRIC_KEYS = ("test.normalize_feature", "test.dist_metric")  # of --branches and --against
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,12 +106,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
     show_log()
     try:
+        for module in args.modules:
+            import_user_module(module)
         network = load(args, args.weights)
         dataset = open_queries(args, network)
         look(args, network, dataset)
         if args.against:
             show_differences(args, network, dataset)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"saliency.py: {error}", file=sys.stderr)
         return 2
     return 0
@@ -118,13 +121,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def load(args: argparse.Namespace, weights: Path) -> TrainedNetwork:
     """Load a network; the configuration of the command line counts for both."""
+    boxes = {"cuhk03.labeled_images": True} if args.cuhk03_labeled else {}
     return load_network(
-        weights, file=args.config_file or "", flags=network_flags(args), pairs=args.pairs
+        weights,
+        file=args.config_file or "",
+        flags={**network_flags(args), **boxes},
+        pairs=args.pairs,
+        also=(*METRIC_KEYS, *TEST_DATA_KEYS),
     )
 
 
 def open_queries(args: argparse.Namespace, network: TrainedNetwork) -> AnnotatedDataset:
     """Open the query images, with label maps where there are any."""
+    cfg = network.cfg
     return AnnotatedDataset(
         args.source,
         args.root,
@@ -132,7 +141,11 @@ def open_queries(args: argparse.Namespace, network: TrainedNetwork) -> Annotated
         mode="query",
         masks_dir=args.masks_dir,
         max_missing=1.0,
+        label_set=cfg.masks.label_set,
+        same_camera=cfg.test.same_camera,
         inputs=("mask",),
+        cuhk03_labeled=cfg.cuhk03.labeled_images,
+        cuhk03_classic_split=cfg.cuhk03.classic_split,
     )
 
 
@@ -167,7 +180,7 @@ def show_differences(
         dataset.gallery,
         names=names,
         rows=args.images,
-        topk=args.topk,
+        topk=args.topk or TOPK,
     )
     one, two = found.first, found.second
     print(

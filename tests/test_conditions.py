@@ -85,6 +85,16 @@ class TestFile:
         for part in ("c.csv", "each of the 3 query images", "2 of them", "b.jpg", 'conditions ""'):
             assert part in str(caught.value)
 
+    @pytest.mark.parametrize("count", [30, 31])
+    def test_a_column_of_many_words_is_left_out(self, tmp_path, caplog, count):
+        names = [f"{n}.jpg" for n in range(count)]
+        lines = [f"{name},t{n},yes" for n, name in enumerate(names)]
+        found = read_conditions(write(tmp_path / "c.csv", "path,time,sun", *lines), tmp_path)
+        labels = conditions_of(found, [str(tmp_path / name) for name in names]).labels
+        assert list(labels) == (["time", "sun"] if count == 30 else ["sun"])
+        warning = "c.csv: the column time is left out: expected a condition with at most 30"
+        assert (warning in caplog.text) == (count > 30)
+
 
 class TestBins:
     @pytest.mark.parametrize(
@@ -121,8 +131,15 @@ class TestBins:
     def test_words_few_numbers_and_empty_cells_are_not_binned(self):
         assert label_values(["pole", "box", ""]) == {"pole": "pole", "box": "box", "": "none"}
         assert label_values(["1", "2", "2"]) == {"1": "1", "2": "2", "": "none"}
-        mixed = [*map(str, range(20)), "nan"]
-        assert all(label_values(mixed)[value] == value for value in mixed)
+
+    def test_numbers_among_words_are_binned(self):
+        labels = label_values([*map(str, range(20)), "n/a", "nan", ""])
+        assert (labels["n/a"], labels["nan"], labels[""]) == ("n/a", "nan", "none")
+        assert labels["3"] == "0–5"
+
+    def test_a_number_has_one_label_however_it_is_written(self):
+        labels = label_values(["0.50", "0.5", "1", "1.0", "01"])
+        assert labels == {"0.50": "0.5", "0.5": "0.5", "1": "1", "1.0": "1", "01": "1", "": "none"}
 
 
 class TestMetrics:

@@ -201,7 +201,7 @@ class TestStart:
     def test_every_row_waits_for_it(self, call, out, tmp_path, capsys):
         pairs = ("--start", "1000", "data.root", str(tmp_path / "data"))
         assert call("--jobs", "8", *pairs, **{"G/seed-1": "fail"}) == 1
-        (start,) = (tmp_path / "data" / "seed-1000" / "start").iterdir()
+        (start,) = (tmp_path / "data" / "seed-1000" / "start").glob("[!.]*")
         weights = start / "model" / "model.pth.tar-30"
         assert f"backbone {weights}\n" in log(out, "G+M")
         assert "backbone None\n" in (start / record.LOG).read_text()
@@ -259,6 +259,19 @@ class TestResources:
         assert "in use by another call of this script" in capsys.readouterr().err
         os.close(handle)
         assert call("--jobs", "3") == 0
+
+    def test_two_calls_that_train_one_start(self, call, out, tmp_path, capsys):
+        """It is shared by calls with another --out; a finished one can be used by both."""
+        pairs = ("--start", "1000", "--rows", "G", "data.root", str(tmp_path / "data"))
+        starts = tmp_path / "data" / "seed-1000" / "start"
+        handle = processes.lock_folder(starts)
+        assert call(*pairs) == 2
+        assert f"error: {starts}: is in use by another call" in capsys.readouterr().err
+        os.close(handle)
+        assert call(*pairs) == 0
+        handle = processes.lock_folder(starts)  # is no longer locked
+        assert call(*pairs) == 0
+        os.close(handle)
 
     @pytest.mark.parametrize("change", ["two", SyntaxError(), FileNotFoundError(), ValueError()])
     def test_code_that_changes_meanwhile_starts_no_row(
@@ -378,6 +391,19 @@ processes.MAIN = Path({str(STANDIN)!r})
 command.prepare_data = lambda settings, runs: None
 sys.exit(reproduce.main(sys.argv[1:]))
 """
+
+
+def test_a_warning_about_many_rows_is_printed_once(tmp_path):
+    config = Path(DEMO).with_name("magnifier_market.yaml")
+    line = ["stage2", "--config-file", config, "--out", tmp_path / "out", "--root", tmp_path]
+    done = subprocess.run(
+        [sys.executable, script.__file__, *map(str, line), "--seeds", "1", "2"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("keep continues the optimiser of stage 1") == 1
+    assert "market1501, which does not exist" in done.stderr
 
 
 @pytest.mark.slow

@@ -48,6 +48,14 @@ class TestTables:
             assert run.cfg.train.max_epoch == 500
             assert run.folder == OUT / run.row.name / "seed-1"
 
+    def test_label_maps_may_be_elsewhere(self):
+        """Rows with maps of their own use these."""
+        runs, _ = plan("table2", "magnifier_market", "masks.dir", "/maps")
+        assert {run.cfg.masks.dir for run in runs.values()} == {"/maps"}
+        runs, _ = plan("masks", "magnifier_market", "masks.dir", "/maps")
+        assert runs["G+M+SAB+SFB+SD"].cfg.masks.dir == "/maps"
+        assert runs["eroded"].cfg.masks.dir.startswith(f"{OUT}/")
+
     @pytest.mark.parametrize("config", ["dsa_market", "dsa_demo"])
     def test_dsas_configurations_take_them(self, config):
         runs, _ = plan("dsa", config)

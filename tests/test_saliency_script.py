@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import torchreid
 from mask_inputs import script
 from PIL import Image
 from test_retrieval import NORM, save_checkpoint, tiny_backbone  # noqa: F401
@@ -18,7 +19,7 @@ from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.comparison import compare, evaluate_branches
 from magnifier_plugin.retrieval.network import load_network
 from magnifier_plugin.retrieval.saliency import describe, look_at, mean_cosine
-from magnifier_plugin.visualize.rankings import heading
+from magnifier_plugin.visualize.rankings import draw_ranking, heading
 
 saliency = script("saliency")
 HERE = ["use_gpu", "False", "test.amp", "off"]
@@ -270,3 +271,74 @@ def test_label_maps_are_read(market_folder):
     """The fixture has label maps of query images; without them the tests above compare nothing."""
     maps = list((market_folder.masks_dir / "market1501").rglob("query/*.png"))
     assert maps and read_labels(maps[0]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("recorded", "more", "expected"),
+    [
+        ((), (), ("densepose", "drop", False)),
+        (
+            ("masks.label_set", "lip", "test.same_camera", "keep", "cuhk03.labeled_images", "True"),
+            (),
+            ("lip", "keep", True),
+        ),
+        ((), ("masks.label_set", "lip", "test.same_camera", "keep"), ("lip", "keep", False)),
+        ((), ("--cuhk03-labeled",), ("densepose", "drop", True)),
+    ],
+)
+def test_data_are_opened_as_recorded_or_typed(
+    run, tmp_path, monkeypatch, capsys, recorded, more, expected
+):
+    opened = []
+
+    def record(*arguments, label_set, same_camera, cuhk03_labeled, **options):
+        opened.append((label_set, same_camera, cuhk03_labeled))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(saliency, "AnnotatedDataset", record)
+    path = save_checkpoint(tmp_path / "r.pth.tar", *NORM, *recorded)
+    assert run(*more, weights=path) == 2
+    assert capsys.readouterr().err == "saliency.py: enough\n"
+    assert opened == [expected]
+
+
+def test_a_torchreid_checkpoint_uses_the_environments_label_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAGNIFIER_LABEL_SET", "lip")
+    model = torchreid.models.build_model("osnet_x0_25", 5, pretrained=False)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "t.pth.tar")
+    network = load_network(tmp_path / "t.pth.tar", flags={"model.name": "osnet_x0_25"}, pairs=HERE)
+    assert network.cfg.masks.label_set == "lip"
+
+
+def test_modules_of_ones_own_are_imported(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("--import", "no_such_module") == 2
+    assert "no_such_module" in capsys.readouterr().err
+
+
+def test_topk_needs_against(run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("--topk", "3")
+    assert ended.value.code == 2
+    assert "--topk: has no effect without --against" in capsys.readouterr().err
+
+
+def test_invented_cameras_are_not_shown(market_folder, tmp_path, monkeypatch):
+    """In a list without cameras, each image has its own."""
+    networks = tuple(
+        load_network(save_checkpoint(tmp_path / f"{s}.pth.tar", *NORM, seed=s), pairs=HERE)
+        for s in (0, 1)
+    )
+    dataset = queries(market_folder, networks[0])
+    shown = []
+
+    def record(*arguments, has_cameras):
+        shown.append(has_cameras)
+        return draw_ranking(*arguments, has_cameras=has_cameras)
+
+    monkeypatch.setattr("magnifier_plugin.retrieval.comparison.draw_ranking", record)
+    own = [(path, pid, 1000 + n, *rest) for n, (path, pid, _, *rest) in enumerate(dataset.gallery)]
+    for gallery, expected in ((dataset.gallery, True), (own, False)):
+        shown.clear()
+        compare(networks, dataset.query, gallery, names=("a", "b"), rows=1, topk=2)
+        assert set(shown) == {expected}

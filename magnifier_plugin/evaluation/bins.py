@@ -11,9 +11,9 @@ _WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # width of a bin, up to a powe
 def label_values(values: Sequence[str]) -> dict[str, str]:
     """The label of each value of a column.
 
-    A column of numbers with more than 8 distinct values is divided into at most 4 bins: quarters if
-    all are in 0..1, otherwise bins of a round width, which begin at 0 unless that would leave half
-    of them empty.
+    Words are their own labels. So are up to 8 distinct numbers, however each is written; more are
+    divided into at most 4 bins: quarters if all are in 0..1, otherwise bins of a round width, which
+    begin at 0 unless that would leave half of them empty.
 
     Args:
         values: all cells of the column; the label of an empty cell is "none".
@@ -23,7 +23,10 @@ def label_values(values: Sequence[str]) -> dict[str, str]:
     filled = {value for value in values if value}
     numbers = {value: number for value in filled if (number := _as_number(value)) is not None}
     label = {value: value for value in filled} | {"": EMPTY}
-    if len(numbers) < len(filled) or len(set(numbers.values())) <= _MAX_LABELS:
+    if len(set(numbers.values())) <= _MAX_LABELS:
+        shortest: dict[float, str] = {}
+        for value, number in sorted(numbers.items(), key=lambda item: (len(item[0]), item[0])):
+            label[value] = shortest.setdefault(number, value)  # "0.50" → "0.5"
         return label
     low, high = min(numbers.values()), max(numbers.values())
     start, width = _cut(low, high)

@@ -4,6 +4,7 @@ The conditions are in a CSV file with a column `path` and one for each condition
 list of images, whose columns `pid`, `camid` and `split` are no conditions.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,11 @@ from magnifier_plugin.files import absolute_path
 from magnifier_plugin.text_files import read_csv
 from magnifier_plugin.wording import many
 
+logger = logging.getLogger(__name__)
+
 # Queries are grouped by whether they have a near-twin.
 WITH_TWIN, WITHOUT_TWIN = "with", "without"
+MAX_LABELS = 30  # a column with more, such as times, is no condition
 ABSENT = "absent"  # replaces the number of a near-twin that is in neither query nor gallery
 
 
@@ -78,6 +82,8 @@ def conditions_of(
         images: paths of all query images.
         pids: identity as the data set's list gives it → its number in torchreid's lists; a twin
             that is not in it cannot be a hit. None or empty: `twin` has torchreid's numbers.
+    Returns:
+        The conditions; a column with more than MAX_LABELS labels is left out, with a warning.
     Raises:
         ValueError: an image is not in the file, or a condition has the name of a result.
     """
@@ -99,7 +105,15 @@ def conditions_of(
             twins = np.array([_twin_number(cell, pids or {}) for cell in cells.tolist()])
             labels[name] = np.where(cells != "", WITH_TWIN, WITHOUT_TWIN)
         else:  # bins are made from the whole file, so that they do not depend on the queries
-            label = label_values([row[place] for row in found.rows.values()])
+            column = [row[place] for row in found.rows.values()]
+            label = label_values(column)
+            if (count := len({label[cell] for cell in column})) > MAX_LABELS:
+                logger.warning(
+                    "%s: the column %s is left out: expected a condition with at most %d different "
+                    "words, found %s values",
+                    *(found.file, name, MAX_LABELS, f"{count:,}"),
+                )
+                continue
             labels[name] = np.array([label[cell] for cell in cells.tolist()])
     return Conditions(labels, twins)
 

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from magnifier_plugin.builders import build_network, find_system
 from magnifier_plugin.config import ConfigError, flatten, load_config, parse_pairs
+from magnifier_plugin.data.checks import default_label_set
 from magnifier_plugin.data.joint import JointTransform
 from magnifier_plugin.data.pixels import Images
 from magnifier_plugin.data.transforms import rebuild
@@ -37,6 +38,8 @@ COMPARISON_KEYS = (
     *("test.rerank_k1", "test.rerank_k2", "test.rerank_lambda"),
 )
 ORIGIN_KEYS = ("data.sources",)  # what the weights were trained on
+# Keys that determine which images and label maps of a data set are tested, and which matches count.
+TEST_DATA_KEYS = ("cuhk03", "masks.label_set", "test.same_camera")
 # Keys that depend on the machine.
 MACHINE_KEYS = ("use_gpu", "channels_last", "test.amp", "test.batch_size", "data.workers")
 _WORKERS = 4  # maximum number of workers by default
@@ -133,8 +136,12 @@ def load_network(
     """
     check_typed(parse_pairs(pairs), (*FEATURE_KEYS, *MACHINE_KEYS, *also))
     content = read_checkpoint(weights)
-    machine = {"test.amp": "auto", "data.workers": min(_WORKERS, cores())}
-    recorded = {**machine, **recorded_values(content, weights)}
+    defaults = {
+        "test.amp": "auto",
+        "data.workers": min(_WORKERS, cores()),
+        "masks.label_set": default_label_set(),
+    }
+    recorded = {**defaults, **recorded_values(content, weights)}
     cfg = load_config(file or None, flags, pairs, recorded)
     if not file and "model.name" not in {*recorded, *(flags or {}), *pairs[::2]}:
         raise ConfigError(
@@ -193,12 +200,12 @@ def recorded_values(content: Mapping[str, Any], origin: str | Path) -> dict[str,
     tree = parse_yaml(str(text), name)
     if not isinstance(tree, Mapping):
         raise ValueError(f"{name}: expected keys and values, found a {type(tree).__name__}")
-    counts = (*FEATURE_KEYS, *COMPARISON_KEYS, *ORIGIN_KEYS)
+    counts = (*FEATURE_KEYS, *COMPARISON_KEYS, *ORIGIN_KEYS, *TEST_DATA_KEYS)
     return {key: value for key, value in flatten(tree) if _is_among(key, counts)}
 
 
 def check_typed(typed: Collection[str], counting: Sequence[str]) -> None:
-    """Refuses keys on the command line that have no effect on a search.
+    """Refuses keys on the command line that have no effect in the calling script.
 
     Args:
         typed: the keys on the command line.

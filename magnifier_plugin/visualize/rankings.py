@@ -105,10 +105,10 @@ def save_rankings(
         topk: number of gallery images in a figure.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    has_cameras = _has_cameras(gallery)
+    cameras = has_cameras(gallery)
     for distances, item, name in zip(distmat, query, _figure_names(query), strict=True):
         chosen = first_gallery_images(distances, item, gallery, topk)
-        row = draw_ranking(item, [gallery[i] for i in chosen], has_cameras=has_cameras)
+        row = draw_ranking(item, [gallery[i] for i in chosen], has_cameras=cameras)
         row.save(folder / f"{name}.jpg", quality=92)
 
 
@@ -127,11 +127,11 @@ def ranking_sheet(
         count: number of queries; if it exceeds Q, all are shown.
         topk: number of gallery images in a row.
     """
-    rows, has_cameras = [], _has_cameras(gallery)
+    rows, cameras = [], has_cameras(gallery)
     for q in spread_evenly(range(len(query)), count):
         chosen = first_gallery_images(distmat[q], query[q], gallery, topk)
         ranked = [gallery[i] for i in chosen]
-        rows.append(draw_ranking(query[q], ranked, has_cameras=has_cameras))
+        rows.append(draw_ranking(query[q], ranked, has_cameras=cameras))
     return stack(rows)
 
 
@@ -153,7 +153,7 @@ def save_ranking_sheet(
     return path
 
 
-def _has_cameras(gallery: Sequence[ImageRecord]) -> bool:
+def has_cameras(gallery: Sequence[ImageRecord]) -> bool:
     """Whether cameras are known; if they are not, each image has its own camera."""
     return len({record[2] for record in gallery}) < len(gallery)
 

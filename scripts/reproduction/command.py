@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
@@ -40,10 +42,13 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
     if note:
         print(note, flush=True)
     runs = make_runs(settings)
-    lock = lock_folder(settings.out)
-    try:
+    with ExitStack() as locks:
+        lock = _lock(settings.out, locks)
         records = open_records(runs, training_code(), settings.out)
-        if not all(is_finished(run, record) for run, record in records.items()):
+        unfinished = [run for run, record in records.items() if not is_finished(run, record)]
+        for start in {run.start for run in runs if run.start}.intersection(unfinished):
+            _lock(start.folder.parent, locks)  # calls with another --out train the same one
+        if unfinished:
             seeds = many(len({run.seed for run in runs}), "seed")
             print(f"preparing the data of {seeds}", flush=True)
             prepare_data(settings, runs)
@@ -51,12 +56,17 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
         runner = Runner(records, resources, Progress(runs, sys.stdout), current_code)
         runner.run()
         _write(settings, records, runner.failures)
-    finally:
-        if lock is not None:
-            os.close(lock)
     for run, reason in runner.failures.items():
         print(f"\n{run.name} {reason}", file=sys.stderr)
     return 1 if runner.failures else 0
+
+
+def _lock(folder: Path, locks: ExitStack) -> int | None:
+    """Lock a folder as `lock_folder` does, until `locks` closes."""
+    handle = lock_folder(folder)
+    if handle is not None:
+        locks.callback(os.close, handle)
+    return handle
 
 
 def current_code() -> str:

@@ -17,10 +17,10 @@ from reproduction.table import Row, Table
 
 RENDERED = "synthetic"
 QUICK_EPOCHS = 2  # largest number per stage
-# Keys that the script sets for every row.
+# Keys that the script sets for every row. (Rows with label maps of their own also set masks.dir.)
 OWN_KEYS = (
     *("train.seed", "data.save_dir", "model.resume", "test.cache", "test.evaluate"),
-    *("report.untrained", "masks.dir", "train.keep_freq"),
+    *("report.untrained", "train.keep_freq"),
 )
 # Keys that it also sets with --start.
 START_KEYS = ("model.pretrained", "model.backbone_weights")
