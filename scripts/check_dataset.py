@@ -135,9 +135,12 @@ def check_parts(
 ) -> list[DatasetProblem]:
     """Check the three lists and, unless --quick, every image; print the counts."""
     train, query, gallery = parts
+    lists = check_lists(*parts, compare_names=compare_names, original_ids=ids)
     if args.same_camera == "keep":
+        subsets = lists.subsets  # with the cameras as they are
         query, gallery = drop_cameras(query, gallery)
-    lists = check_lists(*(train, query, gallery), compare_names=compare_names, original_ids=ids)
+        lists = check_lists(*(train, query, gallery), compare_names=compare_names, original_ids=ids)
+        lists = lists._replace(subsets=subsets)
     show_lists(lists)
     if args.quick:
         return lists.problems

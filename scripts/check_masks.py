@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=path,
         help="folder of all label maps (default: $MAGNIFIER_MASKS, else mask_labels)",
     )
-    add("--label-set", default="densepose", help="expected label set (default: %(default)s)")
+    add("--label-set", help="expected label set (default: $MAGNIFIER_LABEL_SET, else densepose)")
     add(
         "--out",
         type=html_file,
@@ -87,6 +87,7 @@ if __name__ == "__main__":
 from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.opening import open_dataset
+from magnifier_plugin.data.checks import default_label_set
 from magnifier_plugin.data.map_files import annotations_of
 from magnifier_plugin.files import write_png
 from magnifier_plugin.masks.checking import (
@@ -114,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for module in args.modules:
             import_user_module(module)
+        args.label_set = args.label_set or default_label_set()
         folder, labels = find_labels(args)
         page = args.out or default_page(folder)
         findings = check_labels(labels, min_regions=args.min_regions, workers=args.workers)
@@ -173,7 +175,7 @@ def describe_label_set(
     try:
         manifest = check_manifest(folder, expected)
     except ValueError as error:
-        return str(error), True
+        return f"{error}; to check with another label set, add --label-set NAME", True
     if manifest is None:
         return "unknown: there is no labels.json that says how the label maps were made", False
     return f"{manifest.label_set}, from {manifest.source} (checksum {manifest.checksum})", False

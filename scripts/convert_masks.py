@@ -255,7 +255,7 @@ def show(
         (summary.already_there, "already there"),
         (len(summary.missing), f"images without an annotation ({lists['missing']})"),
         (len(summary.removed), "of these had files of an earlier run, now removed (--overwrite)"),
-        (len(summary.unmatched), "annotations of none of these images"),
+        (len(summary.unmatched), "annotations that match none of these images"),
         (len(summary.ambiguous), f"with more than one likely person ({lists['ambiguous']})"),
         (len(summary.failures), f"failed ({lists['failed']})"),
     )

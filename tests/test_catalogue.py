@@ -104,6 +104,14 @@ def test_an_empty_subset(market: Market) -> None:
         build(folder)
 
 
+def test_missing_distractors_do_not_move_the_data_set(market: Market) -> None:
+    """All that Market-1501 needs is there; only the folder that was asked for is not."""
+    folder = market()
+    with pytest.raises(FileNotFoundError, match="images, which does not exist") as caught:
+        open_dataset("market1501", folder.root, market1501_500k=True)
+    assert "Expected in" not in str(caught.value)
+
+
 def test_an_empty_list_of_a_users_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Empty(torchreid.data.ImageDataset):
         dataset_dir = "empty"

@@ -300,15 +300,19 @@ def test_script_is_unchanged_by_a_decompression_bomb_among_the_photos(market, ca
     assert f"{path}: photo: refused, " in capsys.readouterr().out
 
 
-def test_script_stops_at_another_label_set(market, capsys):
+def test_script_stops_at_another_label_set(market, capsys, monkeypatch):
     folder = market()
     write_manifest(
         folder.masks_dir / "market1501",
         Manifest("parsing", "lip", load_label_set("lip").definition),
     )
     assert check(folder) == 1
-    assert "label maps use label set lip, expected densepose" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "label maps use label set lip, expected densepose" in printed
+    assert "to check with another label set, add --label-set NAME" in printed
     assert check(folder, "--label-set", "lip") == 0
+    monkeypatch.setenv("MAGNIFIER_LABEL_SET", "lip")
+    assert check(folder) == 0
 
 
 def test_script_says_what_it_cannot_find(market, tmp_path, capsys):

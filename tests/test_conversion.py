@@ -80,7 +80,7 @@ def test_files_of_an_image_that_is_missing_now_are_removed(tmp_path, options, le
     summary = convert(IuvFolder(iuv), market, out, progress=False, **options)
     assert {path.stem.removeprefix(NAMES[1]) for path in out.rglob(f"{NAMES[1]}*")} == left
     assert len(summary.removed) == ("overwrite" in options)
-    assert len(summary.missing) == (nobody is False or "overwrite" in options)
+    assert len(summary.missing) == ("overwrite" in options)  # without it, all have files
     assert len(list(out.rglob("*.png"))) == 4 + len(left)
 
 
@@ -161,6 +161,33 @@ def test_two_label_sets_are_not_mixed_in_one_folder(tmp_path):
     with pytest.raises(ValueError, match=r"no labels\.json"):
         convert(IuvFolder(iuv), market, out, progress=False)
     assert convert(IuvFolder(iuv), market, out, overwrite=True, progress=False).converted == 3
+
+
+def test_a_wrong_label_set_that_wrote_nothing_can_be_corrected(tmp_path):
+    market, _ = make_market(tmp_path, NAMES[:1])
+    np.save(tmp_path / f"{NAMES[0]}.npy", np.full((32, 16), 19))
+    out = tmp_path / "masks" / "market1501"
+    wrong = convert(ParsingFolder(tmp_path, "pascal"), market, out, progress=False)
+    assert (wrong.converted, len(wrong.failures)) == (0, 1)
+    assert convert(ParsingFolder(tmp_path, "lip"), market, out, progress=False).converted == 1
+    assert read_manifest(out).label_set == "lip"
+
+
+@pytest.mark.parametrize("keep_iuv", [True, False])
+def test_annotations_in_two_parts(tmp_path, keep_iuv):
+    """As two processes or machines make them: what the first part had is not missing."""
+    market, iuv = make_market(tmp_path, NAMES)
+    second = tmp_path / "second"
+    second.mkdir()
+    file = f"{NAMES[1]}_IUV.png"
+    (iuv / file).rename(second / file)
+    out = tmp_path / "masks" / "market1501"
+    first = convert(IuvFolder(iuv), market, out, keep_iuv=keep_iuv, progress=False)
+    assert (first.converted, [path.stem for path in first.missing]) == (2, [NAMES[1]])
+    rest = convert(IuvFolder(second), market, out, keep_iuv=keep_iuv, progress=False)
+    assert (rest.converted, rest.already_there, rest.missing) == (1, 2, ())
+    iuvs = convert(IuvFolder(second), market, out, keep_iuv=True, progress=False)
+    assert len(iuvs.missing) == (0 if keep_iuv else 2)  # their IUV are
 
 
 def test_a_corrected_label_map_is_kept_when_its_iuv_is_added(tmp_path):

@@ -21,7 +21,7 @@ from magnifier_plugin.annotators.densepose import read_iuv, write_iuv
 from magnifier_plugin.catalogue.names import dataset_class
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.data.dsap import FILL, crop_parts, warp
-from magnifier_plugin.data.inputs import INPUTS, BatchInput
+from magnifier_plugin.data.inputs import INPUTS, BatchInput, declare_inputs
 from magnifier_plugin.data.lists import in_stable_order
 from magnifier_plugin.data.maps import IUV
 from magnifier_plugin.data.pixels import image_tensor
@@ -169,7 +169,7 @@ def test_too_many_missing_label_maps(market: Market) -> None:
     shutil.rmtree(folder.masks_dir)
     command = (
         "12 of 12 train images have no label map in "
-        f"{folder.masks_dir}/market1501; at most a share of 0.3 may lack one (masks.max_missing). "
+        f"{folder.masks_dir}/market1501; at most 30% of them may lack one (masks.max_missing 0.3). "
         "Make them with: python scripts/convert_masks.py --source densepose-iuv --iuv DIR "
         f"--images {folder.root}/market1501 --out {folder.masks_dir}/market1501"
     )
@@ -177,6 +177,30 @@ def test_too_many_missing_label_maps(market: Market) -> None:
         build(folder)
     assert (build(folder, max_missing=1.0)[0]["mask"] == UNKNOWN).all()
     assert "mask" not in build(folder, inputs=())[0]
+
+
+@pytest.mark.parametrize(
+    ("label_set", "inputs", "flags"),
+    [
+        ("densepose-no-hands", ("mask",), "densepose-iuv --iuv DIR --hands background --images"),
+        ("keypoints", ("mask",), "keypoints --keypoints PATH --images"),
+        ("magnifiernet-authors", ("mask",), "npy --npy PATH --images"),
+        ("lip", ("mask",), "parsing --parsing DIR --label-set lip --images"),
+        ("densepose", ("textures",), "densepose-iuv --iuv DIR --images .* --keep-iuv"),
+        ("lip", ("textures",), "densepose-iuv --iuv DIR --images .* --iuv-only"),
+    ],
+)
+def test_the_command_for_missing_maps_makes_what_the_run_expects(market, label_set, inputs, flags):
+    folder = market()
+    shutil.rmtree(folder.masks_dir)
+    with pytest.raises(FileNotFoundError, match=rf"convert_masks\.py --source {flags}"):
+        build(folder, label_set=label_set, inputs=inputs)
+
+
+def test_the_command_for_torchreids_own_class_writes_iuv():
+    for keys, end in ((("mask",), "--out DIR$"), (("textures",), "--out DIR --keep-iuv$")):
+        with pytest.raises(ValueError, match=end):
+            declare_inputs(object(), keys)
 
 
 def as_from_a_worker(dataset: AnnotatedDataset, index: int) -> None:

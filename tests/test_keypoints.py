@@ -129,6 +129,9 @@ def test_files_of_one_format_at_any_depth(folder):
     write_openpose(folder / "b", "y", [person()])
     names = [item.name for item in KeypointSource(folder)]
     assert [name.removeprefix(f"{folder}/") for name in names] == ["a/x", "b/y"]
+    (folder / "readme.txt").write_text("Market-1501\n\n1501 people\n")  # among its images
+    (folder / "train.txt").write_text("a/x.jpg 0\n")
+    assert len(list(KeypointSource(folder))) == 2
     write_ultralytics(folder, "z", [person()])
     with pytest.raises(ValueError, match=r"several pose estimators, .*OpenPose.*Ultralytics"):
         KeypointSource(folder)

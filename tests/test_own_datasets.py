@@ -224,6 +224,8 @@ class TestWordsInMessages:
         shown = capsys.readouterr().out
         for text in self.EXPECTED[: 3 if same_camera == "drop" else 2]:
             assert text.format(folder=words.parent) in shown
+        (query,) = [line for line in shown.splitlines() if line.startswith("| query")]
+        assert query.split("|")[1:5] == [" query ", " 3 ", " 3 ", " 2 "]  # images, ids, cameras
 
     def test_without_cameras_no_camera_is_named(self, tmp_path, caplog):
         make_images(tmp_path, ["a.png", "b.png", "c.png"])
@@ -425,7 +427,7 @@ class TestScripts:
         assert convert(arguments) == 0
         labels = sorted(path.name for path in (tmp_path / "mask_labels").rglob("*.png"))
         assert labels == ["0002.png"]
-        assert "0 annotations of none of these images" in capsys.readouterr().out
+        assert "0 annotations that match none of these images" in capsys.readouterr().out
 
     def test_missing_label_maps_name_the_command(self, shop, market_folder, tmp_path, capsys):
         words = typed(market_folder, tmp_path, "masks.dir", tmp_path / "none")

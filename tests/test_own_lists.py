@@ -309,6 +309,11 @@ class TestSplit:
         with pytest.raises(ValueError, match="already has a split, in gallery, query, train"):
             read_identities(make_images(tmp_path, split_names()))
 
+    def test_market1501s_folders(self, tmp_path):
+        names = [f"Market-1501-v15.09.15/{part}/0001_c1s1_1.png" for part in ("query", "train")]
+        with pytest.raises(ValueError, match="already has a split, in query, train"):
+            read_identities(make_images(tmp_path, names))
+
     def test_one_folder_with_market_names(self, tmp_path):
         names = [f"{pid:04d}_c{camera}s1_000451_0{camera}.png" for pid in (3, 4) for camera in "12"]
         found = split_identities(read_identities(make_images(tmp_path, names)), 0.5, seed=1)

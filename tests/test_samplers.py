@@ -75,3 +75,10 @@ def test_ranks_share_each_batch(name: str) -> None:
     assert list(SeededSampler(sampler(name).base, 1, batch_size=12)) == whole
     with pytest.raises(ValueError, match="rank"):
         sampler("RandomSampler", num_replicas=5)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "num_instances"])
+@pytest.mark.parametrize("kind", ["RandomSampler", "RandomIdentitySampler"])
+def test_counts_below_1(kind, name):
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        sampler(kind, **{name: 0})

@@ -92,11 +92,12 @@ class Format(NamedTuple):
     """The unit of its coordinates, for messages."""
 
 
+TEXT = ".txt"
 # The end of the file's name → its format.
 FORMATS: Mapping[str, Format] = {
     ".predictions.json": Format("OpenPifPaf", read_openpifpaf),
     "_keypoints.json": Format("OpenPose", read_openpose),
-    ".txt": Format("Ultralytics", read_ultralytics, "fractions of the image's size"),
+    TEXT: Format("Ultralytics", read_ultralytics, "fractions of the image's size"),
 }
 
 

@@ -22,7 +22,7 @@ from magnifier_plugin.annotators.coco import (
     refuse_unknown_images,
 )
 from magnifier_plugin.annotators.joints import JOINTS
-from magnifier_plugin.annotators.keypoint_files import FORMATS, Person, from_coco
+from magnifier_plugin.annotators.keypoint_files import FORMATS, TEXT, Person, from_coco
 from magnifier_plugin.annotators.people import choose_person, extent
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
 from magnifier_plugin.files import absolute_path
@@ -33,6 +33,7 @@ MIN_SCORE = 0.3
 # Estimators place a joint that is cut off by the image's edge a little outside the image. Points
 # farther outside than this fraction of the larger side must belong to another image size.
 OUTSIDE = 0.25
+_LINE = 4096  # characters of a line that are enough to recognise numbers
 
 
 @dataclass(frozen=True)
@@ -212,14 +213,30 @@ def _check_places(points: np.ndarray, size: tuple[int, int], expected: str) -> N
         )
 
 
+def _begins_with_numbers(path: Path) -> bool:
+    """Whether the first line of a text file has numbers alone, as Ultralytics's files do."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        words = file.readline(_LINE).split()
+    try:
+        return bool([float(word) for word in words])
+    except ValueError:
+        return False
+
+
 def _files_of_one_format(folder: Path) -> tuple[str, list[Path]]:
     """The suffix of a folder's files, a key of FORMATS, and the files."""
     paths = annotation_files(folder, *FORMATS)
-    found = [suffix for suffix in FORMATS if any(path.name.endswith(suffix) for path in paths)]
+    by_suffix = {
+        suffix: [path for path in paths if path.name.endswith(suffix)] for suffix in FORMATS
+    }
+    texts = by_suffix[TEXT]
+    if len(texts) < len(paths) and not any(map(_begins_with_numbers, texts)):
+        by_suffix[TEXT] = []  # lists and notes of a data set, among whose images the others are
+    found = [suffix for suffix, ours in by_suffix.items() if ours]
     if len(found) > 1:
         kinds = ", ".join(f"*{suffix} ({FORMATS[suffix].title})" for suffix in found)
         raise ValueError(
-            f"{folder}: files of several pose estimators, {kinds}; expected those of one, put each "
-            "estimator's files into a folder of their own"
+            f"{folder}: files of several pose estimators, {kinds}; expected the files of a single "
+            "estimator; put each estimator's files into its own folder"
         )
-    return found[0], paths
+    return found[0], by_suffix[found[0]]

@@ -66,7 +66,9 @@ def read_identities(folder: Path) -> ImageList:
         FileNotFoundError: there is no such folder.
         ValueError: it contains no images, or it already has a split.
     """
-    there = {name for names in FOLDERS.values() for name in names if (folder / name).is_dir()}
+    tops = folder, folder / OPTIONAL_FOLDER
+    splits = {name for names in FOLDERS.values() for name in names}
+    there = {name for name in splits if any((top / name).is_dir() for top in tops)}
     if there:
         raise ValueError(
             f"{folder}: already has a split, in {', '.join(sorted(there))}; expected one folder "

@@ -126,14 +126,22 @@ def require_folder(name: str, dataset_dir: Path) -> None:
         _check_market_names(name, dataset_dir / layouts[missing.index(None)].inner)
 
 
-def missing_data(name: str, path: str | os.PathLike[str], dataset_dir: Path) -> FileNotFoundError:
-    """The error for a missing file or folder of a data set."""
+def missing_data(
+    name: str, path: str | os.PathLike[str], dataset_dir: Path | None = None
+) -> FileNotFoundError:
+    """The error for a missing file or folder of a data set.
+
+    Args:
+        name: the data set's name in torchreid.
+        path: what is missing.
+        dataset_dir: the data set's own folder, if its usual content is not all there.
+    """
     message = f"{name}: looked for {path}, which does not exist. "
-    if name in LAYOUTS:
+    if name in LAYOUTS and dataset_dir:
         message += f"Expected in {dataset_dir}: {LAYOUTS[name][0]}. "
     if name in _WITHDRAWN:
         return FileNotFoundError(message + _WITHDRAWN[name])
-    if name == "synthetic":
+    if name == "synthetic" and dataset_dir:
         return FileNotFoundError(
             f"{message}Render it with: python scripts/render_pedestrians.py --root "
             f"{dataset_dir.parents[1]}, or set data.root to the root that it was rendered into."

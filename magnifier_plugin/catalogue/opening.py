@@ -53,7 +53,7 @@ def open_dataset(
         found = _NOT_FOUND.search(str(error))
         if not found:
             raise
-        raise missing_data(name, found[1], folder) from error
+        raise missing_data(name, found[1]) from error
 
 
 def open_lists(name: str, root: str | os.PathLike[str], **options: Any) -> Any:

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.data.dsap import FILL, Colour, crop_parts, warp
 from magnifier_plugin.data.joint import View, mirror_maps
+from magnifier_plugin.data.map_files import MAPS
 from magnifier_plugin.data.pixels import image_tensor
 from magnifier_plugin.regions import UNKNOWN
 
@@ -130,6 +131,7 @@ def declare_inputs(dataset: Any, keys: Sequence[str], *, mirrored: bool = False)
             "make. With torchreid's ImageDataManager, choose the annotated data set by its name, "
             "such as sources='market1501_masked', and make its files with: python "
             "scripts/convert_masks.py --source densepose-dump --dump FILE --images DIR --out DIR"
+            + "".join(dict.fromkeys(MAPS[kind].flag for key in keys for kind in INPUTS[key].maps))
         )
 
 

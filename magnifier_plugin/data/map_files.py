@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magnifier_plugin.annotators.densepose import read_iuv
+from magnifier_plugin.annotators.densepose import label_set_name, read_iuv
+from magnifier_plugin.annotators.keypoints import KeypointSource
+from magnifier_plugin.annotators.npy import NpyFolder
 from magnifier_plugin.annotators.source import check_size
 from magnifier_plugin.catalogue.listed import OwnSource
 from magnifier_plugin.catalogue.names import registered_datasets
@@ -21,6 +23,8 @@ from magnifier_plugin.wording import many
 logger = logging.getLogger(__name__)
 
 Files = dict[str, Path | None]
+
+_FROM_IUV = "--source densepose-iuv --iuv DIR"  # a source of label maps and IUV, for the converter
 
 
 def _read_sized_iuv(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -85,18 +89,22 @@ class Annotations(NamedTuple):
         folder = self.masks_dir / self.folder
         have = "has" if missing == 1 else "have"
         found = f"{missing} of {many(len(files), f'{mode} image')} {have} no {noun} in {folder}"
+        source = _source_flags(self.label_set)
+        if kind == "iuv" and not source.startswith(_FROM_IUV):  # next to label maps of another set
+            source, flag = _FROM_IUV, " --iuv-only"
         command = (
-            "python scripts/convert_masks.py --source densepose-iuv --iuv DIR "
+            f"python scripts/convert_masks.py {source} "
             f"{self._images_flag()} --out {shlex.quote(str(folder))}{flag}"
         )
         if missing > self.max_missing * len(files):
             raise FileNotFoundError(
-                f"{self.name}: {found}; at most a share of {self.max_missing} may lack one "
-                f"(masks.max_missing). Make them with: {command}"
+                f"{self.name}: {found}; at most {self.max_missing:.0%} of them may lack one "
+                f"(masks.max_missing {self.max_missing}). Make them with: {command}"
             )
         if missing == len(files):
             logger.warning(
-                "%s: %s; losses that need %ss are not trained on this data set. Make them with: %s",
+                "%s: %s; losses that need a %s are not computed for this data set. Make them with: "
+                "%s",
                 *(self.name, found, noun, command),
             )
         elif missing:
@@ -111,6 +119,17 @@ class Annotations(NamedTuple):
         if isinstance(source, OwnSource):
             return f"-s {shlex.quote(f'{source.name}={source.path}')}"
         return f"--images {shlex.quote(str(self.dataset_dir))}"
+
+
+def _source_flags(label_set: str) -> str:
+    """The converter's flags for a source whose label maps have this label set."""
+    if label_set.startswith(label_set_name()):
+        hands = "" if label_set == label_set_name() else " --hands background"
+        return _FROM_IUV + hands
+    for source in (NpyFolder, KeypointSource):
+        if label_set == source.label_set:
+            return f"--source {source.name} --{source.name} PATH"
+    return f"--source parsing --parsing DIR --label-set {shlex.quote(label_set)}"
 
 
 def annotations_of(

@@ -136,8 +136,10 @@ def build_sampler(
             all images of its identities.
         rank: number of this process, from 0.
     Raises:
-        ValueError: the name is unknown, or the data cannot fill a batch.
+        ValueError: the name is unknown, batch_size or num_instances is below 1, or the data cannot
+            fill a batch.
     """
+    _check_positive(batch_size=batch_size, num_instances=num_instances)
     if name == IDENTITY_SAMPLER:
         _check_identities(train, batch_size, num_instances, num_replicas)
     base = _torchreids(
@@ -181,6 +183,12 @@ def _torchreids(
 
 def _sizes(train: Sequence[tuple], column: int) -> list[int]:
     return list(Counter(record[column] for record in train).values())
+
+
+def _check_positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}")
 
 
 def _check_identities(

@@ -33,7 +33,7 @@ class ConversionSummary:
     converted: int
     """Number of images whose label map, IUV or both were written in this run."""
     already_there: int
-    """Number of images whose files an earlier run wrote."""
+    """Number of images whose files an earlier run wrote and this one kept."""
     images: tuple[Path, ...]
     """All images that this run looked at."""
     read: tuple[Path, ...]
@@ -41,8 +41,7 @@ class ConversionSummary:
     removed: tuple[Path, ...]
     """The missing images whose files of an earlier run were removed, with overwrite."""
     missing: tuple[Path, ...]
-    """Images without an annotation, or whose annotation has no person. This is normal, since
-    annotators miss some people."""
+    """Images left without files: no annotation, or no person in it. Annotators miss some people."""
     unmatched: tuple[str, ...]
     """Names of annotations without an image; those of images that were not to be converted are
     left out, where they are known."""
@@ -81,8 +80,7 @@ def convert(
         workers: number of processes; None: one for each core.
         progress: show a progress bar, if there is a terminal.
     Returns:
-        The summary. An annotation that cannot be read does not stop the conversion; it is listed in
-        `failures`.
+        The summary; it lists annotations that could not be read in `failures`.
     Raises:
         ValueError: annotations cannot be matched to images by name, out_dir holds label maps of
             another label set, the source has no IUV, keep_iuv and iuv_only are both set, or a
@@ -108,11 +106,12 @@ def convert(
         manifest = Manifest(source.name, source.label_set, source.definition)
         ensure_manifest(out_dir, manifest, set(filter(None, replaced)))
     totals = _run(unfinished, workers, progress)
-    missing = sorted([*matches.missing, *totals.missing])
+    kept = () if overwrite else [image for image in matches.missing if target.has_files(image)]
+    missing = sorted({*matches.missing, *totals.missing}.difference(kept))
     removed = [image for image in missing if _remove(target.files(image))] if overwrite else []
     return ConversionSummary(
         converted=len(unfinished) - len(totals.failures) - len(totals.missing),
-        already_there=len(jobs) - len(unfinished),
+        already_there=len(jobs) - len(unfinished) + len(kept),
         images=tuple(images),
         read=tuple(job.image for job in unfinished),
         removed=tuple(removed),
@@ -148,6 +147,10 @@ class _Target(NamedTuple):
         """The paths of an image's label map and IUV; None for one that is not written."""
         label = label_path(image, self.dataset_dir, self.out_dir.name, self.out_dir.parent)
         return label if self.labels else None, iuv_path(label) if self.iuv else None
+
+    def has_files(self, image: Path) -> bool:
+        """Whether all files of an image are written."""
+        return all(path is None or is_written(path) for path in self.files(image))
 
 
 class _Job(NamedTuple):

@@ -81,7 +81,8 @@ def ensure_manifest(out_dir: Path, ours: Manifest, replaced: Collection[Path]) -
         ours: how new label maps are made.
         replaced: the label maps in out_dir that will be replaced.
     Raises:
-        ValueError: the other label maps in out_dir are of another or an unknown label set.
+        ValueError: out_dir has label maps of another label set, or has, besides `replaced`, some of
+            an unknown one.
     """
     theirs = read_manifest(out_dir)
     kept = _find_label_map(out_dir, replaced) if theirs is None else None
@@ -91,11 +92,13 @@ def ensure_manifest(out_dir: Path, ours: Manifest, replaced: Collection[Path]) -
             f"{kept} would not be replaced; convert into another folder, replace all label maps "
             "(--overwrite), or remove those that are not replaced"
         )
-    if theirs is not None and theirs.checksum != ours.checksum:
+    is_other = theirs is not None and theirs.checksum != ours.checksum
+    # Label maps that will be replaced count too: an interrupted conversion would mix the two sets.
+    if is_other and _find_label_map(out_dir, ()) is not None:
         raise ValueError(
             f"{out_dir}: contains label maps of label set {theirs.label_set} ({theirs.checksum}), "
             f"the new ones would be of {ours.label_set} ({ours.checksum}); two label sets must not "
-            "be mixed: convert into another folder, or remove this one first"
+            "be mixed: convert into another folder, or remove these label maps first"
         )
     if theirs != ours:
         write_manifest(out_dir, ours)
