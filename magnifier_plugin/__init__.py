@@ -1,4 +1,4 @@
-"""MagnifierNet and DSA-reID as first-class citizens of torchreid.
+"""MagnifierNet and DSA-reID for torchreid.
 
 Importing this package registers its models, data sets, engines and losses in torchreid.
 """

@@ -16,7 +16,13 @@ from magnifier_plugin.evaluation.evaluator import Reranking
 from magnifier_plugin.losses.classification import LOSSES, ClassificationCriterion
 from magnifier_plugin.losses.terms import Criterion
 from magnifier_plugin.synthetic.options import SyntheticOptions
-from magnifier_plugin.systems import SYSTEMS, System, identity_options, triplet_weights
+from magnifier_plugin.systems import (
+    LOSS_WEIGHTS,
+    SYSTEMS,
+    System,
+    identity_options,
+    triplet_weights,
+)
 
 
 def find_system(cfg: CfgNode) -> System | None:
@@ -149,8 +155,14 @@ def build_reranking(cfg: CfgNode) -> Reranking:
     )
 
 
-def build_stages(cfg: CfgNode) -> list[Stage]:
-    """The configuration's training stages."""
+def build_stages(cfg: CfgNode, system: System | None = None) -> list[Stage]:
+    """The configuration's training stages.
+
+    With another `loss.name` than the system's, weights of the system's loss terms are left out.
+    """
+    own: set[str] = set()
+    if system is not None and cfg.loss.name != system.loss:
+        own = {key.removeprefix(LOSS_WEIGHTS) for key in system.needs}
     return [
         Stage(
             max_epoch=train["max_epoch"],
@@ -160,7 +172,7 @@ def build_stages(cfg: CfgNode) -> list[Stage]:
             lr_gamma=train["gamma"],
             warmup_epoch=train["warmup_epoch"],
             warmup_factor=train["warmup_factor"],
-            loss_weights=train["loss_weights"],
+            loss_weights={k: v for k, v in train["loss_weights"].items() if k not in own},
             optimizer=train["optimizer"],
             fused=cfg.train.fused,
             optimizer_options={

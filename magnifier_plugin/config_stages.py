@@ -134,8 +134,9 @@ def resolve_stages(cfg: Node, typed: Collection[str], *, listed: bool, origin: s
             `max_epoch`; otherwise the first stage defaults to `train.max_epoch`.
         origin: the file, for errors about values that were not typed.
     Raises:
-        ConfigError: a stage has no length, `optimizer keep` has no optimiser to continue or makes a
-            typed key void, single_step has no period, or `train.max_epoch` contradicts the stages.
+        ConfigError: a stage has no length, `optimizer keep` has no optimiser to continue or
+            overrides a typed key, single_step has no period, or `train.max_epoch` contradicts the
+            stages.
     """
     cfg.stages = cfg.stages or [{}]
     may_lack_length = 0 if listed and len(cfg.stages) > 1 else 1

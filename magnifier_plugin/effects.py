@@ -34,7 +34,9 @@ def needs_loss(loss: str, other: Reason = lambda cfg: "") -> Reason:
 
 def needs_other_loss(cfg: CfgNode) -> str:
     """For the weights of torchreid's losses, which DSA-reID's own loss replaces."""
-    return "dsa.weight_f, weight_z, weight_t count" if cfg.loss.name == "dsa" else ""
+    if cfg.loss.name != "dsa":
+        return ""
+    return "loss.name dsa uses dsa.weight_f, dsa.weight_z and dsa.weight_t instead"
 
 
 def needs_guiding(cfg: CfgNode) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from magnifier_plugin.engine.checkpoint import read_checkpoint
 from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.epoch_loop import SavingOptions
+from magnifier_plugin.engine.folder_lock import locked_folder
 from magnifier_plugin.engine.provenance import (
     data_fingerprint,
     describe_process,
@@ -50,8 +52,14 @@ def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -
         system: the system of its model; None for torchreid's own models.
         typed: keys that were typed on the command line, see `check_effects`.
     """
-    check_stages(build_stages(cfg), build_criterion(cfg, system).weights)
+    check_stages(build_stages(cfg, system), build_criterion(cfg, system).weights)
     check_effects(cfg, system, typed)
+    epochs = cfg.train.max_epoch
+    if cfg.train.start_epoch >= epochs and not (cfg.test.evaluate or cfg.model.resume):
+        raise ValueError(
+            f"train.start_epoch {cfg.train.start_epoch}: expected less than train.max_epoch, which "
+            f"is {epochs}; to test only, set test.evaluate True"
+        )
     if system is not None:
         with torch.device("meta"):
             build_network(cfg, system, 2, pretrained=False)
@@ -91,7 +99,7 @@ def prepare(
             report_other_options(content.get("record", {}), cfg, path)
     elif cfg.test.evaluate and not checkpoint:
         logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
-    if checkpoint and cfg.test.evaluate:  # nothing is continued: the weights that were tested
+    if checkpoint and cfg.test.evaluate:  # a test resumes nothing: load the weights alone
         content = read_checkpoint(checkpoint)
         load_state(model, content["state_dict"], str(checkpoint))
         logger.info("Testing %s", checkpoint)
@@ -102,7 +110,13 @@ def prepare(
     if checkpoint and not cfg.test.evaluate:
         start_epoch = engine.resume(checkpoint)
         report_changes(engine.checkpoints.origin_record, cfg, facts)
-    return lambda: _run(cfg, system, engine, start_epoch)
+
+    def run() -> StagedEngine:
+        folder = cfg.data.save_dir
+        with locked_folder(folder) if processes.is_first else nullcontext():
+            return _run(cfg, system, engine, start_epoch)
+
+    return run
 
 
 def _build_engine(
@@ -117,7 +131,7 @@ def _build_engine(
         datamanager,
         model,
         criterion=build_criterion(cfg, system, processes),
-        stages=build_stages(cfg),
+        stages=build_stages(cfg, system),
         saving=SavingOptions(
             freq=cfg.train.checkpoint_freq,
             minutes=cfg.train.checkpoint_minutes,

@@ -136,7 +136,7 @@ def _check_outputs(name: str, model: nn.Module, criterion: Criterion) -> None:
         raise ValueError(
             f"model: expected a network built for loss={system.loss!r}, found loss={loss!r}, whose "
             f"outputs are for {owner}; {system.engine} takes "
-            f" magnifier_plugin.build_model({name!r}, num_classes)"
+            f"magnifier_plugin.build_model({name!r}, num_classes)"
         )
 
 

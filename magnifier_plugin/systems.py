@@ -28,7 +28,7 @@ from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.files import write_png
 from magnifier_plugin.losses.dsa import DSACriterion
-from magnifier_plugin.losses.magnifier import MagnifierCriterion
+from magnifier_plugin.losses.magnifier import TERMS_OF_BRANCH, MagnifierCriterion
 from magnifier_plugin.losses.terms import Criterion
 from magnifier_plugin.models.build import build_model
 from magnifier_plugin.models.dsa import DSAReID
@@ -38,6 +38,7 @@ from magnifier_plugin.visualize.sheets import spread_evenly
 from magnifier_plugin.visualize.textures import file_texture_sheet
 
 Inputs = tuple[tuple[str, ...], tuple[str, ...]]
+LOSS_WEIGHTS = "loss_weights."  # with the name of a term, a key of each stage, in `System.needs`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,12 +201,10 @@ SYSTEMS: dict[str, System] = {
             "magnifier.deconvolution_init": needs_branch("M"),
             "report.regions": needs_branch("M"),
             **{
-                f"loss_weights.{kind}_{branch}": needs_branch(branch)
-                for kind in ("cls", "tri")
-                for branch in ("G", "SAB", "SFB")
+                f"{LOSS_WEIGHTS}{term}": needs_loss("magnifier", needs_branch(branch))
+                for branch, terms in TERMS_OF_BRANCH.items()
+                for term in terms
             },
-            **{f"loss_weights.{term}": needs_branch("SFB") for term in ("cls_regions", "sd")},
-            "loss_weights.mask": needs_branch("M"),
         },
     ),
     "dsa_reid": System(
@@ -236,7 +235,7 @@ SYSTEMS: dict[str, System] = {
             **{f"dsa.{key}": needs_loss("dsa") for key in ("streams", "weight_z", "weight_t")},
             **dict.fromkeys(("loss.triplet.weight_t", "loss.triplet.weight_x"), needs_other_loss),
             **{
-                f"loss_weights.{kind}_{branch[0].upper()}": reason
+                f"{LOSS_WEIGHTS}{kind}_{branch[0].upper()}": needs_loss("dsa", reason)
                 for branch in ("global", "local")
                 for kind, reason in {
                     "cls_f": needs_main_stream(needs_dsa_branch(branch)),

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from magnifier_plugin import build_model
 from magnifier_plugin.data.seeding import SampleKey
+from magnifier_plugin.engine import sharded_extraction
 from magnifier_plugin.engine.distributed import ONE_PROCESS, GatheredBatch
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.sharded_extraction import ShardedExtraction
@@ -209,6 +210,14 @@ def extract(processes, cached):
     extraction = ShardedExtraction(processes)
     found, _ = extraction.extract(embed, DataLoader(images, batch_size=2), "")
     return embedded, found.features[:, 0].tolist(), extraction.agree(cached[processes.rank])
+
+
+def test_workers_of_a_shared_extraction_start_as_those_of_the_loader():
+    """They leave Ctrl-C to the parent."""
+    loader = DataLoader(range(4), worker_init_fn=spoil)
+    part = sharded_extraction._part_of(loader, range(2))
+    assert part.worker_init_fn is spoil
+    assert len(part) == 2
 
 
 @pytest.mark.parametrize("cached", [(True, False), (False, True)])

@@ -123,6 +123,11 @@ class TestMistakes:
                 "train.fixbase_epoch 5 train.open_layers classifier",
                 ["train.open_layers: magnifiernet has no layer classifier", "branches"],
             ),
+            ("train.start_epoch 2", ["train.start_epoch 2: expected less than train.max_epoch"]),
+            (
+                "loss.name triplet stages.2.loss_weights.sd 0.1",
+                ["stages.2.loss_weights.sd", "loss.name triplet does not use it, magnifier does"],
+            ),
             (
                 "train.fixbase_epoch 5 train.open_layers []",
                 ["train.open_layers: expected the layers to train", "train.fixbase_epoch 0"],

@@ -191,6 +191,17 @@ class TestHeads:
             assert "branches.G.head.neck.bias" not in dict(converted.named_parameters())
             torch.testing.assert_close(converted(images), before)
 
+    def test_conversion_to_synchronised_keeps_the_tensors(self):
+        """An optimiser that was built before trains the same parameters."""
+        model = tiny_model()
+        model.branches["G"].head.neck.weight.requires_grad = False
+        before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        convert_sync_batchnorm(model)
+        after = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        assert before.keys() == after.keys()
+        assert all(after[name] is tensor for name, tensor in before.items())
+        assert not model.branches["G"].head.neck.weight.requires_grad
+
     @pytest.mark.parametrize(
         ("init", "std"), [("kaiming", math.sqrt(2 / (64 * 3 * 3))), ("normal", 0.001)]
     )

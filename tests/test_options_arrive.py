@@ -269,7 +269,7 @@ BUILT = [
     Row("train.weight_decay", 0.5, group("weight_decay"), 0.5),
     Row("train.max_epoch", 3, stage("max_epoch", 1), 3),
     Row("train.scale", 3, lambda b: len(rates(b)), 3),
-    Row("train.start_epoch", 2, lambda b: b.start_epoch, 2),
+    Row("train.start_epoch", 1, lambda b: b.start_epoch, 1, "train.max_epoch 2"),
     Row("train.batch_size", 6, lambda b: loaders(b)[0].batch_size, 6),
     Row("train.batch_size", 6, lambda b: b.engine.train_loader.sampler.batch_size, 6),
     Row("train.staged_lr", True, group("lr", 0), 0.001, "train.new_layers branches train.lr 0.01"),

@@ -10,6 +10,7 @@ import torch
 import torchreid
 from conftest import make_market, torchreids_manager
 from engines import QUICK, weights
+from filelock import FileLock
 from test_main import run, typed
 from tiny import tiny_model
 
@@ -118,6 +119,19 @@ class TestCommand:
         assert message in out
         anew = "train.seed" in pairs or "batch_size" in pairs
         assert ("it starts again" in out) == anew
+
+    def test_a_second_run_in_a_used_folder_writes_nothing(
+        self, market_folder, tmp_path, monkeypatch, capsys
+    ):
+        """The test before training, too: the first run reads its results when it resumes."""
+        monkeypatch.setattr("magnifier_plugin.engine.folder_lock.LOCK_TIMEOUT", 0.1)
+        with FileLock(tmp_path / ".lock"):
+            assert run(*typed(market_folder, tmp_path, "report.untrained", "True")) == 2
+        assert "another process is writing into it" in capsys.readouterr().err
+        assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} <= {
+            ".lock",
+            "train.log",
+        }
 
     def test_a_test_before_the_training_does_not_change_it(self, market_folder, tmp_path):
         trained = {}

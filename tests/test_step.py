@@ -258,6 +258,24 @@ class TestFp16:
             engine.step(batch, engine.state.optimizer, {})
         assert not torch.equal(weights(engine)["backbone.conv1.weight"], before[names[0]])
 
+    def test_gradients_that_are_never_finite_stop_the_run(self, market_folder, caplog):
+        """The scaler skips their steps silently; at a loss scale below 1 it is not the scale."""
+        engine = make_engine(market_folder, amp="fp16", step_options=StepOptions(ema=0.5))
+        engine.state.begin(0)
+        engine.state.enter(0)
+        engine.set_model_mode("train")
+        engine.train_loader.dataset.set_inputs(("mask",))
+        batch = next(iter(engine.train_loader))
+        engine.model.backbone.conv1.weight.register_hook(lambda gradient: gradient * float("nan"))
+        engine.step.scaler._init_scale = 4.0
+        steps = 0
+        with pytest.raises(FloatingPointError, match="10 batches in a row.*gradients are not"):
+            for _ in range(20):
+                engine.step(batch, engine.state.optimizer, {})
+                steps += 1
+        assert steps == 2 + MAX_SKIPPED - 1  # scales 2 and 1 may still be too large
+        assert engine.step.average.steps == 0
+
     def test_other_precisions_scale_nothing(self, market_folder):
         for amp in ("off", "bf16"):
             assert not make_engine(market_folder, amp=amp).step.scaler.is_enabled()

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from magnifier_plugin.files import make_folder
+from magnifier_plugin.files import absolute_path, make_folder
 
 LOCK = ".lock"
 HOLDER = ".lock.json"
 # Seconds; the workers of a killed run hold its lock for up to 5 seconds.
 LOCK_TIMEOUT = 12.0
+_HELD: set[Path] = set()  # folders that this process has locked
 logger = logging.getLogger(__name__)
 
 
@@ -28,12 +29,17 @@ class FolderInUse(RuntimeError):
 def locked_folder(folder: str | Path) -> Iterator[None]:
     """Lock a folder for a run; the system releases the lock if the process dies.
 
+    Nothing happens if this process has already locked it.
+
     Args:
         folder: the run's folder; created if missing.
     Raises:
         FolderInUse: another run holds the lock; the message says which.
     """
-    folder = Path(folder)
+    folder = absolute_path(folder)
+    if folder in _HELD:
+        yield
+        return
     make_folder(folder)
     lock, holder = FileLock(folder / LOCK, timeout=LOCK_TIMEOUT), folder / HOLDER
     try:
@@ -54,8 +60,10 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
         facts = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
         with suppress(OSError):  # a full disk
             holder.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        _HELD.add(folder)
         yield
     finally:
+        _HELD.discard(folder)
         holder.unlink(missing_ok=True)
         lock.release()
 

@@ -54,6 +54,7 @@ def _part_of(loader: DataLoader[Any], indices: range) -> DataLoader[Any]:
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
         collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
     )
 
 

@@ -22,6 +22,7 @@ from magnifier_plugin.engine.weights import load_state
 from magnifier_plugin.losses.terms import Criterion
 
 MAX_SKIPPED = 10
+MIN_SCALE = 1.0  # at a lower loss scale, gradients are not infinite because of the scale
 logger = logging.getLogger(__name__)
 
 
@@ -157,10 +158,7 @@ class TrainingStep:
         "state_dict" has the averaged weights; without `ema` it is left out, and the checkpoint has
         the model's own state dict.
         """
-        step: dict[str, Any] = {
-            "skipped": self.skipped,
-            "scaler": self.scaler.state_dict(),
-        }
+        step: dict[str, Any] = {"skipped": self.skipped, "scaler": self.scaler.state_dict()}
         if self.average is None:
             return {"step": step}
         step |= {"averaged": self.average.steps, "weights": self.model.state_dict()}
@@ -219,8 +217,11 @@ class TrainingStep:
             return False
         if self.options.clip_grad:
             nn.utils.clip_grad_norm_(parameters, self.options.clip_grad)
+        scale = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
+        if (lowered := self.scaler.get_scale()) < scale:  # the scaler made no step
+            return lowered >= MIN_SCALE
         if self.average:
             self.average.update()
         self.skipped_in_a_row = 0

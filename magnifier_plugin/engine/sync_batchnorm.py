@@ -94,7 +94,7 @@ def _converted(module: _BatchNorm) -> nn.Module:
     )
     if isinstance(module, BNNeck):
         fix_shift(norm)
-    norm.load_state_dict(module.state_dict())
-    if tensors:
-        norm.to(tensors[0].device, tensors[0].dtype)
+    # The same tensors, as an optimiser may have them already.
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        setattr(norm, name, tensor)
     return norm.train(module.training)

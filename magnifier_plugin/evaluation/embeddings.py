@@ -64,7 +64,7 @@ def extract_embeddings(
 
 
 class Extraction:
-    """Extraction of embeddings by one process; `engine.distributed` has one for several."""
+    """Extraction of embeddings by one process; `engine.sharded_extraction` has one for several."""
 
     def agree(self, found: bool) -> bool:
         """Whether the evaluating process found the embeddings in its cache."""

@@ -18,6 +18,13 @@ from magnifier_plugin.models.branches import BranchOutput
 from magnifier_plugin.models.magnifiernet import MagnifierOutput
 
 _BRANCHES = ("G", "SAB", "SFB")
+# Branch → the loss terms that are computed only if the network has it.
+TERMS_OF_BRANCH = {
+    "G": ("cls_G", "tri_G"),
+    "M": ("mask",),
+    "SAB": ("cls_SAB", "tri_SAB"),
+    "SFB": ("cls_SFB", "tri_SFB", "cls_regions", "sd"),
+}
 
 
 class SemanticDiversityLoss(nn.Module):

@@ -128,6 +128,15 @@ class RecurrentFusion(nn.Module):
         self.cell = cell(channels, channels, batch_first=True)
         self.region_channels = channels
 
+    def train(self, mode: bool = True) -> "RecurrentFusion":
+        """Set the mode; the cell, which has no dropout, always stays in training mode.
+
+        cuDNN needs it for gradients that pass through a frozen branch to the backbone.
+        """
+        super().train(mode)
+        self.cell.training = True
+        return self
+
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Args: regions: float [B, 8, C]. Returns: float [B, C] and the regions, unchanged."""
         outputs, _ = self.cell(regions)

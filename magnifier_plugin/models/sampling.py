@@ -42,9 +42,8 @@ def check_sampling(sampling: str, keep: int) -> None:
 def draw_kept_regions(sampling: str, keep: int) -> Tensor:
     """Draw the regions that are kept in one batch; the others are the paper's Ô.
 
-    They are drawn from torch's global CPU generator, whose state checkpoints save; the GPU does not
-    wait for the draw. Python numbers would be constants for `torch.compile`, which would compile
-    the network again for each draw.
+    They are drawn from torch's global CPU generator, whose state checkpoints save. Python numbers
+    would be constants for `torch.compile`, which would compile the network again for each draw.
 
     Args:
         sampling: "torso" keeps K̂/2 of U_torso and K̂/2 of L_torso, "baseline" any K̂ body regions.
