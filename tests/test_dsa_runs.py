@@ -144,7 +144,10 @@ class TestMistakes:
         ("pairs", "message"),
         [
             (("dsa.streams", "MF"), "dsa.width: has no effect, dsa.streams MF builds no DSAG"),
-            (("loss.triplet.weight_t", 2), "loss.triplet.weight_t: has no effect, dsa.weight_f"),
+            (
+                ("loss.triplet.weight_t", 2),
+                "loss.triplet.weight_t: has no effect, loss.name dsa uses dsa.weight_f",
+            ),
             (("dsa.streams", "DSAG"), "dsa.test_features"),
             (("dsa.branches", "local", "dsa.test_features", "z_G"), "dsa.test_features"),
         ],

@@ -187,7 +187,7 @@ def kind(name):
 
 
 def deviation(name):
-    return lambda network: round(float(network.get_parameter(name).std()), 3)
+    return lambda network: round(float(network.get_parameter(name).detach().std()), 3)
 
 
 TWO = "stages.1.max_epoch 1 stages.2.max_epoch 3"

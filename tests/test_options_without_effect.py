@@ -84,7 +84,7 @@ LEFT = [
     (
         (DSA, "dsa.streams", "MF,DSAG"),
         ("loss.triplet.weight_t", "loss.triplet.weight_x"),
-        "dsa.weight_f, weight_z, weight_t count",
+        "loss.name dsa uses dsa.weight_f, dsa.weight_z and dsa.weight_t instead",
     ),
     (
         (MAGNIFIER, "loss.name", "triplet", "stages", "[]", "train.max_epoch", "9"),

@@ -92,9 +92,12 @@ def ensure_manifest(out_dir: Path, ours: Manifest, replaced: Collection[Path]) -
             f"{kept} would not be replaced; convert into another folder, replace all label maps "
             "(--overwrite), or remove those that are not replaced"
         )
-    is_other = theirs is not None and theirs.checksum != ours.checksum
     # Label maps that will be replaced count too: an interrupted conversion would mix the two sets.
-    if is_other and _find_label_map(out_dir, ()) is not None:
+    if (
+        theirs is not None
+        and theirs.checksum != ours.checksum
+        and _find_label_map(out_dir, ()) is not None
+    ):
         raise ValueError(
             f"{out_dir}: contains label maps of label set {theirs.label_set} ({theirs.checksum}), "
             f"the new ones would be of {ours.label_set} ({ours.checksum}); two label sets must not "
