@@ -7,10 +7,12 @@ import json
 
 import pytest
 import yaml
-from test_main import run
+from test_main import MARKET, run
 
+from magnifier_plugin.builders import build_stages, find_system
 from magnifier_plugin.config import ConfigError, load_config, stage_settings
 from magnifier_plugin.models.magnifier_options import warn_no_masks_are_learnt
+from magnifier_plugin.recipe import check_options
 
 IMAGES = {
     "type": "image",
@@ -168,3 +170,11 @@ def test_keys_of_torchreid_that_are_not_accepted(tmp_path, section, values, reas
     message = rf"all\.yaml: {key}: torchreid's key is not supported: .*{reason}.*; leave"
     with pytest.raises(ConfigError, match=message):
         load_config(file)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "triplet"])
+def test_a_systems_stages_with_torchreids_loss(loss):
+    """Its second stage weights a loss term that torchreid's losses do not have."""
+    cfg = load_config(MARKET, {}, ["loss.name", loss])
+    check_options(cfg, find_system(cfg), {"loss.name"})
+    assert [stage.loss_weights for stage in build_stages(cfg, find_system(cfg))] == [{}, {}]
