@@ -316,6 +316,11 @@ def test_modules_of_ones_own_are_imported(run, tmp_path, monkeypatch, capsys):
     assert "no_such_module" in capsys.readouterr().err
 
 
+def test_a_key_without_effect_is_refused(run, capsys):
+    assert run("cuhk03.use_metric_cuhk03", "True") == 2
+    assert "cuhk03.use_metric_cuhk03: has no effect here" in capsys.readouterr().err
+
+
 def test_topk_needs_against(run, capsys):
     with pytest.raises(SystemExit) as ended:
         run("--topk", "3")

@@ -39,7 +39,10 @@ COMPARISON_KEYS = (
 )
 ORIGIN_KEYS = ("data.sources",)  # what the weights were trained on
 # Keys that determine which images and label maps of a data set are tested, and which matches count.
-TEST_DATA_KEYS = ("cuhk03", "masks.label_set", "test.same_camera")
+TEST_DATA_KEYS = (
+    *("cuhk03.labeled_images", "cuhk03.classic_split"),
+    *("masks.label_set", "test.same_camera"),
+)
 # Keys that depend on the machine.
 MACHINE_KEYS = ("use_gpu", "channels_last", "test.amp", "test.batch_size", "data.workers")
 _WORKERS = 4  # maximum number of workers by default

@@ -11,7 +11,7 @@ ONE_SEED = (
     "One seed: no standard deviations and no intervals; use several seeds to see how much is "
     "chance, such as `--seeds 1 2 3`."
 )
-FEW_SEEDS = 5  # with fewer, intervals are too narrow, see `bootstrap.difference_interval`
+FEW_SEEDS = 5  # with fewer, intervals are too narrow, see evaluation/bootstrap.py
 _METRICS = ("mAP", "rank-1")
 _NOTHING = "–"
 
