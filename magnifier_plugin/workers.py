@@ -73,15 +73,26 @@ def on_all_cores(
         executor.shutdown(cancel_futures=True)
 
 
-def leave_ctrl_c_to_parent(worker: int = 0) -> None:
-    """Keep a data loader's worker alive when a terminal sends Ctrl-C to all processes.
+def leave_signals_to_parent(worker: int = 0) -> None:
+    """Let only the parent end a data loader's worker, so that training can finish its step.
 
-    The training process then finishes its step and ends its workers itself.
+    Terminals send Ctrl-C to all processes, and launchers (torchrun) and schedulers (Slurm) SIGTERM.
+    Where the system does not tell who sent a signal, as on macOS, SIGTERM still ends the worker.
 
     Args:
         worker: number of the worker, which torch passes to `worker_init_fn`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_for_parent, daemon=True).start()
+
+
+def _exit_for_parent() -> None:
+    """Wait for a SIGTERM of the parent, and exit with the status that torch expects of workers."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _do_batch(function: Callable[[Task], Result], batch: Sequence[Task]) -> list[Result]:
@@ -94,7 +105,7 @@ def _prepare_worker() -> None:
     A terminal sends Ctrl-C to every process; the parent ends its workers. If the parent is killed,
     a worker would wait for work for ever, and a forked one would keep the parent's file locks.
     """
-    leave_ctrl_c_to_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -29,15 +29,19 @@ def people(tmp_path_factory):
     return make_market(tmp_path_factory.mktemp("people"), pids=range(2, 10))
 
 
-def torchrun(folder, save_dir, *extra, failing=-1, restarts=0):
-    """Runs two processes; returns the finished launcher and its time in seconds."""
-    start = time.monotonic()
+def command_of(folder, save_dir, *extra, failing=-1, restarts=0):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--standalone", f"--max-restarts={restarts}", TESTS / "torchrun_main.py"]
     command += [str(failing), "--root", folder.root, *KEYS.split(), "masks.dir", folder.masks_dir]
     command += ["data.save_dir", save_dir, *extra]
+    return list(map(str, command))
+
+
+def torchrun(*arguments, **options):
+    """Runs two processes; returns the finished launcher and its time in seconds."""
+    start = time.monotonic()
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, cwd=TESTS, timeout=120
+        command_of(*arguments, **options), capture_output=True, text=True, cwd=TESTS, timeout=120
     )
     return done, time.monotonic() - start
 
@@ -63,6 +67,29 @@ def test_a_process_that_fails_ends_all_within_a_minute(people, tmp_path):
     assert done.returncode == 1
     assert seconds < 60
     assert "[rank1]: RuntimeError: this process fails on demand" in done.stderr
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_sigterm_to_the_launcher_saves(people, tmp_path):
+    """torchrun sends it to the processes' loader workers too, and kills what is left after 30 s."""
+    long = ("train.max_epoch", "1000", "stages.1.max_epoch", "1000", "data.workers", "2")
+    command = command_of(people, tmp_path, *long, "train.checkpoint_freq", "1000")
+    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=TESTS)
+    deadline = time.monotonic() + 120
+    while "epoch: [2/" not in "".join(path.read_text() for path in tmp_path.glob("train.log*")):
+        assert time.monotonic() < deadline
+        assert launcher.poll() is None
+        time.sleep(0.1)
+    assert not list(tmp_path.glob("model/*"))
+    launcher.terminate()
+    _, output = launcher.communicate(timeout=60)
+    log = next(tmp_path.glob("train.log*")).read_text()
+    assert "SIGTERM received: the run stops after the next step" in log
+    assert "Stopped; model.resume auto continues from the last checkpoint" in log
+    assert len(list(tmp_path.glob("model/model.pth.tar-*"))) == 1
+    assert "SIGKILL" not in output
+    assert "DataLoader worker" not in output
 
 
 @pytest.mark.ddp

@@ -16,7 +16,7 @@ from magnifier_plugin.data.sample_cache import GIB
 from magnifier_plugin.data.samplers import SeededSampler, build_sampler
 from magnifier_plugin.data.transforms import PAD_CROP, with_pad_crop
 from magnifier_plugin.wording import many
-from magnifier_plugin.workers import leave_ctrl_c_to_parent
+from magnifier_plugin.workers import leave_signals_to_parent
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class AnnotatedDataManager(DataManager):
             num_workers=given.workers,
             pin_memory=self.use_gpu,
             drop_last=True,
-            worker_init_fn=leave_ctrl_c_to_parent,
+            worker_init_fn=leave_signals_to_parent,
             persistent_workers=given.persistent_workers and given.workers > 0,
             # The loader draws seeds for its workers, which must not come from the global generator.
             generator=torch.Generator(),
@@ -156,6 +156,6 @@ class AnnotatedDataManager(DataManager):
             dataset,
             batch_size=self.options.batch_size_test,
             num_workers=self.options.workers,
-            worker_init_fn=leave_ctrl_c_to_parent,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=self.use_gpu,
         )

@@ -78,25 +78,15 @@ class StopSignals:
         again = self.received is not None and now - self._first > REPEAT_SECONDS
         if self.received is None:
             self.received, self._first = signal.Signals(number), now
-            if number == signal.SIGTERM:
-                self._ignore_workers()
             if self._held:
                 logger.info(
-                    "%s received: the run stops after the current step, and saves; a second Ctrl-C "
+                    "%s received: the run stops after the %s step, and saves; a second Ctrl-C "
                     "stops it at once, without saving",
                     self.received.name,
+                    "next" if self._shared else "current",
                 )
         if not self._held or (again and number == signal.SIGINT):
             self._raise()
-
-    @staticmethod
-    def _ignore_workers() -> None:
-        """Ignore exiting loader workers: cluster schedulers (Slurm, …) send SIGTERM to them too.
-
-        Otherwise torch would raise an error about them in the middle of the step, or while saving.
-        """
-        if hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _raise(self) -> None:
         self.is_between_steps = not self._held
