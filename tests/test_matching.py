@@ -37,6 +37,19 @@ def test_annotations_match_images_by_name_then_by_folders():
     assert (matches.missing, matches.unmatched) == ([], ["3"])
 
 
+def test_names_that_differ_after_a_dot():
+    images = [Path(f"/d/1_c1_12.30.{second}.jpg") for second in (40, 41, 42)]
+    names = ["1_c1_12.30.42.npy", "x/1_c1_12.30.40.jpg.png", "1_c1_12.30.41", "1_c1_12.30.43.png"]
+    matches = match(map(Named, names), images)
+    assert [item.name for item, _ in matches.pairs] == [names[1], names[2], names[0]]
+    assert [image for _, image in matches.pairs] == images
+    assert matches.unmatched == [names[3]]
+    # DensePose's tools drop what follows the first dot; others add to the name.
+    with pytest.raises(ValueError, match="1_c1_12 matches .*40.jpg and .*41.jpg and .*42.jpg"):
+        match([Named("1_c1_12")], images)
+    assert match([Named("2.rendered.png")], [Path("/d/2.jpg")]).pairs
+
+
 def test_names_that_match_several_images_stop_the_conversion():
     images = [Path("/d/detected/1_001.png"), Path("/d/labeled/1_001.png")]
     with pytest.raises(ValueError, match=r"(?s)1_001 matches .*detected.* and .*labeled.*--images"):

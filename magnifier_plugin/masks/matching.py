@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from magnifier_plugin.annotators.source import UnreadAnnotation
-from magnifier_plugin.catalogue.images import images_in
+from magnifier_plugin.catalogue.images import IMAGE_SUFFIXES, images_in
 from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
 from magnifier_plugin.catalogue.names import registered_datasets
 from magnifier_plugin.files import absolute_path
@@ -61,7 +61,7 @@ def match(
     dataset_dir: Path | None = None,
     skip: Sequence[Path] = (),
 ) -> AnnotationMatches:
-    """Matches annotations to images by their names up to the first dot.
+    """Matches annotations to images by their names without suffix, or else up to the first dot.
 
     If several images have an annotation's name, the match is the image that shares the most folder
     names with it, counted from the end of the path. If that is an image of the data set that is not
@@ -85,7 +85,7 @@ def match(
     unmatched, ambiguous, left_out = [], [], []
     for annotation in annotations:
         name = annotation.name
-        candidates = _closest(_folders(name), by_name.get(_up_to_dot(name), []))
+        candidates = _closest(_folders(name), _named(name, by_name.get(_up_to_dot(name), [])))
         if others.have(name, candidates):
             left_out.append(name)
         elif not candidates:
@@ -177,6 +177,19 @@ def _ambiguous_names(cases: list[str]) -> ValueError:
 def _up_to_dot(name: str | PurePath) -> str:
     """A file's name up to its first dot; DensePose's tools drop the rest."""
     return PurePath(name).name.partition(".")[0]
+
+
+def _named(name: str, images: list[Path]) -> list[Path]:
+    """Of images that agree with an annotation up to the first dot, those that have its name.
+
+    If none has it, those where only one of the two names has further dots: the tool dropped the
+    rest of the image's name, or added to it.
+    """
+    stem = PurePath(name).name
+    while PurePath(stem).suffix.lower() in IMAGE_SUFFIXES | {".npy"}:
+        stem = PurePath(stem).stem
+    same = [image for image in images if image.stem == stem]
+    return same or [image for image in images if "." not in stem or "." not in image.stem]
 
 
 def _folders(name: str) -> tuple[str, ...]:
