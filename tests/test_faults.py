@@ -292,6 +292,42 @@ class TestDisk:
         assert path.read_bytes() == before
         assert names(tmp_path) == ["message", path.name]
 
+    def test_a_best_checkpoint_that_cannot_be_linked_is_kept_and_linked_later(
+        self, tmp_path, monkeypatch
+    ):
+        def save(epoch, mAP=None):
+            checkpoints.save({"state_dict": {}, "epoch": epoch, "stage": 1}, mAP)
+
+        def fail(*_):
+            raise OSError(errno.ENOSPC, "full")
+
+        checkpoints, link = Checkpoints(tmp_path, {}), rotation._link
+        save(1, 0.3)
+        monkeypatch.setattr(rotation, "_link", fail)
+        for epoch, mAP in ((2, 0.5), (3, None), (4, 0.4)):
+            with pytest.raises(OSError, match="full"):
+                save(epoch, mAP)
+        assert names(tmp_path) == [BEST, "model.pth.tar-2", "model.pth.tar-4"]
+        monkeypatch.setattr(rotation, "_link", link)
+        # A killed run that is resumed finds it under its own name.
+        path = tmp_path / "model.pth.tar-4"
+        later = Checkpoints(tmp_path, {})
+        later.resume_from(path, read_checkpoint(path))
+        later.begin(anew=False)
+        assert later.best_mAP == 0.5
+        assert read_checkpoint(tmp_path / BEST)["epoch"] == 2
+        # The same run tries again with each checkpoint.
+        (tmp_path / BEST).unlink()
+        save(5)
+        assert names(tmp_path) == [BEST, "model.pth.tar-5"]
+        assert read_checkpoint(tmp_path / BEST)["epoch"] == 2
+        # A better one replaces it.
+        monkeypatch.setattr(rotation, "_link", fail)
+        for epoch, mAP in ((6, 0.6), (7, 0.7)):
+            with pytest.raises(OSError, match="full"):
+                save(epoch, mAP)
+        assert names(tmp_path) == [BEST, "model.pth.tar-7"]
+
     def test_the_training_goes_on_and_tries_again(
         self, market_folder, tmp_path, caplog, monkeypatch
     ):

@@ -187,6 +187,41 @@ class TestAverage:
             torch.testing.assert_close(weights(engine)[name], average)
         assert all(torch.equal(value, own[key]) for key, value in weights(engine).items())
 
+    def test_weights_loaded_after_training_are_tested_themselves(self, market_folder, caplog):
+        engine, optimizer, (batch, _) = engine_with(market_folder, ema=0.9)
+        engine.step(batch, optimizer, {})
+        with engine.step.tested_weights():
+            pass
+        assert "replaced" not in caplog.text
+        loaded = {key: torch.ones_like(value) for key, value in weights(engine).items()}
+        engine.model.load_state_dict(loaded)
+        with engine.step.tested_weights():
+            assert all(torch.equal(value, loaded[key]) for key, value in weights(engine).items())
+        assert "weights were replaced after its last training step" in caplog.text
+        engine.step(batch, optimizer, {})
+        with engine.step.tested_weights():
+            assert weights(engine)["backbone.conv1.weight"].ne(1).any()
+
+    def test_ctrl_c_leaves_the_models_own_weights(self, market_folder):
+        engine, optimizer, (batch, _) = engine_with(market_folder, ema=0.9)
+        engine.step(batch, optimizer, {})
+        own, average, copied = weights(engine), engine.step.average.state_dict(), []
+        average = {key: value.clone() for key, value in average.items()}
+
+        class Interrupted(torch.overrides.TorchFunctionMode):
+            def __torch_function__(self, function, types, args=(), kwargs=None):
+                if function is torch.Tensor.copy_:
+                    copied.append(1)
+                    if len(copied) == 3:
+                        raise KeyboardInterrupt
+                return function(*args, **(kwargs or {}))
+
+        with Interrupted(), pytest.raises(KeyboardInterrupt), engine.step.tested_weights():
+            pass
+        assert all(torch.equal(value, own[key]) for key, value in weights(engine).items())
+        after = engine.step.average.state_dict()
+        assert all(torch.equal(value, average[key]) for key, value in after.items())
+
     def test_averages_are_tested_and_saved(self, market_folder, tmp_path, monkeypatch):
         engine = make_engine(market_folder, step_options=StepOptions(ema=0.9))
         seen = []

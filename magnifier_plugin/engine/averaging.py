@@ -1,11 +1,14 @@
 """The moving average of a model's weights over the training steps."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+logger = logging.getLogger(__name__)
 
 
 class WeightAverage:
@@ -24,6 +27,7 @@ class WeightAverage:
         self.steps = 0
         """Number of averaged steps."""
         self._average = [tensor.clone() for tensor in self._averaged().values()]
+        self._versions = self._current_versions()  # of the parameters when last averaged
 
     def restart(self) -> None:
         """Reset the average to the model's current weights."""
@@ -39,6 +43,7 @@ class WeightAverage:
         self.steps = steps
         for average, name in zip(self._average, self._averaged(), strict=True):
             average.copy_(state[name])
+        self._versions = self._current_versions()
 
     def update(self) -> None:
         """Update the average with the model's current weights."""
@@ -46,6 +51,7 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         update: Any = get_ema_multi_avg_fn
         update(decay)(self._average, list(self._averaged().values()), self.steps)
+        self._versions = self._current_versions()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The model's state dict, with averages in place of the averaged tensors."""
@@ -54,19 +60,33 @@ class WeightAverage:
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """Give the model the averages inside the block, and its own weights back afterwards."""
-        self._exchange()
+        """Give the model the averages inside the block, and its own weights back afterwards.
+
+        A model that has loaded other weights since the last step keeps them, with a warning.
+        """
+        if self._versions != self._current_versions():
+            logger.warning(
+                "The model's weights were replaced after its last training step: these are tested, "
+                "not the moving average (train.ema)"
+            )
+            yield
+            return
+        own = [tensor.clone() for tensor in self._averaged().values()]
         try:
+            self._copy_to_model(self._average)
             yield
         finally:
-            self._exchange()
+            self._copy_to_model(own)
+            self._versions = self._current_versions()
+
+    def _current_versions(self) -> list[int]:
+        """Counters of changes in place, by parameter."""
+        return [parameter._version for parameter in self.model.parameters()]
 
     def _averaged(self) -> dict[str, Tensor]:
         state = self.model.state_dict()
         return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
 
-    def _exchange(self) -> None:
-        for average, tensor in zip(self._average, self._averaged().values(), strict=True):
-            own = tensor.clone()
-            tensor.copy_(average)
-            average.copy_(own)
+    def _copy_to_model(self, source: list[Tensor]) -> None:
+        for tensor, new in zip(self._averaged().values(), source, strict=True):
+            tensor.copy_(new)

@@ -41,6 +41,7 @@ class Checkpoints:
         """Identifies the run in checkpoints; it stays the same when resuming."""
         self.origin_record: Mapping[str, Any] = {}
         """The record of the checkpoint from which the run was resumed."""
+        self._unlinked: Path | None = None  # the best checkpoint, while it is not linked
         self._begun = False
         self._origin: tuple[Path, Mapping[str, Any]] | None = None
 
@@ -57,6 +58,7 @@ class Checkpoints:
             if self._begun or self._origin is not None:
                 self.run = _new_run()
             self.best_mAP, self.best_epoch, self._origin, self.latest = -1.0, 0, None, None
+            self._unlinked = None
             self._report_earlier()
         self._begun = True
         if self._origin is not None:
@@ -83,12 +85,18 @@ class Checkpoints:
         own = {"best_mAP": best[0], "best_epoch": best[1], "run": self.run, "saved": time.time()}
         write_checkpoint(path, {**content, **own, "record": self.record})
         self.best_mAP, self.best_epoch = best
+        before, self.latest = self.latest, path
+        replaced = {before, self._unlinked} if is_best else {before}
         if is_best:
-            _link(path, path.with_name(BEST))
-        # Never remove a file in another folder, from which the caller resumed.
-        if self.latest and self.latest != path and self.latest.parent == path.parent:
-            self._remove(self.latest)
-        self.latest = path
+            self._unlinked = path
+        for old in replaced:
+            if old and old not in (path, self._unlinked):
+                self._remove(old)
+        if self._unlinked:
+            _link(self._unlinked, path.with_name(BEST))
+            if self._unlinked != path:
+                self._remove(self._unlinked)
+            self._unlinked = None
         logger.info('Checkpoint saved to "%s" (run %s)', path, self.run)
         return path
 
@@ -109,6 +117,8 @@ class Checkpoints:
             self.latest = path
 
     def _remove(self, path: Path) -> None:
+        if path.parent != self.folder:
+            return  # never remove a file in another folder, from which the caller resumed
         epoch = path.name.removeprefix(NUMBERED)
         kept = self.keep_freq and epoch.isdecimal() and int(epoch) % self.keep_freq == 0
         if not kept:
@@ -123,7 +133,8 @@ class Checkpoints:
         best = self.folder / BEST
         if not self.best_epoch and self.best_mAP < 0:
             return  # nothing was tested yet
-        for candidate in (best, origin, origin.with_name(BEST)):
+        numbered = origin.with_name(f"{NUMBERED}{self.best_epoch}")
+        for candidate in (best, origin, numbered, origin.with_name(BEST)):
             if self._is_best(candidate):
                 if candidate != best:
                     _link(candidate, best)
