@@ -26,6 +26,8 @@ def describe_failure(error: BaseException) -> str:
         return text if type(error) is not RuntimeError and _is_ours(error) else ""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{text}; free some space"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
+        return f"{text}; choose a folder that can be written, or change its permissions"
     return text if isinstance(error, (OSError, ValueError, FloatingPointError)) else ""
 
 

@@ -175,7 +175,7 @@ def describe_label_set(
     try:
         manifest = check_manifest(folder, expected)
     except ValueError as error:
-        return f"{error}; to check with another label set, add --label-set NAME", True
+        return str(error), True
     if manifest is None:
         return "unknown: there is no labels.json that says how the label maps were made", False
     return f"{manifest.label_set}, from {manifest.source} (checksum {manifest.checksum})", False

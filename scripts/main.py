@@ -66,6 +66,7 @@ if __name__ == "__main__":
     parse(sys.argv[1:])  # --help and wrong arguments end here: the imports below take seconds
 
 # isort: split
+import torch
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import (
@@ -102,6 +103,11 @@ def main(argv: Sequence[str]) -> int:
         )
     if arguments.gpu_devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = arguments.gpu_devices
+        if not torch.cuda.is_available():
+            return refuse(
+                f"--gpu-devices {arguments.gpu_devices}: torch finds no such GPU; "
+                "without this flag, a machine without GPUs uses its CPU"
+            )
     flags = {
         key: value
         for flag, key in FLAG_KEYS.items()

@@ -168,9 +168,7 @@ def test_label_maps_of_another_label_set_stop_a_run(tmp_path, caplog):
     lip = Manifest("parsing", "lip", load_label_set("lip").definition)
     write_manifest(tmp_path, lip)
     assert check_manifest(tmp_path, "lip") == lip
-    with pytest.raises(
-        ValueError, match=r"label set lip, expected densepose; set masks\.label_set"
-    ):
+    with pytest.raises(ValueError, match=r"label set lip, expected densepose; name theirs \(masks"):
         check_manifest(tmp_path, "densepose")
     write_manifest(tmp_path, Manifest("parsing", "lip", {"classes": {}}))
     with pytest.raises(ValueError, match="another version of label set lip"):
@@ -309,7 +307,7 @@ def test_script_stops_at_another_label_set(market, capsys, monkeypatch):
     assert check(folder) == 1
     printed = capsys.readouterr().out
     assert "label maps use label set lip, expected densepose" in printed
-    assert "to check with another label set, add --label-set NAME" in printed
+    assert "check_masks.py: --label-set" in printed
     assert check(folder, "--label-set", "lip") == 0
     monkeypatch.setenv("MAGNIFIER_LABEL_SET", "lip")
     assert check(folder) == 0

@@ -119,6 +119,7 @@ class TestMistakes:
                 ["train.batch_size 1: expected at least two images per process, found 1"],
             ),
             ("--gpu-devices 0,1", ["one GPU, such as 0", "got 0,1"]),
+            ("model.resume .", [".: expected a checkpoint, found a folder; name a file in it"]),
             (
                 "train.fixbase_epoch 5 train.open_layers classifier",
                 ["train.open_layers: magnifiernet has no layer classifier", "branches"],
@@ -153,6 +154,13 @@ class TestMistakes:
         assert error.startswith("error: ")
         for message in messages:
             assert message in error
+
+    def test_a_gpu_that_is_not_there(self, market_folder, tmp_path, capsys, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # restored afterwards
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert run("--gpu-devices", "9", *typed(market_folder, tmp_path)) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: --gpu-devices 9: torch finds no such GPU; without this")
 
     def test_missing_data_is_never_downloaded(self, tmp_path, capsys):
         assert run("--root", tmp_path, "data.save_dir", tmp_path / "log") == 2

@@ -45,8 +45,10 @@ def test_names_that_differ_after_a_dot():
     assert [image for _, image in matches.pairs] == images
     assert matches.unmatched == [names[3]]
     # DensePose's tools drop what follows the first dot; others add to the name.
-    with pytest.raises(ValueError, match="1_c1_12 matches .*40.jpg and .*41.jpg and .*42.jpg"):
+    with pytest.raises(ValueError, match="1_c1_12 matches .*40.jpg and .*41.jpg and .*42.jpg\n"):
         match([Named("1_c1_12")], images)
+    with pytest.raises(ValueError, match=r"(?s)42.jpg and more\n.*-s NAME=CSV --images FOLDER"):
+        match([Named("1_c1_12")], [*images, Path("/d/1_c1_12.30.43.jpg")])
     assert match([Named("2.rendered.png")], [Path("/d/2.jpg")]).pairs
 
 

@@ -62,6 +62,15 @@ class TestCsv:
         assert found.notes == ["no cameras, each image counts as its own camera"]
         assert [record[2] for record in number_images(found).train] == [0, 1]
 
+    @pytest.mark.parametrize("name", ["camera", "Cam_ID"])
+    def test_a_condition_that_looks_like_cameras(self, shop, name):
+        problem, *others = listed(shop, f"path,pid,{name},split", "a.png,1,1,train").problems
+        assert not problem.is_error
+        assert problem.text == (
+            f"column {name} is read as a condition; if it is the camera, name it camid"
+        )
+        assert others == listed(shop, f"{HEADER},{name}", "a.png,1,1,train,1").problems
+
     def test_umlauts_in_another_unicode_form(self, shop):
         decomposed = make_images(shop, [unicodedata.normalize("NFD", "jürgen.png")])
         found = listed(shop, HEADER, f"{unicodedata.normalize('NFC', 'jürgen.png')},1,1,train")

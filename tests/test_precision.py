@@ -1,10 +1,18 @@
-"""Where mixed precision is used by default."""
+"""Where mixed precision is used by default, and what the log says of the device."""
+
+import logging
 
 import pytest
 import torch
+from engines import make_engine
 
 from magnifier_plugin.engine import precision
-from magnifier_plugin.engine.precision import faster_in_bf16, resolve_amp, resolve_switch
+from magnifier_plugin.engine.precision import (
+    Precision,
+    faster_in_bf16,
+    resolve_amp,
+    resolve_switch,
+)
 
 CPU = torch.device("cpu")
 
@@ -60,3 +68,16 @@ def test_gpus(monkeypatch, capability, faster):
 
 def test_other_devices():
     assert not faster_in_bf16(torch.device("meta"))
+
+
+def test_the_device_is_named(market_folder, monkeypatch, caplog):
+    cpu = Precision(CPU, amp="off", channels_last="off")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert cpu.device_name == "CPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level(logging.INFO, "magnifier_plugin"):
+        make_engine(market_folder, amp="bf16", channels_last="off")
+    assert "Device: CPU (torch finds no GPU); bf16, contiguous_format" in caplog.text
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    gpu = Precision(torch.device("cuda", 1), amp="off", channels_last="off")
+    assert gpu.device_name == "GPU 1 (cuda:1)"

@@ -1,5 +1,6 @@
 """Stopping and resuming on the command line, and what a run records about itself."""
 
+import errno
 import json
 import os
 import signal
@@ -423,6 +424,11 @@ class TestFullDisk:
                 "ValueError: b.png: label 24, expected 0..7\n"
             ),
             "b.png: label 24, expected 0..7",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "log"),
+            "[Errno 13] Permission denied: 'log'; choose a folder that can be written, or change "
+            "its permissions",
         ),
         (TypeError("x"), ""),
         (RuntimeError("shape mismatch"), ""),

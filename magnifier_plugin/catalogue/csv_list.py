@@ -23,6 +23,8 @@ from magnifier_plugin.wording import one_line
 
 PATH, PID, CAMID, SPLIT = COLUMNS = ("path", "pid", "camid", "split")
 _DELIMITERS = ",;\t"  # spreadsheets write semicolons in countries with a decimal comma
+# Likely names of a camera's column, if none is named camid.
+_CAMERAS = {"cam", "camera", "cam_id", "camera_id", "cameraid"}
 _ERRORS = "surrogateescape"  # file names need not be valid Unicode
 
 
@@ -50,6 +52,8 @@ def read_image_csv(file: Path, *, need_split: bool = True) -> ImageList:
     reader = _RowReader(file, header, conditions, need_split)
     images = [image for number, cells in rows if (image := reader.read(number, cells))]
     problems = reader.findings.problems("line")
+    if CAMID not in header:
+        problems += [_likely_cameras(name) for name in conditions if name.lower() in _CAMERAS]
     if not rows:
         problems.append(DatasetProblem(True, "no lines after the header"))
     return checked_list(file, images, problems, conditions, need_split=need_split)
@@ -69,6 +73,12 @@ def write_image_csv(file: Path, images: ImageList) -> None:
             path = Path(os.path.relpath(image.path, absolute_path(file).parent)).as_posix()
             cells = {PATH: path, PID: image.pid, CAMID: image.camid, SPLIT: image.split}
             writer.writerow([*(cells[name] for name in columns), *image.conditions])
+
+
+def _likely_cameras(name: str) -> DatasetProblem:
+    return DatasetProblem(
+        False, f"column {name} is read as a condition; if it is the camera, name it {CAMID}"
+    )
 
 
 def _header_problem(header: list[str], missing: list[str]) -> DatasetProblem:

@@ -59,7 +59,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
+        found = "no such file"
+        if path.is_dir():
+            found = "a folder; name a file in it, such as model/model-best.pth.tar"
         raise FileNotFoundError(f"{path}: expected a checkpoint, found {found}")
     _check_archive(path)
     content = _load(path)

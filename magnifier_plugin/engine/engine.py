@@ -86,6 +86,7 @@ class StagedEngine(torchreid.engine.Engine):
         super().__init__(datamanager, use_gpu)
         device = processes.device(self.use_gpu)
         self.precision = Precision(device, amp=amp, channels_last=channels_last)
+        logger.info("Device: %s; %s", self.precision.device_name, self.precision)
         self.model = self.precision.place(model)
         self.saving = saving or SavingOptions()
         inputs = declared_keys(model, "training_inputs")

@@ -105,6 +105,15 @@ class Precision:
         precision = {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.amp]
         return f"{precision}, {name}"
 
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or "CPU", with a note if torch finds no GPU."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)} ({self.device})"
+        if self.device.type != "cpu":
+            return str(self.device)
+        return "CPU" if torch.cuda.is_available() else "CPU (torch finds no GPU)"
+
     def with_amp(self, amp: str) -> "Precision":
         """The same device and memory format with another `amp`, one of `AMP`."""
         other = copy.copy(self)

@@ -118,8 +118,9 @@ def check_manifest(folder: str | os.PathLike[str], label_set: str) -> Manifest |
     name, definition = _find_label_set(label_set)
     if manifest.label_set != name:
         raise ValueError(
-            f"{folder}: the label maps use label set {manifest.label_set}, expected {name}; set "
-            f"masks.label_set {manifest.label_set}, or convert again into an empty folder"
+            f"{folder}: the label maps use label set {manifest.label_set}, expected {name}; name "
+            f"theirs (masks.label_set {manifest.label_set}; check_masks.py: --label-set "
+            f"{manifest.label_set}), or convert again into an empty folder"
         )
     if definition is not None and manifest.checksum != Manifest("", name, definition).checksum:
         raise ValueError(

@@ -91,7 +91,8 @@ def match(
         elif not candidates:
             unmatched.append(name)
         elif len(candidates) > 1:
-            ambiguous.append(f"{name} matches " + " and ".join(map(str, candidates)))
+            more = " and more" if len(candidates) > 3 else ""
+            ambiguous.append(f"{name} matches {' and '.join(map(str, candidates[:3]))}{more}")
         elif candidates[0] in found:
             ambiguous.append(f"{found[candidates[0]].name} and {name} both match {candidates[0]}")
         else:
@@ -169,8 +170,9 @@ def _ambiguous_names(cases: list[str]) -> ValueError:
     return ValueError(
         "the names do not show which annotation belongs to which image:\n  "
         + "\n  ".join([*cases[:_LISTED], *more])
-        + "\nannotate and convert each folder of images separately (--images FOLDER), or arrange "
-        "the annotations in the same folders as the images"
+        + "\nannotate and convert each folder of images separately (--images FOLDER; for a list of "
+        "your own -s NAME=CSV --images FOLDER), arrange the annotations in the same folders as the "
+        "images, or give the images unique names"
     )
 
 

@@ -45,7 +45,7 @@ class Stopwatch:
 
     def _wait(self) -> None:
         if torch.device(self.device).type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
 
 
 def in_own_process(function: Callable, *arguments: Any) -> Run:

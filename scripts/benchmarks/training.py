@@ -131,7 +131,7 @@ def measure(functions: Sequence[Callable[[], Any]], rounds: int, device: str) ->
             start_of_step = time.perf_counter()
             function()
             if torch.device(device).type == "cuda":
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(device)
             if number >= _WARM_UP:
                 one.append(time.perf_counter() - start_of_step)
     return [statistics.median(one) for one in seconds]
@@ -236,8 +236,8 @@ def two_steps(setting: Setting) -> float:
     """Do two training steps; return the GiB that torch allocated on a GPU, 0 on a CPU."""
     on_gpu = torch.device(setting.device).type == "cuda"
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(setting.device)
     trained = start(setting)
     for _ in range(2):
         trained.step()
-    return torch.cuda.max_memory_allocated() / GIB if on_gpu else 0.0
+    return torch.cuda.max_memory_allocated(setting.device) / GIB if on_gpu else 0.0
