@@ -1,7 +1,9 @@
 """Read untrusted images within limits, and write files atomically."""
 
+import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,6 +196,30 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Like `write_atomically`, but yields the open file, to which torch or numpy writes.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; the message gives the free space.
+    """
+    path = Path(path)
+    try:
+        with write_atomically(path) as part, part.open("wb") as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        # If writing fails, torch raises a RuntimeError about positions in its archive.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, OSError):
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.is_dir() else 0
+        raise OSError(
+            cause.errno or errno.EIO,
+            f"{path}: not saved ({cause.strerror or cause}; {free:,.0f} MB are free in "
+            f"{path.parent})",
+        ) from error
 
 
 def torch_load_reason(error: Exception) -> str:

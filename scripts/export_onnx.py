@@ -47,9 +47,18 @@ if __name__ == "__main__":
 import json
 
 import magnifier_plugin
+from magnifier_plugin.config import parse_pairs
 from magnifier_plugin.export import check_packages, export_onnx
-from magnifier_plugin.retrieval.network import TrainedNetwork, load_network
+from magnifier_plugin.retrieval.network import (
+    FEATURE_KEYS,
+    TrainedNetwork,
+    check_typed,
+    load_network,
+)
 from magnifier_plugin.systems import SYSTEMS
+
+# The keys with an effect on the file; use_gpu decides where the network is loaded.
+KEYS = (*(key for key in FEATURE_KEYS if key != "test.flip"), "use_gpu")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     escape_unencodable()
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
+        check_typed(parse_pairs(args.pairs), KEYS)
         check_packages()
         network = load_network(
             args.weights,
@@ -80,6 +90,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"export_onnx.py: {error}", file=sys.stderr)
         return 2
     print(f"onnxruntime and torch: {agreement}")
+    if network.cfg.test.flip:
+        print(
+            "The network is tested with test.flip True, but the file does not average with mirror "
+            "images: its embeddings differ from those of extract.py with the same weights"
+        )
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB")
     return 0
 
@@ -93,6 +108,7 @@ def network_metadata(network: TrainedNetwork) -> dict[str, str]:
     return {
         "model": cfg.model.name,
         "options": json.dumps(options),
+        "test.flip": str(cfg.test.flip),
         "dataset": ", ".join(source.partition("=")[0] for source in cfg.data.sources),
         "magnifier_plugin": magnifier_plugin.__version__,
     }

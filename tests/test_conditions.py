@@ -111,12 +111,24 @@ class TestBins:
             ([*range(110, 130)], "129", "125–130"),
             ([*range(-20, 20)], "-20", "-20–-10"),
             ([*range(-20, 20)], "19", "10–20"),
+            ([*range(20240101, 20240121)], "20240101", "20240100–20240105"),  # dates
+            ([20240101 + n / 2 for n in range(12)], "20240103.5", "20240102.5–20240104"),
+            ([*range(1_700_000_000, 1_700_000_020)], "1700000019", "1700000015–1700000020"),
+            ([10**9 * n for n in range(20)], "1000000000", "0–5000000000"),
         ],
     )
     def test_numbers_are_binned(self, values, value, label):
         labels = label_values([str(v) for v in values])
         assert labels[value] == label
-        assert len(set(labels.values()) - {"none"}) <= 4
+        assert 2 <= len(set(labels.values()) - {"none"}) <= 4
+
+    @pytest.mark.parametrize("start", [10.0**n for n in (3, 6, 9, 12, 15, 18, 300)])
+    def test_bins_of_large_numbers_have_different_labels(self, start):
+        values = [start + n * max(1, start * 2**-50) for n in range(20)]
+        labels = label_values([repr(value) for value in values])
+        assert len({labels[repr(value)] for value in values}) >= 2
+        if start <= 1e12:
+            assert not any("e" in text for text in labels.values() if text != "none")
 
     @pytest.mark.parametrize("scale", [1e-6, 0.37, 1, 59, 1e7])
     @pytest.mark.parametrize("start", [-3, 0, 0.9, 5, 1000])

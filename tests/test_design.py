@@ -17,6 +17,7 @@ PACKAGES = (
     ("regions",),
     ("wording",),
     ("files",),
+    ("folders",),
     ("text_files",),
     ("failures",),
     ("workers",),

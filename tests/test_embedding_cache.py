@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from full_disk import on_full_disk
 from loaders import Flatten, Target
 from torch import nn
 
@@ -93,6 +94,20 @@ def test_a_file_with_other_content_counts_as_damaged(tmp_path, change):
     torch.save(good | change, tmp_path / "bad.pt")
     with pytest.raises(ValueError, match=r"bad.pt.*expected .* found "):
         cache.read_embeddings(tmp_path / "bad.pt")
+
+
+def test_on_a_full_disk_the_evaluation_goes_on(target, tmp_path, caplog):
+    folder = tmp_path / "cache"
+
+    def evaluate():
+        return cached(target, Flatten(), folder)[1].ranking.mAP, caplog.text
+
+    mAP, log = on_full_disk(evaluate, 1000)
+    assert mAP == cached(target, Flatten(), tmp_path / "other")[1].ranking.mAP
+    for part in ("query", "gallery"):
+        assert f"Features of {part} set are not kept" in log
+    assert "not saved (File too large" in log and "MB are free" in log
+    assert list(folder.iterdir()) == []
 
 
 def test_an_interrupted_write_leaves_no_file(target, tmp_path, monkeypatch):

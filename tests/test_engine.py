@@ -200,6 +200,14 @@ class TestTraining:
         table = results_table(engine.results, before)
         assert "mAP from 100.0% (untrained)" in table and "of the way" not in table
 
+    def test_results_table_of_other_ranks_before(self):
+        """The results before training are read from a file, which may be of an earlier run."""
+        after = {"market1501": {"mAP": 0.5, "rank-1": 0.75, "rank-30": 1.0}}
+        table = results_table(after, {"market1501": {"mAP": 0.25, "rank-1": 0.5}})
+        assert "| market1501 | untrained | 25.0 | 50.0 | – |" in table
+        table = results_table(after, {"market1501": {"rank-1": 0.5}})
+        assert "| market1501 | untrained | – | 50.0 | – |" in table and "mAP from" not in table
+
 
 class TestResuming:
     @pytest.fixture(scope="class")

@@ -192,6 +192,30 @@ class TestScript:
         assert script("export_onnx").main(line.split()) == 2
         assert "found no no_such_package; pip install" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        "key", ["test.flip", "test.amp", "test.batch_size", "data.workers", "channels_last"]
+    )
+    def test_a_key_without_effect(self, key, tmp_path, capsys):
+        line = f"--weights {tmp_path / 'a'} --out {tmp_path / 'a.onnx'} {key} 1"
+        assert script("export_onnx").main(line.split()) == 2
+        assert f"{key}: has no effect here" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("flip", [True, False])
+    def test_a_recorded_flip_is_reported(self, flip, tmp_path, monkeypatch, capsys):
+        module, given = script("export_onnx"), {}
+
+        def write(network, path, *, metadata, **options):
+            given.update(metadata)
+            path.touch()
+
+        monkeypatch.setattr(module, "check_packages", lambda: None)
+        monkeypatch.setattr(module, "export_onnx", write)
+        cfg = load_config(CONFIG, pairs=["test.flip", str(flip)])
+        weights = save(tmp_path, resnet18().state_dict(), configuration=cfg.dump())
+        assert module.main(f"--weights {weights} --out {tmp_path / 'a.onnx'}".split()) == 0
+        assert given["test.flip"] == str(flip)
+        assert ("does not average with mirror images" in capsys.readouterr().out) == flip
+
     @pytest.mark.parametrize("name", ["model.pb", "folder.onnx"])
     def test_out(self, name, tmp_path, capsys):
         (tmp_path / "folder.onnx").mkdir()

@@ -3,7 +3,6 @@
 import errno
 import multiprocessing
 import os
-import resource
 import signal
 import time
 import zipfile
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from engines import QUICK, make_engine, names, two_stages, weights
+from full_disk import on_full_disk
 from killed_runs import PATIENCE, Training, assert_same
 from torch import nn
 
@@ -269,28 +269,21 @@ class TestDisk:
             read_checkpoint(path)
 
     def test_a_full_disk_is_named_and_the_old_file_stays(self, tmp_path):
-        """A limit on file sizes simulates a full disk: writing fails in the middle."""
         path = tmp_path / "model.pth.tar-1"
         small, large = ({"state_dict": nn.Linear(n, n).state_dict()} for n in (4, 400))
         checkpoint.write_checkpoint(path, small)
         before = path.read_bytes()
-        result = tmp_path / "message"
 
         def save():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            try:
+            with pytest.raises(OSError) as caught:
                 checkpoint.write_checkpoint(path, large)
-            except OSError as error:
-                result.write_text(f"{error.errno} {error.strerror}")
+            return caught.value.errno, caught.value.strerror
 
-        process = forked(save)
-        process.join(PATIENCE)
-        assert "model.pth.tar-1: not saved" in result.read_text()
-        assert "MB are free" in result.read_text()
-        assert int(result.read_text().split()[0]) == errno.EFBIG
+        number, message = on_full_disk(save, 100_000)
+        assert "model.pth.tar-1: not saved" in message and "MB are free" in message
+        assert number == errno.EFBIG
         assert path.read_bytes() == before
-        assert names(tmp_path) == ["message", path.name]
+        assert names(tmp_path) == [path.name]
 
     def test_a_best_checkpoint_that_cannot_be_linked_is_kept_and_linked_later(
         self, tmp_path, monkeypatch

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import on_full_disk
 
 from magnifier_plugin.evaluation.feature_file import (
     ImageFeatures,
@@ -30,6 +31,19 @@ def test_what_is_written_is_read(tmp_path):
     assert found[1:] == (NAMES, Path("/photos"), IDENTITY)
     assert found.paths[0] == Path("/photos/a/Jürgen.jpg")
     assert [file.name for file in path.parent.iterdir()] == ["features.npz"]
+
+
+def test_on_a_full_disk_the_error_gives_path_and_free_space(tmp_path):
+    path = tmp_path / "features.npz"
+
+    def write():
+        with pytest.raises(OSError) as caught:
+            write_feature_file(path, images())
+        return str(caught.value)
+
+    message = on_full_disk(write, 300)
+    assert f"{path}: not saved (File too large" in message and "MB are free" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_tools_read_features_and_ids(tmp_path):

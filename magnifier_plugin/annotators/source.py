@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from magnifier_plugin.files import absolute_path
+from magnifier_plugin.folders import walk
 
 
 class Annotation(NamedTuple):
@@ -88,7 +89,7 @@ def check_size(path: object, found: tuple[int, int], expected: tuple[int, int]) 
 
 
 def annotation_files(folder: str | os.PathLike[str], *suffixes: str) -> list[Path]:
-    """An annotator's files at any depth below a folder, sorted; symbolic links are followed.
+    """An annotator's files at any depth below a folder, sorted; see `folders.walk` for links.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -100,7 +101,7 @@ def annotation_files(folder: str | os.PathLike[str], *suffixes: str) -> list[Pat
     # Hidden files are unfinished ones of another process, or macOS's copies of metadata.
     found = sorted(
         Path(where, name)
-        for where, _, names in os.walk(folder, followlinks=True)
+        for where, _, names in walk(folder)
         for name in names
         if name.endswith(suffixes) and name[0] != "."
     )

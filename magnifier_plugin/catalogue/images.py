@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from magnifier_plugin.annotators.densepose import PEOPLE_SUFFIX
 from magnifier_plugin.annotators.densepose import SUFFIX as IUV_SUFFIX
 from magnifier_plugin.files import absolute_path
+from magnifier_plugin.folders import walk
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 _ANNOTATION_ENDINGS = (IUV_SUFFIX, PEOPLE_SUFFIX)
@@ -38,7 +39,8 @@ def list_images(
         folder: the folder.
         skip: folders inside it to leave out, such as those of annotations.
     Returns:
-        Absolute paths; hidden files and DensePose's own PNGs are left out.
+        Absolute paths; hidden files and DensePose's own PNGs are left out. Symbolic links are
+        followed, except one to a folder that contains it.
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: it contains no images.
@@ -57,7 +59,7 @@ def list_images(
 def images_below(folder: Path, skip: Sequence[str | os.PathLike[str]] = ()) -> Iterator[Path]:
     """The images that `list_images` lists, in any order; none if there is no such folder."""
     skipped = {absolute_path(path) for path in skip}
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in walk(folder):
         folders[:] = [f for f in folders if f[0] != "." and Path(where, f) not in skipped]
         yield from (Path(where, name) for name in names if _is_image(name))
 

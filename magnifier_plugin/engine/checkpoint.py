@@ -1,7 +1,5 @@
 """Checkpoint files: plain types, written atomically, verified, read without running code."""
 
-import errno
-import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnifier_plugin.files import torch_load_reason, write_atomically
+from magnifier_plugin.files import open_atomically, torch_load_reason
 
 
 class DamagedCheckpoint(ValueError):
@@ -27,20 +25,8 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: the disk is full or the folder not writable; the message gives the free space.
     """
-    try:
-        with write_atomically(path) as temporary, temporary.open("wb") as file:
-            torch.save(dict(content), file)
-    except (OSError, RuntimeError) as error:
-        # If writing fails, torch raises a RuntimeError about positions in its archive.
-        cause = error.__context__ if isinstance(error, RuntimeError) else error
-        if not isinstance(cause, OSError):
-            raise
-        free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.is_dir() else 0
-        raise OSError(
-            cause.errno or errno.EIO,
-            f"{path}: not saved ({cause.strerror or cause}; {free:,.0f} MB are free in "
-            f"{path.parent})",
-        ) from error
+    with open_atomically(path) as file:
+        torch.save(dict(content), file)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from magnifier_plugin.evaluation.array_files import as_dense_tensor, read_arrays
 from magnifier_plugin.evaluation.embeddings import Embeddings
-from magnifier_plugin.files import write_atomically
+from magnifier_plugin.files import open_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +104,17 @@ class FeatureCache:
             return None
 
     def write(self, path: Path, embeddings: Embeddings) -> None:
-        """Writes the embeddings atomically."""
+        """Writes the embeddings atomically.
+
+        Raises:
+            OSError: as in `files.open_atomically`.
+        """
         content = {
             "features": embeddings.features.cpu(),
             "pids": torch.from_numpy(embeddings.pids.astype(np.int64)),
             "camids": torch.from_numpy(embeddings.camids.astype(np.int64)),
         }
-        with write_atomically(path) as part, part.open("wb") as file:
+        with open_atomically(path) as file:
             torch.save(content, file)  # with a path, it would store the temporary file's name
 
 

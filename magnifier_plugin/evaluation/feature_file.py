@@ -14,7 +14,7 @@ import numpy as np
 from magnifier_plugin.catalogue.images import market_ids
 from magnifier_plugin.evaluation.array_files import as_dense_tensor, listed, read_arrays
 from magnifier_plugin.evaluation.features import FEATURES
-from magnifier_plugin.files import write_atomically
+from magnifier_plugin.files import open_atomically
 
 SUFFIX = ".npz"
 _ABOUT, _NAME = "about", "name"
@@ -46,11 +46,13 @@ def write_feature_file(path: str | os.PathLike[str], images: ImageFeatures) -> N
 
     Args:
         path: an `.npz` file; missing folders are made.
+    Raises:
+        OSError: as in `files.open_atomically`.
     """
     about = {"folder": str(images.folder), "identity": images.identity}
     arrays: dict[str, Any] = {FEATURES: images.features, **_ids(images.names)}
     arrays |= {_NAME: np.array(images.names, dtype=str), _ABOUT: np.array(json.dumps(about))}
-    with write_atomically(path) as part, part.open("wb") as file:
+    with open_atomically(path) as file:
         np.savez(file, **arrays)
 
 
