@@ -155,14 +155,22 @@ def build_reranking(cfg: CfgNode) -> Reranking:
     )
 
 
-def build_stages(cfg: CfgNode, system: System | None = None) -> list[Stage]:
-    """The configuration's training stages.
+def uncomputed_terms(cfg: CfgNode, system: System | None) -> set[str]:
+    """The loss terms of all systems that a run does not compute: those of branches that are not
+    built, of another system, or of a system's own loss with another `loss.name`."""
+    known = build_criterion(cfg, system).weights
+    return {
+        term
+        for row in SYSTEMS.values()
+        for key, reason in row.needs.items()
+        if (term := key.removeprefix(LOSS_WEIGHTS)) != key
+        if term not in known or (row is system and reason(cfg))
+    }
 
-    With another `loss.name` than the system's, weights of the system's loss terms are left out.
-    """
-    own: set[str] = set()
-    if system is not None and cfg.loss.name != system.loss:
-        own = {key.removeprefix(LOSS_WEIGHTS) for key in system.needs}
+
+def build_stages(cfg: CfgNode, system: System | None) -> list[Stage]:
+    """The configuration's training stages, without the weights of `uncomputed_terms`."""
+    left_out = uncomputed_terms(cfg, system)
     return [
         Stage(
             max_epoch=train["max_epoch"],
@@ -172,7 +180,7 @@ def build_stages(cfg: CfgNode, system: System | None = None) -> list[Stage]:
             lr_gamma=train["gamma"],
             warmup_epoch=train["warmup_epoch"],
             warmup_factor=train["warmup_factor"],
-            loss_weights={k: v for k, v in train["loss_weights"].items() if k not in own},
+            loss_weights={k: v for k, v in train["loss_weights"].items() if k not in left_out},
             optimizer=train["optimizer"],
             fused=cfg.train.fused,
             optimizer_options={

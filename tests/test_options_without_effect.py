@@ -1,6 +1,7 @@
 """A typed key is refused if it has no effect because of other options."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 from mask_inputs import PROJECT
@@ -211,6 +212,45 @@ def test_the_weight_of_a_term_that_is_not_built_is_refused(file, branches, term,
         check(file, *options, weight, "0.5", typed=(weight,))
     check(file, *options, weight, "0", typed=(weight,))
     check(file, *options[2:], *BUILT[file], weight, "0.5", typed=(weight,))
+
+
+@pytest.mark.parametrize(
+    ("options", "stage", "computed"),
+    [
+        (
+            (
+                *(MAGNIFIER, "magnifier.branches", "G"),
+                *("stages.2.loss_weights.cls_G", "0", "stages.2.loss_weights.tri_G", "0"),
+            ),
+            *(2, "cls_G, tri_G"),
+        ),
+        (
+            (
+                *(DSA, "dsa.streams", "DSAG", "dsa.test_features", "z"),
+                *("dsa.weight_z", "0", "dsa.weight_t", "0"),
+            ),
+            *(1, "cls_z_G, cls_z_L, tri_z_G, tri_z_L"),
+        ),
+    ],
+)
+def test_a_stage_without_a_loss_is_refused(options, stage, computed):
+    """Weights of terms that are not computed do not count."""
+    with pytest.raises(ValueError, match=rf"^stages\.{stage}\.loss_weights: .*one of {computed},"):
+        check(*options)
+
+
+def test_a_name_that_two_systems_use_is_the_runs_own(monkeypatch):
+    monkeypatch.setitem(
+        SYSTEMS,
+        "other",
+        replace(
+            SYSTEMS["dsa_reid"],
+            needs={
+                "loss_weights.sd": lambda cfg: "not built",
+            },
+        ),
+    )
+    check(MAGNIFIER, "stages.2.loss_weights.sd", "0.1", typed=("stages.2.loss_weights.sd",))
 
 
 def find(section):
