@@ -161,6 +161,57 @@ class TestCommand:
         )
         assert message in capsys.readouterr().out
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "test.evaluate True model.load_weights {path}",
+            "test.evaluate True model.resume {path}",
+            "model.resume {path} stages.2.max_epoch 2",
+            "model.load_weights {path}",
+        ],
+    )
+    def test_imagenet_weights_are_not_loaded_before_a_checkpoint(
+        self, market_folder, tmp_path, monkeypatch, words
+    ):
+        """The checkpoint replaces every tensor; here, the network begins with nan."""
+        assert run(*typed(market_folder, tmp_path / "log", "train.keep_freq", "1")) == 0
+        path = tmp_path / "log" / "model" / "model.pth.tar-2"
+        asked = []
+
+        def build(cfg, system, count, *, pretrained=None):
+            asked.append(pretrained)
+            model = tiny_model(count, cfg.loss.name)
+            for tensor in model.state_dict().values():
+                tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
+            return model
+
+        monkeypatch.setattr(recipe, "build_network", build)
+        checked = []
+        monkeypatch.setattr(recipe, "_run", lambda *given: checked.append(given[2].model))
+        more = "model.pretrained", "True", *words.format(path=path).split()
+        assert run(*typed(market_folder, tmp_path / "next", *more)) == 0
+        assert asked[-1] is False
+        (model,) = checked
+        saved = torch.load(path, weights_only=True)["state_dict"]
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, saved[name]), name
+
+    def test_imagenet_weights_are_loaded_without_a_checkpoint(
+        self, market_folder, tmp_path, monkeypatch
+    ):
+        asked = []
+
+        def build(cfg, system, count, *, pretrained):
+            asked.append(pretrained)
+            return tiny_model(count, cfg.loss.name)
+
+        monkeypatch.setattr(recipe, "build_network", build)
+        monkeypatch.setattr(recipe, "_run", lambda *given: None)
+        for words in ("model.resume auto", "test.evaluate True"):
+            more = "model.pretrained", "True", *words.split()
+            assert run(*typed(market_folder, tmp_path, *more)) == 0
+        assert asked[1::2] == [True, True]
+
     def test_a_test_takes_the_weights_that_were_tested(self, tmp_path, capsys):
         market = make_market(tmp_path / "data", test_pids=(1, 3, 4, 9, 10, 11, 12), images=3)
         log, training = tmp_path / "log", "train.ema 0.99 train.lr 0.05 train.warmup_epoch 0"

@@ -31,10 +31,10 @@ def label_values(values: Sequence[str]) -> dict[str, str]:
     low, high = min(numbers.values()), max(numbers.values())
     start, width = _cut(low, high)
     last = max(1, math.ceil((high - start) / width - 1e-9)) - 1
+    edges = _as_texts([start + width * place for place in range(last + 2)], width)
     for value, number in numbers.items():
         place = min(int((number - start) / width + 1e-9), last)
-        edges = (start + width * place, start + width * (place + 1))
-        label[value] = "–".join(f"{edge:.6g}" for edge in edges)
+        label[value] = f"{edges[place]}–{edges[place + 1]}"
     return label
 
 
@@ -46,6 +46,13 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
         return (math.inf if number is None else number), label
 
     return sorted(labels, key=order)
+
+
+def _as_texts(edges: Sequence[float], width: float) -> list[str]:
+    """The edges of bins, exact to a tenth of a bin; below 1e15 without an exponent."""
+    size = math.floor(math.log10(max(map(abs, edges))))
+    digits = max(6, size + 2 - math.floor(math.log10(width)), size + 1 if size < 15 else 0)
+    return [f"{edge:.{min(digits, 17)}g}" for edge in edges]
 
 
 def _as_number(text: str) -> float | None:
