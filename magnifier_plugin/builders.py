@@ -54,6 +54,9 @@ def build_datamanager(
     _check_batch_norm(cfg, system, processes)
     given = {key: value for key, value in cfg.synthetic.items() if value is not None}
     training, test = system.inputs(cfg) if system else ((), ())
+    sampler, batch_size = cfg.sampler.train_sampler, cfg.train.batch_size
+    if cfg.test.evaluate:  # no training batch is drawn, so the data need not fill one
+        sampler, batch_size = "SequentialSampler", processes.count
     return AnnotatedDataManager(
         root=cfg.data.root,
         sources=cfg.data.sources,
@@ -66,13 +69,13 @@ def build_datamanager(
         use_gpu=cfg.use_gpu,
         split_id=cfg.data.split_id,
         combineall=cfg.data.combineall,
-        batch_size_train=cfg.train.batch_size,
+        batch_size_train=batch_size,
         batch_size_test=cfg.test.batch_size,
         workers=cfg.data.workers,
         num_instances=cfg.sampler.num_instances,
         num_cams=cfg.sampler.num_cams,
         num_datasets=cfg.sampler.num_datasets,
-        train_sampler=cfg.sampler.train_sampler,
+        train_sampler=sampler,
         cuhk03_labeled=cfg.cuhk03.labeled_images,
         cuhk03_classic_split=cfg.cuhk03.classic_split,
         market1501_500k=cfg.market1501.use_500k_distractors,

@@ -214,6 +214,14 @@ class TestRuns:
         assert (tmp_path / "test-queries.csv").read_bytes() != before[1]
         assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "test-results.json")
 
+    @pytest.mark.parametrize("sampler", ["RandomIdentitySampler", "RandomDomainSampler"])
+    def test_a_test_needs_no_training_batch(self, market_folder, tmp_path, capsys, sampler):
+        words = ["train.batch_size", "64", "sampler.train_sampler", sampler]
+        argv = typed(market_folder, tmp_path, *words)
+        assert run(*argv) == 2
+        assert "batch" in capsys.readouterr().err
+        assert run(*argv, "test.evaluate", "True") == 0
+
     def test_torchreids_model(self, market_folder, tmp_path):
         pairs = "loss.name triplet train.open_layers fc train.max_epoch 1".split()
         unknown = {"magnifier.backbone", "resnet18", *TINY[-6:-2]}
