@@ -9,6 +9,7 @@ from mask_inputs import PROJECT
 from magnifier_plugin.builders import find_system
 from magnifier_plugin.config import ConfigError, load_config
 from magnifier_plugin.effects import NEEDS, TORCHREIDS_NEEDS
+from magnifier_plugin.models.backbone import WEIGHTS_VARIABLE
 from magnifier_plugin.recipe import check_options
 from magnifier_plugin.systems import MAGNIFIER_CRITERION, SYSTEMS
 
@@ -100,6 +101,11 @@ LEFT = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def no_variable(monkeypatch):
+    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
+
+
 def check(file, *pairs, typed=()):
     """`check_options` of a configuration with some keys changed and both reports wanted."""
     pairs = ["model.pretrained", "False", "report.regions", "3", "report.textures", "3", *pairs]
@@ -180,6 +186,15 @@ def test_a_value_that_is_in_effect_anyway_is_accepted(options):
 def test_other_combinations_are_refused(options, reason):
     with pytest.raises(ConfigError, match=f"^{reason}"):
         check(*options, typed=options[1::2])
+
+
+def test_the_environment_may_load_no_weights(monkeypatch):
+    options = DSA, "dsa.pretrained_head", "True", "model.pretrained", "True"
+    monkeypatch.setenv(WEIGHTS_VARIABLE, "none")
+    reason = f"^dsa.pretrained_head: has no effect, {WEIGHTS_VARIABLE}=none loads no ImageNet"
+    with pytest.raises(ConfigError, match=reason):
+        check(*options, typed=options[1::2])
+    check(*options, "model.backbone_weights", "w.pth", typed=options[1::2])
 
 
 BUILT = {
