@@ -129,6 +129,14 @@ class TestMistakes:
                 ["stages.2.loss_weights.sd", "loss.name triplet does not use it, magnifier does"],
             ),
             (
+                "loss.name triplet stages.2.loss_weights {'sd':0.1}",
+                ["stages.2.loss_weights.sd: has no effect, loss.name triplet does not use it"],
+            ),
+            (
+                "loss.name triplet stages [{'max_epoch':1,'loss_weights':{'sd':1}}]",
+                ["stages.1.loss_weights.sd: has no effect, loss.name triplet does not use it"],
+            ),
+            (
                 "train.fixbase_epoch 5 train.open_layers []",
                 ["train.open_layers: expected the layers to train", "train.fixbase_epoch 0"],
             ),
