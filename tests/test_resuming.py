@@ -101,6 +101,7 @@ class TestCommand:
                 "stages.2.lr 0.001, now 0.5; train.batch_size 4, now 6; train.lr 0.0003",
             ),
             ("data.workers 0 train.print_freq 3", ""),
+            ("data.cache_gb 0.1 model.pretrained True model.backbone_weights x.pth", ""),
         ],
     )
     def test_changed_settings_are_reported(
@@ -119,6 +120,24 @@ class TestCommand:
         assert message in out
         anew = "train.seed" in pairs or "batch_size" in pairs
         assert ("it starts again" in out) == anew
+
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_moved_label_maps_are_not_reported_and_changed_ones_are(
+        self, tmp_path, capsys, monkeypatch, changed
+    ):
+        market = make_market(tmp_path / "data")
+        with monkeypatch.context() as patch:
+            stop_after(patch, 1, signal.SIGTERM)
+            with pytest.raises(SystemExit):
+                run(*typed(market, tmp_path / "log"))
+        moved = market.masks_dir.rename(tmp_path / "moved")
+        if changed:
+            path = next(moved.rglob("bounding_box_train/**/*.png"))
+            path.write_bytes(path.read_bytes() + b"0")
+        capsys.readouterr()
+        argv = typed(market, tmp_path / "log", "masks.dir", moved, "model.resume", "auto")
+        assert run(*argv) == 0
+        assert ("This run differs" in capsys.readouterr().out) == changed
 
     def test_a_second_run_in_a_used_folder_writes_nothing(
         self, market_folder, tmp_path, monkeypatch, capsys
