@@ -54,6 +54,9 @@ def build_datamanager(
     _check_batch_norm(cfg, system, processes)
     given = {key: value for key, value in cfg.synthetic.items() if value is not None}
     training, test = system.inputs(cfg) if system else ((), ())
+    sampler, batch_size = cfg.sampler.train_sampler, cfg.train.batch_size
+    if cfg.test.evaluate:  # no training batch is drawn, so the data need not fill one
+        sampler, batch_size = "SequentialSampler", processes.count
     return AnnotatedDataManager(
         root=cfg.data.root,
         sources=cfg.data.sources,
@@ -66,13 +69,13 @@ def build_datamanager(
         use_gpu=cfg.use_gpu,
         split_id=cfg.data.split_id,
         combineall=cfg.data.combineall,
-        batch_size_train=cfg.train.batch_size,
+        batch_size_train=batch_size,
         batch_size_test=cfg.test.batch_size,
         workers=cfg.data.workers,
         num_instances=cfg.sampler.num_instances,
         num_cams=cfg.sampler.num_cams,
         num_datasets=cfg.sampler.num_datasets,
-        train_sampler=cfg.sampler.train_sampler,
+        train_sampler=sampler,
         cuhk03_labeled=cfg.cuhk03.labeled_images,
         cuhk03_classic_split=cfg.cuhk03.classic_split,
         market1501_500k=cfg.market1501.use_500k_distractors,
@@ -155,14 +158,22 @@ def build_reranking(cfg: CfgNode) -> Reranking:
     )
 
 
-def build_stages(cfg: CfgNode, system: System | None = None) -> list[Stage]:
-    """The configuration's training stages.
+def uncomputed_terms(cfg: CfgNode, system: System | None) -> set[str]:
+    """The loss terms of all systems that a run does not compute: those of branches that are not
+    built, of another system, or of a system's own loss with another `loss.name`."""
+    known = build_criterion(cfg, system).weights
+    return {
+        term
+        for row in SYSTEMS.values()
+        for key, reason in row.needs.items()
+        if (term := key.removeprefix(LOSS_WEIGHTS)) != key
+        if term not in known or (row is system and reason(cfg))
+    }
 
-    With another `loss.name` than the system's, weights of the system's loss terms are left out.
-    """
-    own: set[str] = set()
-    if system is not None and cfg.loss.name != system.loss:
-        own = {key.removeprefix(LOSS_WEIGHTS) for key in system.needs}
+
+def build_stages(cfg: CfgNode, system: System | None) -> list[Stage]:
+    """The configuration's training stages, without the weights of `uncomputed_terms`."""
+    left_out = uncomputed_terms(cfg, system)
     return [
         Stage(
             max_epoch=train["max_epoch"],
@@ -172,7 +183,7 @@ def build_stages(cfg: CfgNode, system: System | None = None) -> list[Stage]:
             lr_gamma=train["gamma"],
             warmup_epoch=train["warmup_epoch"],
             warmup_factor=train["warmup_factor"],
-            loss_weights={k: v for k, v in train["loss_weights"].items() if k not in own},
+            loss_weights={k: v for k, v in train["loss_weights"].items() if k not in left_out},
             optimizer=train["optimizer"],
             fused=cfg.train.fused,
             optimizer_options={

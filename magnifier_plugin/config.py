@@ -36,6 +36,7 @@ __all__ = (
     "parse_pairs",
     "printed_config",
     "stage_settings",
+    "typed_keys",
 )
 
 COMMAND_LINE = "command line"
@@ -94,7 +95,7 @@ def load_config(
         _set(cfg, key, value, COMMAND_LINE)
     listed = bool(typed.get("stages", listed))
     origin = str(file) if file else COMMAND_LINE
-    resolve_stages(cfg, _typed_keys(typed), listed=listed, origin=origin)
+    resolve_stages(cfg, typed_keys(typed), listed=listed, origin=origin)
     cfg.freeze()
     return cfg
 
@@ -138,6 +139,27 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         typed[key] = word if takes_text and is_number else value
     return typed
+
+
+def typed_keys(typed: Mapping[str, Any]) -> set[str]:
+    """The keys of typed values, with those in a list of stages and in a mapping of loss weights.
+
+    Args:
+        typed: valid values by key, of flags and of `parse_pairs`.
+    """
+    stages = {
+        f"stages.{number}.{name}": value
+        for number, stage in enumerate(typed.get("stages", ()), start=1)
+        for name, value in stage.items()
+    }
+    given = {**typed, **stages}
+    weights = {
+        f"{key}.{name}"
+        for key, value in given.items()
+        if isinstance(value, Mapping)
+        for name in value
+    }
+    return given.keys() | weights
 
 
 def changed_values(before: str, cfg: Node) -> dict[str, tuple[Any, Any]]:
@@ -207,11 +229,3 @@ def _refuse_key(cfg: Node, key: str, origin: str) -> None:
     known = [known for known, _ in flatten(cfg) if known != "stages"]
     known += [f"stages.2.{name}" for name in (*STAGE_KEYS, "loss_weights", "optimizer")]
     raise ConfigError(f"{origin}: unknown configuration key {key}{did_you_mean(key, known)}")
-
-
-def _typed_keys(typed: Mapping[str, Any]) -> set[str]:
-    """The keys typed on the command line, including those inside a list of stages."""
-    stages = typed.get("stages", ())
-    return set(typed) | {
-        f"stages.{number}.{name}" for number, stage in enumerate(stages, start=1) for name in stage
-    }

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 
 from yacs.config import CfgNode
 
+from magnifier_plugin.models.backbone import WEIGHTS_VARIABLE, default_weights
+
 Reason = Callable[[CfgNode], str]
 """Configuration → why a key has no effect with it; "" if it has, or if its value changes nothing
 anyway, such as a backbone that the model's name includes too."""
@@ -91,6 +93,8 @@ def _loads_no_weights(cfg: CfgNode) -> str:
         return "model.pretrained False loads no ImageNet weights"
     if cfg.model.backbone_weights.lower() == "none":
         return "model.backbone_weights none loads no ImageNet weights"
+    if not cfg.model.backbone_weights and default_weights().lower() == "none":
+        return f"{WEIGHTS_VARIABLE}=none loads no ImageNet weights"
     return ""
 
 

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from torch import nn
 from yacs.config import CfgNode
 
+from magnifier_plugin.builders import uncomputed_terms
 from magnifier_plugin.config import ConfigError, stage_settings
 from magnifier_plugin.effects import NEEDS, TORCHREIDS_NEEDS
-from magnifier_plugin.systems import SYSTEMS, System
+from magnifier_plugin.systems import LOSS_WEIGHTS, SYSTEMS, System
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +33,14 @@ def check_effects(cfg: CfgNode, system: System | None, typed: Collection[str]) -
 def _without_effect(cfg: CfgNode, system: System | None) -> dict[str, str]:
     """Key → why it has no effect."""
     own = TORCHREIDS_NEEDS if system is None else system.needs
+    terms = {f"{LOSS_WEIGHTS}{term}" for term in uncomputed_terms(cfg, system)}
     reasons: dict[str, str] = {}
     for name, row in SYSTEMS.items():
         if row is not system:
-            section = [f"{row.section}.{key}" for key in cfg.get(row.section, ())]
-            pictures = [key for key in row.needs if key.startswith("report.") and key not in own]
-            reasons |= dict.fromkeys(section + pictures, f"{cfg.model.name} is not a {name}")
+            others = [f"{row.section}.{key}" for key in cfg.get(row.section, ())]
+            others += [key for key in row.needs if key.startswith("report.") and key not in own]
+            others += [key for term in terms & row.needs.keys() for key in _keys(cfg, term)]
+            reasons |= dict.fromkeys(others, f"{cfg.model.name} is not a {name}")
     reasons |= {
         key: why
         for needs in (NEEDS, own)

@@ -18,6 +18,7 @@ from magnifier_plugin.builders import (
     build_stages,
     build_test_options,
     find_system,
+    uncomputed_terms,
 )
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.checkpoint import read_checkpoint
@@ -52,7 +53,10 @@ def check_options(cfg: CfgNode, system: System | None, typed: Collection[str]) -
         system: the system of its model; None for torchreid's own models.
         typed: keys that were typed on the command line, see `check_effects`.
     """
-    check_stages(build_stages(cfg, system), build_criterion(cfg, system).weights)
+    left_out = uncomputed_terms(cfg, system)
+    weights = build_criterion(cfg, system).weights
+    computed = {term: weight for term, weight in weights.items() if term not in left_out}
+    check_stages(build_stages(cfg, system), computed)
     check_effects(cfg, system, typed)
     epochs = cfg.train.max_epoch
     if cfg.train.start_epoch >= epochs and not (cfg.test.evaluate or cfg.model.resume):

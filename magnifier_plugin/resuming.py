@@ -11,9 +11,11 @@ from magnifier_plugin.config import ConfigError, changed_values
 from magnifier_plugin.engine.rotation import newest_checkpoint
 
 AUTO = "auto"
-# These keys do not change the numbers of a run.
+# These keys do not change the numbers of a resumed run: a checkpoint replaces all weights, and the
+# facts of a run (`data_fingerprint`) tell other images and label maps from moved ones.
 _WITHOUT_EFFECT = (
-    *("model.resume", "model.load_weights", "data.save_dir", "data.root", "data.workers"),
+    *("model.resume", "model.load_weights", "model.pretrained", "model.backbone_weights"),
+    *("data.save_dir", "data.root", "data.workers", "data.cache_gb", "masks.dir"),
     *("train.start_epoch", "train.print_freq", "train.checkpoint_freq", "train.checkpoint_minutes"),
     *("train.keep_freq", "test.cache"),
 )

@@ -75,6 +75,7 @@ from magnifier_plugin.config import (
     load_config,
     parse_pairs,
     printed_config,
+    typed_keys,
 )
 from magnifier_plugin.engine.distributed import Processes, torchrun_processes
 from magnifier_plugin.engine.folder_lock import FolderInUse
@@ -123,7 +124,7 @@ def main(argv: Sequence[str]) -> int:
     except (ConfigError, FileNotFoundError, ModuleNotFoundError) as error:
         return refuse(error)
     shown = printed_config(cfg, given_scale(arguments.config_file, flags, pairs))
-    return train_or_test(cfg, shown, typed={*flags, *parse_pairs(pairs)})
+    return train_or_test(cfg, shown, typed_keys({**flags, **parse_pairs(pairs)}))
 
 
 def train_or_test(cfg: CfgNode, shown: str, typed: Collection[str]) -> int:

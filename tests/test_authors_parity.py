@@ -120,7 +120,7 @@ def losses(output, **overrides):
     """The entry `losses` of the file, computed by the criterion."""
     sfb = output.branches["SFB"]
     targets = {"mask": labels()}
-    weights = recipe.build_stages(configuration())[-1].loss_weights
+    weights = recipe.build_stages(configuration(), SYSTEM)[-1].loss_weights
     assert weights == {"sd": SETTING["gamma"]}
     with_triplet = build_criterion(**({"sab_triplet": True} | overrides))
     without_triplet = build_criterion(**overrides)

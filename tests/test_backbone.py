@@ -52,6 +52,15 @@ class TestWeights:
         monkeypatch.setenv(backbones.WEIGHTS_VARIABLE, "none")
         assert not torch.equal(build_model(name, CLASSES).backbone.layer4[1].conv2.weight, expected)
 
+    def test_random_weights_from_the_environment_are_logged(self, monkeypatch, caplog):
+        monkeypatch.setenv(backbones.WEIGHTS_VARIABLE, "None")
+        load_backbone_weights(Backbone("resnet18"), "none")
+        assert not caplog.records
+        load_backbone_weights(Backbone("resnet18"))
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert "resnet18: random weights, because MAGNIFIER_BACKBONE_WEIGHTS is none" in caplog.text
+
     def test_the_backbone_of_a_checkpoint(self, tmp_path):
         trained = build_model("magnifiernet_resnet18", 3, pretrained=False, branches=["G"])
         path = tmp_path / "model-best.pth.tar"

@@ -146,8 +146,8 @@ def test_every_configuration_builds(path):
     assert (model.training_inputs, model.test_inputs) == system.inputs(cfg)
     assert isinstance(builders.build_criterion(cfg, system), system.criterion)
     if system.section == "magnifier":
-        weights = [bool(stage.loss_weights.get("sd")) for stage in builders.build_stages(cfg)]
-        assert weights == [False, True]
+        stages = builders.build_stages(cfg, system)
+        assert [bool(stage.loss_weights.get("sd")) for stage in stages] == [False, True]
 
 
 def test_types_are_shipped():

@@ -130,6 +130,14 @@ class TestMistakes:
                 ["stages.2.loss_weights.sd", "loss.name triplet does not use it, magnifier does"],
             ),
             (
+                "loss.name triplet stages.2.loss_weights {'sd':0.1}",
+                ["stages.2.loss_weights.sd: has no effect, loss.name triplet does not use it"],
+            ),
+            (
+                "loss.name triplet stages [{'max_epoch':1,'loss_weights':{'sd':1}}]",
+                ["stages.1.loss_weights.sd: has no effect, loss.name triplet does not use it"],
+            ),
+            (
                 "train.fixbase_epoch 5 train.open_layers []",
                 ["train.open_layers: expected the layers to train", "train.fixbase_epoch 0"],
             ),
@@ -221,6 +229,14 @@ class TestRuns:
         assert tested["epoch"] is None
         assert (tmp_path / "test-queries.csv").read_bytes() != before[1]
         assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "test-results.json")
+
+    @pytest.mark.parametrize("sampler", ["RandomIdentitySampler", "RandomDomainSampler"])
+    def test_a_test_needs_no_training_batch(self, market_folder, tmp_path, capsys, sampler):
+        words = ["train.batch_size", "64", "sampler.train_sampler", sampler]
+        argv = typed(market_folder, tmp_path, *words)
+        assert run(*argv) == 2
+        assert "batch" in capsys.readouterr().err
+        assert run(*argv, "test.evaluate", "True") == 0
 
     def test_torchreids_model(self, market_folder, tmp_path):
         pairs = "loss.name triplet train.open_layers fc train.max_epoch 1".split()

@@ -1,6 +1,7 @@
 """A typed key is refused if it has no effect because of other options."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 from mask_inputs import PROJECT
@@ -8,6 +9,7 @@ from mask_inputs import PROJECT
 from magnifier_plugin.builders import find_system
 from magnifier_plugin.config import ConfigError, load_config
 from magnifier_plugin.effects import NEEDS, TORCHREIDS_NEEDS
+from magnifier_plugin.models.backbone import WEIGHTS_VARIABLE
 from magnifier_plugin.recipe import check_options
 from magnifier_plugin.systems import MAGNIFIER_CRITERION, SYSTEMS
 
@@ -99,6 +101,11 @@ LEFT = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def no_variable(monkeypatch):
+    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
+
+
 def check(file, *pairs, typed=()):
     """`check_options` of a configuration with some keys changed and both reports wanted."""
     pairs = ["model.pretrained", "False", "report.regions", "3", "report.textures", "3", *pairs]
@@ -181,6 +188,15 @@ def test_other_combinations_are_refused(options, reason):
         check(*options, typed=options[1::2])
 
 
+def test_the_environment_may_load_no_weights(monkeypatch):
+    options = DSA, "dsa.pretrained_head", "True", "model.pretrained", "True"
+    monkeypatch.setenv(WEIGHTS_VARIABLE, "none")
+    reason = f"^dsa.pretrained_head: has no effect, {WEIGHTS_VARIABLE}=none loads no ImageNet"
+    with pytest.raises(ConfigError, match=reason):
+        check(*options, typed=options[1::2])
+    check(*options, "model.backbone_weights", "w.pth", typed=options[1::2])
+
+
 BUILT = {
     MAGNIFIER: ("magnifier.branches", "G,M,SAB,SFB"),
     DSA: ("dsa.branches", "global,local"),
@@ -211,6 +227,45 @@ def test_the_weight_of_a_term_that_is_not_built_is_refused(file, branches, term,
         check(file, *options, weight, "0.5", typed=(weight,))
     check(file, *options, weight, "0", typed=(weight,))
     check(file, *options[2:], *BUILT[file], weight, "0.5", typed=(weight,))
+
+
+@pytest.mark.parametrize(
+    ("options", "stage", "computed"),
+    [
+        (
+            (
+                *(MAGNIFIER, "magnifier.branches", "G"),
+                *("stages.2.loss_weights.cls_G", "0", "stages.2.loss_weights.tri_G", "0"),
+            ),
+            *(2, "cls_G, tri_G"),
+        ),
+        (
+            (
+                *(DSA, "dsa.streams", "DSAG", "dsa.test_features", "z"),
+                *("dsa.weight_z", "0", "dsa.weight_t", "0"),
+            ),
+            *(1, "cls_z_G, cls_z_L, tri_z_G, tri_z_L"),
+        ),
+    ],
+)
+def test_a_stage_without_a_loss_is_refused(options, stage, computed):
+    """Weights of terms that are not computed do not count."""
+    with pytest.raises(ValueError, match=rf"^stages\.{stage}\.loss_weights: .*one of {computed},"):
+        check(*options)
+
+
+def test_a_name_that_two_systems_use_is_the_runs_own(monkeypatch):
+    monkeypatch.setitem(
+        SYSTEMS,
+        "other",
+        replace(
+            SYSTEMS["dsa_reid"],
+            needs={
+                "loss_weights.sd": lambda cfg: "not built",
+            },
+        ),
+    )
+    check(MAGNIFIER, "stages.2.loss_weights.sd", "0.1", typed=("stages.2.loss_weights.sd",))
 
 
 def find(section):

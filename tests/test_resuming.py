@@ -102,6 +102,7 @@ class TestCommand:
                 "stages.2.lr 0.001, now 0.5; train.batch_size 4, now 6; train.lr 0.0003",
             ),
             ("data.workers 0 train.print_freq 3", ""),
+            ("data.cache_gb 0.1 model.pretrained True model.backbone_weights x.pth", ""),
         ],
     )
     def test_changed_settings_are_reported(
@@ -120,6 +121,24 @@ class TestCommand:
         assert message in out
         anew = "train.seed" in pairs or "batch_size" in pairs
         assert ("it starts again" in out) == anew
+
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_moved_label_maps_are_not_reported_and_changed_ones_are(
+        self, tmp_path, capsys, monkeypatch, changed
+    ):
+        market = make_market(tmp_path / "data")
+        with monkeypatch.context() as patch:
+            stop_after(patch, 1, signal.SIGTERM)
+            with pytest.raises(SystemExit):
+                run(*typed(market, tmp_path / "log"))
+        moved = market.masks_dir.rename(tmp_path / "moved")
+        if changed:
+            path = next(moved.rglob("bounding_box_train/**/*.png"))
+            path.write_bytes(path.read_bytes() + b"0")
+        capsys.readouterr()
+        argv = typed(market, tmp_path / "log", "masks.dir", moved, "model.resume", "auto")
+        assert run(*argv) == 0
+        assert ("This run differs" in capsys.readouterr().out) == changed
 
     def test_a_second_run_in_a_used_folder_writes_nothing(
         self, market_folder, tmp_path, monkeypatch, capsys
@@ -161,6 +180,57 @@ class TestCommand:
             "magnifier.mask_rescaling nearest, now bilinear"
         )
         assert message in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "test.evaluate True model.load_weights {path}",
+            "test.evaluate True model.resume {path}",
+            "model.resume {path} stages.2.max_epoch 2",
+            "model.load_weights {path}",
+        ],
+    )
+    def test_imagenet_weights_are_not_loaded_before_a_checkpoint(
+        self, market_folder, tmp_path, monkeypatch, words
+    ):
+        """The checkpoint replaces every tensor; here, the network begins with nan."""
+        assert run(*typed(market_folder, tmp_path / "log", "train.keep_freq", "1")) == 0
+        path = tmp_path / "log" / "model" / "model.pth.tar-2"
+        asked = []
+
+        def build(cfg, system, count, *, pretrained=None):
+            asked.append(pretrained)
+            model = tiny_model(count, cfg.loss.name)
+            for tensor in model.state_dict().values():
+                tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
+            return model
+
+        monkeypatch.setattr(recipe, "build_network", build)
+        checked = []
+        monkeypatch.setattr(recipe, "_run", lambda *given: checked.append(given[2].model))
+        more = "model.pretrained", "True", *words.format(path=path).split()
+        assert run(*typed(market_folder, tmp_path / "next", *more)) == 0
+        assert asked[-1] is False
+        (model,) = checked
+        saved = torch.load(path, weights_only=True)["state_dict"]
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, saved[name]), name
+
+    def test_imagenet_weights_are_loaded_without_a_checkpoint(
+        self, market_folder, tmp_path, monkeypatch
+    ):
+        asked = []
+
+        def build(cfg, system, count, *, pretrained):
+            asked.append(pretrained)
+            return tiny_model(count, cfg.loss.name)
+
+        monkeypatch.setattr(recipe, "build_network", build)
+        monkeypatch.setattr(recipe, "_run", lambda *given: None)
+        for words in ("model.resume auto", "test.evaluate True"):
+            more = "model.pretrained", "True", *words.split()
+            assert run(*typed(market_folder, tmp_path, *more)) == 0
+        assert asked[1::2] == [True, True]
 
     def test_a_test_takes_the_weights_that_were_tested(self, tmp_path, capsys):
         market = make_market(tmp_path / "data", test_pids=(1, 3, 4, 9, 10, 11, 12), images=3)

@@ -172,9 +172,27 @@ def test_keys_of_torchreid_that_are_not_accepted(tmp_path, section, values, reas
         load_config(file)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "triplet"])
-def test_a_systems_stages_with_torchreids_loss(loss):
-    """Its second stage weights a loss term that torchreid's losses do not have."""
-    cfg = load_config(MARKET, {}, ["loss.name", loss])
-    check_options(cfg, find_system(cfg), {"loss.name"})
+@pytest.mark.parametrize(
+    "line",
+    [
+        "loss.name softmax",
+        "loss.name triplet",
+        "loss.name softmax model.name resnet50",
+        "loss.name triplet model.name resnet50",
+        "loss.name dsa model.name dsa_reid",
+        "loss.name triplet model.name dsa_reid",
+    ],
+)
+def test_a_systems_stages_with_another_loss(line):
+    """Its second stage weights a loss term that other losses do not have."""
+    cfg = load_config(MARKET, {}, line.split())
+    check_options(cfg, find_system(cfg), line.split()[::2])
     assert [stage.loss_weights for stage in build_stages(cfg, find_system(cfg))] == [{}, {}]
+
+
+def test_a_typed_weight_of_another_systems_term_is_refused():
+    line = "loss.name triplet model.name resnet50 stages.2.loss_weights.sd 0.1".split()
+    cfg = load_config(MARKET, {}, line)
+    message = "stages.2.loss_weights.sd: has no effect, resnet50 is not a magnifiernet"
+    with pytest.raises(ConfigError, match=message):
+        check_options(cfg, find_system(cfg), line[::2])

@@ -93,10 +93,15 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
         FileNotFoundError: the file is missing or could not be downloaded.
         ValueError: the file is damaged, contains more than tensors, or belongs to another network.
     """
-    weights = str(weights) or os.environ.get(WEIGHTS_VARIABLE, "")
-    if weights.lower() == "none":
+    chosen = str(weights) or default_weights()
+    if chosen.lower() == "none":
+        if not str(weights):
+            logger.warning(
+                "Backbone %s: random weights, because %s is none; unset it for ImageNet weights",
+                *(backbone.name, WEIGHTS_VARIABLE),
+            )
         return
-    path = Path(weights).expanduser() if weights else download_weights(str(backbone.name))
+    path = Path(chosen).expanduser() if chosen else download_weights(str(backbone.name))
     expected = backbone.state_dict()
     # Files written before torch 0.4.1 have no num_batches_tracked.
     state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
@@ -116,6 +121,11 @@ def load_backbone_weights(backbone: nn.Module, weights: str | Path = "") -> None
         )
     backbone.load_state_dict({key: state[key] for key in expected})
     logger.info("Backbone %s: %d tensors from %s", backbone.name, len(expected), path)
+
+
+def default_weights() -> str:
+    """The file of ImageNet weights that the environment names, "none", or "" for a download."""
+    return os.environ.get(WEIGHTS_VARIABLE, "")
 
 
 def backbone_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from magnifier_plugin.config import ConfigError, load_config, parse_pairs
+from magnifier_plugin.config import ConfigError, load_config, parse_pairs, typed_keys
 from magnifier_plugin.files import absolute_path
 from magnifier_plugin.recipe import check_options, find_system
 from magnifier_plugin.systems import SYSTEMS
@@ -167,7 +167,7 @@ def _make_run(
     typed = (*settings.pairs, *row.overrides)
     try:
         cfg = load_config(settings.config_file, {}, typed)
-        check_options(cfg, find_system(cfg), parse_pairs(typed))
+        check_options(cfg, find_system(cfg), typed_keys(parse_pairs(typed)))
         pairs = (*typed, *_own_pairs(settings, row, seed, cfg), "data.save_dir", str(folder))
         if start:
             weights = str(start.last_checkpoint)
