@@ -38,7 +38,12 @@ from magnifier_plugin.engine.step import StepOptions
 from magnifier_plugin.engine.weights import load_matching, load_state
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.option_checks import check_effects, check_layers
-from magnifier_plugin.resuming import find_checkpoint, report_changes, report_other_options
+from magnifier_plugin.resuming import (
+    explained,
+    find_checkpoint,
+    report_changes,
+    report_other_options,
+)
 from magnifier_plugin.systems import System
 from magnifier_plugin.visualize.curves import save_curves
 
@@ -88,31 +93,36 @@ def prepare(
     check_options(cfg, system, typed)
     set_deterministic(cfg.train.deterministic)
     torchreid.utils.set_random_seed(cfg.train.seed)
-    with processes.in_turn():  # the first process renders, converts and downloads
-        datamanager = build_datamanager(cfg, system, processes)
-        model = build_network(cfg, system, datamanager.num_train_pids)
-    check_layers(cfg, model)
     checkpoint = (
         find_checkpoint(cfg.model.resume, cfg.data.save_dir) if processes.is_first else None
     )
     checkpoint = processes.from_first(checkpoint)
+    # A checkpoint replaces every tensor that ImageNet weights would set.
+    pretrained = False if checkpoint or cfg.model.load_weights else cfg.model.pretrained
+    with processes.in_turn():  # the first process renders, converts and downloads
+        datamanager = build_datamanager(cfg, system, processes)
+        model = build_network(cfg, system, datamanager.num_train_pids, pretrained=pretrained)
+    check_layers(cfg, model)
     if path := cfg.model.load_weights:
         content = read_checkpoint(path)
-        logger.info("%s: %s", path, load_matching(model, content["state_dict"], path))
+        with explained(path, cfg):
+            logger.info("%s: %s", path, load_matching(model, content["state_dict"], path))
         if cfg.test.evaluate:
             report_other_options(content.get("record", {}), cfg, path)
     elif cfg.test.evaluate and not checkpoint:
         logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
     if checkpoint and cfg.test.evaluate:  # a test resumes nothing: load the weights alone
         content = read_checkpoint(checkpoint)
-        load_state(model, content["state_dict"], str(checkpoint))
+        with explained(checkpoint, cfg):
+            load_state(model, content["state_dict"], str(checkpoint))
         logger.info("Testing %s", checkpoint)
         report_other_options(content.get("record", {}), cfg, checkpoint)
     facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
     engine = _build_engine(cfg, system, datamanager, model, facts, processes)
     start_epoch = cfg.train.start_epoch
     if checkpoint and not cfg.test.evaluate:
-        start_epoch = engine.resume(checkpoint)
+        with explained(checkpoint, cfg):
+            start_epoch = engine.resume(checkpoint)
         report_changes(engine.checkpoints.origin_record, cfg, facts)
 
     def run() -> StagedEngine:

@@ -1,13 +1,15 @@
 """Find the checkpoint to resume from, and report what differs from the run that saved it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import ConfigError, changed_values
+from magnifier_plugin.engine.checkpoint import DamagedCheckpoint, read_checkpoint
 from magnifier_plugin.engine.rotation import newest_checkpoint
 
 AUTO = "auto"
@@ -24,6 +26,7 @@ _UNSEEN_IN_WEIGHTS = (
     *("magnifier.stem_relu", "magnifier.mask_rescaling", "dsa.textures", "dsa.texture_size"),
     *("data.height", "data.width", "data.norm_mean", "data.norm_std"),
 )
+_OF_NETWORK = ("model.name", "loss.name", "magnifier.", "dsa.")
 logger = logging.getLogger(__name__)
 
 
@@ -82,6 +85,26 @@ def report_other_options(record: Mapping[str, Any], cfg: CfgNode, path: str | Pa
     words = [changes[key] for key in _UNSEEN_IN_WEIGHTS if key in changes]
     if words:
         logger.warning("%s was trained with other options: %s", path, "; ".join(words))
+
+
+@contextmanager
+def explained(path: str | Path, cfg: CfgNode) -> Iterator[None]:
+    """Add the options in which a checkpoint's network differs to errors about its weights.
+
+    Args:
+        path: the checkpoint that the block loads.
+        cfg: the current configuration.
+    Raises:
+        ValueError: the block's, with these options.
+    """
+    try:
+        yield
+    except DamagedCheckpoint:
+        raise
+    except ValueError as error:
+        changes = _changes(read_checkpoint(path).get("record", {}), cfg)
+        words = [words for key, words in changes.items() if key.startswith(_OF_NETWORK)]
+        raise ValueError("; ".join([str(error), *words])) from error
 
 
 def _changes(record: Mapping[str, Any], cfg: CfgNode) -> dict[str, str]:

@@ -168,6 +168,17 @@ class TestMistakes:
         with pytest.raises(ValueError, match=r"1 of another shape"):
             load_matching(main_stream, state, str(path))
 
+    @pytest.mark.parametrize("how", ["model.resume", "model.load_weights", "test"])
+    def test_a_checkpoint_of_other_options_names_them(self, folder, tmp_path, capsys, how):
+        path = tmp_path / "first" / "model" / "model-best.pth.tar"
+        run(folder, tmp_path / "first")
+        keys = ("model.resume", path, "test.evaluate", True) if how == "test" else (how, path)
+        width = ("dsa.width", 0.5, "dsa.fusion", "concat")
+        assert main(folder, tmp_path / "second", *width, *keys) == 2
+        error = capsys.readouterr().err
+        assert "of another shape" in error
+        assert error.rstrip().endswith("; dsa.fusion add, now concat; dsa.width 0.125, now 0.5")
+
 
 class TestTorchreidsTools:
     def test_feature_extractor_and_complexity(self, monkeypatch, tmp_path):
