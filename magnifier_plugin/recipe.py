@@ -21,7 +21,7 @@ from magnifier_plugin.builders import (
     uncomputed_terms,
 )
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
-from magnifier_plugin.engine.checkpoint import read_checkpoint
+from magnifier_plugin.engine.checkpoint import existing_file, read_checkpoint
 from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.epoch_loop import SavingOptions
@@ -97,6 +97,8 @@ def prepare(
         find_checkpoint(cfg.model.resume, cfg.data.save_dir) if processes.is_first else None
     )
     checkpoint = processes.from_first(checkpoint)
+    for path in filter(None, (cfg.model.load_weights, checkpoint)):
+        existing_file(path)  # before the data are opened, which can take minutes
     # A checkpoint replaces every tensor that ImageNet weights would set.
     pretrained = False if checkpoint or cfg.model.load_weights else cfg.model.pretrained
     with processes.in_turn():  # the first process renders, converts and downloads

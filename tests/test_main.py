@@ -12,6 +12,7 @@ import torchreid
 from conftest import make_market
 from PIL import Image
 
+from magnifier_plugin import recipe
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, write_manifest
 from magnifier_plugin.masks.paths import label_path
@@ -162,6 +163,14 @@ class TestMistakes:
         assert error.startswith("error: ")
         for message in messages:
             assert message in error
+
+    @pytest.mark.parametrize("key", ["model.load_weights", "model.resume"])
+    def test_a_missing_checkpoint_is_noticed_before_the_data_are_opened(
+        self, market_folder, tmp_path, capsys, monkeypatch, key
+    ):
+        monkeypatch.setattr(recipe, "build_datamanager", lambda *_: pytest.fail("opened"))
+        assert run(*typed(market_folder, tmp_path, key, "missing.pth")) == 2
+        assert "missing.pth: expected a checkpoint" in capsys.readouterr().err
 
     def test_a_gpu_that_is_not_there(self, market_folder, tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # restored afterwards

@@ -43,12 +43,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         DamagedCheckpoint: the file is not a checkpoint, or its content has changed since it was
             written.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        found = "no such file"
-        if path.is_dir():
-            found = "a folder; name a file in it, such as model/model-best.pth.tar"
-        raise FileNotFoundError(f"{path}: expected a checkpoint, found {found}")
+    path = existing_file(path)
     _check_archive(path)
     content = _load(path)
     if isinstance(content, dict) and "state_dict" not in content:
@@ -61,6 +56,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     state = {key.removeprefix("module."): value for key, value in state.items()}
     return {**content, "state_dict": state}
+
+
+def existing_file(path: str | Path) -> Path:
+    """A checkpoint's path with `~` expanded.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        found = "no such file"
+        if path.is_dir():
+            found = "a folder; name a file in it, such as model/model-best.pth.tar"
+        raise FileNotFoundError(f"{path}: expected a checkpoint, found {found}")
+    return path
 
 
 def read_header(path: Path) -> dict[str, Any]:
