@@ -20,7 +20,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from arguments import add_data_set, escape_unencodable, exit_with, path, share, whole_number
+from arguments import (
+    add_data_set,
+    check_data_set,
+    escape_unencodable,
+    exit_with,
+    path,
+    share,
+    whole_number,
+)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

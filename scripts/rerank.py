@@ -21,6 +21,7 @@ let_idle_threads_sleep()
 
 METRICS = ("euclidean", "cosine")
 FORMS = ("torchreid", "paper")
+TOP, SEED = 50, 0  # defaults of --top and --seed
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -37,8 +38,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--top",
         type=whole_number(1),
-        default=50,
-        help="gallery images per query in --out (default: %(default)s)",
+        help=f"gallery images per query in --out (default: {TOP})",
     )
     add("--metric", choices=METRICS, default="cosine", help="distance (default: %(default)s)")
     add("--k1", type=int, help="size of neighbourhoods (default: 20; less with few images)")
@@ -63,14 +63,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--seed",
         type=whole_number(0),
-        default=0,
-        help="seed of --cuhk03's draws (default: %(default)s)",
+        help=f"seed of --cuhk03's draws (default: {SEED})",
     )
     args = parser.parse_args(arguments)
     if bool(args.query_ids) != bool(args.gallery_ids):
         parser.error("--query-ids and --gallery-ids: give both or neither")
     if not (args.query_ids or args.out):
         parser.error("nothing to do: give ids for metrics, or --out for a ranking file")
+    for flag, value, needed, given in (
+        ("--top", args.top, "--out", args.out),
+        ("--cuhk03", args.cuhk03 or None, "ids", args.query_ids),
+        ("--seed", args.seed, "--cuhk03", args.cuhk03),
+    ):
+        if value is not None and not given:
+            parser.error(f"{flag}: has no effect without {needed}")
     if args.out and (Path(args.out).suffix != ".csv" or Path(args.out).is_dir()):
         parser.error(f"--out: expected a .csv file to write, got {args.out}")
     inputs = [Path(path).resolve() for path in (args.query_ids, args.gallery_ids) if path]
@@ -190,7 +196,7 @@ def evaluate_and_write(
         print_table(rows)
     print(f"{len(query):,} × {len(gallery):,} images re-ranked in {seconds:.1f} s")
     if args.out:
-        write_ranking(args.out, distmat, *ids, top=args.top)
+        write_ranking(args.out, distmat, *ids, top=TOP if args.top is None else args.top)
         print(f"Ranking: {args.out}")
 
 
@@ -198,7 +204,8 @@ def measure(args: argparse.Namespace, distmat: Tensor, query: Ids, gallery: Ids)
     """The metrics of a distance matrix, CUHK03's with --cuhk03."""
     ids = query.pids, gallery.pids, query.camids, gallery.camids
     if args.cuhk03:
-        return evaluate_cuhk03(distmat, *ids, max_rank=max(RANKS), seed=args.seed)
+        seed = SEED if args.seed is None else args.seed
+        return evaluate_cuhk03(distmat, *ids, max_rank=max(RANKS), seed=seed)
     return evaluate_ranking(distmat, *ids, max_rank=max(RANKS))
 
 

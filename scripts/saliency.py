@@ -23,18 +23,21 @@ from pathlib import Path
 from arguments import (
     add_data_set,
     add_network,
+    check_data_set,
     escape_unencodable,
     exit_with,
     let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
     path,
+    refuse_keys,
     whole_number,
 )
 
 let_idle_threads_sleep()
 
 TOPK = 5  # hits per query
+METRIC_KEYS = ("test.normalize_feature", "test.dist_metric")  # of --branches and --against
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -74,6 +77,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parse_with_pairs(parser, argv)
     if args.topk and not args.against:
         parser.error("--topk: has no effect without --against")
+    if not (args.branches or args.against):
+        refuse_keys(parser, args.pairs, METRIC_KEYS, "--branches or --against")
+    check_data_set(parser, args, args.source)
     return args
 
 
@@ -96,8 +102,6 @@ from magnifier_plugin.retrieval.saliency import (
 )
 from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.visualize.sheets import spread_evenly
-
-METRIC_KEYS = ("test.normalize_feature", "test.dist_metric")  # of --branches and --against
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from arguments import (
     network_flags,
     parse_with_pairs,
     path,
+    refuse_keys,
     whole_number,
 )
 
@@ -54,6 +55,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parse_with_pairs(parser, argv)
     if args.images and args.gallery.suffix != ".npz":
         parser.error("--images: has no effect if the gallery is a folder")
+    if not args.rerank:
+        refuse_keys(parser, args.pairs, ("test.rerank_",), "--rerank")
     return args
 
 

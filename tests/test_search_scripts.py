@@ -235,6 +235,11 @@ def test_wrong_command_lines(module, arguments, message, capsys):
         ("--out f.npz --faiss w", "--faiss: {0}/w is the file of --weights, which it would"),
         ("--out f.npz --faiss link", "--faiss: {0}/link is the file of --weights, which it would"),
         ("--out f.npz --faiss c.yaml", "--faiss: {0}/c.yaml is the file of --config-file, which"),
+        (
+            search,
+            "--weights w --gallery g --query q --out p.html test.rerank_k1 7",
+            "test.rerank_k1: has no effect without --rerank",
+        ),
         ("--out f.npz --faiss photos", "--faiss: expected a file to write, got the folder"),
         ("--out link.npz", "--out: {0}/link.npz is the file of --weights, which it would"),
         ("--out d.npz", "--out: expected a file to write, got the folder"),
