@@ -101,6 +101,7 @@ from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evalua
 from magnifier_plugin.evaluation.ranking_file import write_ranking
 from magnifier_plugin.evaluation.rerank import fit_neighbours, rerank
 from magnifier_plugin.evaluation.scaling import l2_normalise
+from magnifier_plugin.files import absolute_path, require_writable
 from magnifier_plugin.wording import many
 
 RANKS = (1, 5, 10, 20)
@@ -111,6 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
     escape_unencodable()
     args = parse(arguments)
     try:
+        if args.out:
+            require_writable(absolute_path(args.out))  # now, not after the re-ranking
         query, gallery = as_features(load_features(args.query), load_features(args.gallery))
         ids: tuple[Ids | None, Ids | None] = None, None
         if args.query_ids:

@@ -340,7 +340,14 @@ def test_options_without_effect(run, capsys, more, message):
     with pytest.raises(SystemExit) as ended:
         run(*more)
     assert ended.value.code == 2
-    assert "--topk: has no effect without --against" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(saliency, "load_network", None)
+    (tmp_path / "out").touch()
+    assert run() == 2
+    assert f"{tmp_path}/out: expected a folder to write to" in capsys.readouterr().err
 
 
 def test_invented_cameras_are_not_shown(market_folder, tmp_path, monkeypatch):
