@@ -4,9 +4,10 @@
               --query-ids query.csv --gallery-ids gallery.csv --out ranking.csv
 
 Features are float arrays [images, dimensions] in .npy, .npz or .pt files (FILE:KEY selects one of
-several arrays). Ids are CSV files with the columns pid, camid and optionally name, or .npz files
-with such arrays. Images of identity -1, Market-1501's junk, are left out, as in torchreid. Without
-ids there are no metrics, only the ranking file. Exit status: 0 done, 2 the input cannot be used.
+several arrays). Ids are CSV files with the columns pid, camid and optionally name, separated by
+commas, semicolons or tabs, or .npz files with such arrays. Images of identity -1, Market-1501's
+junk, are left out, as in torchreid. Without ids there are no metrics, only the ranking file. Exit
+status: 0 done, 2 the input cannot be used.
 """
 
 import argparse

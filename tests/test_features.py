@@ -147,6 +147,8 @@ def test_ids_that_python_alone_reads_as_numbers_stay_text(tmp_path, pid):
     ("name", "content", "message"),
     [
         ("i.txt", "", "expected a file that ends in .csv or .npz"),
+        ("i.csv", "pid;camid;name\n3;0;a,b.jpg\n-1;1;c.jpg\n", ["a,b.jpg", "c.jpg"]),
+        ("i.csv", "pid\tcamid\n3\t0\n-1\t1\n", None),
         ("i.csv", "", "expected pid"),
         ("i.csv", "3,0\n4,1\n", "expected pid, found only 3, 0"),
         ("i.csv", "pid,frame\n3,0\n", "expected camid, found only pid, frame"),
