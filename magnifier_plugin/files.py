@@ -18,6 +18,7 @@ ANNOTATION_FORMATS = ("PNG",)
 # A crop of a person has tens of thousands of pixels. A file that claims more than this limit is
 # rejected before it is decoded: a PNG of a few kB can hold gigabytes (a decompression bomb).
 MAX_PIXELS = 64_000_000
+_FILE_THERE = "{}: expected a folder to write to, found a file there or above; choose another"
 # The part of torch's message that describes the content.
 _TORCH_REASON = re.compile(r"(Unsupported|Trying to load unsupported) [^\n]*")
 
@@ -160,9 +161,22 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise type(error)(
-            f"{path}: expected a folder to write to, found a file there or above; choose another"
-        ) from error
+        raise type(error)(_FILE_THERE.format(path)) from error
+
+
+def require_writable(path: Path) -> None:
+    """Check, before hours of work, that a file can be written to; makes nothing.
+
+    Raises:
+        OSError: the path is a folder, a path above it is a file, or a folder is not writable.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file to write, found a folder")
+    folder = next(above for above in path.parents if os.path.lexists(above))
+    if not folder.is_dir():
+        raise NotADirectoryError(_FILE_THERE.format(path.parent))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder}: expected a folder to write to, found it not writable")
 
 
 @contextmanager

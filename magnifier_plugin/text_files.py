@@ -11,6 +11,8 @@ import yaml
 
 from magnifier_plugin.wording import one_line
 
+SPREADSHEET_DELIMITERS = ",;\t"  # semicolons in countries with a decimal comma
+
 
 class Table(NamedTuple):
     """The content of a CSV file."""

@@ -84,6 +84,18 @@ def add_data_set(
     add_import(parser)
 
 
+def check_data_set(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, source: str | None
+) -> None:
+    """End the script if --cuhk03-labeled is given with another data set than cuhk03.
+
+    Data sets of the user's own modules, which are not imported yet, may use it too.
+    """
+    is_other = (source or "").removesuffix("_masked") != "cuhk03"
+    if args.cuhk03_labeled and is_other and not args.modules:
+        parser.error(f"--cuhk03-labeled: has no effect on {source or 'images without -s'}")
+
+
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Add --import MODULE."""
     parser.add_argument(
@@ -172,6 +184,15 @@ def parse_with_pairs(
     args = parser.parse_args(flags)
     args.pairs = [*args.pairs, *pairs]
     return args
+
+
+def refuse_keys(
+    parser: argparse.ArgumentParser, pairs: Sequence[str], prefixes: tuple[str, ...], flags: str
+) -> None:
+    """End the script if a key of the pairs begins with a prefix; it has no effect without flags."""
+    for key in pairs[::2]:
+        if key.startswith(prefixes):
+            parser.error(f"{key}: has no effect without {flags}")
 
 
 def escape_unencodable() -> None:

@@ -20,7 +20,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from arguments import add_data_set, escape_unencodable, exit_with, path, share, whole_number
+from arguments import (
+    add_data_set,
+    check_data_set,
+    escape_unencodable,
+    exit_with,
+    path,
+    share,
+    whole_number,
+)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -46,6 +54,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--split, --write-csv: expected -s NAME=PATH, a CSV or a folder of your own")
     if args.seed is not None and args.split is None:
         parser.error("--seed: only used with --split")
+    if args.write_csv and os.path.lexists(args.write_csv):
+        parser.error(f"--write-csv: {args.write_csv} already exists: remove it, or write another")
+    check_data_set(parser, args, args.source)
     return args
 
 
@@ -64,6 +75,7 @@ from magnifier_plugin.catalogue.numbering import drop_cameras, number_images
 from magnifier_plugin.catalogue.opening import open_lists, original_ids
 from magnifier_plugin.catalogue.problems import DatasetProblem
 from magnifier_plugin.catalogue.splitting import split_identities
+from magnifier_plugin.files import require_writable
 from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.wording import many
 
@@ -78,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     escape_unencodable()
     args = parse(arguments)
     try:
+        if args.write_csv:
+            require_writable(args.write_csv)  # now, not after all images are decoded
         for module in args.modules:
             import_user_module(module)
         return check_own(args) if "=" in args.source else check_registered(args)
@@ -109,9 +123,6 @@ def check_own(args: argparse.Namespace) -> int:
     status = show_problems(list(dict.fromkeys(problems)))
     if args.write_csv and status:
         print(f"{args.write_csv} is not written: fix the errors first")
-    elif args.write_csv and args.write_csv.exists():
-        print(f"{args.write_csv} already exists: remove it, or write another file")
-        status = 2
     elif args.write_csv:
         write_image_csv(args.write_csv, images)
         print(f"{args.write_csv}: {many(len(images.images), 'image')}")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from arguments import (
     add_data_set,
+    check_data_set,
     escape_unencodable,
     exit_with,
     html_file,
@@ -77,7 +78,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="also draw the part textures of N people (default: %(default)s)",
     )
     add("--workers", type=whole_number(1), help="number of processes (default: one per core)")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    check_data_set(parser, args, args.source)
+    return args
 
 
 if __name__ == "__main__":

@@ -25,7 +25,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from arguments import add_data_set, escape_unencodable, exit_with, path, share, whole_number
+from arguments import (
+    add_data_set,
+    check_data_set,
+    escape_unencodable,
+    exit_with,
+    path,
+    share,
+    whole_number,
+)
 
 # --source → the options it needs.
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -105,6 +113,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.dataset is None and not (args.images and args.out):
         parser.error("expected -s DATASET, or both --images and --out")
+    check_data_set(parser, args, args.dataset)
     check_source_options(parser, args)
     if args.hands is None:
         args.hands = HANDS

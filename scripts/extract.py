@@ -68,6 +68,7 @@ from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import write_feature_file
 from magnifier_plugin.evaluation.index_file import require_faiss, write_index
+from magnifier_plugin.files import require_writable
 from magnifier_plugin.retrieval.network import load_network
 from magnifier_plugin.retrieval.photos import extract
 from magnifier_plugin.wording import many
@@ -79,8 +80,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
     show_log()
     try:
+        # Now, not after the extraction.
+        require_writable(args.out)
         if args.faiss:
-            require_faiss()  # now, not after the extraction
+            require_writable(args.faiss)
+            require_faiss()
         paths = list_images(args.folder)
         network = load_network(
             args.weights,

@@ -4,9 +4,10 @@
               --query-ids query.csv --gallery-ids gallery.csv --out ranking.csv
 
 Features are float arrays [images, dimensions] in .npy, .npz or .pt files (FILE:KEY selects one of
-several arrays). Ids are CSV files with the columns pid, camid and optionally name, or .npz files
-with such arrays. Images of identity -1, Market-1501's junk, are left out, as in torchreid. Without
-ids there are no metrics, only the ranking file. Exit status: 0 done, 2 the input cannot be used.
+several arrays). Ids are CSV files with the columns pid, camid and optionally name, separated by
+commas, semicolons or tabs, or .npz files with such arrays. Images of identity -1, Market-1501's
+junk, are left out, as in torchreid. Without ids there are no metrics, only the ranking file. Exit
+status: 0 done, 2 the input cannot be used.
 """
 
 import argparse
@@ -21,6 +22,7 @@ let_idle_threads_sleep()
 
 METRICS = ("euclidean", "cosine")
 FORMS = ("torchreid", "paper")
+TOP, SEED = 50, 0  # defaults of --top and --seed
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -37,8 +39,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--top",
         type=whole_number(1),
-        default=50,
-        help="gallery images per query in --out (default: %(default)s)",
+        help=f"gallery images per query in --out (default: {TOP})",
     )
     add("--metric", choices=METRICS, default="cosine", help="distance (default: %(default)s)")
     add("--k1", type=int, help="size of neighbourhoods (default: 20; less with few images)")
@@ -63,14 +64,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--seed",
         type=whole_number(0),
-        default=0,
-        help="seed of --cuhk03's draws (default: %(default)s)",
+        help=f"seed of --cuhk03's draws (default: {SEED})",
     )
     args = parser.parse_args(arguments)
     if bool(args.query_ids) != bool(args.gallery_ids):
         parser.error("--query-ids and --gallery-ids: give both or neither")
     if not (args.query_ids or args.out):
         parser.error("nothing to do: give ids for metrics, or --out for a ranking file")
+    for flag, value, needed, given in (
+        ("--top", args.top, "--out", args.out),
+        ("--cuhk03", args.cuhk03 or None, "ids", args.query_ids),
+        ("--seed", args.seed, "--cuhk03", args.cuhk03),
+    ):
+        if value is not None and not given:
+            parser.error(f"{flag}: has no effect without {needed}")
     if args.out and (Path(args.out).suffix != ".csv" or Path(args.out).is_dir()):
         parser.error(f"--out: expected a .csv file to write, got {args.out}")
     inputs = [Path(path).resolve() for path in (args.query_ids, args.gallery_ids) if path]
@@ -95,6 +102,7 @@ from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evalua
 from magnifier_plugin.evaluation.ranking_file import write_ranking
 from magnifier_plugin.evaluation.rerank import fit_neighbours, rerank
 from magnifier_plugin.evaluation.scaling import l2_normalise
+from magnifier_plugin.files import absolute_path, require_writable
 from magnifier_plugin.wording import many
 
 RANKS = (1, 5, 10, 20)
@@ -105,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
     escape_unencodable()
     args = parse(arguments)
     try:
+        if args.out:
+            require_writable(absolute_path(args.out))  # now, not after the re-ranking
         query, gallery = as_features(load_features(args.query), load_features(args.gallery))
         ids: tuple[Ids | None, Ids | None] = None, None
         if args.query_ids:
@@ -190,7 +200,7 @@ def evaluate_and_write(
         print_table(rows)
     print(f"{len(query):,} × {len(gallery):,} images re-ranked in {seconds:.1f} s")
     if args.out:
-        write_ranking(args.out, distmat, *ids, top=args.top)
+        write_ranking(args.out, distmat, *ids, top=TOP if args.top is None else args.top)
         print(f"Ranking: {args.out}")
 
 
@@ -198,7 +208,8 @@ def measure(args: argparse.Namespace, distmat: Tensor, query: Ids, gallery: Ids)
     """The metrics of a distance matrix, CUHK03's with --cuhk03."""
     ids = query.pids, gallery.pids, query.camids, gallery.camids
     if args.cuhk03:
-        return evaluate_cuhk03(distmat, *ids, max_rank=max(RANKS), seed=args.seed)
+        seed = SEED if args.seed is None else args.seed
+        return evaluate_cuhk03(distmat, *ids, max_rank=max(RANKS), seed=seed)
     return evaluate_ranking(distmat, *ids, max_rank=max(RANKS))
 
 

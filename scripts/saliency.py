@@ -23,18 +23,21 @@ from pathlib import Path
 from arguments import (
     add_data_set,
     add_network,
+    check_data_set,
     escape_unencodable,
     exit_with,
     let_idle_threads_sleep,
     network_flags,
     parse_with_pairs,
     path,
+    refuse_keys,
     whole_number,
 )
 
 let_idle_threads_sleep()
 
 TOPK = 5  # hits per query
+METRIC_KEYS = ("test.normalize_feature", "test.dist_metric")  # of --branches and --against
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -74,6 +77,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parse_with_pairs(parser, argv)
     if args.topk and not args.against:
         parser.error("--topk: has no effect without --against")
+    if not (args.branches or args.against):
+        refuse_keys(parser, args.pairs, METRIC_KEYS, "--branches or --against")
+    check_data_set(parser, args, args.source)
     return args
 
 
@@ -84,7 +90,7 @@ if __name__ == "__main__":
 import magnifier_plugin  # noqa: F401  registers data sets and models
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.engine.log import show_log
-from magnifier_plugin.files import write_atomically, write_png
+from magnifier_plugin.files import require_writable, write_atomically, write_png
 from magnifier_plugin.retrieval.comparison import branch_table, compare, evaluate_branches
 from magnifier_plugin.retrieval.network import TEST_DATA_KEYS, TrainedNetwork, load_network
 from magnifier_plugin.retrieval.saliency import (
@@ -97,8 +103,6 @@ from magnifier_plugin.retrieval.saliency import (
 from magnifier_plugin.user_modules import import_user_module
 from magnifier_plugin.visualize.sheets import spread_evenly
 
-METRIC_KEYS = ("test.normalize_feature", "test.dist_metric")  # of --branches and --against
-
 
 def main(argv: list[str] | None = None) -> int:
     """Draw and measure as the arguments say; return the exit status."""
@@ -106,6 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
     show_log()
     try:
+        require_writable(args.out / "saliency.md")  # now, not after the extraction
         for module in args.modules:
             import_user_module(module)
         network = load(args, args.weights)

@@ -21,6 +21,7 @@ from arguments import (
     network_flags,
     parse_with_pairs,
     path,
+    refuse_keys,
     whole_number,
 )
 
@@ -54,6 +55,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parse_with_pairs(parser, argv)
     if args.images and args.gallery.suffix != ".npz":
         parser.error("--images: has no effect if the gallery is a folder")
+    if not args.rerank:
+        refuse_keys(parser, args.pairs, ("test.rerank_",), "--rerank")
     return args
 
 
@@ -65,6 +68,7 @@ from magnifier_plugin.builders import build_reranking
 from magnifier_plugin.catalogue.images import list_images
 from magnifier_plugin.engine.log import show_log
 from magnifier_plugin.evaluation.feature_file import SUFFIX, ImageFeatures, read_feature_file
+from magnifier_plugin.files import require_writable
 from magnifier_plugin.retrieval.network import COMPARISON_KEYS, TrainedNetwork, load_network
 from magnifier_plugin.retrieval.photos import extract
 from magnifier_plugin.retrieval.search import (
@@ -94,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Read both sides, rank, and write the page."""
+    require_writable(args.out)  # now, not after the extraction
     query_paths = [args.query] if args.query.is_file() else list_images(args.query)
     query_folder = args.query.parent if args.query.is_file() else args.query
     network = load_network(

@@ -140,6 +140,28 @@ def test_options_of_another_source(line, message, capsys):
     assert f"error: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "source"),
+    [
+        ("check_dataset", "-s market1501", "market1501"),
+        ("check_dataset", "-s cuhk03=photos", "cuhk03=photos"),
+        ("check_masks", "-s market1501", "market1501"),
+        ("convert_masks", "--source npy --npy a -s market1501", "market1501"),
+        ("convert_masks", "--source npy --npy a --images b --out c", "images without -s"),
+    ],
+)
+def test_labelled_boxes_of_another_data_set(name, line, source, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script(name).parse([*line.split(), "--cuhk03-labeled"])
+    message = f"error: --cuhk03-labeled: has no effect on {source}"
+    assert message in capsys.readouterr().err
+
+
+def test_labelled_boxes_of_cuhk03():
+    for line in ("-s cuhk03", "-s cuhk03_masked", "-s mine --import my_module"):
+        assert script("check_dataset").parse([*line.split(), "--cuhk03-labeled"]).cuhk03_labeled
+
+
 def test_options_of_each_source():
     """All that it needs or can use together; the others have their defaults."""
     converter = script("convert_masks")

@@ -1,5 +1,6 @@
 """Features and ids from files: good, damaged and malicious ones."""
 
+import errno
 import pickle
 from pathlib import Path
 
@@ -103,6 +104,34 @@ def test_damaged_feature_files(tmp_path, name, error):
         load_features(path)
 
 
+def test_a_file_larger_than_the_memory_is_not_called_damaged(tmp_path):
+    with (tmp_path / "f.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (2**45, 4)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(ValueError, match=r"f\.npy: expected .* fits into memory") as caught:
+        load_features(tmp_path / "f.npy")
+    assert "512. TiB" in str(caught.value) and "damaged" not in str(caught.value)
+
+
+def test_torchs_error_of_too_little_memory(tmp_path, monkeypatch):
+    def load(*_, **__):
+        torch.empty(2**47)
+
+    monkeypatch.setattr(torch, "load", load)
+    path = save(tmp_path / "f.pt", torch.ones(2))
+    with pytest.raises(ValueError, match="fits into memory, .* tried to allocate 5629"):
+        load_features(path)
+
+
+def test_an_error_of_the_disk_is_not_called_damage(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_features(save(tmp_path / "f.npy", FEATURES))
+
+
 def test_missing_files(tmp_path):
     for load, name in ((load_features, "f.npy"), (load_ids, "ids.csv")):
         with pytest.raises(FileNotFoundError, match="no such file"):
@@ -118,6 +147,8 @@ def test_missing_files(tmp_path):
             "\ufeffcamera, note, PID ,path\n0,x,3,a.jpg\n1,y,-1,b.jpg\n\n",
             ["a.jpg", "b.jpg"],
         ),
+        ("i.csv", "pid;camid;name\n3;0;a,b.jpg\n-1;1;c.jpg\n", ["a,b.jpg", "c.jpg"]),
+        ("i.csv", "pid\tcamid\n3\t0\n-1\t1\n", None),
         ("i.npz", {"pids": np.array([3, -1]), "camids": np.array([0, 1])}, None),
         ("i.npz", {"pid": np.array([3.0, -1.0]), "cam": np.array([0, 1], np.uint8)}, None),
         ("i.csv", "id,pid,camid,name\n7,3,0,0007\n8,-1,1,0008\n", ["0007", "0008"]),

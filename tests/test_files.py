@@ -19,6 +19,7 @@ from magnifier_plugin.files import (
     image_size,
     read_image,
     read_png,
+    require_writable,
     torch_load_reason,
     write_atomically,
     write_png,
@@ -214,3 +215,31 @@ def test_a_folder_where_a_file_is(tmp_path, name):
     message = f"{tmp_path}/{name}: expected a folder to write to, found a file there or above"
     with pytest.raises(OSError, match=message), write_atomically(tmp_path / name / "new.txt"):
         pass
+
+
+@pytest.mark.parametrize("name", ["new.txt", "old.txt", "a/b/new.txt"])
+def test_a_file_that_can_be_written(tmp_path, name):
+    (tmp_path / "old.txt").touch()
+    require_writable(tmp_path / name)
+    assert names(tmp_path) == ["old.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file/new.txt", "{}/file: expected a folder to write to, found a file there or above"),
+        ("file/a/new.txt", "{}/file/a: expected a folder to write to, found a file there or above"),
+        ("folder", "{}/folder: expected a file to write, found a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written(tmp_path, name, message):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=message.format(tmp_path)):
+        require_writable(tmp_path / name)
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path)  # root may always
+    with pytest.raises(PermissionError, match=f"{tmp_path}: .* found it not writable"):
+        require_writable(tmp_path / "a" / "new.txt")

@@ -446,8 +446,12 @@ class TestScripts:
         assert "| photos/" in capsys.readouterr().out
         before = file.read_text()
         again = ["-s", f"cut={file}", "--split", "0", "--write-csv"]
-        assert check_dataset([*again, str(file)]) == 2
-        assert "already exists" in capsys.readouterr().out and file.read_text() == before
+        with pytest.raises(SystemExit, match="2"):  # before the images are decoded
+            check_dataset([*again, str(file)])
+        printed = capsys.readouterr()
+        assert "already exists" in printed.err and not printed.out and file.read_text() == before
+        assert check_dataset([*again, str(file / "new.csv")]) == 2
+        assert "found a file there or above" in capsys.readouterr().err
         other = tmp_path / "test.csv"
         assert check_dataset([*again, str(other)]) == 0
         assert "train" not in {line.split(",")[-1] for line in other.read_text().splitlines()[1:]}

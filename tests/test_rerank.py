@@ -131,6 +131,12 @@ def test_blocks_of_pairs_are_put_together():
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_more_memory_than_torch_can_count():
+    query, gallery = np.random.default_rng(0).normal(size=(2, 9, 4)).astype(np.float32)
+    expected = rerank(query, gallery, 3, 2)
+    np.testing.assert_allclose(rerank(query, gallery, 3, 2, memory=1e300), expected, atol=1e-6)
+
+
 def test_default_memory(monkeypatch):
     """1/64 GiB on a CPU, whose caches are small."""
     found = []
@@ -217,7 +223,9 @@ GOOD = np.eye(8, 4, dtype=np.float32)
         (GOOD, GOOD, {"lambda_value": 1.1}, "lambda_value: expected 0..1, got 1.1"),
         (GOOD, GOOD, {"lambda_value": np.nan}, "lambda_value: expected 0..1, got nan"),
         (GOOD, GOOD, {"form": "zhong"}, "form: expected one of .*'paper'.* got 'zhong'"),
-        (GOOD, GOOD, {"memory": 0}, "memory: expected a number of GiB above 0, got 0"),
+        (GOOD, GOOD, {"memory": 0}, "memory: expected a finite number of GiB above 0, got 0"),
+        (GOOD, GOOD, {"memory": np.inf}, "memory: expected a finite number .*, got inf"),
+        (GOOD, GOOD, {"memory": np.nan}, "memory: expected a finite number .*, got nan"),
     ],
 )
 def test_bad_input(query, gallery, options, message):

@@ -208,6 +208,12 @@ def test_default_k1_fits_few_images(files, tmp_path):
         (["--top", "0"], "--top: expected a whole number, at least 1, got '0'"),
         (["--cuhk03", "--seed", "-5"], "--seed: expected a whole number, at least 0, got '-5'"),
         (["--out", "query.npy"], "--out: expected a .csv file"),
+        (["--top", "3", "--out="], "--top: has no effect without --out"),
+        (["--seed", "4"], "--seed: has no effect without --cuhk03"),
+        (
+            ["--cuhk03", "--query-ids=", "--gallery-ids=", "--out=r.csv"],
+            "--cuhk03: has no effect without ids",
+        ),
         (["--out", "IDS"], "query.csv is an input"),
     ],
 )

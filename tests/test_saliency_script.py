@@ -283,7 +283,7 @@ def test_label_maps_are_read(market_folder):
             ("lip", "keep", True),
         ),
         ((), ("masks.label_set", "lip", "test.same_camera", "keep"), ("lip", "keep", False)),
-        ((), ("--cuhk03-labeled",), ("densepose", "drop", True)),
+        ((), ("-s", "cuhk03", "--cuhk03-labeled"), ("densepose", "drop", True)),
     ],
 )
 def test_data_are_opened_as_recorded_or_typed(
@@ -321,11 +321,33 @@ def test_a_key_without_effect_is_refused(run, capsys):
     assert "cuhk03.use_metric_cuhk03: has no effect here" in capsys.readouterr().err
 
 
-def test_topk_needs_against(run, capsys):
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--topk", "3"), "--topk: has no effect without --against"),
+        (
+            ("test.dist_metric", "cosine"),
+            "test.dist_metric: has no effect without --branches or --against",
+        ),
+        (
+            ("test.normalize_feature", "True"),
+            "test.normalize_feature: has no effect without --branches or --against",
+        ),
+        (("--cuhk03-labeled",), "--cuhk03-labeled: has no effect on market1501"),
+    ],
+)
+def test_options_without_effect(run, capsys, more, message):
     with pytest.raises(SystemExit) as ended:
-        run("--topk", "3")
+        run(*more)
     assert ended.value.code == 2
-    assert "--topk: has no effect without --against" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(saliency, "load_network", None)
+    (tmp_path / "out").touch()
+    assert run() == 2
+    assert f"{tmp_path}/out: expected a folder to write to" in capsys.readouterr().err
 
 
 def test_invented_cameras_are_not_shown(market_folder, tmp_path, monkeypatch):

@@ -186,6 +186,21 @@ def test_extract_says_what_is_wrong(files, capsys):
     assert not (files / "f.npz").exists()
 
 
+@pytest.mark.parametrize("flag", ["--out", "--faiss"])
+def test_extract_refuses_a_file_that_cannot_be_written_at_once(files, capsys, monkeypatch, flag):
+    monkeypatch.setattr(extract, "load_network", None)
+    (files / "file").touch()
+    assert run_extract(files, flag, files / "file" / "f.npz") == 2
+    assert "file: expected a folder to write to" in capsys.readouterr().err
+
+
+def test_search_refuses_a_page_that_cannot_be_written_at_once(files, capsys, monkeypatch):
+    monkeypatch.setattr(search, "load_network", None)
+    (files / "file").touch()
+    assert run_search(files, out="file/page.html") == 2
+    assert "file: expected a folder to write to" in capsys.readouterr().err
+
+
 def test_without_faiss_an_index_is_refused_before_the_work(files, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert run_extract(files, "--faiss", files / "i.faiss") == 2
@@ -220,6 +235,11 @@ def test_a_faiss_index_has_the_rows_of_the_file(files, normalise):
         (search, "--weights w --gallery g --query q --out p.txt", "expected a .html file"),
         (search, "--weights w --gallery g --query q --out p.html --images i", "--images: has no"),
         (search, "--weights w --gallery g --query q --out p.html --topk 0", "at least 1, got '0'"),
+        (
+            search,
+            "--weights w --gallery g --query q --out p.html test.rerank_k1 7",
+            "test.rerank_k1: has no effect without --rerank",
+        ),
     ],
 )
 def test_wrong_command_lines(module, arguments, message, capsys):

@@ -18,11 +18,10 @@ from magnifier_plugin.catalogue.image_list import (
 )
 from magnifier_plugin.catalogue.problems import DatasetProblem
 from magnifier_plugin.files import absolute_path, write_atomically
-from magnifier_plugin.text_files import read_csv
+from magnifier_plugin.text_files import SPREADSHEET_DELIMITERS, read_csv
 from magnifier_plugin.wording import one_line
 
 PATH, PID, CAMID, SPLIT = COLUMNS = ("path", "pid", "camid", "split")
-_DELIMITERS = ",;\t"  # spreadsheets write semicolons in countries with a decimal comma
 # Likely names of a camera's column, if none is named camid.
 _CAMERAS = {"cam", "camera", "cam_id", "camera_id", "cameraid"}
 _ERRORS = "surrogateescape"  # file names need not be valid Unicode
@@ -41,7 +40,7 @@ def read_image_csv(file: Path, *, need_split: bool = True) -> ImageList:
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: expected a CSV of images, found no such file")
-    names, rows = read_csv(file, delimiters=_DELIMITERS, errors=_ERRORS, ragged=True)
+    names, rows = read_csv(file, delimiters=SPREADSHEET_DELIMITERS, errors=_ERRORS, ragged=True)
     header = [name.lower() if name.lower() in COLUMNS else name for name in names]
     rows = [(number, cells) for number, cells in rows if any(cell.strip() for cell in cells)]
     needed = (PATH, PID, SPLIT) if need_split else (PATH, PID)

@@ -1,5 +1,6 @@
 """Arrays from untrusted NumPy and torch files; no code in a file is run."""
 
+import errno
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,8 +25,9 @@ def read_arrays(path: Path) -> Any:
     Returns:
         An array for `.npy`, a dict of arrays for `.npz`, the saved object for `.pt` and `.pth`.
     Raises:
-        OSError: the file is missing or cannot be opened.
-        ValueError: the file is damaged, or pickles anything but plain data.
+        OSError: the file is missing or cannot be read.
+        ValueError: the file is damaged, does not fit into memory, or pickles anything but plain
+            data.
     """
     with path.open("rb") as file:
         try:
@@ -34,6 +36,13 @@ def read_arrays(path: Path) -> Any:
             content = np.load(file, allow_pickle=False)
             return dict(content) if isinstance(content, Mapping) else content
         except Exception as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # EINVAL: a damaged archive names a place before its start
+            if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+                raise ValueError(
+                    f"{path}: expected a file that fits into memory, found too little for it "
+                    f"({one_line(error)}); the file has {path.stat().st_size:,} bytes"
+                ) from error
             # The parsers of numpy, zipfile and torch raise over a dozen types (zlib.error,
             # struct.error, TokenError, IndexError, ...), depending on the damaged byte.
             reason = one_line(torch_load_reason(error))

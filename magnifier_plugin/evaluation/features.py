@@ -16,7 +16,7 @@ from magnifier_plugin.evaluation.array_files import (
     listed,
     read_arrays,
 )
-from magnifier_plugin.text_files import read_csv
+from magnifier_plugin.text_files import SPREADSHEET_DELIMITERS, read_csv
 
 ID_SUFFIXES = (".csv", ".npz")
 FEATURES = "features"  # name of the array in files of scripts/extract.py and others
@@ -75,7 +75,8 @@ def load_ids(path: str | os.PathLike[str]) -> Ids:
     """Loads ids from a CSV file (UTF-8) with a header, or from an npz file; no code in it is run.
 
     The columns or arrays are called pid, camid and, optionally, name, or have similar names (pids,
-    camera, path, …); their order does not matter. Others are ignored.
+    camera, path, …); their order does not matter. Others are ignored. A CSV's columns are separated
+    by commas, semicolons or tabs.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -116,7 +117,7 @@ def _split(source: str) -> tuple[Path, str | None]:
 
 
 def _read_csv(path: Path) -> dict[str, tuple[str, ...]]:
-    header, rows = read_csv(path)
+    header, rows = read_csv(path, delimiters=SPREADSHEET_DELIMITERS)
     columns = zip(*(cells for _, cells in rows), strict=True) if rows else [()] * len(header)
     return {name: tuple(column) for name, column in zip(header, columns, strict=True)}
 

@@ -6,6 +6,8 @@ Ties: of two images at the same distance, the one with the smaller index is near
 before the gallery.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -139,6 +141,6 @@ def _check_settings(k1: int, k2: int, lambda_value: float, form: str, num_rows: 
 def _in_bytes(memory: float | None, device: torch.device) -> int:
     if memory is None:
         memory = 1 / 64 if device.type == "cpu" else 2
-    if not memory > 0:
-        raise ValueError(f"memory: expected a number of GiB above 0, got {memory}")
-    return int(memory * _GIB)
+    if not 0 < memory < math.inf:
+        raise ValueError(f"memory: expected a finite number of GiB above 0, got {memory}")
+    return int(min(memory * _GIB, 2**62))  # torch's sizes have 64 bits
