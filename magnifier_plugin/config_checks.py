@@ -51,7 +51,8 @@ def number(low: float, high: float | None = None, *, open_ends: str = "") -> Che
         return value
 
     if open_ends == "low":
-        return Check(read, f"a number above {low}")
+        limit = "" if high is None else f", at most {high}"
+        return Check(read, f"a number above {low}{limit}")
     below = f"of at least {low} and below {high}" if open_ends == "high" else _range(low, high)
     return Check(read, f"a number {below}")
 

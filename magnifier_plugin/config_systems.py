@@ -71,7 +71,7 @@ def _dsa(cfg: Node) -> None:
     cfg.dsa.fusion = "add"  # of the two streams: add, concat (Table 5)
     # Embedding: f (MF-Stream), or z, z_G, z_L (both streams; testing then needs textures too).
     cfg.dsa.test_features = "f"
-    cfg.dsa.width = 1.0  # factor of the channels of the DSAG-Stream's conv1 to conv4
+    cfg.dsa.width = 1.0  # factor of the channels of the DSAG-Stream's conv1 to conv4, at most 16
     cfg.dsa.pretrained_head = False  # initialise the global head with ImageNet's layer4
     cfg.dsa.textures = "dsap"  # part images: dsap (aligned by U, V), csa (cropped boxes, Table 4)
     cfg.dsa.texture_size = 32  # S, height and width of a part image in pixels, a multiple of 4

@@ -103,7 +103,7 @@ CHECKS: dict[str, Check] = {
     "dsa.branches": list_of(one_of("global", "local"), least=1),
     "dsa.fusion": one_of("add", "concat"),
     "dsa.test_features": one_of("f", "z", "z_G", "z_L"),
-    "dsa.width": ABOVE_0,
+    "dsa.width": number(0, 16, open_ends="low"),
     "dsa.textures": one_of("dsap", "csa"),
     "dsa.texture_size": whole(4, step=4),
     **dict.fromkeys(("dsa.weight_f", "dsa.weight_z", "dsa.weight_t"), WEIGHT),

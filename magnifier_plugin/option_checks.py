@@ -67,7 +67,7 @@ def _keys(cfg: CfgNode, name: str) -> list[str]:
 
 def check_layers(cfg: CfgNode, model: nn.Module) -> None:
     """Raise a ConfigError if `open_layers` or `new_layers` is used and names a missing layer, or if
-    the first epochs would train no layer."""
+    the first epochs would train no weights."""
     if cfg.train.fixbase_epoch and not cfg.train.open_layers:
         raise ConfigError(
             "train.open_layers: expected the layers to train in the first epochs, got none; "
@@ -85,3 +85,9 @@ def check_layers(cfg: CfgNode, model: nn.Module) -> None:
                     f"{key}: {cfg.model.name} has no layer {name}, expected some of "
                     f"{', '.join(known)}{hint * (key == 'train.open_layers')}"
                 )
+    opened = layers["train.open_layers"]
+    if opened and not any(list(getattr(model, name).parameters()) for name in opened):
+        raise ConfigError(
+            f"train.open_layers: expected layers with weights, but {', '.join(opened)} of this "
+            f"{cfg.model.name} has none; add another one of {', '.join(known)}"
+        )

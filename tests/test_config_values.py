@@ -90,6 +90,8 @@ REFUSED = [
     ("magnifier.fusion", "LSTM", "did you mean lstm?"),
     ("dsa.textures", "dsa", "did you mean dsap?"),
     ("dsa.texture_size", 30, "a multiple of 4 of at least 4"),
+    ("dsa.width", 0, "a number above 0, at most 16"),
+    ("dsa.width", 16.5, "a number above 0, at most 16"),
     ("dsa.streams", [], "at least one entry"),
     ("dsa.weight_t", "x", "a number of at least 0"),
     ("synthetic.identities", "many", f"{WHOLE} 0, or None"),

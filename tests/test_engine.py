@@ -26,7 +26,7 @@ from magnifier_plugin.evaluation.evaluator import Evaluator
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.losses.classification import ClassificationCriterion
 from magnifier_plugin.losses.magnifier import MagnifierCriterion
-from magnifier_plugin.systems import magnifier_stages
+from magnifier_plugin.systems import dsa_stages, magnifier_stages
 
 TERMS = {"cls": 1.0}
 
@@ -50,6 +50,19 @@ class TestStage:
         assert {second.lr * second.lr_factor(epoch) for epoch in range(40)} == {1e-3}
         assert (first.loss_weights, second.loss_weights) == ({}, {"sd": 2e-3})
         assert sum(stage.max_epoch for stage in (first, second)) == 500
+
+    def test_the_schedule_of_dsa_reid(self):
+        """Section 4.2: Adam, warm-up from 8e-6 to 8e-4, then halved every 40 epochs."""
+        (stage,) = dsa_stages()
+        assert (stage.max_epoch, stage.loss_weights) == (320, {})
+        epochs = (0, 10, 20, 59, 60, 99, 100, 139, 140, 299, 300, 319)
+        rates = [stage.lr * stage.lr_factor(epoch) for epoch in epochs]
+        halved = [8e-4 * 0.5**times for times in (0, 0, 1, 1, 2, 2, 3, 6, 7, 7)]
+        assert rates == pytest.approx([8e-6, 4.04e-4, *halved])
+        optimizer, _ = stage.build_optimizer(nn.Linear(1, 1))
+        (group,) = optimizer.param_groups
+        assert type(optimizer) is torch.optim.Adam and not group["amsgrad"]
+        assert (group["weight_decay"], group["betas"]) == (5e-4, (0.9, 0.999))
 
     @pytest.mark.parametrize("name", ["single_step", "multi_step", "cosine"])
     def test_torchreids_schedulers(self, name):

@@ -143,6 +143,10 @@ class TestMistakes:
                 ["train.open_layers: expected the layers to train", "train.fixbase_epoch 0"],
             ),
             (
+                "magnifier.branches G train.fixbase_epoch 1 train.open_layers mask_module",
+                ["train.open_layers: expected layers with weights, but mask_module of this"],
+            ),
+            (
                 "stages.2.staged_lr True stages.2.new_layers classifier",
                 ["train.new_layers, stage 2: magnifiernet has no layer classifier"],
             ),

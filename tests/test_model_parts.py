@@ -10,7 +10,7 @@ from torch import nn
 from magnifier_plugin.engine.sync_batchnorm import AllReduceBatchNorm, convert_sync_batchnorm
 from magnifier_plugin.models.branches import GlobalBranch, SemanticAdversarialBranch, build_fusion
 from magnifier_plugin.models.heads import BNNeck
-from magnifier_plugin.models.mask_module import SegmentationHead
+from magnifier_plugin.models.mask_module import MaskModule, SegmentationHead
 from magnifier_plugin.models.pooling import (
     RESCALINGS,
     fill_unknown,
@@ -85,6 +85,14 @@ class TestPooling:
         labels = torch.arange(9, dtype=torch.uint8).view(1, 1, 9)
         assert rescale_labels(labels, (1, 3)).flatten().tolist() == [1, 4, 7]
         assert rescale_labels(labels, (1, 3), "nearest-corner").flatten().tolist() == [0, 3, 6]
+
+    @pytest.mark.parametrize("rescaling", RESCALINGS)
+    def test_label_maps_are_read_at_the_centres_of_the_logits_cells(self, rescaling):
+        cells = torch.randint(0, 8, (2, 6, 4), dtype=torch.uint8)  # the logits' size
+        labels = cells.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
+        labels[:, ::8, ::8] = (cells + 1) % 8  # the upper left pixels
+        _, masks = MaskModule(5, rescaling=rescaling)(torch.rand(2, 5, 3, 2), labels)
+        assert torch.equal(masks, region_masks(cells, (3, 2), rescaling))
 
     @pytest.mark.parametrize(
         ("rescaling", "taken"), [("nearest", [3, 6]), ("nearest-corner", [0, 1])]
