@@ -46,6 +46,13 @@ def find_system(cfg: CfgNode) -> System | None:
     return system
 
 
+# Keys of section `data` with the names of the data manager's arguments.
+_DATA_KEYS = (
+    *("root", "sources", "targets", "height", "width", "transforms", "norm_mean", "norm_std"),
+    *("split_id", "combineall", "workers", "cache_gb"),
+)
+
+
 def build_datamanager(
     cfg: CfgNode, system: System | None, processes: Processes = ONE_PROCESS
 ) -> AnnotatedDataManager:
@@ -58,20 +65,10 @@ def build_datamanager(
     if cfg.test.evaluate:  # no training batch is drawn, so the data need not fill one
         sampler, batch_size = "SequentialSampler", processes.count
     return AnnotatedDataManager(
-        root=cfg.data.root,
-        sources=cfg.data.sources,
-        targets=cfg.data.targets,
-        height=cfg.data.height,
-        width=cfg.data.width,
-        transforms=cfg.data.transforms,
-        norm_mean=cfg.data.norm_mean,
-        norm_std=cfg.data.norm_std,
+        **{key: cfg.data[key] for key in _DATA_KEYS},
         use_gpu=cfg.use_gpu,
-        split_id=cfg.data.split_id,
-        combineall=cfg.data.combineall,
         batch_size_train=batch_size,
         batch_size_test=cfg.test.batch_size,
-        workers=cfg.data.workers,
         num_instances=cfg.sampler.num_instances,
         num_cams=cfg.sampler.num_cams,
         num_datasets=cfg.sampler.num_datasets,
@@ -84,7 +81,6 @@ def build_datamanager(
         label_set=cfg.masks.label_set,
         same_camera=cfg.test.same_camera,
         as_pixels=True,
-        cache_gb=cfg.data.cache_gb,
         seed=cfg.train.seed,
         num_replicas=processes.count,
         rank=processes.rank,

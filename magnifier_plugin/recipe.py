@@ -21,7 +21,7 @@ from magnifier_plugin.builders import (
     uncomputed_terms,
 )
 from magnifier_plugin.data.datamanager import AnnotatedDataManager
-from magnifier_plugin.engine.checkpoint import existing_file, read_checkpoint
+from magnifier_plugin.engine.checkpoint import existing_file
 from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.epoch_loop import SavingOptions
@@ -35,15 +35,9 @@ from magnifier_plugin.engine.provenance import (
 from magnifier_plugin.engine.results_file import read_results
 from magnifier_plugin.engine.stages import check_stages
 from magnifier_plugin.engine.step import StepOptions
-from magnifier_plugin.engine.weights import load_matching, load_state
 from magnifier_plugin.evaluation.tables import results_table
 from magnifier_plugin.option_checks import check_effects, check_layers
-from magnifier_plugin.resuming import (
-    explained,
-    find_checkpoint,
-    report_changes,
-    report_other_options,
-)
+from magnifier_plugin.resuming import explained, find_checkpoint, load_weights, report_changes
 from magnifier_plugin.systems import System
 from magnifier_plugin.visualize.curves import save_curves
 
@@ -93,10 +87,8 @@ def prepare(
     check_options(cfg, system, typed)
     set_deterministic(cfg.train.deterministic)
     torchreid.utils.set_random_seed(cfg.train.seed)
-    checkpoint = (
-        find_checkpoint(cfg.model.resume, cfg.data.save_dir) if processes.is_first else None
-    )
-    checkpoint = processes.from_first(checkpoint)
+    found = find_checkpoint(cfg.model.resume, cfg.data.save_dir) if processes.is_first else None
+    checkpoint = processes.from_first(found)
     for path in filter(None, (cfg.model.load_weights, checkpoint)):
         existing_file(path)  # before the data are opened, which can take minutes
     # A checkpoint replaces every tensor that ImageNet weights would set.
@@ -105,20 +97,7 @@ def prepare(
         datamanager = build_datamanager(cfg, system, processes)
         model = build_network(cfg, system, datamanager.num_train_pids, pretrained=pretrained)
     check_layers(cfg, model)
-    if path := cfg.model.load_weights:
-        content = read_checkpoint(path)
-        with explained(path, cfg):
-            logger.info("%s: %s", path, load_matching(model, content["state_dict"], path))
-        if cfg.test.evaluate:
-            report_other_options(content.get("record", {}), cfg, path)
-    elif cfg.test.evaluate and not checkpoint:
-        logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
-    if checkpoint and cfg.test.evaluate:  # a test resumes nothing: load the weights alone
-        content = read_checkpoint(checkpoint)
-        with explained(checkpoint, cfg):
-            load_state(model, content["state_dict"], str(checkpoint))
-        logger.info("Testing %s", checkpoint)
-        report_other_options(content.get("record", {}), cfg, checkpoint)
+    load_weights(cfg, model, checkpoint)
     facts = {"data": data_fingerprint(datamanager), "threads": torch.get_num_threads()}
     engine = _build_engine(cfg, system, datamanager, model, facts, processes)
     start_epoch = cfg.train.start_epoch

@@ -1,4 +1,4 @@
-"""Find the checkpoint to resume from, and report what differs from the run that saved it."""
+"""Find and load checkpoints, and report what differs from the run that saved it."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from yacs.config import CfgNode
 
 from magnifier_plugin.config import ConfigError, changed_values
 from magnifier_plugin.engine.checkpoint import DamagedCheckpoint, read_checkpoint
 from magnifier_plugin.engine.rotation import newest_checkpoint
+from magnifier_plugin.engine.weights import load_matching, load_state
 
 AUTO = "auto"
 # These keys do not change the numbers of a resumed run: a checkpoint replaces all weights, and the
@@ -47,6 +49,32 @@ def find_checkpoint(resume: str, save_dir: str | Path) -> Path | None:
     return path
 
 
+def load_weights(cfg: CfgNode, model: nn.Module, checkpoint: Path | None) -> None:
+    """Load `model.load_weights`, and for a test the checkpoint of `model.resume`.
+
+    Args:
+        cfg: the configuration.
+        model: changed in place.
+        checkpoint: as found by `find_checkpoint`. A training run resumes from it later.
+    Raises:
+        ValueError: the weights belong to another model, or to other options.
+    """
+    if path := cfg.model.load_weights:
+        content = read_checkpoint(path)
+        with explained(path, cfg):
+            logger.info("%s: %s", path, load_matching(model, content["state_dict"], path))
+        if cfg.test.evaluate:
+            _report_other_options(content.get("record", {}), cfg, path)
+    elif cfg.test.evaluate and not checkpoint:
+        logger.info("Testing untrained weights; model.load_weights FILE loads a checkpoint")
+    if checkpoint and cfg.test.evaluate:
+        content = read_checkpoint(checkpoint)
+        with explained(checkpoint, cfg):
+            load_state(model, content["state_dict"], str(checkpoint))
+        logger.info("Testing %s", checkpoint)
+        _report_other_options(content.get("record", {}), cfg, checkpoint)
+
+
 def report_changes(record: Mapping[str, Any], cfg: CfgNode, facts: Mapping[str, Any]) -> None:
     """Log what differs between a checkpoint's run and the one that continues it.
 
@@ -73,7 +101,7 @@ def report_changes(record: Mapping[str, Any], cfg: CfgNode, facts: Mapping[str, 
         )
 
 
-def report_other_options(record: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
+def _report_other_options(record: Mapping[str, Any], cfg: CfgNode, path: str | Path) -> None:
     """Warn if a checkpoint is tested with options that give other embeddings than in training.
 
     Args:

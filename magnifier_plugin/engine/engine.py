@@ -55,8 +55,8 @@ class StagedEngine(torchreid.engine.Engine):
         record: entries for checkpoints and `results.json`, such as configuration and seed.
         processes: the processes of this run, see `distributed`.
     Raises:
-        ValueError: the model is wrapped, the data manager is for other processes, both or neither
-            of optimizer and stages are given, or a stage is invalid.
+        ValueError: the model is wrapped, the data manager is for other processes, a stage is
+            invalid, or not exactly one of optimizer and stages is given.
     """
 
     optimizer: Any
@@ -89,14 +89,12 @@ class StagedEngine(torchreid.engine.Engine):
         logger.info("Device: %s; %s", self.precision.device_name, self.precision)
         self.model = self.precision.place(model)
         self.saving = saving or SavingOptions()
-        inputs = declared_keys(model, "training_inputs")
-        self.step = TrainingStep(
-            self.model, criterion, self.precision, inputs, step_options, processes
-        )
+        needed = (criterion, self.precision, declared_keys(model, "training_inputs"))
+        self.step = TrainingStep(self.model, *needed, step_options, processes)
         self.state = TrainingState(self.step, stages, optimizer, scheduler, loss_weights)
         record = dict(record or {})
         self.tester = Tester(datamanager, self.step, test_options or TestOptions(), record)
-        self.checkpoints = Checkpoints(Path("log") / "model", record, self.saving.keep_freq)
+        self.checkpoints = Checkpoints(Path("log/model"), record, self.saving.keep_freq)
         self.signals = StopSignals(shared=processes.count > 1)
         self._register()
 
