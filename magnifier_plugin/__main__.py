@@ -25,8 +25,12 @@ def main(argv: list[str]) -> None:
     Raises:
         SystemExit: no script was given, or there is no such file.
     """
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.exit(f"{__doc__}\nversion {magnifier_plugin.__version__}")
+    usage = f"{__doc__}\nversion {magnifier_plugin.__version__}"
+    if not argv:
+        sys.exit(usage)
+    if argv[0] in ("-h", "--help"):
+        print(usage)
+        return
     script = Path(argv[0])
     if not script.is_file():
         sys.exit(f"python -m magnifier_plugin: expected a script, found no file {script}")

@@ -47,6 +47,17 @@ def test_a_cache_serves_the_same_model_images_and_settings_only(target, tmp_path
     assert cached(target, model, folder)[0] == first
 
 
+@pytest.mark.parametrize("place", [1, 2])
+def test_another_identity_or_camera_is_another_file(target, tmp_path, place):
+    images = list(target.sets[0].data)
+    record = list(images[3])
+    record[place] += 1
+    changed = [*images[:3], tuple(record), *images[4:]]
+    kept = cache.FeatureCache(tmp_path)
+    first, same, other = (kept.path("model", each, {}) for each in (images, images, changed))
+    assert first == same != other
+
+
 def test_normalising_and_reranking_do_not_change_the_cache(target, tmp_path):
     model = Flatten()
     cached(target, model, tmp_path / "cache")

@@ -378,6 +378,12 @@ class TestRunner:
         assert "found no file" in done.stderr
         assert "PATH_TO_SCRIPT" in self.call().stderr
 
+    @pytest.mark.parametrize("flag", ["-h", "--help"])
+    def test_help(self, flag):
+        done = self.call(flag)
+        assert done.returncode == 0, done.stderr
+        assert "PATH_TO_SCRIPT" in done.stdout and "version" in done.stdout
+
 
 class TestTorchreidsTools:
     def test_feature_extractor(self, monkeypatch, tmp_path):

@@ -304,6 +304,10 @@ class TestRefused:
                 *("table2", "magnifier_market", ("magnifier.branches", "G")),
                 ("magnifier.branches: the rows of table2 set it",),
             ),
+            (
+                *("table2", "magnifier_market", ("cuhk03.use_metric_cuhk03", "True")),
+                ("cuhk03.use_metric_cuhk03: a row's rank-1 would count one image per identity",),
+            ),
             ("table2", "magnifier_market", ("train.lrr", "3"), ("did you mean train.lr?",)),
         ],
     )

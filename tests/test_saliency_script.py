@@ -19,7 +19,7 @@ from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.comparison import compare, evaluate_branches
 from magnifier_plugin.retrieval.network import load_network
 from magnifier_plugin.retrieval.saliency import describe, look_at, mean_cosine
-from magnifier_plugin.visualize.rankings import draw_ranking, heading
+from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, heading
 
 saliency = script("saliency")
 HERE = ["use_gpu", "False", "test.amp", "off"]
@@ -222,6 +222,14 @@ def test_the_sheet_of_differences_names_the_networks(market_folder, tmp_path):
     changed = np.flatnonzero((first != second).any((1, 2)))
     gap, lines = 24, 2 * 18
     assert gap + lines // 2 <= changed[0] <= changed[-1] < gap + lines
+
+
+def test_the_querys_own_camera_is_left_out_of_a_ranking():
+    query = ("q.jpg", 7, 0, 0)
+    gallery = [("other.jpg", 8, 0, 0), ("same.jpg", 7, 0, 0), ("match.jpg", 7, 1, 0)]
+    distances = np.array([0.3, 0.1, 0.2])
+    assert first_gallery_images(distances, query, gallery, topk=3) == [2, 0]
+    assert first_gallery_images(distances, query, gallery, topk=1) == [2]
 
 
 def test_a_heading_that_is_too_wide_loses_its_beginning():

@@ -86,12 +86,18 @@ def make_runs(settings: Settings) -> list[Run]:
 
     Raises:
         FileNotFoundError: the configuration file does not exist.
-        ConfigError: the configuration is of another system, a row's overrides do not fit it or give
+        ConfigError: the configuration is of another system or measures as CUHK03's classic split
+            does, a row's overrides do not fit it or give
             the same configuration as another row, or a given key is set by the rows or the script.
     """
     _check_typed(settings)
     cfg = load_config(settings.config_file, {}, settings.pairs)
     system = find_system(cfg)
+    if cfg.cuhk03.use_metric_cuhk03:
+        raise ConfigError(
+            "cuhk03.use_metric_cuhk03: a row's rank-1 would count one image per identity (single "
+            "shot), the differences between rows the whole gallery; leave it out"
+        )
     if settings.start is not None and not is_rendered(cfg):
         raise ConfigError(
             f"--start: trains on rendered people, but {settings.config_file} trains on "
