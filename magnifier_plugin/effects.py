@@ -1,9 +1,14 @@
 """Why a configuration key has no effect with the values of other keys."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from yacs.config import CfgNode
 
+from magnifier_plugin.catalogue.names import plain_name
+from magnifier_plugin.config import stage_settings
+from magnifier_plugin.config_tree import default_config
+from magnifier_plugin.data.samplers import IDENTITY_SAMPLER
 from magnifier_plugin.models.backbone import WEIGHTS_VARIABLE, default_weights
 
 Reason = Callable[[CfgNode], str]
@@ -121,13 +126,108 @@ def _needs_triplets(key: str, in_effect: float | None) -> Reason:
     return reason
 
 
+def _needs_optimizer(*kinds: str) -> Reason:
+    """For the settings of some of torchreid's optimisers: a stage must use one of them."""
+
+    def reason(cfg: CfgNode) -> str:
+        used = dict.fromkeys(stage["optim"] for stage in stage_settings(cfg))
+        if used.keys() & set(kinds):
+            return ""
+        return f"train.optim {' and '.join(used)}, expected {' or '.join(kinds)}"
+
+    return reason
+
+
+def _needs_sampler(sampler: str) -> Reason:
+    """For the settings of one of torchreid's samplers."""
+
+    def reason(cfg: CfgNode) -> str:
+        used = cfg.sampler.train_sampler
+        return "" if used == sampler else f"sampler.train_sampler {used}, expected {sampler}"
+
+    return reason
+
+
+def _needs_first_epochs(cfg: CfgNode) -> str:
+    """For `train.open_layers`."""
+    return "" if cfg.train.fixbase_epoch else "train.fixbase_epoch 0 trains all layers"
+
+
+def _needs_reranking(cfg: CfgNode) -> str:
+    """For the parameters of re-ranking. A training run records them for scripts/search.py."""
+    if not cfg.test.evaluate or cfg.test.rerank or cfg.test.rerank_during_training:
+        return ""
+    return "test.rerank False re-ranks nothing"
+
+
+def _needs_rendering(key: str) -> Reason:
+    """For the rendered data set's options; None is their default."""
+
+    def reason(cfg: CfgNode) -> str:
+        words = (*cfg.data.sources, *cfg.data.targets)
+        if cfg.synthetic[key] is None or "synthetic" in map(plain_name, words):
+            return ""
+        return f"no data set is synthetic, only {', '.join(dict.fromkeys(words))}"
+
+    return reason
+
+
 NEEDS: Mapping[str, Reason] = {
     "model.backbone_weights": needs_pretrained,
     "loss.triplet.margin": _needs_triplets("margin", None),
     "loss.triplet.weight_t": _needs_triplets("weight_t", 0),
     "loss.triplet.weight_x": _needs_triplets("weight_x", 1),
+    "sgd.momentum": _needs_optimizer("sgd", "rmsprop"),
+    **dict.fromkeys(("sgd.dampening", "sgd.nesterov"), _needs_optimizer("sgd")),
+    "rmsprop.alpha": _needs_optimizer("rmsprop"),
+    **dict.fromkeys(("adam.beta1", "adam.beta2"), _needs_optimizer("adam", "amsgrad", "radam")),
+    "sampler.num_instances": _needs_sampler(IDENTITY_SAMPLER),
+    "sampler.num_cams": _needs_sampler("RandomDomainSampler"),
+    "sampler.num_datasets": _needs_sampler("RandomDatasetSampler"),
+    "train.open_layers": _needs_first_epochs,
+    **{f"test.rerank_{key}": _needs_reranking for key in ("k1", "k2", "lambda", "form")},
+    **{f"synthetic.{key}": _needs_rendering(key) for key in default_config().synthetic},
 }
 """Key → why it has no effect, for every model."""
 
 TORCHREIDS_NEEDS: Mapping[str, Reason] = {"model.backbone_weights": _needs_own_backbone}
 """Key → why it has no effect, for torchreid's own models."""
+
+
+def _needs_steps(stage: Mapping[str, Any]) -> str:
+    return "lr_scheduler cosine has no steps" if stage["lr_scheduler"] == "cosine" else ""
+
+
+def _needs_warmup(stage: Mapping[str, Any]) -> str:
+    return "" if stage["warmup_epoch"] else "warmup_epoch 0 is no warm-up"
+
+
+def _needs_staged_lr(stage: Mapping[str, Any]) -> str:
+    return "" if stage["staged_lr"] else "staged_lr False gives all layers the same learning rate"
+
+
+STAGE_NEEDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "stepsize": lambda stage: _needs_steps(stage) if stage["stepsize"] else "",
+    "gamma": _needs_steps,
+    "warmup_factor": _needs_warmup,
+    "new_layers": _needs_staged_lr,
+    "base_lr_mult": _needs_staged_lr,
+}
+"""Setting of a stage → why it has no effect with the stage's other settings."""
+
+
+def stages_without_effect(cfg: CfgNode) -> dict[str, str]:
+    """Keys `stages.N.NAME`, and `train.NAME` for the stages without their own, → why they have no
+    effect."""
+    found: dict[str, str] = {}
+    for name, reason in STAGE_NEEDS.items():
+        of_train = []
+        for number, settings in enumerate(stage_settings(cfg), start=1):
+            stage, why = cfg.stages[number - 1], reason(settings)
+            if name in stage and why:
+                found[f"stages.{number}.{name}"] = why
+            elif name not in stage and stage["optimizer"] == "fresh":
+                of_train.append(why)
+        if of_train and all(of_train):
+            found[f"train.{name}"] = of_train[0]
+    return found

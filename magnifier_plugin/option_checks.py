@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from magnifier_plugin.builders import uncomputed_terms
 from magnifier_plugin.config import ConfigError, stage_settings
-from magnifier_plugin.effects import NEEDS, TORCHREIDS_NEEDS
+from magnifier_plugin.effects import NEEDS, TORCHREIDS_NEEDS, stages_without_effect
 from magnifier_plugin.systems import LOSS_WEIGHTS, SYSTEMS, System
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def _without_effect(cfg: CfgNode, system: System | None) -> dict[str, str]:
     """Key → why it has no effect."""
     own = TORCHREIDS_NEEDS if system is None else system.needs
     terms = {f"{LOSS_WEIGHTS}{term}" for term in uncomputed_terms(cfg, system)}
-    reasons: dict[str, str] = {}
+    reasons = stages_without_effect(cfg)
     for name, row in SYSTEMS.items():
         if row is not system:
             others = [f"{row.section}.{key}" for key in cfg.get(row.section, ())]

@@ -16,6 +16,12 @@ from magnifier_plugin.systems import MAGNIFIER_CRITERION, SYSTEMS
 MAGNIFIER, DSA = "magnifier_market", "dsa_market"
 RESNET = ("model.name", "resnet50", "loss.name", "softmax", "stages", "[]", "train.max_epoch", "9")
 SOFTMAX = ("loss.name", "softmax", "stages", "[]", "train.max_epoch", "9")
+RENDERING = {
+    **{f"synthetic.{key}": "8" for key in ("identities", "images", "seed")},
+    **{"synthetic.train_identities": "4", "synthetic.cameras": "2"},
+    **{f"synthetic.{key}": "0.5" for key in ("twins", "occlusion")},
+    **{"synthetic.twin_details": "any", "synthetic.height": "64", "synthetic.width": "32"},
+}
 # Options → the keys that have no effect with them, and the reason.
 LEFT = [
     (
@@ -97,6 +103,63 @@ LEFT = [
         (DSA, "loss.name", "softmax"),
         ("dsa.streams", "dsa.weight_f", "dsa.weight_z", "dsa.weight_t"),
         "loss.name softmax does not use it, dsa does",
+    ),
+    (
+        (MAGNIFIER, "stages.2.optim", "amsgrad"),
+        ("sgd.momentum", "sgd.dampening", "sgd.nesterov", "rmsprop.alpha"),
+        "train.optim adam and amsgrad, expected .*",
+    ),
+    (
+        (MAGNIFIER, "train.optim", "rmsprop"),
+        ("adam.beta1", "adam.beta2", "sgd.dampening", "sgd.nesterov"),
+        "train.optim rmsprop, expected .*",
+    ),
+    (
+        (MAGNIFIER, "sampler.train_sampler", "RandomSampler"),
+        ("sampler.num_instances", "sampler.num_cams", "sampler.num_datasets"),
+        "sampler.train_sampler RandomSampler, expected Random.*Sampler",
+    ),
+    (
+        (MAGNIFIER, "train.fixbase_epoch", "0"),
+        ("train.open_layers",),
+        "train.fixbase_epoch 0 trains all layers",
+    ),
+    (
+        (MAGNIFIER, "test.rerank", "False", "test.evaluate", "True"),
+        ("test.rerank_k1", "test.rerank_k2", "test.rerank_lambda", "test.rerank_form"),
+        "test.rerank False re-ranks nothing",
+    ),
+    (
+        (
+            *(MAGNIFIER, "data.targets", "dukemtmcreid"),
+            *(word for key, value in RENDERING.items() for word in (key, value)),
+        ),
+        tuple(RENDERING),
+        "no data set is synthetic, only market1501, dukemtmcreid",
+    ),
+]
+# Of a stage: options → the keys without effect, and the reason. Some stage has no such key.
+STAGE_LEFT = [
+    ("magnifier_demo", ("train.stepsize", "train.gamma"), "lr_scheduler cosine has no steps"),
+    (
+        "magnifier_market stages.2.lr_scheduler cosine stages.2.stepsize [9]",
+        ("stages.2.stepsize",),
+        "lr_scheduler cosine has no steps",
+    ),
+    (
+        "magnifier_market train.warmup_epoch 0 stages.2.warmup_factor 0.5",
+        ("train.warmup_factor", "stages.2.warmup_factor"),
+        "warmup_epoch 0 is no warm-up",
+    ),
+    (
+        "magnifier_market_authors train.warmup_epoch 0",
+        ("train.warmup_factor",),
+        "warmup_epoch 0 is no warm-up",
+    ),
+    (
+        "magnifier_market stages.2.new_layers branches",
+        ("train.new_layers", "train.base_lr_mult", "stages.2.new_layers"),
+        "staged_lr False gives all layers the same learning rate",
     ),
 ]
 
@@ -186,6 +249,52 @@ def test_a_value_that_is_in_effect_anyway_is_accepted(options):
 def test_other_combinations_are_refused(options, reason):
     with pytest.raises(ConfigError, match=f"^{reason}"):
         check(*options, typed=options[1::2])
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "reason"), [(line, key, why) for line, keys, why in STAGE_LEFT for key in keys]
+)
+def test_a_setting_that_no_stage_uses_is_refused(line, key, reason):
+    with pytest.raises(ConfigError, match=rf"^{key}: has no effect, {reason}$"):
+        check(*line.split(), typed=(key,))
+    check(*line.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "keys"),
+    [
+        ("magnifier_market", "train.stepsize train.gamma train.warmup_factor stages.2.stepsize"),
+        (
+            "magnifier_demo train.stepsize [] stages.2.stepsize []",
+            "train.stepsize stages.2.stepsize",
+        ),
+        ("magnifier_demo stages.2.lr_scheduler multi_step", "train.stepsize train.gamma"),
+        ("magnifier_demo stages.1.lr_scheduler multi_step", "train.stepsize train.gamma"),
+        ("magnifier_market_authors", "train.stepsize train.gamma train.warmup_factor"),
+        ("magnifier_market stages.2.staged_lr True", "train.new_layers train.base_lr_mult"),
+        ("magnifier_market stages.2.optim sgd", "sgd.momentum sgd.nesterov sgd.dampening"),
+        ("magnifier_market stages.2.optim sgd", "adam.beta1 adam.beta2"),
+        ("magnifier_market train.optim radam", "adam.beta1 adam.beta2"),
+        ("magnifier_market train.optim amsgrad", "adam.beta1 adam.beta2"),
+        ("magnifier_market stages.1.optim rmsprop", "sgd.momentum rmsprop.alpha"),
+        ("magnifier_market", "sampler.num_instances"),
+        ("magnifier_market sampler.train_sampler RandomDomainSampler", "sampler.num_cams"),
+        ("magnifier_market sampler.train_sampler RandomDatasetSampler", "sampler.num_datasets"),
+        ("magnifier_market train.fixbase_epoch 1", "train.open_layers"),
+        ("magnifier_market test.evaluate True", "test.rerank_k1"),
+        # A training run records them for scripts/search.py.
+        ("magnifier_market test.rerank False", "test.rerank_k1 test.rerank_form"),
+        (
+            "dsa_market test.evaluate True test.rerank_during_training True",
+            "test.rerank_k1 test.rerank_lambda",
+        ),
+        ("magnifier_market data.targets synthetic synthetic.seed 3", "synthetic.seed"),
+        ("magnifier_market data.sources a,synthetic_masked synthetic.seed 3", "synthetic.seed"),
+        ("magnifier_market synthetic.seed None", "synthetic.seed"),
+    ],
+)
+def test_a_setting_that_is_used_is_accepted(line, keys):
+    check(*line.split(), typed=keys.split())
 
 
 def test_the_environment_may_load_no_weights(monkeypatch):
