@@ -250,11 +250,11 @@ class TestRuns:
         assert run(*argv, "test.evaluate", "True") == 0
 
     def test_torchreids_model(self, market_folder, tmp_path):
-        pairs = "loss.name triplet train.max_epoch 1".split()
+        pairs = "loss.name triplet sampler.train_sampler RandomIdentitySampler train.max_epoch 1"
         unknown = {"magnifier.backbone", "resnet18", *TINY[-6:-2]}
         where = ["--root", market_folder.root, "data.save_dir", tmp_path]
         small = [word for word in TINY if word not in unknown]
-        argv = ["-s", "market1501", "-a", "resnet18", *where, *small, *pairs]
+        argv = ["-s", "market1501", "-a", "resnet18", *where, *small, *pairs.split()]
         assert script.main(list(map(str, argv))) == 0
         assert "market1501" in json.loads((tmp_path / "results.json").read_text())["results"]
 

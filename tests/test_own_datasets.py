@@ -331,6 +331,7 @@ class TestScripts:
             "data:",
             f"  sources: [market1501, 'shop={shop}']",
             "  targets: [shop]",
+            "sampler: {train_sampler: RandomIdentitySampler}",
         )
         (masks / "market1501").symlink_to(market_folder.masks_dir / "market1501")
         words = typed(market_folder, tmp_path / "log", "masks.dir", masks, "test.evaluate", "True")
