@@ -142,7 +142,10 @@ def test_only_images_are_listed(tmp_path):
         tmp_path / "a.jpg",
         tmp_path / "b/c.PNG",
     ]
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(FileNotFoundError, match="photo.jpg: expected a folder .*, found a file"):
+        list_images(tmp_path / "photo.jpg")
+    with pytest.raises(FileNotFoundError, match="expected a folder of images, found no such"):
         list_images(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images found"):

@@ -42,12 +42,13 @@ def list_images(
         Absolute paths; hidden files and DensePose's own PNGs are left out. Symbolic links are
         followed, except one to a folder that contains it.
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder, or it is a file.
         ValueError: it contains no images.
     """
     folder = absolute_path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder, expected the data set's images there")
+        found = "found a file" if folder.exists() else "found no such folder"
+        raise FileNotFoundError(f"{folder}: expected a folder of images, {found}")
     images = sorted(images_below(folder, skip))
     if not images:
         raise ValueError(
