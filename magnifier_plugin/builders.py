@@ -24,6 +24,12 @@ from magnifier_plugin.systems import (
     triplet_weights,
 )
 
+# Keys of section `data` with the names of the data manager's arguments.
+_DATA_KEYS = (
+    *("root", "sources", "targets", "height", "width", "transforms", "norm_mean", "norm_std"),
+    *("split_id", "combineall", "workers", "cache_gb"),
+)
+
 
 def find_system(cfg: CfgNode) -> System | None:
     """The system that a configuration's model belongs to; None for torchreid's own models.
@@ -44,13 +50,6 @@ def find_system(cfg: CfgNode) -> System | None:
             + "".join(f"; {owner} loss" for owner in owners)
         )
     return system
-
-
-# Keys of section `data` with the names of the data manager's arguments.
-_DATA_KEYS = (
-    *("root", "sources", "targets", "height", "width", "transforms", "norm_mean", "norm_std"),
-    *("split_id", "combineall", "workers", "cache_gb"),
-)
 
 
 def build_datamanager(

@@ -27,7 +27,7 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{text}; free some space"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
-        return f"{text}; choose a folder that can be written, or change its permissions"
+        return f"{text}; change its permissions, or choose another path"
     return text if isinstance(error, (OSError, ValueError, FloatingPointError)) else ""
 
 

@@ -1,4 +1,4 @@
-"""Find and load checkpoints, and report what differs from the run that saved it."""
+"""Find and load checkpoints, and report what differs from the runs that saved them."""
 
 import logging
 from collections.abc import Iterator, Mapping

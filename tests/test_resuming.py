@@ -497,8 +497,7 @@ class TestFullDisk:
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "log"),
-            "[Errno 13] Permission denied: 'log'; choose a folder that can be written, or change "
-            "its permissions",
+            "[Errno 13] Permission denied: 'log'; change its permissions, or choose another path",
         ),
         (TypeError("x"), ""),
         (RuntimeError("shape mismatch"), ""),

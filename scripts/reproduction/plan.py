@@ -86,9 +86,9 @@ def make_runs(settings: Settings) -> list[Run]:
 
     Raises:
         FileNotFoundError: the configuration file does not exist.
-        ConfigError: the configuration is of another system or measures as CUHK03's classic split
-            does, a row's overrides do not fit it or give
-            the same configuration as another row, or a given key is set by the rows or the script.
+        ConfigError: the configuration is of another system or uses CUHK03's single-shot metric, a
+            row's overrides do not fit it or give the same configuration as another row, or a given
+            key is set by the rows or the script.
     """
     _check_typed(settings)
     cfg = load_config(settings.config_file, {}, settings.pairs)
