@@ -38,7 +38,8 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         OSError: the file is missing or cannot be opened.
-        ValueError: it is not valid YAML, is nested too deeply, or has a tag or an alias.
+        ValueError: it is not valid YAML, is nested too deeply, or has a tag, an alias or a
+            repeated key.
     """
     return parse_yaml(_read(path, "YAML"), path)
 
@@ -95,10 +96,11 @@ def _delimiter(path: str | os.PathLike[str], file: TextIO, delimiters: str) -> s
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Rejects aliases and tags.
+    """Rejects aliases, tags and repeated keys.
 
     A few lines of aliases can expand to gigabytes or contain themselves. Even standard tags give
-    other types than JSON has, or make PyYAML fail with any exception (`!!bool maybe`).
+    other types than JSON has, or make PyYAML fail with any exception (`!!bool maybe`). Of repeated
+    keys, PyYAML silently keeps the last.
     """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -111,6 +113,16 @@ class _PlainLoader(yaml.SafeLoader):
         if problem:
             raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        mapping, keys = super().construct_mapping(node, deep), set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node)
+            if key in keys:
+                problem = f"the key {key!r} is repeated; write it once, with all of its content"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            keys.add(key)
+        return mapping
 
 
 def _read(path: str | os.PathLike[str], kind: str) -> str:
