@@ -64,9 +64,25 @@ def test_names_that_match_several_images_stop_the_conversion():
         match([Named("7")], [Path("/d/1.png")])
     with pytest.raises(ValueError, match=r"the source has no annotations: .* lower --min-score"):
         match([], [Path("/d/1.png")])
-    with pytest.raises(ValueError, match=r"refused.*'\.\.'"):
-        match([Named("a/../../etc/1")], [Path("/d/1.png")])
-    assert len(match([Named("../../relative/1")], [Path("/d/1.png")]).pairs) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../../detected/1", "scripts/../d/detected/1.png", "x/../../detected/./1.png"),
+        *(r"detected\1.png", r"C:\d\detected\1.png", r"d/detected\1.png", r"..\d\x\..\detected\1"),
+    ],
+)
+def test_relative_paths_and_those_of_windows(name):
+    images = [Path("/d/detected/1.png"), Path("/d/labeled/1.png")]
+    ((_, image),) = match([Named(name)], images).pairs
+    assert image == images[0]
+
+
+def test_an_image_may_have_a_backslash_in_its_name():
+    images = [Path(r"/d/a\1.png"), Path("/d/1.png")]
+    matches = match([Named("/iuv/1"), Named(r"/iuv/a\1")], images)
+    assert [item.name for item, _ in matches.pairs] == [r"/iuv/a\1", "/iuv/1"]
 
 
 class TestImagesThatAreNotConverted:

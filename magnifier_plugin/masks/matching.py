@@ -74,8 +74,7 @@ def match(
         skip: folders in it that contain no images of the data set, such as those of annotations.
     Raises:
         ValueError: a name matches several images equally well, two annotations match one image,
-            there are no annotations, none matches any image, or a name contains `..` after its
-            beginning.
+            there are no annotations, or none matches any image.
     """
     others = _OtherImages(images, dataset_dir, skip)
     by_name = defaultdict(list)
@@ -85,6 +84,8 @@ def match(
     unmatched, ambiguous, left_out = [], [], []
     for annotation in annotations:
         name = annotation.name
+        if _up_to_dot(name) not in by_name:
+            name = name.replace("\\", "/")  # of a path that was written on Windows
         candidates = _closest(_folders(name), _named(name, by_name.get(_up_to_dot(name), [])))
         if others.have(name, candidates):
             left_out.append(name)
@@ -197,15 +198,11 @@ def _named(name: str, images: list[Path]) -> list[Path]:
 def _folders(name: str) -> tuple[str, ...]:
     """The folders in an annotation's name; no file is ever opened by such a name.
 
-    An annotator that was called with a relative path writes names that begin with `..`, which is
-    dropped. No tool writes `..` elsewhere in a name, so that is refused.
+    An annotator that was called with a relative path writes names with `..`, which is resolved or,
+    at the beginning of a name, dropped.
     """
-    parts = PurePath(name).parent.parts
-    while parts and parts[0] == "..":
-        parts = parts[1:]
-    if ".." in parts:
-        raise ValueError(f"{name}: refused, the name of an image has no '..' within its path")
-    return parts
+    parts = PurePath(os.path.normpath(name)).parent.parts
+    return tuple(part for part in parts if part != "..")
 
 
 def _closest(folders: tuple[str, ...], images: list[Path]) -> list[Path]:
