@@ -76,6 +76,12 @@ class TestCsv:
         found = listed(shop, HEADER, f"{unicodedata.normalize('NFC', 'jürgen.png')},1,1,train")
         assert found.problems == [] and found.images[0].path.parent == decomposed
 
+    def test_backslashes_of_windows(self, shop):
+        make_images(shop, ["anna/1.png", r"anna\2.png", "anna/2.png"])
+        found = listed(shop, HEADER, r"anna\1.png,1,1,train", r"anna\2.png,1,1,train")
+        paths = [image.path for image in found.images]
+        assert paths == [shop / "anna" / "1.png", shop / r"anna\2.png"]
+
     @pytest.mark.parametrize(
         ("lines", "expected"),
         [

@@ -136,9 +136,13 @@ class _RowReader:
         return None if self._is_repeated(image, where) else image
 
     def _find(self, cell: str) -> Path | None:
-        """The image's file; Unicode can encode an accented letter in two ways (NFC and NFD)."""
-        forms = (unicodedata.normalize(form, cell.strip()) for form in ("NFC", "NFD"))
-        for text in itertools.chain((cell, cell.strip()), forms):
+        """The image's file, also if the list was written on another system.
+
+        Unicode can encode an accented letter in two ways (NFC and NFD); Windows writes backslashes.
+        """
+        plain = cell.strip()
+        forms = (unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
+        for text in itertools.chain((cell, plain), forms, (plain.replace("\\", "/"),)):
             path = absolute_path(self.folder / text)
             if os.path.isfile(path):  # noqa: PTH113  Path.is_file raises if the name is too long
                 return path
