@@ -163,6 +163,19 @@ def test_two_label_sets_are_not_mixed_in_one_folder(tmp_path):
     assert convert(IuvFolder(iuv), market, out, overwrite=True, progress=False).converted == 3
 
 
+def test_a_damaged_manifest_can_be_replaced_as_its_error_says(tmp_path):
+    market, iuv = make_market(tmp_path, NAMES)
+    manifest = tmp_path / "masks" / "market1501" / "labels.json"
+    convert(IuvFolder(iuv), market, manifest.parent, progress=False)
+    manifest.write_text(manifest.read_text()[:-20])
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"labels\.json: damaged .*; delete this file and con"):
+            convert(IuvFolder(iuv), market, manifest.parent, overwrite=overwrite, progress=False)
+    manifest.unlink()
+    convert(IuvFolder(iuv), market, manifest.parent, overwrite=True, progress=False)
+    assert read_manifest(manifest.parent).label_set == "densepose"
+
+
 def test_a_wrong_label_set_that_wrote_nothing_can_be_corrected(tmp_path):
     market, _ = make_market(tmp_path, NAMES[:1])
     np.save(tmp_path / f"{NAMES[0]}.npy", np.full((32, 16), 19))

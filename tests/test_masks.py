@@ -163,9 +163,14 @@ def test_manifest_survives_writing_and_its_damage_is_noticed(tmp_path):
         != Manifest("densepose-iuv", "densepose", {"part_to_region": [1]}).checksum
     )
     intact = (tmp_path / "labels.json").read_text()
-    for damaged in (intact[:20], "[]", intact.replace("[0, 1]", "[0, 2]")):
+    for damaged, reason in (
+        (intact[:20], r"damaged \(ValueError: expected JSON"),
+        ("[]", r"damaged \(TypeError: "),
+        (intact.replace("checksum", "sum"), r"damaged \(KeyError: 'checksum'\)"),
+        (intact.replace("[0, 1]", "[0, 2]"), "its checksum does not match its content"),
+    ):
         (tmp_path / "labels.json").write_text(damaged)
-        with pytest.raises(ValueError, match=r"labels\.json: "):
+        with pytest.raises(ValueError, match=rf"labels\.json: {reason}.*; delete this file and "):
             read_manifest(tmp_path)
 
 

@@ -17,6 +17,7 @@ from magnifier_plugin.text_files import read_json
 MANIFEST = "labels.json"
 # Increased whenever the converter makes different label maps from the same annotations.
 CONVERTER = 1
+_REPAIR = "delete this file and convert again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
         manifest = Manifest(**{key: known[key] for key in Manifest.__dataclass_fields__})
         intact = known["checksum"] == manifest.checksum
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error!r}); convert the masks again") from error
+        reason = f"{type(error).__name__}: {str(error).removeprefix(f'{path}: ')}"
+        raise ValueError(f"{path}: damaged ({reason}); {_REPAIR}") from error
     if not intact:
-        raise ValueError(f"{path}: its checksum does not match its content; convert again")
+        raise ValueError(f"{path}: its checksum does not match its content; {_REPAIR}")
     return manifest
 
 
