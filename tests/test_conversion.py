@@ -45,6 +45,36 @@ def test_label_maps_are_written_where_the_data_set_reads_them(tmp_path):
     assert number == 2
 
 
+class TestAnnotationsNextToTheImages:
+    @pytest.fixture(params=["iuv", "npy"])
+    def shop(self, request, tmp_path):
+        """Two folders of people, with the source's files for those that are asked for."""
+        for name in ("1/0001", "1/0002", "2/0001"):
+            save_photo(tmp_path / "shop" / f"{name}.jpg")
+
+        def annotate(*names):
+            for name in names:
+                path = tmp_path / "shop" / name
+                np.save(f"{path}.npy", np.ones((32, 16)))
+                write_iuv(f"{path}_IUV.png", make_iuv())
+            folder = tmp_path / "shop"
+            return folder, {"iuv": IuvFolder, "npy": NpyFolder}[request.param]
+
+        return annotate
+
+    def test_in_one_folder_of_several(self, shop, tmp_path):
+        folder, source = shop("1/0001", "1/0002")
+        summary = convert(source(folder / "1"), folder, tmp_path / "masks" / "shop", progress=False)
+        assert (summary.converted, summary.missing) == (2, (folder / "2" / "0001.jpg",))
+
+    def test_of_an_image_that_is_not_in_the_list(self, shop, tmp_path):
+        folder, source = shop("1/0002", "2/0001")
+        images = [folder / "1" / "0001.jpg", folder / "1" / "0002.jpg"]
+        options = {"dataset_dir": folder, "images": images, "progress": False}
+        summary = convert(source(folder), folder, tmp_path / "masks" / "shop", **options)
+        assert (summary.converted, summary.missing) == (1, (images[0],))
+
+
 @pytest.mark.parametrize("options", [{}, {"keep_iuv": True}, {"iuv_only": True}])
 def test_an_annotation_without_a_person_is_missing(tmp_path, options):
     """As a label map it would teach that all of the person is background."""

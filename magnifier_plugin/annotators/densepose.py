@@ -147,9 +147,10 @@ class IuvFolder:
 
     name = "densepose-iuv"
     has_iuv = True
+    folders: tuple[Path, ...] = ()
 
     def __init__(self, folder: str | os.PathLike[str], hands: str = "lower arm"):
-        self.hands, self.folders = hands, (Path(folder),)
+        self.hands = hands
         self.label_set = label_set_name(hands)
         self.definition = label_set_definition(hands)
         self.files = annotation_files(folder, SUFFIX)

@@ -97,7 +97,6 @@ class KeypointSource:
     has_iuv = False
     label_set = "keypoints"
     folders: tuple[Path, ...] = ()
-    """Empty, because OpenPifPaf writes its files next to the images."""
     definition: ClassVar[Mapping[str, Any]] = definition()
 
     def __init__(

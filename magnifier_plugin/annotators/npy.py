@@ -115,11 +115,11 @@ class NpyFolder:
 
     name = "npy"
     has_iuv = False
+    folders: tuple[Path, ...] = ()
     label_set = "magnifiernet-authors"
     definition: ClassVar[Mapping[str, Any]] = {"ids": "as they are"}
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self.folders = (Path(folder),)
         self.files = annotation_files(folder, SUFFIX)
 
     def __iter__(self) -> Iterator[NpyFile]:

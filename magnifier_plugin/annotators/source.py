@@ -66,7 +66,10 @@ class Source(Protocol):
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders of its files, which contain no images of the data set."""
+        """Folders of files that could be mistaken for images of the data set, and contain none.
+
+        Empty if its files have other names than images: they may be next to the images then.
+        """
 
     @property
     def files(self) -> Sequence[Path]:
