@@ -135,6 +135,8 @@ class TestRegistered:
     def test_nothing_there(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="shop: expected a CSV or a folder at .*gone"):
             magnifier_plugin.register_dataset("shop", tmp_path / "gone")
+        with pytest.raises(ValueError, match=r"give it a name: my_images=list.csv"):
+            open_dataset("list.csv", "")
         with pytest.raises(ValueError, match=r"give it a name: my_images=\./list.csv"):
             open_dataset("./list.csv", tmp_path)
 

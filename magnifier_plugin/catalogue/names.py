@@ -41,6 +41,6 @@ def dataset_class(name: str) -> Any:
     names = sorted({plain_name(other) for other in known})
     near = get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f", or {name}=PATH for your own images"
-    if "/" in name:
+    if not {"/", "."}.isdisjoint(name):  # in no data set's name
         hint = f"; to use your own CSV or folder, give it a name: my_images={name}"
     raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(names)}{hint}")
