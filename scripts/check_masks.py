@@ -92,7 +92,7 @@ from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.opening import open_dataset
 from magnifier_plugin.data.checks import default_label_set
 from magnifier_plugin.data.map_files import annotations_of
-from magnifier_plugin.files import write_png
+from magnifier_plugin.files import require_writable, write_png
 from magnifier_plugin.masks.checking import (
     FAULTS,
     KINDS,
@@ -121,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.label_set = args.label_set or default_label_set()
         folder, labels = find_labels(args)
         page = args.out or default_page(folder)
+        require_writable(page)  # now, not after all files are checked
         findings = check_labels(labels, min_regions=args.min_regions, workers=args.workers)
         label_set, is_wrong = describe_label_set(folder, findings, args.label_set)
         write_label_page(
@@ -136,7 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"check_masks.py: {error}", file=sys.stderr)
         return 2
     show(args.source, findings, label_set)
-    trainable = can_be_trained_on(findings, args.max_missing)
+    if args.textures and len(pages) == 1:
+        print("No textures are drawn: no image has an IUV and no faulty file.")
+    trainable = can_be_trained_on(folder, findings, args.max_missing)
     print("\n".join(f"Page: {page}" for page in pages))
     return 0 if trainable and not is_wrong else 1
 
@@ -217,7 +220,7 @@ def draw_textures(findings: Sequence[Finding], count: int, page: Path) -> list[P
     return [path]
 
 
-def can_be_trained_on(findings: Sequence[Finding], max_missing: float) -> bool:
+def can_be_trained_on(folder: Path, findings: Sequence[Finding], max_missing: float) -> bool:
     """Whether no file is faulty and few enough are missing; print the reason if too many are."""
     what, missing = "label map", sum(finding.label is None for finding in findings)
     without_iuv = sum(finding.iuv is None for finding in findings)
@@ -225,7 +228,10 @@ def can_be_trained_on(findings: Sequence[Finding], max_missing: float) -> bool:
         print("There are no label maps, only IUV: enough for DSA-reID but not for MagnifierNet.")
         what, missing = "IUV", without_iuv
     if missing > max_missing * len(findings):
-        print(f"More than {max_missing:.0%} of the images have no {what}; run convert_masks.py.")
+        print(
+            f"More than {max_missing:.0%} of the images have no {what} in {folder}; run "
+            "convert_masks.py, or correct --masks-dir."
+        )
         return False
     return not any(finding.kind in FAULTS for finding in findings)
 

@@ -253,7 +253,9 @@ class TestLocationOfThePage:
         assert self.run(folder) == 2
         error = capsys.readouterr().err
         assert f"neither {labels} nor {tmp_path} is writable" in error and "--out" in error
-        assert self.run(folder, "--limit", 2, "--out", tmp_path / "a" / "page.html") == 0
+        elsewhere = tmp_path / "a"
+        elsewhere.mkdir()
+        assert self.run(folder, "--limit", 2, "--out", elsewhere / "page.html") == 0
 
 
 @pytest.mark.parametrize("name", ["labels.json", "page", "folder.html", "page.html.png"])
@@ -284,10 +286,36 @@ def test_script_counts_and_checks_iuv(market, capsys):
     printed = capsys.readouterr().out
     assert "Label set: no label maps" in printed and "only IUV: enough for DSA-reID" in printed
     assert check(folder, "--max-missing", "0.2") == 1
-    assert "have no IUV" in capsys.readouterr().out
+    assert f"have no IUV in {folder.masks_dir / 'market1501'}; run" in capsys.readouterr().out
     write_iuv(iuv_path(labels[0]), np.zeros((16, 16, 3), np.uint8))
     assert check(folder) == 1
     assert "IUV: 16 × 16" in capsys.readouterr().out
+
+
+def test_textures_without_iuv(market, capsys):
+    folder = market()
+    assert check(folder, "--textures", "3") == 0
+    assert "No textures are drawn: no image has an IUV" in capsys.readouterr().out
+    for label in sorted((folder.masks_dir / "market1501" / "bounding_box_train").iterdir()):
+        write_iuv(iuv_path(label), np.ones((32, 16, 3), np.uint8))
+    assert check(folder, "--textures", "3") == 0
+    printed = capsys.readouterr().out
+    assert f"Page: {folder.root / 'page_textures.png'}\n" in printed
+    assert "No textures" not in printed
+
+
+def test_a_page_that_cannot_be_written_is_reported_before_the_checks(market, capsys, monkeypatch):
+    folder, main = market(), script("check_masks").main
+    (folder.root / "file").touch()
+
+    def too_early(*_, **__):
+        raise AssertionError("the label maps were checked")
+
+    monkeypatch.setitem(main.__globals__, "check_labels", too_early)
+    arguments = ["-s", "market1501", "--root", folder.root, "--masks", folder.masks_dir]
+    arguments += ["--out", folder.root / "file" / "page.html"]
+    assert main([str(argument) for argument in arguments]) == 2
+    assert "expected a folder to write to, found a file" in capsys.readouterr().err
 
 
 def test_script_is_unchanged_by_a_decompression_bomb_among_the_photos(market, capsys):
