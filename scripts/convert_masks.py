@@ -136,6 +136,8 @@ def check_source_options(parser: argparse.ArgumentParser, args: argparse.Namespa
     if unused:
         pronoun = "them" if len(unused) > 1 else "it"
         parser.error(f"{flags(unused)}: --source {args.source} does not use {pronoun}")
+    if args.iuv_only and args.hands is not None:
+        parser.error("--hands: has no effect with --iuv-only, which writes no label maps")
 
 
 def flags(names: Sequence[str]) -> str:
@@ -163,7 +165,7 @@ from magnifier_plugin.masks.lists import inside, write_lists
 from magnifier_plugin.masks.matching import dataset_folder
 from magnifier_plugin.masks.paths import default_masks_dir
 from magnifier_plugin.user_modules import import_user_module
-from magnifier_plugin.wording import many
+from magnifier_plugin.wording import many, name_examples
 from magnifier_plugin.workers import cores
 
 # --source → the function that opens it.
@@ -259,12 +261,13 @@ def show(
     lists: Mapping[str, Path],
 ) -> None:
     """Print the summary."""
+    examples = name_examples(summary.unmatched) if summary.unmatched else ""
     counts = (
         (summary.converted, "converted"),
         (summary.already_there, "already there"),
         (len(summary.missing), f"images without an annotation ({lists['missing']})"),
         (len(summary.removed), "of these had files of an earlier run, now removed (--overwrite)"),
-        (len(summary.unmatched), "annotations that match none of these images"),
+        (len(summary.unmatched), f"annotations that match none of these images{examples}"),
         (len(summary.ambiguous), f"with more than one likely person ({lists['ambiguous']})"),
         (len(summary.failures), f"failed ({lists['failed']})"),
     )

@@ -423,10 +423,12 @@ def test_script_converts_what_is_good_and_names_what_is_not(tmp_path, capsys):
     (iuv / "0009_b_IUV.png").write_bytes((iuv / "0009_b_IUV.png").read_bytes()[:100])
     Image.fromarray(make_iuv()).save(iuv / "0010_c_IUV.png")
     (iuv / "0011_d_IUV.png").unlink()
+    write_iuv(iuv / "0012_e_IUV.png", make_iuv())
     out = tmp_path / "masks" / "market1501"
     assert densepose_iuv(iuv, market, out) == 1
     printed = capsys.readouterr().out
     assert "3 converted" in printed and "3 failed" in printed and "1 images without" in printed
+    assert f"1 annotations that match none of these images: {iuv / '0012_e'}\n" in printed
     for reason in ("0008_a.jpg: .*64 × 16", "0009_b.jpg: .*truncated", "0010_c.jpg: .*swapped"):
         assert any(re.search(reason, line) for line in printed.splitlines()), reason
     assert "background" in printed and "foot" in printed

@@ -127,8 +127,10 @@ def test_iuv_only(run, tmp_path, capsys):
     assert all(path.read_bytes() == content for path, content in before.items())
     assert run("--source", "npy", "--npy", tmp_path, "--iuv-only")[0] == 2
     assert "source npy has no IUV" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        run(*source, "--iuv-only", "--keep-iuv")
+    for other in (["--keep-iuv"], ["--hands", "background"]):
+        with pytest.raises(SystemExit, match="2"):
+            run(*source, "--iuv-only", *other)
+    assert "--hands: has no effect with --iuv-only" in capsys.readouterr().err
     with pytest.raises(ValueError, match="keep_iuv and iuv_only"):
         convert(IuvFolder(tmp_path / "iuv"), tmp_path, out, keep_iuv=True, iuv_only=True)
 
