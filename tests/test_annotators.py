@@ -290,6 +290,10 @@ def test_wrong_json_is_reported(tmp_path):
     for images in ([{"id": [1], "file_name": "a"}], [{"id": 1}], 5, [None]):
         with pytest.raises(ValueError, match=r"n\.json: not COCO annotations"):
             ResultsFile(results, written("n.json", {"images": images}))
+    twice = [{"id": 1, "file_name": name} for name in ("train/1.jpg", "query/1.jpg")]
+    with pytest.raises(ValueError, match=r"train/1\.jpg and query/1\.jpg have the same id 1, exp"):
+        ResultsFile(results, written("n.json", {"images": twice}))
+    ResultsFile(results, written("n.json", {"images": twice[:1] * 2}))
     for data, message in (("no base64!", "damaged or truncated|not base64"), ("", "damaged")):
         (item,) = ResultsFile(written("r.json", [result | {"uv_data": data}]), names)
         with pytest.raises(ValueError, match=message):

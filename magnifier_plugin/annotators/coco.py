@@ -35,14 +35,19 @@ def read_images(path: Path) -> dict[Any, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a file of COCO annotations.
+        ValueError: it is not a file of COCO annotations, or two images have the same id.
     """
-    content = read_json(path)
+    content, images = read_json(path), dict[Any, dict[str, Any]]()
     try:
-        return {
-            image["id"]: {**image, "file_name": str(image["file_name"])}
-            for image in content["images"]
-        }
+        for image in content["images"]:
+            name = str(image["file_name"])
+            other = images.setdefault(image["id"], {**image, "file_name": name})["file_name"]
+            if other != name:
+                raise ValueError(
+                    f"{path}: {other} and {name} have the same id {image['id']!r}, expected one "
+                    "for each image; were files with separate numbers merged?"
+                )
+        return images
     except (LookupError, TypeError) as error:
         raise ValueError(
             f"{path}: not COCO annotations, expected a JSON object with images[].id and "
