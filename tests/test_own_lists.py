@@ -209,6 +209,14 @@ class TestFolder:
             assert [record[1:3] for record in lists.query] == [(3, 0)]
             assert sorted(record[1:3] for record in lists.gallery) == [(0, 1), (3, 1)]
 
+    def test_other_folders_are_named(self, tmp_path):
+        """A much-used baseline makes train_all, of which train and val are parts."""
+        others = ["val/anna/b_c1.png", "train_all/anna/a_c1.png", ".cache/a_c1.png"]
+        (tmp_path / "notes").mkdir()
+        found = read_folder(make_images(tmp_path, ["train/anna/a_c1.png", *others]))
+        assert found.notes == ["2 other folders with images not read: train_all, val"]
+        assert found.problems == [] and len(found.images) == 1
+
     def test_mistakes(self, tmp_path):
         make_images(tmp_path, ["train/anna/a.png", "train/b.png", "gallery/carla/c.png"])
         (tmp_path / "query").mkdir()

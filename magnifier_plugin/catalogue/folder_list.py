@@ -14,10 +14,10 @@ from magnifier_plugin.catalogue.image_list import (
     checked_list,
     plain_id,
 )
-from magnifier_plugin.catalogue.images import camera_of, list_images, market_ids
+from magnifier_plugin.catalogue.images import camera_of, images_below, list_images, market_ids
 from magnifier_plugin.catalogue.layouts import OPTIONAL_FOLDER
 from magnifier_plugin.catalogue.problems import DatasetProblem
-from magnifier_plugin.wording import many
+from magnifier_plugin.wording import many, name_examples
 
 # Names of each split's folder.
 FOLDERS = {
@@ -56,7 +56,9 @@ def read_folder(folder: Path) -> ImageList:
     for split in SPLITS:
         for place in places[split]:
             images += _read_split(place, split, findings, problems)
-    return checked_list(folder, images, [*findings.problems("image"), *problems])
+    found = checked_list(folder, images, [*findings.problems("image"), *problems])
+    found.notes.extend(_other_folders(top))
+    return found
 
 
 def read_identities(folder: Path) -> ImageList:
@@ -107,6 +109,15 @@ def _read_images(
                 "neither in a folder named by identity nor named like 0002_c1s1_000451_03.jpg", path
             )
     return images
+
+
+def _other_folders(top: Path) -> list[str]:
+    """A note on folders with images next to those of the splits, such as val; none without them."""
+    read = [name for names in FOLDERS.values() for name in names]
+    others = (path for path in sorted(top.iterdir()) if path.is_dir() and path.name not in read)
+    names = [path.name for path in others if path.name[0] != "." and any(images_below(path))]
+    found = f"{many(len(names), 'other folder')} with images not read{name_examples(names)}"
+    return [found] if names else []
 
 
 def _missing_split(folder: Path) -> DatasetProblem:
