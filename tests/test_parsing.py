@@ -6,6 +6,7 @@ import pytest
 from mask_inputs import SAMPLES, needs_samples, save_photo, script
 from PIL import Image
 
+from magnifier_plugin.annotators import label_set
 from magnifier_plugin.annotators.label_set import label_set_names, load_label_set
 from magnifier_plugin.annotators.limbs import split_limb
 from magnifier_plugin.annotators.npy import NpyFolder, read_npy
@@ -200,6 +201,12 @@ def test_wrong_label_set_is_reported(tmp_path):
         ValueError, match=r"a\.png: id 19, but label set atr has 0\.\.17.*--label-set"
     ):
         read_parsing(tmp_path / "a.png", load_label_set("atr"))
+
+
+def test_the_example_in_the_docstring_is_a_label_set(tmp_path):
+    (tmp_path / "mine.yaml").write_text(label_set.__doc__.partition("\n\n")[2])
+    mine = load_label_set(tmp_path / "mine.yaml")
+    assert mine.name == "mine" and len(mine.limbs) == 2
 
 
 def test_lost_palette_is_reported(tmp_path):

@@ -6,7 +6,9 @@ classes:
   0: {name: background, region: background}
   1: {name: coat, region: chest}
   2: {name: arm, limb: arm}
-  3: {name: smoke, region: unknown}        # ignored by every loss
+  3: {name: trousers, limb: legs}
+  4: {name: shin, region: lower leg}
+  5: {name: smoke, region: unknown}        # ignored by every loss
 limbs:                                     # classes to be split into an upper and a lower half
   arm: {upper: upper arm, lower: lower arm, stubby: lower arm}
   legs: {upper: upper leg, lower: lower leg, extent: [shin]}   # shin keeps its own region, but is
