@@ -129,7 +129,7 @@ class _OtherImages:
             candidates: the converted images of that name that are closest to it.
         """
         home = candidates[0].parent if candidates else self.home
-        if home is None or self.dataset_dir is None:
+        if home is None:
             return False
         folders, stem = _folders(name), _up_to_dot(name)
         if not candidates and stem in self.neighbours:
