@@ -26,7 +26,7 @@ from magnifier_plugin.effects import (
 )
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.stages import Stage
-from magnifier_plugin.files import write_png
+from magnifier_plugin.images import write_png
 from magnifier_plugin.losses.dsa import DSACriterion
 from magnifier_plugin.losses.magnifier import TERMS_OF_BRANCH, MagnifierCriterion
 from magnifier_plugin.losses.terms import Criterion

@@ -92,7 +92,8 @@ from magnifier_plugin.catalogue.listed import find_name
 from magnifier_plugin.catalogue.opening import open_dataset
 from magnifier_plugin.data.checks import default_label_set
 from magnifier_plugin.data.map_files import annotations_of
-from magnifier_plugin.files import require_writable, write_png
+from magnifier_plugin.files import require_writable
+from magnifier_plugin.images import write_png
 from magnifier_plugin.masks.checking import (
     FAULTS,
     KINDS,

@@ -64,7 +64,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from magnifier_plugin.annotators.densepose import read_iuv
-from magnifier_plugin.files import read_image, write_png
+from magnifier_plugin.images import read_image, write_png
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
 from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.text_files import read_json

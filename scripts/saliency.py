@@ -90,7 +90,8 @@ if __name__ == "__main__":
 import magnifier_plugin  # noqa: F401  registers data sets and models
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.engine.log import show_log
-from magnifier_plugin.files import require_writable, write_atomically, write_png
+from magnifier_plugin.files import require_writable, write_atomically
+from magnifier_plugin.images import write_png
 from magnifier_plugin.retrieval.comparison import branch_table, compare, evaluate_branches
 from magnifier_plugin.retrieval.network import TEST_DATA_KEYS, TrainedNetwork, load_network
 from magnifier_plugin.retrieval.saliency import (

@@ -14,7 +14,7 @@ from magnifier_plugin.catalogue.layouts import require_dataset
 from magnifier_plugin.catalogue.names import dataset_class, plain_name, registered_datasets
 from magnifier_plugin.catalogue.opening import open_dataset, own_folder
 from magnifier_plugin.data.annotated import AnnotatedDataset
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 
 Market = Callable[..., MarketFolder]
 

@@ -17,6 +17,7 @@ PACKAGES = (
     ("regions",),
     ("wording",),
     ("files",),
+    ("images",),
     ("folders",),
     ("text_files",),
     ("failures",),

@@ -8,7 +8,7 @@ from mask_inputs import SAMPLES, make_iuv, needs_samples
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import IuvFolder, read_iuv, to_regions, write_iuv
-from magnifier_plugin.files import MAX_PIXELS
+from magnifier_plugin.images import MAX_PIXELS
 from magnifier_plugin.masks.conversion import convert
 from magnifier_plugin.masks.label_maps import PALETTE, read_labels, write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest

@@ -21,7 +21,7 @@ from magnifier_plugin.data.transforms import rebuild
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.evaluation.embeddings import mirrored_batch
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
 ALL = ["random_flip", "random_crop", "random_patch", "color_jitter", "random_erase"]

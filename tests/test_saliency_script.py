@@ -13,7 +13,7 @@ from test_retrieval import NORM, save_checkpoint, tiny_backbone  # noqa: F401
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.ranking import evaluate_ranking
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.comparison import compare, evaluate_branches

@@ -19,7 +19,7 @@ from magnifier_plugin.data import augmentations
 from magnifier_plugin.data.maps import IUV, LabelMap
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
 from magnifier_plugin.data.transforms import TRANSFORMS, checked_names, rebuild, with_pad_crop
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.regions import REGION_COLOURS, UNKNOWN
 

@@ -19,7 +19,7 @@ from magnifier_plugin.annotators.densepose import IuvFolder
 from magnifier_plugin.annotators.densepose_dump import DumpFile
 from magnifier_plugin.annotators.npy import read_npy
 from magnifier_plugin.annotators.unpickler import load_untrusted
-from magnifier_plugin.files import MAX_PIXELS
+from magnifier_plugin.images import MAX_PIXELS
 from magnifier_plugin.masks.conversion import convert
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from magnifier_plugin.annotators.people import choose_person, extent
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
-from magnifier_plugin.files import read_png, write_png
+from magnifier_plugin.images import read_png, write_png
 from magnifier_plugin.regions import NUM_PARTS, part_to_region
 
 SUFFIX = "_IUV.png"

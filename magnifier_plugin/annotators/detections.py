@@ -15,7 +15,7 @@ import numpy as np
 from magnifier_plugin.annotators.densepose import to_regions
 from magnifier_plugin.annotators.people import choose_person, extent
 from magnifier_plugin.annotators.source import Annotation, check_size
-from magnifier_plugin.files import decode_png
+from magnifier_plugin.images import decode_png
 from magnifier_plugin.regions import NUM_PARTS
 
 # DensePose writes every detection with a score over 0.05; most of these are not people.

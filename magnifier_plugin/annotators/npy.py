@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
-from magnifier_plugin.files import MAX_PIXELS
+from magnifier_plugin.images import MAX_PIXELS
 from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 from magnifier_plugin.wording import one_line
 

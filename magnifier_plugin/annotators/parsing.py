@@ -17,7 +17,7 @@ from magnifier_plugin.annotators.limbs import split_limb
 from magnifier_plugin.annotators.npy import SUFFIX as ARRAY_SUFFIX
 from magnifier_plugin.annotators.npy import holds_ids, read_ids
 from magnifier_plugin.annotators.source import Annotation, annotation_files, check_size
-from magnifier_plugin.files import read_png
+from magnifier_plugin.images import read_png
 
 SUFFIX = ".png"
 # Sapiens's demo writes the ids to NAME_seg.npy, and the foreground mask to NAME.npy.

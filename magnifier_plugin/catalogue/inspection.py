@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from magnifier_plugin.catalogue.names import ImageRecord, OriginalIds
 from magnifier_plugin.catalogue.problems import DatasetProblem
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.wording import many, name_examples
 from magnifier_plugin.workers import on_all_cores
 

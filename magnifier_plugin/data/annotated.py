@@ -28,7 +28,7 @@ from magnifier_plugin.data.map_files import MAPS, Files, annotations_of
 from magnifier_plugin.data.sample_cache import GIB, SampleCache
 from magnifier_plugin.data.seeding import SampleKey, mixed_seed, torch_seeded
 from magnifier_plugin.data.transforms import rebuild
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 
 logger = logging.getLogger(__name__)
 

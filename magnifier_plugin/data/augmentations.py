@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from magnifier_plugin.data.pixels import image_tensor, resize_image, to_photo
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.regions import BACKGROUND
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from magnifier_plugin.data.joint import JointTransform
 from magnifier_plugin.data.pixels import batch_of
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 
 
 class ImageFiles(Dataset):

@@ -17,7 +17,7 @@ from magnifier_plugin.annotators.densepose import label_set_definition, label_se
 from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.annotators.label_set import label_set_names, load_label_set
 from magnifier_plugin.annotators.npy import NpyFolder
-from magnifier_plugin.files import image_size
+from magnifier_plugin.images import image_size
 from magnifier_plugin.masks.label_maps import read_labels
 from magnifier_plugin.masks.manifest import MANIFEST, Manifest, read_manifest
 from magnifier_plugin.masks.paths import iuv_path

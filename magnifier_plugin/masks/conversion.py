@@ -16,7 +16,8 @@ from tqdm import tqdm
 from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.annotators.source import Source, UnreadAnnotation
 from magnifier_plugin.catalogue.images import list_images
-from magnifier_plugin.files import absolute_path, image_size
+from magnifier_plugin.files import absolute_path
+from magnifier_plugin.images import image_size
 from magnifier_plugin.masks.inputs import refuse_inputs
 from magnifier_plugin.masks.label_maps import write_labels
 from magnifier_plugin.masks.manifest import Manifest, ensure_manifest
@@ -91,8 +92,7 @@ def convert(
     _check_iuv(source, keep_iuv, iuv_only)
     out_dir = absolute_path(out_dir)
     skip = [out_dir, *source.folders]
-    if images is None:
-        images = list_images(images_dir, skip)
+    images = list_images(images_dir, skip) if images is None else images
     dataset_dir = absolute_path(dataset_dir or dataset_folder(images_dir, out_dir.name))
     matches = match(source, images, dataset_dir, skip)
     target = _Target(dataset_dir, out_dir, not iuv_only, keep_iuv or iuv_only)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from magnifier_plugin.annotators.source import check_size
-from magnifier_plugin.files import read_png, write_png
+from magnifier_plugin.images import read_png, write_png
 from magnifier_plugin.regions import NUM_PARTS, NUM_REGIONS, REGION_COLOURS, UNKNOWN
 
 # Pillow's modes of a label map: a palette or grey levels, one byte per pixel.

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.catalogue.images import images_below
-from magnifier_plugin.files import read_png, write_atomically
+from magnifier_plugin.files import write_atomically
+from magnifier_plugin.images import read_png
 from magnifier_plugin.masks.label_maps import MODES
 from magnifier_plugin.masks.paths import is_written
 from magnifier_plugin.text_files import read_json

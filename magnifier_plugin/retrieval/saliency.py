@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magnifier_plugin.data.annotated import AnnotatedDataset
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.models.pooling import rescale_labels
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.network import TrainedNetwork

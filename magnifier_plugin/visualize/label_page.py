@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from magnifier_plugin.annotators.densepose import read_iuv, to_regions
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.masks.checking import KINDS, Finding, mean_shares
 from magnifier_plugin.masks.label_maps import UNKNOWN_COLOUR, read_labels
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS

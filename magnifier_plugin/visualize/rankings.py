@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from magnifier_plugin.catalogue.names import ImageRecord
 from magnifier_plugin.catalogue.numbering import common_folder
-from magnifier_plugin.files import read_image, write_png
+from magnifier_plugin.images import read_image, write_png
 from magnifier_plugin.visualize.sheets import GAP, spread_evenly, stack
 
 # Distinguishable for colour-blind readers too; the caption's ✓ or ✗ says the same.

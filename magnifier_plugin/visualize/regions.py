@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from magnifier_plugin.data.pixels import batch_of, normalised
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.regions import REGION_COLOURS, REGIONS
 from magnifier_plugin.visualize.sheets import spread_evenly
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.regions import BACKGROUND, REGION_COLOURS, REGIONS
 from magnifier_plugin.visualize.html_page import data_url, shrunk, write_page
 from magnifier_plugin.workers import on_all_cores

@@ -12,7 +12,7 @@ from magnifier_plugin.annotators.densepose import read_iuv
 from magnifier_plugin.annotators.source import check_size
 from magnifier_plugin.data.inputs import TEXTURES
 from magnifier_plugin.data.pixels import image_tensor
-from magnifier_plugin.files import read_image
+from magnifier_plugin.images import read_image
 from magnifier_plugin.regions import NUM_PARTS, PARTS
 from magnifier_plugin.visualize.sheets import stack
 

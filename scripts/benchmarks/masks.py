@@ -24,7 +24,7 @@ from magnifier_plugin.annotators.densepose import SUFFIX, read_iuv, to_regions
 from magnifier_plugin.annotators.joints import COCO
 from magnifier_plugin.annotators.keypoint_files import Person, from_coco
 from magnifier_plugin.annotators.keypoints import annotate
-from magnifier_plugin.files import read_image, write_png
+from magnifier_plugin.images import read_image, write_png
 from magnifier_plugin.regions import BODY_REGIONS, NUM_REGIONS, REGIONS
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, ensure_rendered
 from magnifier_plugin.synthetic.keypoints import KEYPOINTS
