@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from magnifier_plugin.files import write_atomically
 
@@ -15,6 +15,17 @@ ANNOTATION_FORMATS = ("PNG",)
 # A crop of a person has tens of thousands of pixels. A file that claims more than this limit is
 # rejected before it is decoded: a PNG of a few kB can hold gigabytes (a decompression bomb).
 MAX_PIXELS = 64_000_000
+# EXIF orientation → how a photo is turned upright; 1 needs nothing.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAP_SIDES = (5, 6, 7, 8)
 
 
 def read_png(path: str | os.PathLike[str]) -> Image.Image:
@@ -64,14 +75,15 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     Args:
         path: an image file in one of PHOTO_FORMATS.
     Returns:
-        The image in RGB.
+        The image in RGB, turned upright as its EXIF orientation says (as OpenCV, and so annotators,
+        read it; torchreid ignores the orientation).
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it is not an image, is damaged or truncated, or has more than MAX_PIXELS pixels.
     """
     try:
         with Path(path).open("rb") as content:
-            return _load(_open(content, path, PHOTO_FORMATS), mode="RGB")
+            return _as_upright_rgb(_load(_open(content, path, PHOTO_FORMATS)))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: no such image; was it moved after the data set was read?"
@@ -86,7 +98,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width of a photo, from its header alone.
+    """Height and width of a photo as `read_image` returns it, from its header alone.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -94,10 +106,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     try:
         with Path(path).open("rb") as content:
-            width, height = _open(content, path, PHOTO_FORMATS).size
+            image = _open(content, path, PHOTO_FORMATS)
     except _DecodingError as error:
         raise ValueError(f"{path}: no readable image ({error})") from error
-    return height, width
+    return image.size if _orientation(image) in _SWAP_SIDES else image.size[::-1]
 
 
 class _DecodingError(Exception):
@@ -122,11 +134,30 @@ def _open(content: BinaryIO, name: str | os.PathLike[str], formats: tuple[str, .
     return image
 
 
-def _load(image: Image.Image, mode: str | None = None) -> Image.Image:
-    """Decode an opened image, and convert it to a mode if one is given."""
+def _load(image: Image.Image) -> Image.Image:
+    """Decode an opened image."""
     try:
         image.load()
-        return image if mode in (None, image.mode) else image.convert(mode)
+    except Exception as error:  # as in _open
+        raise _DecodingError(str(error)) from error
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1..8; 1 (upright) if there is none or it cannot be read."""
+    if "exif" not in image.info:  # Pillow itself turns TIFF, which has none here
+        return 1
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as in _open
+        return 1
+
+
+def _as_upright_rgb(photo: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(_orientation(photo))
+        photo = photo if turn is None else photo.transpose(turn)
+        return photo if photo.mode == "RGB" else photo.convert("RGB")
     except Exception as error:  # as in _open
         raise _DecodingError(str(error)) from error
 

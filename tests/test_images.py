@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile
 
 from magnifier_plugin.annotators.densepose import read_iuv
@@ -19,6 +19,7 @@ from magnifier_plugin.images import (
 from magnifier_plugin.masks.label_maps import read_labels
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 32\n%%EndComments\nshowpage\n%%EOF\n"
+KEEP_COLOURS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
 READERS = (read_image, read_png, image_size, read_iuv, read_labels)
 
 
@@ -89,3 +90,44 @@ def test_a_size_is_checked_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(PngImageFile, "load", None)
     with pytest.raises(ValueError, match=r"^a: 32 × 16 \(height × width\), expected 16 × 32$"):
         decode_png(content, "a", (16, 32))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_photos_are_turned_upright(tmp_path, kind, orientation):
+    """The camera writes its rows as they come from the sensor, and how it was held."""
+    upright = np.zeros((32, 16, 3), np.uint8)
+    upright[:16, :8], upright[:16, 8:], upright[16:, :8] = (200, 0, 0), (0, 200, 0), (0, 0, 200)
+    stored = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    photo = Image.fromarray(np.ascontiguousarray(stored))
+    photo.save(tmp_path / "photo", format=kind, exif=exif, **KEEP_COLOURS.get(kind, {}))
+    found = read_image(tmp_path / "photo")
+    assert np.abs(np.subtract(found, upright, dtype=int)).max() < 12
+    assert image_size(tmp_path / "photo") == (32, 16)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0damaged", b"damaged"])
+def test_a_damaged_orientation_is_ignored(tmp_path, kind, exif):
+    Image.new("RGB", (16, 32)).save(tmp_path / "photo", format=kind, exif=exif)
+    assert read_image(tmp_path / "photo").size == (16, 32)
+    assert image_size(tmp_path / "photo") == (32, 16)
+
+
+def test_annotations_are_not_turned(tmp_path):
+    """Annotators write the pixels of the upright photo."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("L", (16, 32)).save(tmp_path / "a.png", exif=exif)
+    assert read_png(tmp_path / "a.png").size == (16, 32)
