@@ -1,6 +1,7 @@
 """Types of configuration values: how each is read, and how errors describe it."""
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -122,12 +123,17 @@ def _text(value: Any) -> str:
     return value
 
 
+def _path(value: Any) -> str:
+    # A shell replaces `~` on the command line, but nobody does in a YAML file.
+    return os.path.expanduser(_text(value))  # noqa: PTH111
+
+
 def _path_or(nothing: str) -> Check:
     """A path; None, or "none" in upper or lower case, becomes `nothing`."""
 
     def read(value: Any) -> str:
         is_none = value is None or (isinstance(value, str) and value.strip().lower() == "none")
-        return nothing if is_none else _text(value)
+        return nothing if is_none else _path(value)
 
     return Check(read, "a path, or none")
 
@@ -138,6 +144,7 @@ SWITCH = _switch(*SWITCHES)
 AMP = _switch(*SWITCHES, "bf16", "fp16")
 TEXT = Check(_text, "text")
 TEXTS = list_of(TEXT)
+PATH = Check(_path, "a path")
 # PATH_OR_NONE: "" means no path. WEIGHTS_OR_NONE: "" means the default file, "none" no file.
 PATH_OR_NONE = _path_or("")
 WEIGHTS_OR_NONE = _path_or("none")

@@ -10,6 +10,7 @@ from magnifier_plugin.config_checks import (
     AMP,
     COUNT,
     DECAY,
+    PATH,
     PATH_OR_NONE,
     SEED,
     SHARE,
@@ -41,6 +42,7 @@ class ConfigError(ValueError):
 CHECKS: dict[str, Check] = {
     **dict.fromkeys(("amp", "test.amp"), AMP),
     **dict.fromkeys(("channels_last", "train.fused"), SWITCH),
+    **dict.fromkeys(("data.root", "data.save_dir", "masks.dir", "test.conditions"), PATH),
     **dict.fromkeys(("model.load_weights", "model.resume", "test.cache"), PATH_OR_NONE),
     "model.backbone_weights": WEIGHTS_OR_NONE,
     **dict.fromkeys(("data.cache_gb", "train.clip_grad"), WEIGHT),

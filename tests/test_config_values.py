@@ -19,6 +19,10 @@ from magnifier_plugin.models.branches import FUSIONS
 from magnifier_plugin.models.sampling import SAMPLINGS
 
 MARKET = Path(__file__).parents[1] / "configs" / "magnifier_market.yaml"
+PATH_KEYS = (
+    *("data.root", "data.save_dir", "masks.dir", "test.conditions", "test.cache"),
+    *("model.load_weights", "model.resume", "model.backbone_weights"),
+)
 STAGE_CHECKS = {"stages.N.optimizer", "stages.N.loss_weights.NAME"}
 
 WHOLE = "a whole number of at least"
@@ -65,7 +69,7 @@ REFUSED = [
     ("data.k_tfm", 2, "expected 1; several views"),
     ("data.norm_mean", [0.5], "a list of 3 entries, each a number"),
     ("data.norm_std", [0.5, 0.5, 0], "a number above 0"),
-    ("data.root", None, "expected text, got None"),
+    ("data.root", None, "expected a path, got None"),
     ("data.sources", [1], "each text"),
     ("data", "x", "expected keys below it, such as data.type"),
     ("train.batch_size", 0, f"{WHOLE} 1"),
@@ -166,6 +170,19 @@ def test_none_is_no_file_and_no_folder(tmp_path, key, word):
     assert load_config(None, {}, ["model.backbone_weights", word]).model.backbone_weights == (
         "none" if word else ""
     )
+
+
+@pytest.mark.parametrize("key", PATH_KEYS)
+def test_tilde_is_the_home_folder(tmp_path, monkeypatch, key):
+    """In a YAML file no shell replaces it; formerly a folder named ~ was made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows
+    section, name = key.split(".")
+    file = tmp_path / "a.yaml"
+    file.write_text(f"{key}: ~/x\n")
+    assert load_config(file)[section][name] == str(tmp_path / "x")
+    file.write_text(f"{key}: a/~/x\n")
+    assert load_config(file)[section][name] == "a/~/x"
 
 
 def test_text_that_yaml_makes_of_numbers(tmp_path):
