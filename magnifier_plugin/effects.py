@@ -153,6 +153,11 @@ def _needs_first_epochs(cfg: CfgNode) -> str:
     return "" if cfg.train.fixbase_epoch else "train.fixbase_epoch 0 trains all layers"
 
 
+def needs_training(cfg: CfgNode) -> str:
+    """For reports about training."""
+    return "test.evaluate True trains nothing" if cfg.test.evaluate else ""
+
+
 def _needs_reranking(cfg: CfgNode) -> str:
     """For the parameters of re-ranking. A training run records them for scripts/search.py."""
     if not cfg.test.evaluate or cfg.test.rerank or cfg.test.rerank_during_training:
@@ -187,6 +192,7 @@ NEEDS: Mapping[str, Reason] = {
     "train.open_layers": _needs_first_epochs,
     **{f"test.rerank_{key}": _needs_reranking for key in ("k1", "k2", "lambda", "form")},
     **{f"synthetic.{key}": _needs_rendering(key) for key in default_config().synthetic},
+    **dict.fromkeys(("report.untrained", "report.curves"), needs_training),
 }
 """Key → why it has no effect, for every model."""
 

@@ -22,6 +22,7 @@ from magnifier_plugin.effects import (
     needs_main_stream,
     needs_other_loss,
     needs_pretrained,
+    needs_training,
     needs_unnamed_backbone,
 )
 from magnifier_plugin.engine.engine import StagedEngine
@@ -229,7 +230,7 @@ SYSTEMS: dict[str, System] = {
             **{f"dsa.{key}": needs_guiding for key in ("fusion", "width", *DSA_TEXTURES)},
             "dsa.backbone": needs_unnamed_backbone("dsa"),
             "dsa.pretrained_head": needs_imagenet_head,
-            "report.textures": needs_guiding,
+            "report.textures": lambda cfg: needs_guiding(cfg) or needs_training(cfg),
             "model.backbone_weights": needs_main_stream(needs_pretrained),
             "dsa.weight_f": needs_loss("dsa", needs_main_stream()),
             **{f"dsa.{key}": needs_loss("dsa") for key in ("streams", "weight_z", "weight_t")},

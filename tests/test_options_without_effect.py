@@ -130,6 +130,16 @@ LEFT = [
         "test.rerank False re-ranks nothing",
     ),
     (
+        (MAGNIFIER, "test.evaluate", "True", "report.untrained", "True", "report.curves", "True"),
+        ("report.untrained", "report.curves"),
+        "test.evaluate True trains nothing",
+    ),
+    (
+        (DSA, "test.evaluate", "True"),
+        ("report.textures",),
+        "test.evaluate True trains nothing",
+    ),
+    (
         (
             *(MAGNIFIER, "data.targets", "dukemtmcreid"),
             *(word for key, value in RENDERING.items() for word in (key, value)),

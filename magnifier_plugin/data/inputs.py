@@ -4,7 +4,12 @@ A model declares the batch keys that it needs in addition to the image in `train
 `test_inputs`; `INPUTS` maps a key to the function that makes it from a sample. To add an input, add
 a row:
 
-    INPUTS["brightness"] = BatchInput(lambda sample: sample.image.mean())
+    def brightness(sample: Sample) -> Tensor:
+        return sample.image.mean()
+
+    INPUTS["brightness"] = BatchInput(brightness)
+
+Workers that are not forked (macOS, Windows, Python 3.14) need a function of a module, no lambda.
 """
 
 from collections.abc import Callable, Mapping, Sequence

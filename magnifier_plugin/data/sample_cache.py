@@ -15,10 +15,10 @@ class SampleCache:
     """Fixed slots for the first samples of a data set, each filled by the process that needs it.
 
     In an epoch all images are equally likely, so caching the first ones is as good as any other
-    choice, and nothing is replaced. Forked workers (as on Linux) share the memory: a sample decoded
-    by one of them is available to all. The memory is not a file in /dev/shm, whose size containers
-    limit. A spawned worker gets a pickled copy, which is empty and has its share of the limit. The
-    system allocates the memory when slots are filled.
+    choice, and nothing is replaced. Forked workers (Linux, up to Python 3.13) share the memory: a
+    sample decoded by one of them is available to all. The memory is not a file in /dev/shm, whose
+    size containers limit. Any other worker gets a pickled copy, which is empty and has its share of
+    the limit. The system allocates the memory when slots are filled.
 
     Args:
         shapes: shapes of a sample's arrays, all uint8.
