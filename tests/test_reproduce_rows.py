@@ -300,6 +300,7 @@ class TestRefused:
                 ("stages.2.max_epoch",),
             ),
             ("table2", "magnifier_market", ("train.seed", "3"), ("train.seed: this script sets",)),
+            ("table2", "magnifier_demo", ("synthetic.seed", "3"), ("synthetic.seed: this script",)),
             (
                 *("table2", "magnifier_market", ("magnifier.branches", "G")),
                 ("magnifier.branches: the rows of table2 set it",),

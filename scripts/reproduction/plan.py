@@ -90,8 +90,8 @@ def make_runs(settings: Settings) -> list[Run]:
             row's overrides do not fit it or give the same configuration as another row, or a given
             key is set by the rows or the script.
     """
-    _check_typed(settings)
     cfg = load_config(settings.config_file, {}, settings.pairs)
+    _check_typed(settings, cfg)
     system = find_system(cfg)
     if cfg.cuhk03.use_metric_cuhk03:
         raise ConfigError(
@@ -151,9 +151,11 @@ def is_rendered(cfg: CfgNode) -> bool:
     return {*cfg.data.sources, *cfg.data.targets} == {RENDERED}
 
 
-def _check_typed(settings: Settings) -> None:
+def _check_typed(settings: Settings, cfg: CfgNode) -> None:
     of_rows = {key for row in settings.table.rows for key in row.overrides[::2]}
-    own = OWN_KEYS if settings.start is None else (*OWN_KEYS, *START_KEYS)
+    own = {*OWN_KEYS, *(() if settings.start is None else START_KEYS)}
+    if is_rendered(cfg):  # each seed has its own people
+        own.add("synthetic.seed")
     for key in parse_pairs(settings.pairs):
         if key in own:
             raise ConfigError(f"{key}: this script sets it for every row; leave it out")
