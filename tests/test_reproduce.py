@@ -128,6 +128,13 @@ class TestRows:
         assert log(out, "G") == before
         assert log(out, "G", seed=2)
 
+    def test_the_data_of_finished_rows_is_not_prepared_again(self, call, monkeypatch):
+        prepared = []
+        call("--jobs", "2", "--rows", "G", "G+M", **{"G+M/seed-1": "fail"})
+        monkeypatch.setattr(command, "prepare_data", lambda settings, runs: prepared.extend(runs))
+        assert call("--jobs", "2", "--rows", "G", "G+M", seeds=(1, 2)) == 0
+        assert [run.name for run in prepared] == ["G+M/seed-1", "G/seed-2", "G+M/seed-2"]
+
     def test_rows_that_differ_in_the_second_stage_train_the_first_one_once(self, call, out):
         """The stand-in saves after 1, 2 and 10 epochs."""
         pairs = ("stages.1.max_epoch", "2")
@@ -212,6 +219,18 @@ class TestStart:
         capsys.readouterr()
         assert call(*pairs) == 0
         assert f"start/{start.name}: kept" in capsys.readouterr().out
+
+    def test_finished_rows_need_it_no_more(self, call, out, tmp_path, capsys):
+        """Nor the folder of the data sets, in which it was."""
+        line = "--start", "1000", "--rows", "G", "--root"
+        assert call(*line, str(tmp_path / "data")) == 0
+        before = log(out, "G")
+        shutil.rmtree(tmp_path / "data")
+        capsys.readouterr()
+        assert call(*line, str(tmp_path / "moved")) == 0
+        assert log(out, "G") == before
+        assert "start" not in capsys.readouterr().out
+        assert not list(tmp_path.rglob("model.pth.tar-30"))
 
     def test_without_it_no_row_starts(self, call, out, tmp_path, monkeypatch):
         pairs = ("--start", "1000", "data.root", str(tmp_path / "data"))

@@ -398,15 +398,16 @@ class TestTheRowFromKeypoints:
 
 
 def test_missing_data_end_it_before_a_row_starts(tmp_path):
-    _, runs = plan("table2", "magnifier_market", "data.root", str(tmp_path))
+    _, runs = plan("table2", "magnifier_market", "data.root", str(tmp_path), seeds=(1, 2))
     settings = Settings(
         table=TABLES["table2"],
         config_file=ROOT / "configs" / "magnifier_market.yaml",
-        seeds=(1,),
+        seeds=(1, 2),
         out=tmp_path / "out",
     )
-    with pytest.raises(FileNotFoundError, match="bounding_box_train"):
-        preparation.prepare_data(settings, runs)
+    for unfinished in (runs, runs[-1:]):
+        with pytest.raises(FileNotFoundError, match="bounding_box_train"):
+            preparation.prepare_data(settings, unfinished)
 
 
 def content(table, seeds=(1, 2)):

@@ -45,20 +45,28 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
     with ExitStack() as locks:
         lock = _lock(settings.out, locks)
         records = open_records(runs, training_code(), settings.out)
+        records = _without_unused_start(records)
         unfinished = [run for run, record in records.items() if not is_finished(run, record)]
-        for start in {run.start for run in runs if run.start}.intersection(unfinished):
+        for start in {run.start for run in unfinished if run.start}.intersection(unfinished):
             _lock(start.folder.parent, locks)  # calls with another --out train the same one
         if unfinished:
-            seeds = many(len({run.seed for run in runs}), "seed")
+            seeds = many(len({run.seed for run in unfinished}), "seed")
             print(f"preparing the data of {seeds}", flush=True)
-            prepare_data(settings, runs)
+            prepare_data(settings, unfinished)
         resources = Resources(config_file=settings.config_file, jobs=jobs, gpus=names, lock=lock)
-        runner = Runner(records, resources, Progress(runs, sys.stdout), current_code)
+        runner = Runner(records, resources, Progress([*records], sys.stdout), current_code)
         runner.run()
         _write(settings, records, runner.failures)
     for run, reason in runner.failures.items():
         print(f"\n{run.name} {reason}", file=sys.stderr)
     return 1 if runner.failures else 0
+
+
+def _without_unused_start(records: Mapping[Run, Record]) -> dict[Run, Record]:
+    """The records without that of the start, unless a row still needs the start's weights."""
+    starts = {run.start for run in records if run.start}
+    needed = {run.start for run, record in records.items() if not is_finished(run, record)}
+    return {run: record for run, record in records.items() if run not in starts - needed}
 
 
 def _lock(folder: Path, locks: ExitStack) -> int | None:

@@ -21,6 +21,9 @@ from reproduction.plan import Run, Settings, is_rendered, maps_folder
 def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
     """Render the people of each seed, read every data set, and make the maps that rows use.
 
+    Args:
+        settings: the arguments of the call.
+        runs: the runs that will be started.
     Raises:
         FileNotFoundError: a data set, its label maps or a file of conditions does not exist.
         ValueError: one of them is invalid.
@@ -28,14 +31,13 @@ def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:
     """
     rendered = is_rendered(runs[0].cfg)
     masks = load_config(settings.config_file, {}, settings.pairs).masks  # the data set's own maps
-    seeds = dict.fromkeys(run.seed for run in runs)
-    for seed in seeds if rendered else settings.seeds[:1]:
-        rows = [run for run in runs if run.seed == seed]
+    for seed in dict.fromkeys(run.seed for run in runs) if rendered else (None,):
+        rows = [run for run in runs if seed in (run.seed, None)]
         run = max(rows, key=_count_inputs)
         manager = _read(run, masks)
         read_target_conditions(manager, run.cfg.test.conditions)
         for name in dict.fromkeys(run.row.maps for run in rows if run.row.maps):
-            folder = maps_folder(settings.out, run.cfg, seed) / name
+            folder = maps_folder(settings.out, run.cfg, run.seed) / name
             make_maps(cast(AnnotatedDataset, manager.train_loader.dataset), folder, name)
 
 

@@ -70,7 +70,7 @@ def open_records(runs: Sequence[Run], code: str, out: Path) -> dict[Run, Record]
     """
     records, foreign = {}, []
     for run in runs:
-        new = Record(identity(run.cfg, out), code)
+        new = Record(_configuration(run, out), code)
         old = read_record(run.folder)
         if old is None and run.folder.is_dir() and any(run.folder.iterdir()):
             foreign.append(f"  {run.name}: has no {RECORD}, so the origin of its files is unknown")
@@ -86,6 +86,13 @@ def open_records(runs: Sequence[Run], code: str, out: Path) -> dict[Run, Record]
             "that made them"
         )
     return records
+
+
+def _configuration(run: Run, out: Path) -> dict[str, Any]:
+    values = identity(run.cfg, out)
+    if run.start:  # named after its configuration and code; it is moved with the data sets
+        values["model.backbone_weights"] = run.start.folder.name
+    return values
 
 
 def is_finished(run: Run, record: Record) -> bool:
