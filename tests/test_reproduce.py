@@ -254,6 +254,12 @@ class TestResources:
         assert {line.split(" gpu")[0] for line in used} == {"threads 2"}
         assert {line.rpartition(" ")[2] for line in used} == {"0", "1"}
 
+    def test_threads_are_divided_by_the_number_of_runs_at_most(self, call, out, monkeypatch):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setattr(processes, "cores", lambda: 8)
+        assert call("--jobs", "8", "--rows", "G", "G+M") == 0
+        assert [log(out, row).splitlines()[0] for row in ROWS[:2]] == ["threads 4 gpu None"] * 2
+
     @pytest.mark.parametrize(
         ("given", "threads"),
         [({}, 4), ({"OMP": 1}, 1), ({"MKL": 3}, 3), ({"OMP": 3, "MKL": 2}, 2), ({"OMP": 99}, 4)],

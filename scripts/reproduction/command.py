@@ -53,6 +53,7 @@ def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int
             seeds = many(len({run.seed for run in unfinished}), "seed")
             print(f"preparing the data of {seeds}", flush=True)
             prepare_data(settings, unfinished)
+        jobs = min(jobs, len(runs))  # they divide the CPU threads
         resources = Resources(config_file=settings.config_file, jobs=jobs, gpus=names, lock=lock)
         runner = Runner(records, resources, Progress([*records], sys.stdout), current_code)
         runner.run()
