@@ -135,6 +135,15 @@ class TestRows:
         assert call("--jobs", "2", "--rows", "G", "G+M", seeds=(1, 2)) == 0
         assert [run.name for run in prepared] == ["G+M/seed-1", "G/seed-2", "G+M/seed-2"]
 
+    def test_test_images_that_changed_between_two_rows(self, call, out, capsys):
+        assert call("--rows", "G") == 0
+        queries = out / "G" / "seed-1" / "queries.csv"
+        queries.write_text("".join(queries.read_text().splitlines(keepends=True)[:-1]))
+        assert call("--rows", "G", "G+M") == 2
+        error = capsys.readouterr().err
+        assert "rows 'G' and 'G+M': expected two results of the same queries, got 39 and" in error
+        assert "have changed between these runs: remove the folders of the older ones" in error
+
     def test_rows_that_differ_in_the_second_stage_train_the_first_one_once(self, call, out):
         """The stand-in saves after 1, 2 and 10 epochs."""
         pairs = ("stages.1.max_epoch", "2")

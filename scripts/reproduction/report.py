@@ -82,6 +82,8 @@ def compare(
     Returns:
         Metric → {"difference", "low", "high"}, in -1..1, where low and high are None with one
         seed; also "seeds". None if no seed is finished in both, or a seed has no query that counts.
+    Raises:
+        ValueError: the test images have changed between two of the runs.
     """
     seeds = [seed for seed in first.queries if seed in second.queries]
     sides = []
@@ -91,10 +93,17 @@ def compare(
         sides.append([Results(found.pids[one], found.metrics[one]) for found, one in picked])
     if not seeds or not all(np.isfinite(one.metrics).any() for one in sides[0]):
         return None
-    if len(seeds) == 1:
-        mean, low, high = mean_difference(*sides), None, None
-    else:
-        mean, low, high = difference_interval(*sides, same_identities=not rendered, level=LEVEL)
+    try:
+        if len(seeds) == 1:
+            mean, low, high = mean_difference(*sides), None, None
+        else:
+            mean, low, high = difference_interval(*sides, same_identities=not rendered, level=LEVEL)
+    except ValueError as error:
+        raise ValueError(
+            f"rows {first.row.title!r} and {second.row.title!r}: {error}; the test images have "
+            "changed between these runs: remove the folders of the older ones, and run the command "
+            "again"
+        ) from error
     return {
         metric: {
             "difference": float(mean[place]),
