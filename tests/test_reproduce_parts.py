@@ -22,7 +22,7 @@ from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.config import ConfigError
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.masks.degradation import dilate, erode, scaled_radius
-from magnifier_plugin.masks.label_maps import read_labels
+from magnifier_plugin.masks.label_maps import read_labels, write_labels
 from magnifier_plugin.masks.manifest import Manifest, read_manifest, write_manifest
 from magnifier_plugin.masks.paths import label_path
 
@@ -217,8 +217,13 @@ class TestMaps:
         before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
         maps.make_maps(self.dataset(folder), target, "eroded")
         assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+        moved = folder.root.rename(tmp_path / "moved")
+        folder = folder._replace(root=moved, masks_dir=moved / folder.masks_dir.name)
         label = next((folder.masks_dir / "market1501" / "bounding_box_train").glob("*.png"))
         os.utime(label, (0, 0))
+        maps.make_maps(self.dataset(folder), target, "eroded")
+        assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+        write_labels(label, 7 - read_labels(label))
         with pytest.raises(ConfigError, match="made from other maps than market1501 has now"):
             maps.make_maps(self.dataset(folder), target, "eroded")
 

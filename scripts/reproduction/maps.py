@@ -18,7 +18,6 @@ import numpy as np
 from magnifier_plugin.annotators.keypoints import KeypointSource
 from magnifier_plugin.config import ConfigError
 from magnifier_plugin.data.annotated import AnnotatedDataset
-from magnifier_plugin.evaluation.cache import files_fingerprint
 from magnifier_plugin.files import write_atomically
 from magnifier_plugin.masks.checking import manifest_folder
 from magnifier_plugin.masks.conversion import convert
@@ -82,8 +81,8 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
     if drawn and not without_drawn_maps(folder, [own.name for own, _ in dataset.parts]):
         return
     tasks, folders = ([], []) if drawn else _tasks(dataset, folder, VARIANTS[name])
-    sources = [_keypoints_file(dataset)] if drawn else [task.source for task in tasks]
-    fingerprint = files_fingerprint(sources)
+    sources = [(_keypoints_file(dataset), folder)] if drawn else [task[:2] for task in tasks]
+    fingerprint = _fingerprint(sources, folder)
     made = folder / MADE
     before = read_json(made)["fingerprint"] if made.is_file() else None
     if before is not None:
@@ -103,6 +102,18 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
         if own:
             shutil.copyfile(own / MANIFEST, maps / MANIFEST)
     _mark(made, name, fingerprint)
+
+
+def _fingerprint(sources: Sequence[tuple[Path, Path]], folder: Path) -> str:
+    """A digest of files' content and of the places in `folder` that are written from them.
+
+    It does not depend on paths and times: a data set may be moved, or rendered again.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for source, target in sources:
+        content = hashlib.blake2b(source.read_bytes()).digest()
+        digest.update(os.fsencode(target.relative_to(folder)) + b"\0" + content)
+    return digest.hexdigest()
 
 
 def _mark(made: Path, name: str, fingerprint: str | None) -> None:
