@@ -52,9 +52,18 @@ def path(text: str) -> Path:
 
 def html_file(text: str) -> Path:
     """The absolute path of an HTML page to write."""
+    return _file_to_write(text, ".html", ".htm")
+
+
+def png_file(text: str) -> Path:
+    """The absolute path of a PNG image to write."""
+    return _file_to_write(text, ".png")
+
+
+def _file_to_write(text: str, *suffixes: str) -> Path:
     target = path(text)
-    if target.suffix not in (".html", ".htm") or target.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a .html file to write, got {target}")
+    if target.suffix not in suffixes or target.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a {suffixes[0]} file to write, got {target}")
     return target
 
 

@@ -13,7 +13,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from arguments import escape_unencodable, exit_with, path, whole_number
+from arguments import escape_unencodable, exit_with, path, png_file, whole_number
 
 # SyntheticOptions' fields: default and explanation.
 OPTIONS: dict[str, tuple[int | float | str | None, str]] = {
@@ -42,11 +42,14 @@ def parse_arguments() -> argparse.Namespace:
         "--workers", type=whole_number(1), help="number of processes (default: one per core)"
     )
     parser.add_argument(
-        "--contact-sheet", type=path, metavar="FILE.png", help="write a sheet of people × cameras"
+        "--contact-sheet",
+        type=png_file,
+        metavar="FILE.png",
+        help="write a sheet of people × cameras",
     )
     parser.add_argument(
         "--textures",
-        type=path,
+        type=png_file,
         metavar="FILE.png",
         help="write a sheet of photos, IUV and the textures of the 24 parts",
     )
@@ -64,6 +67,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from magnifier_plugin.annotators.densepose import read_iuv
+from magnifier_plugin.files import require_writable
 from magnifier_plugin.images import read_image, write_png
 from magnifier_plugin.synthetic.folder import DENSEPOSE, MARKET, NAME, PARAMETERS, ensure_rendered
 from magnifier_plugin.synthetic.options import SyntheticOptions
@@ -185,6 +189,8 @@ def main() -> int:
 
 def render(arguments: argparse.Namespace) -> None:
     """Render the images and write the sheets, as the arguments say."""
+    for sheet in filter(None, (arguments.contact_sheet, arguments.textures)):
+        require_writable(sheet)  # now, not after the rendering
     options = chosen_options(arguments)
     before = (arguments.root / NAME / PARAMETERS).exists()
     started = time.perf_counter()

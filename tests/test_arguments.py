@@ -38,6 +38,7 @@ SCRIPTS = {
         ("check_masks", "--limit -1", "at least 0, got '-1'"),
         ("convert_masks", "--min-score nan", "from 0 to 1, got 'nan'"),
         ("render_pedestrians", "--rows 0", "at least 1, got '0'"),
+        ("render_pedestrians", "--contact-sheet a.jpg", "expected a .png file to write, got "),
     ],
 )
 def test_wrong_values(name, wrong, message, monkeypatch, capsys, tmp_path):

@@ -239,6 +239,15 @@ def test_script_names_damaged_parameters(tmp_path, capsys, monkeypatch, content)
     assert f"remove {file.parent} to render it again" in error and error.count("\n") == 1
 
 
+def test_script_checks_that_sheets_can_be_written_before_it_renders(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    arguments = ["--root", str(tmp_path), "--textures", str(tmp_path / "file" / "sheet.png")]
+    monkeypatch.setattr("sys.argv", ["render_pedestrians.py", *arguments])
+    assert script("render_pedestrians").main() == 2
+    assert "expected a folder to write to, found a file" in capsys.readouterr().err
+    assert not (tmp_path / "synthetic").exists()
+
+
 def test_other_options_are_refused(rendered):
     with pytest.raises(ValueError, match=r"parameters\.json.*other options") as error:
         ensure_rendered(rendered.parent, replace(TINY, seed=4, images=3))
