@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         return mutate(settings)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"mutants.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

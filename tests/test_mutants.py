@@ -199,9 +199,15 @@ def test_tests_that_fail_anyway_are_an_error(project):
         run(project)
 
 
-def test_mistakes_end_with_a_message(capsys):
+def test_mistakes_end_with_a_message(capsys, tmp_path, monkeypatch):
     assert mutants.main(["--only", "nowhere"]) == 2
     assert "--only nowhere: expected files or folders that are mutated" in capsys.readouterr().err
+    monkeypatch.setattr(command, "_run", None)  # the place is tried before the tests
+    (tmp_path / "file").touch()
+    for out in (tmp_path, tmp_path / "file" / "out"):
+        assert mutants.main(["--only", "magnifier_plugin/losses/terms.py", "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("mutants.py: ") and error.count("\n") == 1
 
 
 def test_it_can_be_interrupted(monkeypatch, capsys):

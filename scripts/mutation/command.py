@@ -44,8 +44,11 @@ def mutate(settings: Settings) -> int:
     Raises:
         ValueError: `only` matches no file that is mutated.
         RuntimeError: the project is not a git checkout, or a test fails on the unchanged project.
+        OSError: the file of outcomes cannot be written.
     """
     files = _files(settings)
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    settings.out.open("a").close()  # now, not after the first tests
     equivalent = read_equivalent(settings.root)
     mutants = draw(files, settings.root, settings.seed, settings.number)
     outcomes = read_outcomes(settings.out)

@@ -8,12 +8,12 @@ from mutation.running import Outcome
 
 
 def read_outcomes(path: Path) -> dict[str, Outcome]:
-    """Key of a mutant → its last outcome; empty if there is no file.
+    """Key of a mutant → its last outcome.
 
     A line that a killed run left incomplete is ignored, so that the mutant is run again.
     """
     outcomes = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
             outcomes[record["key"]] = Outcome(record["outcome"], record["seconds"], record["test"])
@@ -34,8 +34,7 @@ def append_outcome(path: Path, mutant: Mutant, outcome: Outcome) -> None:
         "test": outcome.test,
         "diff": mutant.diff,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Starts with a line break if the previous line is incomplete.
-    cut = path.exists() and not path.read_bytes().endswith(b"\n")
+    cut = path.read_bytes()[-1:] not in (b"", b"\n")
     with path.open("a", encoding="utf-8") as file:
         file.write("\n" * cut + json.dumps(record, ensure_ascii=False) + "\n")
