@@ -61,6 +61,7 @@ class TestRows:
         assert content["differences"][0]["mAP"]["low"] is None
         text = (out / "table.md").read_text()
         assert "One seed: no standard deviations and no intervals" in text
+        assert "data set synthetic, seed 1; code " in text
         assert "±" not in text
         assert "[" not in text.partition("## Differences")[2]
         assert "| G+M+SAB+SFB+SD | " in text and "79.6 / 82.4" in text

@@ -30,12 +30,13 @@ def write_table(path: Path, content: Mapping[str, Any]) -> None:
 
 def _head(content: Mapping[str, Any]) -> list[str]:
     seeds = ", ".join(map(str, content["seeds"]))
-    people = ", each with its own people" if content["people_of_each_seed"] else ""
+    several = len(content["seeds"]) > 1
+    people = ", each with its own people" if content["people_of_each_seed"] and several else ""
     lines = [f"# {content['title']}", ""]
     lines.append(
         f"`{' '.join([content['config_file'], *content['pairs']])}`, data set "
         f"{content['data_set']}, "
-        f"seed{'s' * (len(content['seeds']) > 1)} {seeds}{people}; code {content['code']}. In %."
+        f"seed{'s' * several} {seeds}{people}; code {content['code']}. In %."
     )
     if content["start"] is not None:
         lines += [
@@ -45,7 +46,7 @@ def _head(content: Mapping[str, Any]) -> list[str]:
         ]
     if content["quick"]:
         lines += ["", "A quick run with at most two epochs per stage: it only shows that rows run."]
-    if len(content["seeds"]) == 1:
+    if not several:
         lines += ["", ONE_SEED]
     for name, reason in content["failures"].items():
         lines += ["", f"Missing: {name} {reason.partition(chr(10))[0]}"]
