@@ -10,7 +10,7 @@ from magnifier_plugin.config import flatten
 # Keys that change no result: configurations that differ only in these are the same row. Data sets
 # may be moved to another folder.
 WITHOUT_EFFECT = (
-    *("data.root", "data.save_dir", "data.workers", "model.resume", "test.cache"),
+    *("data.root", "data.save_dir", "data.workers", "data.cache_gb", "model.resume", "test.cache"),
     *("train.print_freq", "train.checkpoint_freq", "train.checkpoint_minutes", "train.keep_freq"),
     *("test.visrank", "test.visrank_topk"),
 )

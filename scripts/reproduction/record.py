@@ -11,7 +11,7 @@ from magnifier_plugin.engine.results_file import RESULTS
 from magnifier_plugin.evaluation.query_file import QUERIES
 from magnifier_plugin.files import write_atomically
 from magnifier_plugin.text_files import read_json
-from reproduction.identity import identity
+from reproduction.identity import WITHOUT_EFFECT, identity
 from reproduction.plan import Run
 
 RECORD = "row.json"
@@ -105,7 +105,8 @@ def _differences(old: Record, new: Record) -> str:
     """A description of the differences; "" if there are none."""
     found = [] if old.code == new.code else [f"code {old.code}, now {new.code}"]
     before, now = old.configuration, json.loads(json.dumps(new.configuration))
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    compared = [key for key in {**before, **now} if key not in WITHOUT_EFFECT]
+    keys = [key for key in compared if before.get(key) != now.get(key)]
     found += [f"{key} {before.get(key)}, now {now.get(key)}" for key in keys[:_LISTED]]
     if len(keys) > _LISTED:
         found.append(f"and {len(keys) - _LISTED} more keys")
