@@ -160,6 +160,10 @@ def test_what_load_network_refuses(tmp_path, weights):
     with pytest.raises(ConfigError, match=r"test\.rerank_k1: has no effect here"):
         load_network(weights, pairs=["test.rerank_k1", "5"])
     assert load_network(weights, pairs=["test.rerank_k1", "5"], also=COMPARISON_KEYS)
+    with pytest.raises(ConfigError, match=r"magnifier\.keep: has no effect here"):
+        load_network(weights, pairs=["magnifier.keep", "2"])  # of training only
+    with pytest.raises(ConfigError, match=r"has no effect, magnifiernet is not a dsa_reid"):
+        load_network(weights, pairs=["dsa.branches", "global"])
     with pytest.raises(ConfigError, match="unknown model 'magnifier'"):
         load_network(weights, flags={"model.name": "magnifier"})
     with pytest.raises(FileNotFoundError, match="expected a checkpoint"):

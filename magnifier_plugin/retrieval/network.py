@@ -24,19 +24,23 @@ from magnifier_plugin.evaluation.cache import model_fingerprint
 from magnifier_plugin.evaluation.evaluator import Evaluator
 from magnifier_plugin.models.exported import predicts_regions
 from magnifier_plugin.models.magnifiernet import MagnifierNet, RegionDescription
+from magnifier_plugin.option_checks import check_effects
 from magnifier_plugin.text_files import parse_yaml
 from magnifier_plugin.workers import cores
 
-# Keys (and sections) that determine an image's features, and those that determine how features are
-# compared: read from the checkpoint, and overridden by file, flags and pairs.
+# Keys that determine an image's features, and those that determine how features are compared: read
+# from the checkpoint, and overridden by file, flags and pairs.
 FEATURE_KEYS = (
-    *("model.name", "magnifier", "dsa"),
+    *("model.name", "magnifier.variant", "magnifier.backbone", "magnifier.branches"),
+    *("magnifier.fusion", "magnifier.mask_rescaling", "magnifier.stem_relu"),
+    *("magnifier.authors_bias", "dsa.backbone", "dsa.branches", "dsa.test_features"),
     *("data.height", "data.width", "data.norm_mean", "data.norm_std", "test.flip"),
 )
 COMPARISON_KEYS = (
     *("test.normalize_feature", "test.dist_metric", "test.rerank_form"),
     *("test.rerank_k1", "test.rerank_k2", "test.rerank_lambda"),
 )
+SYSTEM_SECTIONS = ("magnifier", "dsa")  # all their keys are read from the checkpoint
 ORIGIN_KEYS = ("data.sources",)  # what the weights were trained on
 # Keys that determine which images and label maps of a data set are tested, and which matches count.
 TEST_DATA_KEYS = (
@@ -137,7 +141,8 @@ def load_network(
         ValueError: the file is not a checkpoint, its weights belong to another model, or the
             model's test inputs include more than the image.
     """
-    check_typed(parse_pairs(pairs), (*FEATURE_KEYS, *MACHINE_KEYS, *also))
+    typed = parse_pairs(pairs)
+    check_typed(typed, (*FEATURE_KEYS, *MACHINE_KEYS, *also))
     content = read_checkpoint(weights)
     defaults = {
         "test.amp": "auto",
@@ -152,14 +157,14 @@ def load_network(
             "model with -a NAME (and data.height, data.width if not 256 × 128), or with "
             "--config-file FILE"
         )
-    model = _build(cfg, weights)
+    model = _build(cfg, weights, typed)
     _load(model, content["state_dict"], weights)
     device = torch.device("cuda" if cfg.use_gpu and torch.cuda.is_available() else "cpu")
     precision = Precision(device, amp=cfg.test.amp, channels_last=cfg.channels_last)
     return TrainedNetwork(precision.place(model).eval(), cfg, precision)
 
 
-def _build(cfg: CfgNode, weights: str | Path) -> nn.Module:
+def _build(cfg: CfgNode, weights: str | Path, typed: Collection[str]) -> nn.Module:
     """Builds the network for torchreid's softmax loss, so DSA-reID has no guiding stream."""
     cfg.defrost()
     cfg.loss.name = "softmax"  # known to every model
@@ -174,6 +179,7 @@ def _build(cfg: CfgNode, weights: str | Path) -> nn.Module:
             )
         cfg.loss.name = "softmax"
     cfg.freeze()
+    check_effects(cfg, system, typed)
     return build_network(cfg, system, _CLASSES, pretrained=False)
 
 
@@ -204,7 +210,11 @@ def recorded_values(content: Mapping[str, Any], origin: str | Path) -> dict[str,
     if not isinstance(tree, Mapping):
         raise ValueError(f"{name}: expected keys and values, found a {type(tree).__name__}")
     counts = (*FEATURE_KEYS, *COMPARISON_KEYS, *ORIGIN_KEYS, *TEST_DATA_KEYS)
-    return {key: value for key, value in flatten(tree) if _is_among(key, counts)}
+    return {
+        key: value
+        for key, value in flatten(tree)
+        if key in counts or key.partition(".")[0] in SYSTEM_SECTIONS
+    }
 
 
 def check_typed(typed: Collection[str], counting: Sequence[str]) -> None:
@@ -212,17 +222,13 @@ def check_typed(typed: Collection[str], counting: Sequence[str]) -> None:
 
     Args:
         typed: the keys on the command line.
-        counting: the keys and sections that have an effect.
+        counting: the keys that have an effect.
     Raises:
-        ConfigError: a key is not among these, and not in one of these sections.
+        ConfigError: a key is not among these.
     """
     for key in typed:
-        if not _is_among(key, counting):
+        if key not in counting:
             raise ConfigError(
                 f"command line: {key}: has no effect here; keys with an effect: "
                 f"{', '.join(counting)}"
             )
-
-
-def _is_among(key: str, counting: Sequence[str]) -> bool:
-    return key in counting or key.partition(".")[0] in counting
