@@ -7,6 +7,7 @@ import torch
 from embeddings import clustered, duplicated
 
 from magnifier_plugin.evaluation import nearest as module
+from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.nearest import nearest
 
 
@@ -87,6 +88,18 @@ def test_a_row_of_zeros_is_at_distance_1():
     gallery[20] = 0
     found = nearest(query, gallery, 60, normalise=True)
     np.testing.assert_allclose(found.distances[found.indices == 20], 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-15])
+def test_cosine_distance_to_zeros_is_1(scale):
+    """As in `distance_matrix` and torchreid, where a row of zeros has the cosine 0."""
+    query, gallery = problem(scale)
+    query[1], gallery[[2, 30]] = 0, 0
+    found = nearest(query, gallery, 60, metric="cosine")
+    true = distance_matrix(torch.from_numpy(query), torch.from_numpy(gallery), "cosine")
+    torch.testing.assert_close(found.distances, true.gather(1, found.indices), rtol=0, atol=1e-6)
+    assert (found.distances[found.indices == 30] == 1).all() and (found.distances[1] == 1).all()
+    assert (found.distances.diff(dim=1) >= 0).all()
 
 
 def test_what_it_refuses():

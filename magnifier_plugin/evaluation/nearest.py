@@ -76,17 +76,20 @@ def nearest(
     group = max(1, _DISTANCE_BYTES // (4 * len(gallery)))
     for start in range(0, len(query), group):
         rows = slice(start, start + group)
-        keys = _to_gallery(query[rows], gallery, normalise)
+        keys = _to_gallery(query[rows], gallery, metric, normalise)
         indices[rows] = nearest_in_order(keys, count)
         distances[rows] = keys.gather(1, indices[rows]).clamp_(min=0)  # rounding can go below 0
-    # For vectors of norm 1, the cosine distance is half the squared Euclidean distance.
-    return Nearest(indices, distances / 2 if metric == "cosine" else distances)
+    return Nearest(indices, distances)
 
 
-def _to_gallery(query: Tensor, gallery: Tensor | np.ndarray, normalise: bool) -> Tensor:
-    """All squared distances of some queries, float32 [b, G]; the gallery is read in blocks."""
+def _to_gallery(
+    query: Tensor, gallery: Tensor | np.ndarray, metric: str, normalise: bool
+) -> Tensor:
+    """All distances of some queries, float32 [b, G]; the gallery is read in blocks."""
     result = torch.empty(len(query), len(gallery))
-    norms = square_norms(query)
+    cosine = metric == "cosine"
+    # For vectors of norm 1, the cosine distance is half the squared Euclidean distance.
+    norms = torch.ones(len(query)) if cosine else square_norms(query)
     ordinary = bool((norms <= _ORDINARY[1] ** 2).all())
     rows = max(1, _BLOCK_BYTES // (4 * query.shape[1]))
     buffer = torch.empty(min(rows, len(gallery)), query.shape[1])
@@ -103,9 +106,11 @@ def _to_gallery(query: Tensor, gallery: Tensor | np.ndarray, normalise: bool) ->
         if ordinary and bool(fits.all()):
             if normalise:
                 block.div_(lengths.masked_fill(lengths == 0, 1)[:, None])
-                lengths = (lengths > 0).float()
+                lengths = torch.ones_like(lengths) if cosine else (lengths > 0).float()
             squared_distances(query, block, norms, lengths.square(), out=out)
+            if cosine:
+                out.div_(2)
         else:
             block = as_finite("gallery features", block, first_row=start)
-            out.copy_(distance_matrix(query, l2_normalise(block) if normalise else block))
+            out.copy_(distance_matrix(query, l2_normalise(block) if normalise else block, metric))
     return result
