@@ -19,7 +19,7 @@ from magnifier_plugin.regions import NUM_REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.comparison import compare, evaluate_branches
 from magnifier_plugin.retrieval.network import load_network
 from magnifier_plugin.retrieval.saliency import describe, look_at, mean_cosine
-from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, heading
+from magnifier_plugin.visualize.rankings import first_gallery_images, heading
 
 saliency = script("saliency")
 HERE = ["use_gpu", "False", "test.amp", "off"]
@@ -356,24 +356,3 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(run, tmp_path, capsy
     (tmp_path / "out").touch()
     assert run() == 2
     assert f"{tmp_path}/out: expected a folder to write to" in capsys.readouterr().err
-
-
-def test_invented_cameras_are_not_shown(market_folder, tmp_path, monkeypatch):
-    """In a list without cameras, each image has its own."""
-    networks = tuple(
-        load_network(save_checkpoint(tmp_path / f"{s}.pth.tar", *NORM, seed=s), pairs=HERE)
-        for s in (0, 1)
-    )
-    dataset = queries(market_folder, networks[0])
-    shown = []
-
-    def record(*arguments, has_cameras):
-        shown.append(has_cameras)
-        return draw_ranking(*arguments, has_cameras=has_cameras)
-
-    monkeypatch.setattr("magnifier_plugin.retrieval.comparison.draw_ranking", record)
-    own = [(path, pid, 1000 + n, *rest) for n, (path, pid, _, *rest) in enumerate(dataset.gallery)]
-    for gallery, expected in ((dataset.gallery, True), (own, False)):
-        shown.clear()
-        compare(networks, dataset.query, gallery, names=("a", "b"), rows=1, topk=2)
-        assert set(shown) == {expected}

@@ -16,12 +16,7 @@ from magnifier_plugin.evaluation.matches import find_first_hits
 from magnifier_plugin.evaluation.ranking import Ranking, evaluate_ranking
 from magnifier_plugin.retrieval.network import TrainedNetwork
 from magnifier_plugin.retrieval.photos import embed_files
-from magnifier_plugin.visualize.rankings import (
-    draw_ranking,
-    first_gallery_images,
-    has_cameras,
-    heading,
-)
+from magnifier_plugin.visualize.rankings import draw_ranking, first_gallery_images, heading
 from magnifier_plugin.visualize.saliency import embedding_parts
 from magnifier_plugin.visualize.sheets import stack
 
@@ -70,13 +65,10 @@ def compare(
         distances.append(distmat.numpy())
         right.append((hits >= 0) & (g_pids[hits] == q_pids))
     chosen = np.flatnonzero(right[0] & ~right[1])[:rows]
-    pairs, cameras = [], has_cameras(gallery)
+    pairs = []
     for q in chosen:
         ranked = (first_gallery_images(d[q], query[q], gallery, topk) for d in distances)
-        both = [
-            draw_ranking(query[q], [gallery[i] for i in found], has_cameras=cameras)
-            for found in ranked
-        ]
+        both = [draw_ranking(query[q], [gallery[i] for i in found]) for found in ranked]
         pairs.append(stack(both, gap=2))
     if not pairs:
         return Comparison(right[0], right[1], None)

@@ -32,17 +32,14 @@ def first_gallery_images(
     return [int(i) for i, _ in zip(kept, range(topk), strict=False)]
 
 
-def draw_ranking(
-    query: ImageRecord, ranked: Sequence[ImageRecord], *, has_cameras: bool = True
-) -> Image.Image:
+def draw_ranking(query: ImageRecord, ranked: Sequence[ImageRecord]) -> Image.Image:
     """One row: the query with a grey frame, then the ranked images, green for a match, else red.
 
     Args:
         query: torchreid's record of the query.
         ranked: the records of the gallery images, nearest first.
-        has_cameras: whether the caption states the query's camera.
     """
-    tiles = [_tile(query, QUERY, f"query  c{query[2] + 1}" if has_cameras else "query")]
+    tiles = [_tile(query, QUERY, "query")]
     for rank, item in enumerate(ranked, start=1):
         match = item[1] == query[1]
         tiles.append(_tile(item, MATCH if match else MISS, f"{rank} {'✓' if match else '✗'}"))
@@ -105,10 +102,9 @@ def save_rankings(
         topk: number of gallery images in a figure.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    cameras = has_cameras(gallery)
     for distances, item, name in zip(distmat, query, _figure_names(query), strict=True):
         chosen = first_gallery_images(distances, item, gallery, topk)
-        row = draw_ranking(item, [gallery[i] for i in chosen], has_cameras=cameras)
+        row = draw_ranking(item, [gallery[i] for i in chosen])
         row.save(folder / f"{name}.jpg", quality=92)
 
 
@@ -127,11 +123,10 @@ def ranking_sheet(
         count: number of queries; if it exceeds Q, all are shown.
         topk: number of gallery images in a row.
     """
-    rows, cameras = [], has_cameras(gallery)
+    rows = []
     for q in spread_evenly(range(len(query)), count):
         chosen = first_gallery_images(distmat[q], query[q], gallery, topk)
-        ranked = [gallery[i] for i in chosen]
-        rows.append(draw_ranking(query[q], ranked, has_cameras=cameras))
+        rows.append(draw_ranking(query[q], [gallery[i] for i in chosen]))
     return stack(rows)
 
 
@@ -151,11 +146,6 @@ def save_ranking_sheet(
     """
     write_png(path, ranking_sheet(distmat, query, gallery, count, topk))
     return path
-
-
-def has_cameras(gallery: Sequence[ImageRecord]) -> bool:
-    """Whether cameras are known; if they are not, each image has its own camera."""
-    return len({record[2] for record in gallery}) < len(gallery)
 
 
 def _figure_names(query: Sequence[ImageRecord]) -> list[str]:
