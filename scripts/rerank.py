@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from arguments import escape_unencodable, exit_with, let_idle_threads_sleep, whole_number
+from arguments import escape_unencodable, exit_with, let_idle_threads_sleep, path, whole_number
 
 let_idle_threads_sleep()
 
@@ -31,11 +31,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--query", required=True, metavar="FILE[:KEY]", help="features of the queries")
-    add("--gallery", required=True, metavar="FILE[:KEY]", help="features of the gallery")
-    add("--query-ids", metavar="FILE", help="identities and cameras of the queries")
-    add("--gallery-ids", metavar="FILE", help="identities and cameras of the gallery")
-    add("--out", metavar="FILE.csv", help="write the re-ranked gallery of each query here")
+    add("--query", required=True, type=path, metavar="FILE[:KEY]", help="features of the queries")
+    add("--gallery", required=True, type=path, metavar="FILE[:KEY]", help="features of the gallery")
+    add("--query-ids", type=path, metavar="FILE", help="identities and cameras of the queries")
+    add("--gallery-ids", type=path, metavar="FILE", help="identities and cameras of the gallery")
+    add("--out", type=path, metavar="FILE.csv", help="write each query's re-ranked gallery here")
     add(
         "--top",
         type=whole_number(1),
@@ -78,10 +78,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     ):
         if value is not None and not given:
             parser.error(f"{flag}: has no effect without {needed}")
-    if args.out and (Path(args.out).suffix != ".csv" or Path(args.out).is_dir()):
+    if args.out and (args.out.suffix != ".csv" or args.out.is_dir()):
         parser.error(f"--out: expected a .csv file to write, got {args.out}")
-    inputs = [Path(path).resolve() for path in (args.query_ids, args.gallery_ids) if path]
-    if args.out and Path(args.out).resolve() in inputs:
+    inputs = [file.resolve() for file in (args.query_ids, args.gallery_ids) if file]
+    if args.out and args.out.resolve() in inputs:
         parser.error(f"--out: {args.out} is an input file and would be overwritten")
     return args
 
@@ -102,7 +102,7 @@ from magnifier_plugin.evaluation.ranking import Ranking, evaluate_cuhk03, evalua
 from magnifier_plugin.evaluation.ranking_file import write_ranking
 from magnifier_plugin.evaluation.rerank import fit_neighbours, rerank
 from magnifier_plugin.evaluation.scaling import l2_normalise
-from magnifier_plugin.files import absolute_path, require_writable
+from magnifier_plugin.files import require_writable
 from magnifier_plugin.wording import many
 
 RANKS = (1, 5, 10, 20)
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         if args.out:
-            require_writable(absolute_path(args.out))  # now, not after the re-ranking
+            require_writable(args.out)  # now, not after the re-ranking
         query, gallery = as_features(load_features(args.query), load_features(args.gallery))
         ids: tuple[Ids | None, Ids | None] = None, None
         if args.query_ids:
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
             query, query_ids = leave_out_junk(args.query_ids, query, query_ids)
             gallery, gallery_ids = leave_out_junk(args.gallery_ids, gallery, gallery_ids)
             ids = query_ids, gallery_ids
-        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device(args.device)
         evaluate_and_write(args, query.to(device), gallery.to(device), ids)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"rerank.py: {error}", file=sys.stderr)
@@ -130,16 +130,25 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def choose_device(given: str | None) -> torch.device:
+    """The given device, else the GPU if there is one."""
+    has_gpu = torch.cuda.is_available()
+    device = torch.device(given or ("cuda" if has_gpu else "cpu"))
+    if device.type == "cuda" and not has_gpu:
+        raise ValueError("--device cuda: no GPU was found; leave --device out to use the CPU")
+    return device
+
+
 def read_ids(args: argparse.Namespace, num_queries: int, num_gallery: int) -> tuple[Ids, Ids]:
     """Read the ids of query and gallery, and check them against the features."""
     query, gallery = load_ids(args.query_ids), load_ids(args.gallery_ids)
-    for path, ids, features, count in (
+    for file, ids, features, count in (
         (args.query_ids, query, args.query, num_queries),
         (args.gallery_ids, gallery, args.gallery, num_gallery),
     ):
         if len(ids.pids) != count:
             raise ValueError(
-                f"{path}: {len(ids.pids)} rows, but {features} has features of {count} images"
+                f"{file}: {len(ids.pids)} rows, but {features} has features of {count} images"
             )
     for name in ("pids", "camids"):
         texts = [getattr(ids, name).dtype.kind not in "iu" for ids in (query, gallery)]
@@ -153,18 +162,18 @@ def read_ids(args: argparse.Namespace, num_queries: int, num_gallery: int) -> tu
     return query, gallery
 
 
-def leave_out_junk(path: str, features: Tensor, ids: Ids) -> tuple[Tensor, Ids]:
-    """Leave out the images of identity JUNK, and print how many; `path` is the file of the ids."""
+def leave_out_junk(file: Path, features: Tensor, ids: Ids) -> tuple[Tensor, Ids]:
+    """Leave out the images of identity JUNK, and print how many; `file` is that of the ids."""
     kept = ids.pids.astype(str) != JUNK
     if kept.all():
         return features, ids
     if not kept.any():
         raise ValueError(
-            f"{path}: expected images of other identities than {JUNK} (junk, which is left out), "
+            f"{file}: expected images of other identities than {JUNK} (junk, which is left out), "
             "found none"
         )
     number = many(len(kept) - int(kept.sum()), "image")
-    print(f"{path}: {number} of identity {JUNK} (junk) left out, as in torchreid")
+    print(f"{file}: {number} of identity {JUNK} (junk) left out, as in torchreid")
     # Images without names keep their row numbers.
     names = np.arange(len(kept)).astype(str) if ids.names is None else ids.names
     rest = Ids(ids.pids[kept], ids.camids[kept], names[kept])

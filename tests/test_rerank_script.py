@@ -218,11 +218,32 @@ def test_default_k1_fits_few_images(files, tmp_path):
     ],
 )
 def test_script_refuses_at_once(files, capsys, options, message):
+    arguments = files.arguments()
+    for word in [word for word in options if word.endswith("=")]:  # without this flag
+        options = [other for other in options if other != word]
+        if (flag := word[:-1]) in arguments:
+            place = arguments.index(flag)
+            arguments = arguments[:place] + arguments[place + 2 :]
     options = [files.folder / "query.csv" if word == "IDS" else word for word in options]
     with pytest.raises(SystemExit) as stopped:
-        main([*files.arguments(), *map(str, options)])
+        main([*arguments, *map(str, options)])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_paths_in_the_home_folder(files, tmp_path, monkeypatch):
+    """The shell leaves the ~ of --out=~/FILE as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert main([*files.arguments(), "--out=~/ranking.csv"]) == 0
+    assert (tmp_path / "home/ranking.csv").is_file() and not (tmp_path / "~").exists()
+
+
+def test_a_gpu_that_is_not_there(files, monkeypatch, capsys):
+    """torch without CUDA raises an AssertionError."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main([*files.arguments(), "--device", "cuda"]) == 2
+    assert "rerank.py: --device cuda: no GPU was found" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["--query-ids", "--gallery-ids"])
