@@ -9,7 +9,9 @@ import torchreid
 from tiny import tiny_model
 
 from magnifier_plugin.regions import BODY_REGIONS, REGIONS
+from magnifier_plugin.visualize.regions import region_sheet
 from magnifier_plugin.visualize.saliency import (
+    LOWEST_TO_HIGHEST,
     branch_maps,
     embedding_parts,
     heat_overlay,
@@ -141,11 +143,21 @@ class TestSheets:
     def test_a_row_for_each_image_and_a_column_for_each_map(self):
         photos = [np.full((64, 32, 3), shade, dtype=np.uint8) for shade in (50, 100, 150)]
         maps = {name: [np.eye(4, 2, dtype=np.float32)] * 3 for name in ("G", "SAB")}
-        sheet = saliency_sheet(photos, maps)
+        sheet = saliency_sheet(photos, maps, LOWEST_TO_HIGHEST)
         step = 32 * 4 + 6  # enlarged four times, to about 224 pixels
         assert sheet.size == (3 * step + 6, 2 * 22 + 3 * (64 * 4 + 6))
         for row, shade in enumerate((50, 100, 150)):
             assert sheet.getpixel((6 + 64, 22 + row * 262 + 128)) == (shade,) * 3
+
+    def test_the_legend_of_a_narrow_sheet_is_not_cut(self):
+        photo, ids = np.full((96, 48, 3), 200, np.uint8), np.zeros((96, 48), np.uint8)
+        legend = "low " * 20
+        for draw in (
+            lambda count: region_sheet([photo] * count, [ids] * count),
+            lambda count: saliency_sheet([photo], {str(n): [ids] for n in range(count)}, legend),
+        ):
+            narrow, wide = (np.asarray(draw(count))[-20:] < 128 for count in (1, 20))
+            assert narrow.sum() == wide.sum() > 0
 
     def test_every_region_has_a_colour_from_its_own_value(self):
         moved = np.array([np.nan, *range(1, 8)])

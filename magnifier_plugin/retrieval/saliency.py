@@ -15,6 +15,8 @@ from magnifier_plugin.models.pooling import rescale_labels
 from magnifier_plugin.regions import NUM_REGIONS, REGIONS, UNKNOWN
 from magnifier_plugin.retrieval.network import TrainedNetwork
 from magnifier_plugin.visualize.saliency import (
+    LOWEST_TO_HIGHEST,
+    ZERO_TO_HIGHEST,
     branch_maps,
     embedding_parts,
     influence_table,
@@ -135,7 +137,8 @@ def activation_sheet(
         found: the result of `look_at`.
         places: index of each photo in `found`.
     """
-    return saliency_sheet(photos, {n: [v[i] for i in places] for n, v in found.activations.items()})
+    columns = {n: [v[i] for i in places] for n, v in found.activations.items()}
+    return saliency_sheet(photos, columns, LOWEST_TO_HIGHEST)
 
 
 def influence_sheet(
@@ -150,7 +153,7 @@ def influence_sheet(
         name: [region_heat(found.labels[i], values[i]) for i in places]
         for name, values in found.influence.items()
     }
-    return saliency_sheet(photos, columns)
+    return saliency_sheet(photos, columns, ZERO_TO_HIGHEST)
 
 
 def describe(found: Saliency) -> str:

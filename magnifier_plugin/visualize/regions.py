@@ -41,23 +41,29 @@ def region_sheet(images: Sequence[np.ndarray], regions: Sequence[np.ndarray]) ->
     height, width = images[0].shape[:2]
     scale = max(1, round(224 / height))
     size = (width * scale, height * scale)
-    sheet = Image.new("RGB", (len(images) * (size[0] + 6) + 6, 2 * (size[1] + 6) + 34), "white")
+    legend = _legend()
+    columns = len(images) * (size[0] + 6) + 6
+    sheet = Image.new("RGB", (max(columns, legend.width), 2 * (size[1] + 6) + 34), "white")
     for column, (image, ids) in enumerate(zip(images, regions, strict=True)):
         for row, pixels in enumerate((image, overlay(image, ids))):
             tile = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
             sheet.paste(tile, (6 + column * (size[0] + 6), 6 + row * (size[1] + 6)))
-    _legend(sheet, top=2 * (size[1] + 6) + 8)
+    sheet.paste(legend, (0, 2 * (size[1] + 6) + 8))
     return sheet
 
 
-def _legend(sheet: Image.Image, top: int) -> None:
-    draw = ImageDraw.Draw(sheet)
+def _legend() -> Image.Image:
+    """One line: colour and name of each body region."""
     font = ImageFont.load_default(13)
-    left = 8
-    for name, colour in list(zip(REGIONS, REGION_COLOURS, strict=True))[1:]:
-        draw.rectangle((left, top + 2, left + 13, top + 15), fill=colour, outline="black")
-        draw.text((left + 19, top), name, fill="black", font=font)
-        left += 34 + round(draw.textlength(name, font=font))
+    regions = list(zip(REGIONS, REGION_COLOURS, strict=True))[1:]
+    steps = [34 + round(font.getlength(name)) for name, _ in regions]
+    legend = Image.new("RGB", (8 + sum(steps), 20), "white")
+    pen, left = ImageDraw.Draw(legend), 8
+    for (name, colour), step in zip(regions, steps, strict=True):
+        pen.rectangle((left, 2, left + 13, 15), fill=colour, outline="black")
+        pen.text((left + 19, 0), name, fill="black", font=font)
+        left += step
+    return legend
 
 
 def predicted_region_sheet(

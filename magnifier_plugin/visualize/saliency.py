@@ -16,7 +16,8 @@ FEATURE_MAPS = "return_featuremaps"
 WHOLE = "all"
 """The name of the whole embedding next to those of the branches."""
 _GAP, _TITLE, _SIDE = 6, 22, 224
-_LEGEND = "blue: lowest, red: highest value in each image"
+LOWEST_TO_HIGHEST = "blue: lowest, red: highest value in each image"
+ZERO_TO_HIGHEST = "blue: 0, red: highest value in each image"
 
 
 def branch_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -140,24 +141,24 @@ def region_heat(labels: np.ndarray, moved: np.ndarray) -> np.ndarray:
 
 
 def saliency_sheet(
-    photos: Sequence[np.ndarray], columns: Mapping[str, Sequence[np.ndarray]]
+    photos: Sequence[np.ndarray], columns: Mapping[str, Sequence[np.ndarray]], legend: str
 ) -> Image.Image:
     """One row per image: the photo, then each column's map painted over it.
 
     Args:
         photos: uint8 [H, W, 3] each, all of one size.
         columns: title → a map for each photo, see `heat_overlay`.
+        legend: the line below, `LOWEST_TO_HIGHEST` or `ZERO_TO_HIGHEST`.
     """
     height, width = photos[0].shape[:2]
     scale = max(1, round(_SIDE / height))
     size = (width * scale, height * scale)
     step = size[0] + _GAP
-    sheet = Image.new(
-        "RGB",
-        ((1 + len(columns)) * step + _GAP, 2 * _TITLE + len(photos) * (size[1] + _GAP)),
-        "white",
-    )
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    font = ImageFont.load_default(13)
+    width = max((1 + len(columns)) * step, _GAP + round(font.getlength(legend))) + _GAP
+    height = 2 * _TITLE + len(photos) * (size[1] + _GAP)
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
     for place, title in enumerate(("image", *columns)):
         pen.text((_GAP + place * step, 4), title, fill="black", font=font)
     for row, photo in enumerate(photos):
@@ -165,7 +166,7 @@ def saliency_sheet(
         for place, pixels in enumerate(painted):
             tile = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
             sheet.paste(tile, (_GAP + place * step, _TITLE + row * (size[1] + _GAP)))
-    pen.text((_GAP, sheet.height - _TITLE + 2), _LEGEND, fill="black", font=font)
+    pen.text((_GAP, sheet.height - _TITLE + 2), legend, fill="black", font=font)
     return sheet
 
 

@@ -42,7 +42,7 @@ def texture_sheet(photo: np.ndarray, iuv: np.ndarray, textures: np.ndarray) -> I
     """A sheet for one person: the photo, the IUV's parts in colours, and a grid of 24 textures.
 
     In a texture, U runs down and V to the right. The name of a part that is absent from the IUV is
-    grey. `rankings.stack` puts the sheets of several people one below the other.
+    grey. `sheets.stack` puts the sheets of several people one below the other.
 
     Args:
         photo: uint8 [H, W, 3], RGB.
