@@ -211,6 +211,12 @@ def test_keys_move_and_mark(browser):
     assert "mark or unmark the selected hit" in browser.js("byId('help').innerText")
 
 
+def test_space_marks_the_hit_whose_mark_has_the_focus(browser):
+    browser.js("document.querySelectorAll('.mark')[2].focus()")
+    browser.press(" ")
+    assert marked(browser) == [NAMES[2]]
+
+
 def test_marks_are_saved_as_csv_and_kept(browser, page):
     # A page that is closed at once may lose its marks: Chromium stores them later.
     for _ in range(5):
