@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--numbers",
         type=whole_number(1),
         default=200,
-        help="images for saliency.md (default: %(default)s)",
+        help="images for saliency.md, at least as many as --images (default: %(default)s)",
     )
     add(
         "--topk",
@@ -194,9 +194,12 @@ def show_differences(
         f"{two.sum()} with {names[1]}; only with the first {(one & ~two).sum()}, only with the "
         f"second {(two & ~one).sum()}"
     )
-    if found.sheet is not None:
-        write_png(args.out / "comparison.png", found.sheet)
-        print(args.out / "comparison.png")
+    picture = args.out / "comparison.png"
+    if found.sheet is None:
+        picture.unlink(missing_ok=True)  # it shows other networks
+        return
+    write_png(picture, found.sheet)
+    print(picture)
 
 
 if __name__ == "__main__":
