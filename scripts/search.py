@@ -99,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Read both sides, rank, and write the page."""
     require_writable(args.out)  # now, not after the extraction
+    if not args.query.exists():
+        raise FileNotFoundError(f"{args.query}: expected an image or a folder of images")
     query_paths = [args.query] if args.query.is_file() else list_images(args.query)
     query_folder = args.query.parent if args.query.is_file() else args.query
     network = load_network(

@@ -163,7 +163,7 @@ def test_features_of_other_weights_are_refused(files, capsys):
         ({"gallery": "none"}, "none: expected a folder of images, found no such folder"),
         ({"gallery": "none.npz"}, "none.npz: expected a file of scripts/extract.py"),
         ({"query": "empty"}, "empty: no images found"),
-        ({"query": "none.jpg"}, "none.jpg: expected a folder of images, found no such folder"),
+        ({"query": "none.jpg"}, "none.jpg: expected an image or a folder of images"),
         ({"query": f"photos/{BROKEN}"}, "none of 1 images can be read"),
     ],
 )
