@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     comparison = importlib.import_module(f"benchmarks.{args.command}")
     try:
         comparison.run(args)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
     return 0

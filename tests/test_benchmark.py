@@ -49,6 +49,41 @@ def test_bad_size(size, capsys):
     assert f"at least 60 images, got {size!r}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("evaluation --size 60 --only --dim 0", "--dim: expected a whole number, at least 1"),
+        ("loading --images 129", "--images: expected a whole number, 1..128, got '129'"),
+        ("loading --passes 0", "--passes: expected a whole number, at least 1"),
+        ("pooling --repeats 0", "--repeats: expected a whole number, at least 1"),
+        ("search --threads 0", "--threads: expected a whole number, at least 1"),
+    ],
+)
+def test_numbers_that_cannot_be_measured(words, message, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(words.split())
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_refused_before_the_measurements(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.evaluation.in_own_process", None)
+    (tmp_path / "file").touch()
+    for words, message in (
+        (f"evaluation --growth {tmp_path}/g.txt", "expected a .png file"),
+        (f"evaluation --growth {tmp_path}/file/g.png", "found a file there"),
+    ):
+        assert benchmark.main(words.split()) == 2
+        assert message in capsys.readouterr().err
+    pytest.importorskip("faiss")
+    small = "search --gallery 3 --dim 4 --queries 1"
+    for words, message in (
+        (f"{small} --topk 4", "--topk: expected at most --gallery 3, got 4"),
+        (f"{small} --topk 1 --folder {tmp_path}/none", "No such file or directory"),
+    ):
+        assert benchmark.main(words.split()) == 2
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_training_compares_networks_with_plain_resnet(capsys):
     words = "training --size 64x32 --batch 4 --rounds 1 --amp off bf16 --threads 1"

@@ -4,6 +4,7 @@ import argparse
 
 from arguments import whole_number
 
+COUNT = whole_number(1)
 MODELS = (
     *("magnifiernet", "dsa_reid", "resnet50"),
     *("magnifiernet_resnet18", "dsa_reid_resnet18"),
@@ -18,7 +19,7 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
         default="market",
         help="market, msmt17 or a number of images (default: %(default)s)",
     )
-    add("--dim", type=int, help="feature dimensions (default: 4096 for market, else 2048)")
+    add("--dim", type=COUNT, help="feature dimensions (default: 4096 for market, else 2048)")
     add("--spread", type=float, default=4.5, help="noise-to-signal ratio (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the random features (default: %(default)s)")
     add("--device", default="cpu", help="device of this package (default: %(default)s)")
@@ -36,13 +37,13 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--images",
-        type=int,
+        type=whole_number(1, 128),
         default=128,
         help="images per pass, at most 128 (default: %(default)s)",
     )
     add(
         "--passes",
-        type=int,
+        type=COUNT,
         default=5,
         help="passes, the fastest is reported (default: %(default)s)",
     )
@@ -64,7 +65,7 @@ def add_pooling(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     add(
         "--repeats",
-        type=int,
+        type=COUNT,
         default=5,
         help="repeats, the fastest is reported (default: %(default)s)",
     )
@@ -73,12 +74,12 @@ def add_pooling(parser: argparse.ArgumentParser) -> None:
 def add_search(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark.py search`."""
     add = parser.add_argument
-    add("--gallery", type=int, default=100_000, help="gallery images (default: %(default)s)")
-    add("--queries", type=int, default=100, help="query images (default: %(default)s)")
-    add("--dim", type=int, default=4096, help="feature dimensions (default: %(default)s)")
-    add("--topk", type=int, default=20, help="neighbours per query (default: %(default)s)")
+    add("--gallery", type=COUNT, default=100_000, help="gallery images (default: %(default)s)")
+    add("--queries", type=COUNT, default=100, help="query images (default: %(default)s)")
+    add("--dim", type=COUNT, default=4096, help="feature dimensions (default: %(default)s)")
+    add("--topk", type=COUNT, default=20, help="neighbours per query (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the random features (default: %(default)s)")
-    add("--threads", type=int, help="threads of both programs (default: each program's own)")
+    add("--threads", type=COUNT, help="threads of both programs (default: each program's own)")
     add("--folder", help="folder for a temporary file of 1.5 GiB (default: the system's)")
 
 
@@ -100,7 +101,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--batch",
-        type=whole_number(1),
+        type=COUNT,
         default=8,
         help="images per batch, a multiple of 4 (default: %(default)s)",
     )
@@ -119,11 +120,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     add("--compile", action="store_true", help="compile the networks with torch.compile")
     add(
         "--rounds",
-        type=whole_number(1),
+        type=COUNT,
         default=10,
         help="rounds, the median is reported (default: %(default)s)",
     )
-    add("--threads", type=whole_number(1), help="CPU threads (default: torch's)")
+    add("--threads", type=COUNT, help="CPU threads (default: torch's)")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     add("--no-memory", action="store_true", help="do not measure peak memory; faster")
 
@@ -142,20 +143,20 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         help="image sizes, pixels (default: 256x128 384x192)",
     )
     add("--facts", action="store_true", help="count only, measure no speed")
-    add("--batch", type=whole_number(1), default=8, help="images per batch (default: %(default)s)")
+    add("--batch", type=COUNT, default=8, help="images per batch (default: %(default)s)")
     add(
         "--gpu-batch",
-        type=whole_number(1),
+        type=COUNT,
         default=64,
         help="the same on a GPU (default: %(default)s)",
     )
     add(
         "--rounds",
-        type=whole_number(1),
+        type=COUNT,
         default=5,
         help="rounds, the fastest is reported (default: %(default)s)",
     )
-    add("--threads", type=whole_number(1), help="CPU threads (default: one per core)")
+    add("--threads", type=COUNT, help="CPU threads (default: one per core)")
     add(
         "--cpu-time",
         action="store_true",

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from benchmarks.measuring import GIB, Run, Stopwatch, in_own_process, machine, m
 from magnifier_plugin.evaluation.distances import distance_matrix
 from magnifier_plugin.evaluation.ranking import evaluate_ranking
 from magnifier_plugin.evaluation.rerank import rerank
+from magnifier_plugin.files import absolute_path, require_writable, write_atomically
 
 CAMERAS = 6
 GROWTH = ("5000", "10000", "20000", "40000", "msmt17")
@@ -190,6 +192,10 @@ def compared(value: float, reference: float | None, form: str) -> tuple[str, str
 
 def measure_growth(args: argparse.Namespace) -> None:
     """Re-rank growing numbers of images; print and plot time and memory."""
+    picture = absolute_path(args.growth)
+    if picture.suffix != ".png":
+        raise ValueError(f"--growth: expected a .png file to write, got {picture}")
+    require_writable(picture)  # now, not after the measurements
     rows, points = [], []
     for text in GROWTH:
         size = parse_size(text, args.dim)
@@ -199,11 +205,11 @@ def measure_growth(args: argparse.Namespace) -> None:
         print(f"measured {rows[-1][0]} images", file=sys.stderr)
     print(f"{size.dim:,} dimensions; {machine(args.device)}\n")
     print(markdown(("images", "re-ranking", "peak memory"), rows))
-    draw(points, args.growth)
-    print(f"Plot: {args.growth}")
+    draw(points, picture)
+    print(f"Plot: {picture}")
 
 
-def draw(points: list[tuple[int, float, float]], path: str) -> None:
+def draw(points: list[tuple[int, float, float]], path: Path) -> None:
     """Plot seconds and memory against the number of images; all axes are logarithmic."""
     images, *values = zip(*points, strict=True)
     figure = Figure(figsize=(9, 3.5), layout="constrained")
@@ -224,4 +230,5 @@ def draw(points: list[tuple[int, float, float]], path: str) -> None:
     squares = [values[0][-1] * (n / images[-1]) ** 2 for n in images]
     line = figure.axes[0].plot(images, squares, ":", color="grey", zorder=0)
     figure.axes[0].legend(line, ["quadratic growth"])
-    figure.savefig(path, dpi=120)
+    with write_atomically(path) as part:
+        figure.savefig(part, dpi=120)

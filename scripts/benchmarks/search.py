@@ -44,6 +44,8 @@ class SearchRun(NamedTuple):
 def run(args: argparse.Namespace) -> None:
     """Measure both sides and print the table."""
     require_faiss()
+    if args.topk > args.gallery:
+        raise ValueError(f"--topk: expected at most --gallery {args.gallery}, got {args.topk}")
     torch.set_num_threads(args.threads or torch.get_num_threads())
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         write_embeddings(Path(folder), args)
