@@ -41,7 +41,7 @@ def sd(cfg):
 
 class TestTables:
     @pytest.mark.parametrize("config", ["magnifier_market", "magnifier_cuhk03_labeled"])
-    @pytest.mark.parametrize("table", ["table2", "figure4", "figure5", "stage2", "masks"])
+    @pytest.mark.parametrize("table", ["table2", "figure4", "figure5", "sab", "stage2", "masks"])
     def test_magnifiernets_configurations_take_them(self, table, config):
         runs, _ = plan(table, config)
         for run in runs.values():
@@ -121,10 +121,23 @@ class TestTables:
     def test_rows_with_the_same_name_have_the_same_configuration(self):
         """This lets tables in one folder share rows."""
         known = {}
-        for table in ("table2", "figure4", "figure5", "masks"):
+        for table in ("table2", "figure4", "figure5", "sab", "masks"):
             for name, run in plan(table, "magnifier_market")[0].items():
                 values = identity(run.cfg, OUT)
                 assert known.setdefault(name, values) == values
+
+    def test_sab_without_its_triplet_loss(self):
+        runs, _ = plan("sab", "magnifier_market")
+        without = {name for name, run in runs.items() if not run.cfg.magnifier.sab_triplet}
+        assert without == {"G+M+SAB-ce", "G+M+SAB-ce+SFB", "G+M+SAB-ce+SFB+SD"}
+        for name in without:
+            same = identity(runs[name.replace("-ce", "")].cfg, OUT)
+            assert identity(runs[name].cfg, OUT) == same | {"magnifier.sab_triplet": False}
+        compared = [(a.name, b.name) for a, b in TABLES["sab"].pairs() if "-ce" in b.name]
+        assert [a for a, b in compared if b == "G+M+SAB-ce"] == ["G+M+SAB", "G+M"]
+        assert [a for a, b in compared if b == "G+M+SAB-ce+SFB"] == ["G+M+SAB+SFB", "G+M+SFB", "G"]
+        with pytest.raises(ConfigError, match=r"same configuration; set magnifier.sab_triplet Tr"):
+            plan("sab", "magnifier_market_authors")
 
     def test_table2(self):
         runs, _ = plan("table2", "magnifier_market")
