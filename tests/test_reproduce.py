@@ -240,7 +240,23 @@ class TestStart:
         assert call(*line, str(tmp_path / "moved")) == 0
         assert log(out, "G") == before
         assert "start" not in capsys.readouterr().out
-        assert not list(tmp_path.rglob("model.pth.tar-30"))
+        assert not (tmp_path / "data").exists()
+        assert not list((tmp_path / "moved").rglob("model.pth.tar-*"))
+
+    def test_a_deleted_checkpoint_is_named(self, call, out, tmp_path):
+        pairs = ("--start", "1000", "--root", str(tmp_path / "data"))
+        assert call("--rows", "G", *pairs) == 0
+        (weights,) = (tmp_path / "data" / "seed-1000" / "start").rglob("model.pth.tar-30")
+        weights.unlink()
+        assert call("--rows", "G", "G+M", *pairs) == 1
+        failures = json.loads((out / "results.json").read_text())["failures"]
+        folder = weights.parents[1]
+        assert failures == {
+            "G+M/seed-1": f"not started: {weights} is missing; delete {folder}, so that it is "
+            "trained again"
+        }
+        shutil.rmtree(folder)
+        assert call("--rows", "G", "G+M", *pairs) == 0
 
     def test_without_it_no_row_starts(self, call, out, tmp_path, monkeypatch):
         pairs = ("--start", "1000", "data.root", str(tmp_path / "data"))

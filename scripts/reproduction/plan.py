@@ -68,6 +68,11 @@ class Run:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
+    def needed(self) -> list["Run"]:
+        """The runs whose weights this one needs."""
+        return [other for other in (self.needs, self.start) if other]
+
+    @property
     def last_checkpoint(self) -> Path:
         """Path of the run's last checkpoint."""
         return self._checkpoint(self.cfg.train.max_epoch)

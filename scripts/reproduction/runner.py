@@ -109,12 +109,8 @@ class Runner:
         if not waiting or len(self._running) >= self._resources.jobs:
             return list(waiting)
         for run in waiting:
-            needed = [other for other in (run.needs, run.start) if other]
-            failed = next((other for other in needed if other in self.failures), None)
-            if self._stopped:
-                self._fail(run, SKIPPED, self._stopped)
-            elif failed:
-                self._fail(run, SKIPPED, f"{failed.name}, whose weights it needs, failed")
+            if obstacle := self._stopped or self._missing_weights(run):
+                self._fail(run, SKIPPED, obstacle)
             elif len(self._running) >= self._resources.jobs or self._waits(run):
                 left.append(run)
             elif self._code() != self._records[run].code:
@@ -126,13 +122,22 @@ class Runner:
                 self._launch(run)
         return left
 
+    def _missing_weights(self, run: Run) -> str:
+        """Why the weights that a run needs will not come; "" if they are there or may come."""
+        for other in run.needed:
+            if other in self.failures:
+                return f"{other.name}, whose weights it needs, failed"
+            weights = other.last_checkpoint
+            if is_finished(other, self._records[other]) and not weights.is_file():
+                return f"{weights} is missing; delete {other.folder}, so that it is trained again"
+        return ""
+
     def _waits(self, run: Run) -> bool:
         """Whether a run must wait for another one.
 
         If the run whose first stage it shares has failed, it trains that stage itself.
         """
-        others = [other for other in (run.needs, run.start) if other]
-        shared = run.shares
+        others, shared = run.needed, run.shares
         if shared and shared not in self.failures and not shared.first_stage.is_file():
             others.append(shared)
         return not all(is_finished(other, self._records[other]) for other in others)
