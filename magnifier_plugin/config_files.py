@@ -20,11 +20,12 @@ def read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict
         (path, values by key) of each file, the base first.
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigError: a file is not valid YAML, or a base is missing or part of a circle.
+        ConfigError: a file is not valid YAML or sets a key twice, or a base is missing or part of a
+            circle.
     """
     content = _read_yaml(path)
     if EXTENDS not in content:
-        return [(str(path), dict(flatten(content)))]
+        return [(str(path), _by_key(content, path))]
     base = content.pop(EXTENDS)
     if not isinstance(base, str) or not base:
         raise ConfigError(
@@ -41,7 +42,7 @@ def read_files(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict
             f"{_chain((*above, path), base_path)}: {EXTENDS}: files extend each other in a circle; "
             f"remove {EXTENDS} from one of them"
         )
-    return [*read_files(base_path, (*above, path)), (str(path), dict(flatten(content)))]
+    return [*read_files(base_path, (*above, path)), (str(path), _by_key(content, path))]
 
 
 def merge(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -56,6 +57,17 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _by_key(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in flatten(content):
+        if key in values:
+            raise ConfigError(
+                f"{path}: {key}: expected once, found in its section and dotted; remove one"
+            )
+        values[key] = value
+    return values
 
 
 def _chain(above: Sequence[Path], path: Path) -> str:

@@ -237,6 +237,10 @@ def test_choices_are_those_of_the_code(key, choices):
         ("a: [\n", "expected YAML in UTF-8"),
         ("a: &b [1]\nc: *b\n", "aliases are not supported; write the value out"),
         ("train: {lr: 1}\ndata: {}\ntrain: {max_epoch: 2}\n", "the key 'train' is repeated"),
+        (
+            "train: {lr: 1}\ntrain.lr: 2\n",
+            "train.lr: expected once, found in its section and dotted",
+        ),
         *(
             (f"a: {value}\n", "are not supported; write the plain value")
             for value in (
