@@ -31,7 +31,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add(
         "--regions",
         action="store_true",
-        help="second output: regions, uint8 [N, H/8, W/8], ids 0..7 (MagnifierNet with M)",
+        help="second output: regions, uint8 [N, 2⌈H/16⌉, 2⌈W/16⌉], ids 0..7 (MagnifierNet with M)",
     )
     add("pairs", nargs="*", metavar="KEY VALUE", help="override the configuration")
     args = parse_with_pairs(parser, argv)
