@@ -178,7 +178,8 @@ def _run(
     )
     if not engine.step.processes.is_first:
         return engine
-    row = "trained" if engine.history else "tested"
+    tested = "tested" if cfg.model.load_weights or cfg.model.resume else "untrained"
+    row = "trained" if engine.history else tested
     logger.info("\n%s\n", results_table(engine.results, untrained, row))
     _report(cfg, system, engine)
     return engine

@@ -227,7 +227,9 @@ class TestRuns:
         second = tmp_path / "second"
         pairs = ["test.evaluate", "True", "test.visrank", "True", "model.load_weights", weights]
         argv = typed(market_folder, second, *pairs)
+        capsys.readouterr()
         assert run(*argv) == 0
+        assert "| market1501 | tested |" in capsys.readouterr().out
         again = json.loads((second / "results.json").read_text())["results"]["market1501"]
         assert again["mAP"] == pytest.approx(results["results"]["market1501"]["mAP"], abs=1e-6)
         assert len(list((second / "visrank_market1501").glob("*.jpg"))) == 8
@@ -241,7 +243,9 @@ class TestRuns:
         tested = json.loads((tmp_path / "test-results.json").read_text())
         assert tested["epoch"] is None
         assert (tmp_path / "test-queries.csv").read_bytes() != before[1]
-        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "test-results.json")
+        printed = capsys.readouterr().out
+        assert "| market1501 | untrained |" in printed
+        assert printed.splitlines()[-1] == str(tmp_path / "test-results.json")
 
     def test_a_test_needs_no_training_batch(self, market_folder, tmp_path, capsys):
         argv = typed(market_folder, tmp_path, "train.batch_size", "64")
