@@ -28,7 +28,8 @@ _UNSEEN_IN_WEIGHTS = (
     *("magnifier.stem_relu", "magnifier.mask_rescaling", "dsa.textures", "dsa.texture_size"),
     *("data.height", "data.width", "data.norm_mean", "data.norm_std"),
 )
-_OF_NETWORK = ("model.name", "loss.name", "magnifier.", "dsa.")
+_NAME = "model.name"
+_OF_NETWORK = (_NAME, "loss.name", "magnifier.", "dsa.")
 logger = logging.getLogger(__name__)
 
 
@@ -132,6 +133,8 @@ def explained(path: str | Path, cfg: CfgNode) -> Iterator[None]:
     except ValueError as error:
         changes = _changes(read_checkpoint(path).get("record", {}), cfg)
         words = [words for key, words in changes.items() if key.startswith(_OF_NETWORK)]
+        if other := changes.get(_NAME):
+            words = [f"{other}: use a configuration of the file's network, or other weights"]
         raise ValueError("; ".join([str(error), *words])) from error
 
 

@@ -14,10 +14,11 @@ from PIL import Image
 from magnifier_plugin import build_model
 from magnifier_plugin.annotators.densepose import write_iuv
 from magnifier_plugin.config import load_config
-from magnifier_plugin.engine.checkpoint import read_checkpoint
+from magnifier_plugin.engine.checkpoint import read_checkpoint, write_checkpoint
 from magnifier_plugin.engine.weights import load_matching
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.recipe import prepare
+from magnifier_plugin.resuming import explained
 
 ROOT = Path(__file__).parents[1]
 DSA, MAGNIFIER = (ROOT / "configs" / f"{name}_market.yaml" for name in ("dsa", "magnifier"))
@@ -178,6 +179,17 @@ class TestMistakes:
         error = capsys.readouterr().err
         assert "of another shape" in error
         assert error.rstrip().endswith("; dsa.fusion add, now concat; dsa.width 0.125, now 0.5")
+
+    def test_a_checkpoint_of_another_system_names_it(self, tmp_path):
+        path = tmp_path / "model.pth.tar-1"
+        saved = load_config(MAGNIFIER)
+        write_checkpoint(path, {"state_dict": {}, "record": {"configuration": saved.dump()}})
+        with pytest.raises(ValueError) as caught, explained(path, load_config(DSA)):
+            raise ValueError("2 missing")
+        assert str(caught.value) == (
+            "2 missing; model.name magnifiernet, now dsa_reid: use a configuration of the file's "
+            "network, or other weights"
+        )
 
 
 class TestTorchreidsTools:
