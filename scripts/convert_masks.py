@@ -186,6 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     escape_unencodable()
     args = parse(arguments)
     try:
+        check_paths(args)
         source = SOURCES[args.source](args)
         dataset_dir, images = choose_images(args)
         start = time.perf_counter()
@@ -213,6 +214,16 @@ def main(arguments: list[str] | None = None) -> int:
     show(args, dataset_dir, summary, lists)
     print(f"{summary.converted / seconds:,.0f} images/s, processes: {args.workers or cores()}")
     return 1 if summary.failures else 0
+
+
+def check_paths(args: argparse.Namespace) -> None:
+    """Raise a FileNotFoundError if a path of the annotations does not exist."""
+    for name in (*NEEDED[args.source], *OPTIONAL[args.source]):
+        value = getattr(args, name)
+        if isinstance(value, Path) and not value.exists():
+            raise FileNotFoundError(
+                f"{flags([name])}: expected a file or folder of annotations, found none at {value}"
+            )
 
 
 def choose_images(args: argparse.Namespace) -> tuple[Path, list[Path] | None]:

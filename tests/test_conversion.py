@@ -417,6 +417,27 @@ def densepose_iuv(iuv, images, out, *more) -> int:
     return run("--source", "densepose-iuv", "--iuv", iuv, "--images", images, "--out", out, *more)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "densepose-iuv --iuv {0}",
+        "densepose-dump --dump {0}",
+        "densepose-json --json {0} --annotations {1}",
+        "densepose-json --annotations {0} --json {1}",
+        "parsing --label-set lip --parsing {0}",
+        "npy --npy {0}",
+        "keypoints --keypoints {0}",
+        "keypoints --annotations {0} --keypoints {1}",
+    ],
+)
+def test_annotations_that_are_not_there(tmp_path, line, capsys):
+    market, _ = make_market(tmp_path, NAMES)
+    words = line.format(tmp_path / "none", market).split()
+    assert run("--source", *words, "--images", market, "--out", tmp_path / "out") == 2
+    message = f"{words[1 if 'lip' not in words else 3]}: expected a file or folder of annotations"
+    assert f"{message}, found none at {tmp_path / 'none'}\n" in capsys.readouterr().err
+
+
 def test_script_converts_what_is_good_and_names_what_is_not(tmp_path, capsys):
     market, iuv = make_market(tmp_path, [*NAMES, "0008_a", "0009_b", "0010_c", "0011_d"])
     write_iuv(iuv / "0008_a_IUV.png", make_iuv(height=64))
