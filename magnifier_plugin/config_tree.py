@@ -14,7 +14,7 @@ def default_config() -> Node:
     cfg = Node()
     cfg.use_gpu = True  # use a GPU if there is one
     # Mixed precision: off; bf16 (or on); fp16, with a gradient scaler, for GPUs without bf16; auto:
-    # bf16 if the device has instructions for it, else off (ours).
+    # bf16 if the device computes faster in it, else off (ours).
     cfg.amp = "auto"
     cfg.channels_last = "auto"  # memory format: on, off, auto (on where amp's auto is bf16) (ours)
     for add in (_model, _data, _train, _step, _ddp, _optimizers, _stages, _loss, _test):
@@ -69,8 +69,8 @@ def _data(cfg: Node) -> None:
     cfg.sampler = Node()
     cfg.sampler.train_sampler = "RandomSampler"  # triplet loss: RandomIdentitySampler
     cfg.sampler.num_instances = 4  # images per identity in a batch
-    cfg.sampler.num_cams = 1  # cameras in a batch (RandomDomainSampler)
-    cfg.sampler.num_datasets = 1  # data sets in a batch (RandomDatasetSampler)
+    cfg.sampler.num_cams = 1  # cameras in a batch (RandomDomainSampler); 0: all
+    cfg.sampler.num_datasets = 1  # data sets in a batch (RandomDatasetSampler); 0: all
 
 
 def _train(cfg: Node) -> None:
@@ -98,7 +98,7 @@ def _train(cfg: Node) -> None:
     cfg.train.warmup_epoch = 0  # epochs of linear warm-up (ours)
     cfg.train.warmup_factor = 0.01  # factor of the learning rate in the first epoch (ours)
     cfg.train.checkpoint_freq = 1  # epochs between checkpoints during training (ours)
-    # Also save at the end of an epoch if the last checkpoint is this many minutes old; 0: do not
+    # Also save at the end of an epoch once the last checkpoint is this many minutes old; 0: do not
     # (ours).
     cfg.train.checkpoint_minutes = 10.0
     # Epochs between checkpoints that are never removed; 0: keep only the last and the best (ours).
@@ -171,13 +171,13 @@ def _test(cfg: Node) -> None:
     # Gallery images of the query's identity and camera: drop, as torchreid does, or keep (ours).
     cfg.test.same_camera = "drop"
     cfg.test.dist_metric = "euclidean"  # euclidean (squared, as in torchreid) or cosine
-    cfg.test.normalize_feature = False  # to length 1; Euclidean then ranks as cosine does
+    cfg.test.normalize_feature = False  # L2-normalise; Euclidean then ranks as cosine does
     cfg.test.ranks = [1, 5, 10, 20]  # ranks of the CMC to print
     cfg.test.evaluate = False  # test only
     cfg.test.eval_freq = -1  # epochs between tests during training; -1: only at the end
     cfg.test.start_eval = 0  # no test during training before this many epochs
     cfg.test.rerank = False  # add k-reciprocal re-ranking to the last test
-    cfg.test.rerank_during_training = False  # also in tests during training (ours)
+    cfg.test.rerank_during_training = False  # re-rank in every test (ours)
     cfg.test.rerank_k1 = 20  # k1: size of the k-reciprocal neighbourhoods (ours)
     cfg.test.rerank_k2 = 6  # k2: neighbours averaged in local query expansion (ours)
     cfg.test.rerank_lambda = 0.3  # weight of the original distance, 0..1 (ours)

@@ -13,7 +13,7 @@ Add `-s market1501 --root reid-data`, or `-s shop=PATH` for your own CSV or fold
 it, and a folder with the data set's name in torchreid. MagnifierNet learns from label maps,
 DSA-reID from IUV (`--keep-iuv`: both, `--iuv-only`: no label maps). Finished files are kept; after
 an interruption, run the same command again. Exit status: 0 all annotations were read, 1 some could
-not be read, 2 nothing could be converted.
+not be read, 2 the conversion could not be started or finished.
 """
 
 import argparse

@@ -105,7 +105,7 @@ def test_no_training_image_has_a_label_map(folder, manager, caplog, monkeypatch)
     built.train_loader.dataset.set_inputs(("mask",))  # as an engine does
     (found,) = [r for r in caplog.records if "12 of 12 train images have no label map" in r.message]
     assert found.levelname == "WARNING"
-    assert "losses that need a label map are not computed for this data set" in found.message
+    assert "all their pixels count as unknown" in found.message
     assert "python scripts/convert_masks.py --source" in found.message
 
 

@@ -1,4 +1,4 @@
-"""The files of label maps and IUVs of a data set's images."""
+"""The files of label maps and IUV of a data set's images."""
 
 import logging
 import shlex
@@ -44,11 +44,15 @@ class MapKind(NamedTuple):
     """Path of the map, (height, width) of the image → the map."""
     flag: str
     """Additional flag with which scripts/convert_masks.py writes it."""
+    if_absent: str
+    """How an image without it is used, for messages."""
 
 
 MAPS = {
-    "labels": MapKind("label map", lambda label: label, read_labels, ""),
-    "iuv": MapKind("IUV", iuv_path, _read_sized_iuv, " --keep-iuv"),
+    "labels": MapKind(
+        "label map", lambda label: label, read_labels, "", "all their pixels count as unknown"
+    ),
+    "iuv": MapKind("IUV", iuv_path, _read_sized_iuv, " --keep-iuv", "their textures are blank"),
 }
 
 
@@ -103,9 +107,8 @@ class Annotations(NamedTuple):
             )
         if missing == len(files):
             logger.warning(
-                "%s: %s; losses that need a %s are not computed for this data set. Make them with: "
-                "%s",
-                *(self.name, found, noun, command),
+                "%s: %s; %s. Make them with: %s",
+                *(self.name, found, MAPS[kind].if_absent, command),
             )
         elif missing:
             logger.info("%s: %s", self.name, found)

@@ -74,10 +74,10 @@ def existing_file(path: str | Path) -> Path:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """A checkpoint's texts and numbers, without reading its tensors from disk.
+    """A checkpoint's entries that are strings or numbers, without reading its tensors from disk.
 
     Raises:
-        DamagedCheckpoint: the file is not a checkpoint of this package.
+        DamagedCheckpoint: the file cannot be read, or is not a dictionary.
     """
     content = _load(path, mmap=True)
     if not isinstance(content, dict):

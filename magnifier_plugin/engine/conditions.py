@@ -32,7 +32,8 @@ def read_target_conditions(datamanager: Any, file: str | Path) -> dict[str, Cond
         Target → conditions, for the targets that have conditions.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a file of conditions, or lists no query image of any target.
+        ValueError: it is not a file of conditions, lists no query image of any target, or lists
+            only some of a target's query images.
     """
     found, uncovered = {}, []
     for name, loaders in datamanager.test_loader.items():

@@ -46,7 +46,7 @@ class Processes:
         self.wants_to_stop = False
         """Whether this process has received a signal to stop."""
         self.must_stop = False
-        """Whether any process had `wants_to_stop` set at the last call of `mean`."""
+        """Whether any of several processes had `wants_to_stop` set at the last call of `mean`."""
         self._waits = 0
 
     @property
@@ -97,7 +97,7 @@ class Processes:
         return values
 
     def mean(self, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The means over the processes, without gradients; updates `must_stop`.
+        """The means over the processes, without gradients; several processes update `must_stop`.
 
         Args:
             scalars: scalars by name, the same names in each process.

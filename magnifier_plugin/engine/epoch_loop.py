@@ -30,7 +30,7 @@ class SavingOptions:
     freq: int = 1
     """Epochs between checkpoints."""
     minutes: float = 10.0
-    """Also save at an epoch's end if the last checkpoint is this many minutes old; 0: do not."""
+    """Also save at an epoch's end once the last checkpoint is this many minutes old; 0: do not."""
     keep_freq: int = 0
     """Epochs between checkpoints that are never removed; 0: keep only the last and the best."""
 
@@ -185,7 +185,7 @@ class EpochLoop:
         draw()
 
     def _progress(self) -> tuple[int, int, bool]:
-        """How far the run is; equal values mean that nothing new needs saving."""
+        """The run's progress; if it equals `_saved`, there is nothing new to save."""
         return self.state.epoch, self.state.position.batch, self.state.test_due
 
     def _save(self, mAP: float | None = None) -> None:
@@ -206,8 +206,8 @@ class EpochLoop:
         except OSError as error:
             self._failure = error
             logger.error(
-                "%s; the last good checkpoint is %s; training goes on and tries again after "
-                "the next epoch",
+                "%s; the last good checkpoint is %s; training goes on, and saving is tried again "
+                "after the next epoch",
                 *(error.strerror or error, self.checkpoints.latest or "none"),
             )
         else:

@@ -61,7 +61,7 @@ class LossMeter:
 
 
 class Position:
-    """The number of trained batches of the current epoch, and their losses."""
+    """The number of processed batches of the current epoch, and their losses."""
 
     def __init__(self) -> None:
         self.batch = 0
@@ -70,7 +70,7 @@ class Position:
         self._random_at_start: Mapping[str, Any] = {}
 
     def update(self, losses: dict[str, Tensor]) -> None:
-        """Count a trained batch; losses: scalars by name, empty for a skipped batch."""
+        """Count a processed batch; losses: scalars by name, empty if it was skipped."""
         if losses:
             self.losses.update(losses)
         self.batch += 1

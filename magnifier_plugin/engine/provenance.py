@@ -79,7 +79,8 @@ def data_fingerprint(datamanager: Any) -> dict[str, Any]:
 
     Returns:
         "train", and "TARGET query" and "TARGET gallery" for each target → "files" (their number),
-        "bytes", and "digest" of all names and sizes; label maps and IUVs are included.
+        "bytes", and "digest" of all file names (without folders) and sizes; label maps and IUV are
+        included.
     """
     loaders: dict[str, DataLoader[Any]] = {"train": datamanager.train_loader}
     for name, pair in datamanager.test_loader.items():

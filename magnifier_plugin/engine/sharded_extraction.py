@@ -31,7 +31,10 @@ class ShardedExtraction(Extraction):
     def extract(
         self, embed: Embed, loader: DataLoader[Any], description: str
     ) -> tuple[Embeddings, float]:
-        """All embeddings in the first process, in the loader's order; in others their share."""
+        """All embeddings in the first process, in the loader's order; in the others, their share.
+
+        If there are fewer images than processes, each process computes all embeddings.
+        """
         dataset: Any = loader.dataset
         count, rank = self.processes.count, self.processes.rank
         if not 1 < count <= len(dataset):

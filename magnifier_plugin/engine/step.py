@@ -22,7 +22,7 @@ from magnifier_plugin.engine.weights import load_state
 from magnifier_plugin.losses.terms import Criterion
 
 MAX_SKIPPED = 10
-MIN_SCALE = 1.0  # at a lower loss scale, gradients are not infinite because of the scale
+MIN_SCALE = 1.0  # infinite gradients at a lower loss scale are not caused by the scale
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +59,8 @@ class TrainingStep:
     """Trains a model with one batch at a time.
 
     A batch whose loss is not finite is skipped, and so is a step of the optimiser whose gradients
-    are not: weights, running statistics and optimiser are not changed.
+    are not: weights, running statistics and optimiser are not changed. If fp16 gradients overflow,
+    the loss scale is lowered instead; such a step is not counted, and running statistics change.
 
     Args:
         model: the network, on its device; in training mode when the step is called.
@@ -242,9 +243,8 @@ class TrainingStep:
             )
             return
         raise FloatingPointError(
-            f"expected finite losses and gradients, found none in {MAX_SKIPPED} batches in a row; "
-            f"the last one's {what} not finite: {values}; its images: "
-            f"{', '.join(map(str, images))}. Lower train.lr, "
-            "set train.clip_grad or amp off; model.resume continues from the last checkpoint, "
-            "which is from before these batches and has finite weights"
+            f"expected finite losses and gradients, skipped {MAX_SKIPPED} batches in a row; the "
+            f"last one's {what} not finite: {values}; its images: {', '.join(map(str, images))}. "
+            "Lower train.lr, set train.clip_grad or amp off; model.resume continues from the last "
+            "checkpoint, which is from before these batches and has finite weights"
         )

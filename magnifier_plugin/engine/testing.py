@@ -49,7 +49,7 @@ class TestOptions:
     reranking: Reranking = field(default_factory=Reranking)
     """Parameters of k-reciprocal re-ranking."""
     rerank_during_training: bool = False
-    """Also re-rank in tests during training."""
+    """Re-rank in every test, also during training, even if `rerank` is False."""
     conditions: str | Path = ""
     """CSV of per-image conditions to group queries by, see `evaluation.conditions`; "" for the data
     set's own conditions, if it has any, as the rendered one does."""
@@ -59,7 +59,7 @@ class TestOptions:
     def __post_init__(self) -> None:
         if self.cache and Path(self.cache).exists() and not Path(self.cache).is_dir():
             raise ValueError(
-                f"{self.cache}: expected a folder to keep embeddings in (test.cache), found a file"
+                f"{self.cache}: expected a folder for cached embeddings (test.cache), found a file"
             )
 
 
@@ -144,7 +144,7 @@ class Tester:
         Args:
             last: whether it is the last or only test of a run, which is cached and drawn.
             epoch: number of trained epochs, for `results.json`.
-            rerank: re-rank if this is the last test.
+            rerank: re-rank if this is the last test; see also `rerank_during_training`.
             dist_metric, normalize_feature, visrank, visrank_topk, save_dir, use_metric_cuhk03,
                 ranks: as in torchreid's `Engine.test`.
         """

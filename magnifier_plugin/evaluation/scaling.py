@@ -32,7 +32,7 @@ def rescale(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Multiplies all tensors by one power of two if their squares would overflow or underflow.
 
     It is for computations that depend only on ratios, such as re-ranking. A power of two changes no
-    digit, except that a value more than 1e50 times smaller than the largest one becomes 0.
+    digit. In float32, values over 1e52 times smaller than the largest may then lose digits or be 0.
 
     Args:
         tensors: float32 or float64, any shape but not empty, finite.
