@@ -109,7 +109,7 @@ def _check_batch_norm(cfg: CfgNode, system: System | None, processes: Processes)
     if system and share < 2 and not cfg.test.evaluate:
         raise ConfigError(
             f"train.batch_size {cfg.train.batch_size}: expected at least two images per process, "
-            f"found {share}, and batch norm needs several; raise it"
+            f"found {share}; batch norm cannot be computed over one image; raise it"
         )
 
 

@@ -8,7 +8,7 @@ _WORKER = ("DataLoader worker (pid", "worker process was killed")
 
 
 def describe_failure(error: BaseException) -> str:
-    """Describe an error that the user can fix in one line; "" for a bug in the program.
+    """A one-line message for an error that the user can fix; "" for a bug in the program.
 
     Args:
         error: the exception that ended a run. The user can fix a full disk, a missing or damaged
@@ -22,7 +22,7 @@ def describe_failure(error: BaseException) -> str:
         if any(word in text for word in _MEMORY):
             return f"{text}; lower train.batch_size or test.batch_size"
         if any(word in text for word in _WORKER):
-            return f"{text}; often memory ran out: lower data.workers"
+            return f"{text}; the usual cause is too little memory: lower data.workers"
         return text if type(error) is not RuntimeError and _is_ours(error) else ""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{text}; free some space"

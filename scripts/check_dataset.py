@@ -186,8 +186,9 @@ def show_lists(lists: Lists) -> None:
             f"| {least}, {middle:g}, {most} |"
         )
     print(
-        f"\nQueries without a match: {len(lists.absent):,} of an identity absent from the gallery, "
-        f"{len(lists.same_camera):,} of one seen there by the query's own camera only"
+        f"\nQueries without a match: {len(lists.absent):,} whose identity is not in the gallery, "
+        f"{len(lists.same_camera):,} whose identity is there only in images of the query's own "
+        "camera"
     )
 
 

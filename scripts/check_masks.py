@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     show(args.source, findings, label_set)
     if args.textures and len(pages) == 1:
-        print("No textures are drawn: no image has an IUV and no faulty file.")
+        print("No textures are drawn: no image with an IUV is free of faulty files.")
     trainable = can_be_trained_on(folder, findings, args.max_missing)
     print("\n".join(f"Page: {page}" for page in pages))
     return 0 if trainable and not is_wrong else 1

@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--metric", choices=METRICS, default="cosine", help="distance (default: %(default)s)")
     add("--k1", type=int, help="size of neighbourhoods (default: 20; less with few images)")
-    add("--k2", type=int, help="rows that query expansion averages (default: 6; less with few)")
+    add("--k2", type=int, help="rows in query expansion's mean (default: 6; less with few images)")
     add(
         "--lambda",
         dest="lambda_value",
@@ -232,9 +232,9 @@ def print_table(rows: list[tuple[str, Ranking]]) -> None:
     left_out = ranking.num_absent + ranking.num_same_camera
     if left_out:
         print(
-            f"Queries without a match, left out: {ranking.num_absent:,} of an identity absent from "
-            f"the gallery, {ranking.num_same_camera:,} of one seen there by the query's own camera "
-            "only"
+            f"Queries without a match, left out: {ranking.num_absent:,} whose identity is not in "
+            f"the gallery, {ranking.num_same_camera:,} whose identity is there only in images of "
+            "the query's own camera"
         )
 
 

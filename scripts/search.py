@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read both sides, rank, and write the page."""
+    """Read queries and gallery, rank, and write the page."""
     require_writable(args.out)  # now, not after the extraction
     if not args.query.exists():
         raise FileNotFoundError(f"{args.query}: expected an image or a folder of images")
@@ -127,8 +127,8 @@ def run(args: argparse.Namespace) -> None:
         pages,
         title=f"{args.query.name} in {gallery.folder.name}",
         facts={
-            "queries": f"{len(queries.names):,} of {args.query}",
-            "gallery": f"{many(len(gallery.names), 'image')} of {gallery.folder}",
+            "queries": f"{len(queries.names):,} from {args.query}",
+            "gallery": f"{many(len(gallery.names), 'image')} from {gallery.folder}",
             "network": f"{network.cfg.model.name}, {args.weights}",
             "ranked by": str(comparison),
         },

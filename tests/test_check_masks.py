@@ -295,7 +295,7 @@ def test_script_counts_and_checks_iuv(market, capsys):
 def test_textures_without_iuv(market, capsys):
     folder = market()
     assert check(folder, "--textures", "3") == 0
-    assert "No textures are drawn: no image has an IUV" in capsys.readouterr().out
+    assert "No textures are drawn: no image with an IUV" in capsys.readouterr().out
     for label in sorted((folder.masks_dir / "market1501" / "bounding_box_train").iterdir()):
         write_iuv(iuv_path(label), np.ones((32, 16, 3), np.uint8))
     assert check(folder, "--textures", "3") == 0

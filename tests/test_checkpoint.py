@@ -69,7 +69,7 @@ class TestCheckpoint:
         model = tiny_model()
         path = self.save(tmp_path, tiny_model(fusion="lstm", branches=["G", "M", "SFB"]))
         with pytest.raises(
-            ValueError, match=r"of the model's \d+ tensors, 4 of another shape.*26 missing"
+            ValueError, match=r"the model's \d+ tensors, found 4 of another shape.*26 missing"
         ):
             load_state(model, checkpoint.read_checkpoint(path)["state_dict"], "file")
         path = self.save(tmp_path, tiny_model(7))

@@ -28,8 +28,8 @@ def test_many(count, noun, text):
 @pytest.mark.parametrize(
     ("queries", "text"),
     [
-        ([1, 5], "1 query without a match left out: 1 of an identity absent from the gallery"),
-        ([1, 5, 6], "2 queries without a match left out: 2 of an identity absent"),
+        ([1, 5], "1 query without a match left out: 1 whose identity is not in the gallery"),
+        ([1, 5, 6], "2 queries without a match left out: 2 whose identity is not"),
     ],
 )
 def test_queries_left_out(queries, text):

@@ -116,7 +116,7 @@ def test_on_a_full_disk_the_evaluation_goes_on(target, tmp_path, caplog):
     mAP, log = on_full_disk(evaluate, 1000)
     assert mAP == cached(target, Flatten(), tmp_path / "other")[1].ranking.mAP
     for part in ("query", "gallery"):
-        assert f"Features of {part} set are not kept" in log
+        assert f"Features of {part} set are not cached" in log
     assert "not saved (File too large" in log and "MB are free" in log
     assert list(folder.iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_a_data_set_without_a_list_is_not_kept(target, tmp_path, caplog):
     model = Flatten()
     run = Evaluator(lambda batch: model(batch["img"]), cache=tmp_path / "cache", model=model)
     run.evaluate(*(list(loader) for loader in target.loaders))
-    assert "query set are not kept" in caplog.text and not (tmp_path / "cache").exists()
+    assert "query set are not cached" in caplog.text and not (tmp_path / "cache").exists()
 
 
 def test_fingerprints(tmp_path):

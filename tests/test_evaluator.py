@@ -104,7 +104,7 @@ def test_the_log(target, caplog):
     assert lines[2] == "Extracting features from gallery set ..."
     assert lines[3].startswith("Done, obtained 40-by-24 matrix, ")
     assert lines[4].startswith(f"** Results **\nmAP: {result.ranking.mAP:.1%}\n")
-    assert lines[5] == "Re-ranking with k1 51: there are 52 images in all"
+    assert lines[5] == "Re-ranking with k1 51, not 60: query and gallery have only 52 images"
     assert lines[6].startswith(f"** Results with re-ranking **\nmAP: {result.reranked.mAP:.1%}\n")
     assert len(lines) == 7
 

@@ -62,7 +62,7 @@ def test_script_prints_metrics_and_writes_the_ranking(files, capsys):
     distmat = rerank(*normalised, k1=6)
     ranking = evaluate_ranking(distmat, *files.pids, *files.camids, max_rank=20)
     assert f"| re-ranked | {100 * ranking.mAP:.2f} | {100 * ranking.mINP:.2f} |" in shown
-    assert "Queries without a match, left out: 1 of an identity absent from the gallery" in shown
+    assert "Queries without a match, left out: 1 whose identity is not in the gallery" in shown
 
     with out.open() as file:
         rows = list(csv.DictReader(file))

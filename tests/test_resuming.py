@@ -484,8 +484,8 @@ class TestFullDisk:
         (FolderInUse("log: in use"), "log: in use"),
         (
             RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."),
-            "DataLoader worker (pid 3) is killed by signal: Killed.; often memory ran out: lower "
-            "data.workers",
+            "DataLoader worker (pid 3) is killed by signal: Killed.; the usual cause is too little "
+            "memory: lower data.workers",
         ),
         (
             ValueError(

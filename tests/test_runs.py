@@ -78,8 +78,8 @@ class TestResumingIntoOtherStages:
     @pytest.mark.parametrize(
         ("epochs", "message"),
         [
-            ((4, 2), "in stage 2 with 1 epochs of its schedule done; now it is stage 1 and 3"),
-            ((1, 4), "in stage 2 with 1 epochs of its schedule done; now it is stage 2 and 2"),
+            ((4, 2), "in stage 1, epoch 3 of its schedule, found stage 2, epoch 1"),
+            ((1, 4), "in stage 2, epoch 2 of its schedule, found stage 2, epoch 1"),
             ((2, 5), ""),
         ],
     )

@@ -153,7 +153,7 @@ def test_refusals(market_folder, first):
     )
     with pytest.raises(ValueError, match="data.cache_gb: .* begins with Resize to a height and"):
         dataset.keep_samples(GIB, 0)
-    with pytest.raises(ValueError, match=r"data.cache_gb: the system has no [\d.]+ GiB of memory"):
+    with pytest.raises(ValueError, match=r"data.cache_gb: the system refused [\d.]+ GiB of memory"):
         SampleCache([(2**40,)], 2**20, 2**62)
 
 

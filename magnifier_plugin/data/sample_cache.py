@@ -86,6 +86,6 @@ def _shared_memory(size: int) -> np.ndarray:
         return np.frombuffer(mmap.mmap(-1, size), np.uint8)
     except OSError as error:
         raise ValueError(
-            f"data.cache_gb: the system has no {size / GIB:.1f} GiB of memory for images "
+            f"data.cache_gb: the system refused {size / GIB:.1f} GiB of memory for images "
             f"({error.strerror}); lower it, or set 0 for no cache"
         ) from error

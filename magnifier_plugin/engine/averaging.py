@@ -66,8 +66,8 @@ class WeightAverage:
         """
         if self._versions != self._current_versions():
             logger.warning(
-                "The model's weights were replaced after its last training step: these are tested, "
-                "not the moving average (train.ema)"
+                "The model's weights were replaced after its last training step: the new weights "
+                "are tested, not the moving average (train.ema)"
             )
             yield
             return

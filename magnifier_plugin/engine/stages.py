@@ -196,6 +196,6 @@ def _check_optimizer(stage: Stage, number: int, model: nn.Module) -> None:
         stage.build_optimizer(model)
     except ValueError as error:
         raise ValueError(
-            f"stage {number}: expected settings that the optimiser takes (optim, train.fused, "
+            f"stage {number}: expected settings that the optimiser accepts (optim, train.fused, "
             f"adam.*, sgd.*, rmsprop.*), found: {error}"
         ) from error

@@ -85,7 +85,7 @@ class TrainingState:
         """The number of epochs to train; for None all epochs of the stages.
 
         Raises:
-            ValueError: it cannot be determined, is below 1, or is more than the stages have.
+            ValueError: max_epoch is None without stages, below 1, or more than the stages have.
         """
         if max_epoch is None:
             if not self.stages:
@@ -233,10 +233,10 @@ class TrainingState:
         found = saved["stage"], (saved["scheduler"] or {}).get("last_epoch")
         if found != expected:
             logger.warning(
-                "After epoch %d the checkpoint was in stage %s with %s epochs of its schedule "
-                "done; now it is stage %s and %s epochs: the lengths of the stages have changed, "
-                "so the optimiser starts afresh",
-                *(saved["epoch"], *found, *expected),
+                "After epoch %d: expected a checkpoint in stage %s, epoch %s of its schedule, "
+                "found stage %s, epoch %s: the lengths of the stages have changed, so the "
+                "optimiser starts afresh",
+                *(saved["epoch"], *expected, *found),
             )
         return found == expected
 

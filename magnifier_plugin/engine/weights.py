@@ -21,7 +21,7 @@ class Comparison(NamedTuple):
     """Keys of both with different shapes."""
 
     def without(self, keys: set[str]) -> "Comparison":
-        """The differences without those of some keys."""
+        """This comparison without some keys."""
         return Comparison(*([key for key in part if key not in keys] for part in self))
 
 
@@ -55,7 +55,7 @@ class Loaded(NamedTuple):
     def __str__(self) -> str:
         return (
             f"{self.loaded} tensors loaded, {self.untrained} classifier tensors left untrained, "
-            f"{self.unused} needed only in training not used"
+            f"{self.unused} not used, since only training needs them"
         )
 
 
@@ -145,4 +145,4 @@ def _mismatch(
             "the file was trained on another number of identities; model.load_weights takes all "
             "but the classifiers, model.resume needs the same training set"
         )
-    return f"{origin}: of the model's {len(own)} tensors, {'; '.join(parts)}: {hint}"
+    return f"{origin}: expected the model's {len(own)} tensors, found {'; '.join(parts)}: {hint}"

@@ -40,7 +40,7 @@ def read_arrays(path: Path) -> Any:
                 raise  # EINVAL: a damaged archive names a place before its start
             if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
                 raise ValueError(
-                    f"{path}: expected a file that fits into memory, found too little for it "
+                    f"{path}: expected a file that fits into memory, found too little memory "
                     f"({one_line(error)}); the file has {path.stat().st_size:,} bytes"
                 ) from error
             # The parsers of numpy, zipfile and torch raise over a dozen types (zlib.error,

@@ -1,4 +1,4 @@
-"""Embeddings kept on disk, so that testing again takes seconds."""
+"""Embeddings cached on disk, so that testing again takes seconds."""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
 """Conditions of test images, such as "occluded", and the metrics of queries by condition.
 
 The conditions are in a CSV file with a column `path` and one for each condition. It may be a user's
-list of images, whose columns `pid`, `camid` and `split` are no conditions.
+list of images, whose columns `pid`, `camid` and `split` are not conditions.
 """
 
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Queries are grouped by whether they have a near-twin.
 WITH_TWIN, WITHOUT_TWIN = "with", "without"
-MAX_LABELS = 30  # a column with more, such as times, is no condition
+MAX_LABELS = 30  # a column with more, such as times, is not a condition
 ABSENT = "absent"  # replaces the number of a near-twin that is in neither query nor gallery
 
 
@@ -47,8 +47,9 @@ def read_conditions(file: str | os.PathLike[str], dataset_dir: str | Path) -> Co
         dataset_dir: the data set's own folder, such as `reid-data/market1501`.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the column `path` or any other column is missing, the columns of a line do not
-            match the header, or an image is listed twice.
+        ValueError: the column `path` is missing, there is no condition, a column has no name or the
+            name of another, a line has more or fewer fields than the header, or an image is listed
+            twice.
     """
     file = Path(file)
     if not file.is_file():
@@ -110,7 +111,7 @@ def conditions_of(
             if (count := len({label[cell] for cell in column})) > MAX_LABELS:
                 logger.warning(
                     "%s: the column %s is left out: expected a condition with at most %d different "
-                    "words, found %s values",
+                    "values, found %s",
                     *(found.file, name, MAX_LABELS, f"{count:,}"),
                 )
                 continue

@@ -79,7 +79,7 @@ class EvaluationResult(NamedTuple):
 class Evaluator:
     """Turns a query loader and a gallery loader into an `EvaluationResult`.
 
-    It is frozen; `dataclasses.replace(evaluator, rerank=None, cache="")` makes one with other
+    It is frozen; `dataclasses.replace(evaluator, rerank=None, cache="")` makes a copy with other
     settings.
 
     Raises:
@@ -93,14 +93,14 @@ class Evaluator:
     flip: bool = False
     """Average the embeddings of a batch and of its `mirrored_batch`."""
     cache: str | Path = ""
-    """Folder in which embeddings are kept; "": none are kept."""
+    """Folder in which embeddings are cached; "" for no cache."""
     cache_key: str = ""
     """Everything that the embeddings depend on besides `flip`, the images, and what
     `cache.model_fingerprint` covers: precision, transform, other options of the model, other input
     files (see `cache.files_fingerprint`)."""
     model: nn.Module | None = None
     """The unwrapped model that `embed` calls; only needed with `cache`. Its weights identify the
-    kept embeddings, which are moved to its device when they are read."""
+    cached embeddings, which are moved to its device when they are read."""
     rerank: Reranking | None = None
     """Settings of re-ranking; None: no re-ranking."""
     extraction: Extraction = field(default_factory=Extraction)
@@ -109,7 +109,7 @@ class Evaluator:
     def __post_init__(self) -> None:
         if self.cache and Path(self.cache).exists() and not Path(self.cache).is_dir():
             raise ValueError(
-                f"{self.cache}: expected a folder to keep embeddings in (test.cache), found a file"
+                f"{self.cache}: expected a folder for cached embeddings (test.cache), found a file"
             )
         if self.cache and self.model is None:
             raise ValueError(
@@ -137,7 +137,7 @@ class Evaluator:
 
         Args:
             query_loader, gallery_loader: yield batch dicts in the order of their lists. Embeddings
-                are only kept if `loader.dataset.data` is torchreid's list.
+                are only cached if `loader.dataset.data` is torchreid's list.
             metric: metric of the distances, "euclidean" (squared) or "cosine".
             normalize: L2-normalise the embeddings first (`test.normalize_feature`).
             ranks: ranks of the CMC that are logged, from 1; the CMC has at least 50 values.
@@ -187,7 +187,7 @@ class Evaluator:
                 try:
                     kept.write(path, embeddings)
                 except OSError as error:
-                    logger.error("Features of %s set are not kept: %s", part, error)
+                    logger.error("Features of %s set are not cached: %s", part, error)
         else:
             logger.info("Features of %s set from %s", part, path)
             embeddings = embeddings._replace(features=embeddings.features.to(_device(self.model)))
@@ -199,7 +199,7 @@ class Evaluator:
         images = getattr(getattr(loader, "dataset", None), "data", None)
         if images is None:
             logger.warning(
-                "Features of %s set are not kept in %s: its data set has no image list `data`",
+                "Features of %s set are not cached in %s: its data set has no image list `data`",
                 part,
                 self.cache,
             )
@@ -226,7 +226,10 @@ def reranked_distances(query: Tensor, gallery: Tensor, metric: str, settings: Re
     num_images = len(query) + len(gallery)
     k1, k2 = fit_neighbours(num_images, settings.k1, settings.k2)
     if k1 < settings.k1:
-        logger.info("Re-ranking with k1 %d: there are %d images in all", k1, num_images)
+        logger.info(
+            "Re-ranking with k1 %d, not %d: query and gallery have only %d images",
+            *(k1, settings.k1, num_images),
+        )
     result = rerank(query, gallery, k1, k2, settings.lambda_value, form=settings.form)
     return torch.as_tensor(result)
 

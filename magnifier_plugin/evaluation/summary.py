@@ -27,8 +27,8 @@ def describe(title: str, ranking: Ranking, ranks: Sequence[int]) -> str:
     lines += [f"Rank-{rank:<3}: {ranking.cmc[rank - 1]:.1%}" for rank in ranks]
     if left_out := ranking.num_absent + ranking.num_same_camera:
         lines.append(
-            f"{many(left_out, 'query')} without a match left out: {ranking.num_absent} of an "
-            f"identity absent from the gallery, {ranking.num_same_camera} of one that is there "
-            "only in the query's own camera"
+            f"{many(left_out, 'query')} without a match left out: {ranking.num_absent} whose "
+            f"identity is not in the gallery, {ranking.num_same_camera} whose identity is there "
+            "only in images of the query's own camera"
         )
     return "\n".join(lines)

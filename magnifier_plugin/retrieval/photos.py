@@ -59,7 +59,7 @@ def embed_files(network: TrainedNetwork, paths: Sequence[Path], description: str
         features[rows], decoded[rows] = embeddings, True
     if not decoded.any():
         raise ValueError(
-            f"none of {len(paths)} images can be read, such as {next(iter(unreadable.values()))}"
+            f"none of {len(paths)} images can be read; the first: {next(iter(unreadable.values()))}"
         )
     kept = decoded.nonzero()[0]
     return Embedded(features if len(kept) == len(paths) else features[kept], kept, unreadable)
@@ -93,7 +93,7 @@ def describe_files(
     Args:
         network, paths, description: as in `embed_files`.
     Returns:
-        None if the network has no mask module M, or there are no files that decode.
+        None if the network has no mask module M, or none of the files decodes.
     """
     if not network.has_regions:
         return None

@@ -88,8 +88,8 @@ def make_maps(dataset: AnnotatedDataset, folder: Path, name: str) -> None:
     if before is not None:
         if before != fingerprint:
             raise ConfigError(
-                f"{folder}: its maps were made from other maps than {dataset.name} has now; to not "
-                "mix their results, choose another --out"
+                f"{folder}: its maps were made from other maps than {dataset.name} has now; choose "
+                "another --out, so that their results are not mixed"
             )
         return
     _mark(made, name, None)  # an interrupted call leaves maps that are known to be incomplete
@@ -139,7 +139,7 @@ def _keypoints_file(dataset: AnnotatedDataset) -> Path:
         )
     raise ConfigError(
         f"{dataset.name}: expected keypoints or label maps made from them, found neither; leave "
-        "out the row made from keypoints"
+        'out the row "made from keypoints"'
     )
 
 

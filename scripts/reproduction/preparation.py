@@ -62,8 +62,8 @@ def leave_out_rows(settings: Settings) -> tuple[Settings, str]:
         return settings, ""
     name = missing[0]
     note = (
-        f"left out: the row made from keypoints, because {name} has none; to train it, run a pose "
-        "estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE "
+        f'left out: the row "made from keypoints", because {name} has none; to train it, run a '
+        "pose estimator, then scripts/convert_masks.py --source keypoints --keypoints FILE "
         f"-s {sources[name]} --root {cfg.data.root} --out {folder / name}, and this command again"
     )
     if not rows:
