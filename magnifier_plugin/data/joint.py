@@ -49,7 +49,9 @@ class Prepared(NamedTuple):
     image: Any
     """uint8 [3, H, W], channels last in memory; the RGB image if there are no steps."""
     labels: LabelMap | None
+    """uint8 [H, W]; None if the image has none."""
     iuv: IUV | None
+    """uint8 [3, H, W]; None if the image has none."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """uint8 arrays: "image" [H, W, 3], and if present "labels" [H, W] and "iuv" [3, H, W]."""

@@ -15,88 +15,87 @@ from magnifier_plugin.data.transforms import checked_names
 class DataOptions:
     """The keyword arguments of AnnotatedDataManager: torchreid's, with its defaults, and ours.
 
-    Attributes:
-        root: the folder of all data sets.
-        sources: names of the data sets to train on, such as `market1501` (`market1501_masked` means
-            the same); `shop=PATH` names your own CSV or folder `shop` (`catalogue.listed`).
-        targets: names of the data sets to test on; None for the sources.
-        height: height of the network's input, in pixels.
-        width: likewise.
-        transforms: names from `transforms.TRANSFORMS`.
-        norm_mean: mean of R, G, B in 0..1; None for ImageNet's.
-        norm_std: standard deviation, likewise.
-        use_gpu: pin batches for a GPU if there is one.
-        split_id: number of the split, for data sets with several.
-        combineall: train on query and gallery images too.
-        batch_size_train: images in a training batch, total over all processes.
-        batch_size_test: images in a test batch.
-        workers: processes per data loader; 0 to read images in the main process.
-        num_instances: images per identity in a batch (RandomIdentitySampler).
-        num_cams: cameras in a batch (RandomDomainSampler).
-        num_datasets: data sets in a batch (RandomDatasetSampler).
-        train_sampler: name of a sampler of torchreid.
-        cuhk03_labeled: use CUHK03's labelled boxes instead of the detected ones.
-        cuhk03_classic_split: use CUHK03's 1,367 / 100 split instead of 767 / 700.
-        market1501_500k: add Market-1501's distractors to the gallery.
-        masks_dir: the folder of all label maps; None for `masks.paths.default_masks_dir()`.
-        max_missing: the highest share of images that may lack a file needed for an input, 0..1.
-        label_set: source of the label maps, such as `densepose` or `lip`.
-        same_camera: "drop": gallery images of the query's identity and camera are ignored, as in
-            torchreid; "keep": they count, except the query's own file.
-        inputs: batch keys, from `inputs.INPUTS`, that training samples include; an engine replaces
-            them with the keys that its model declares.
-        test_inputs: the same for query and gallery.
-        input_options: keyword arguments for the functions that make the inputs, by key.
-        as_pixels: return images as `pixels.Pixels` (uint8), to be normalised on the network's
-            device, instead of normalised floats. torchreid's own engines need floats; this
-            package's engines accept both.
-        cache_gb: memory limit in GiB of the cache of resized training images and their maps; 0 for
-            no cache.
-        seed: seed of samplers and augmentation.
-        persistent_workers: keep the training workers alive between epochs.
-        dataset_options: further keyword arguments for a data set's class, by the data set's name.
-        num_replicas: number of processes that share a training batch.
-        rank: number of this process, from 0.
     Raises:
         ValueError: a data set or a transform is unknown, no source is given, or cache_gb is
             negative or infinite.
     """
 
     root: str | Path = ""
+    """The folder of all data sets."""
     sources: str | Sequence[str] | None = None
+    """Names of the data sets to train on, such as `market1501` (`market1501_masked` means the
+    same); `shop=PATH` names your own CSV or folder `shop` (`catalogue.listed`)."""
     targets: str | Sequence[str] | None = None
+    """Names of the data sets to test on; None for the sources."""
     height: int = 256
+    """Height of the network's input, in pixels."""
     width: int = 128
+    """Width of the network's input, in pixels."""
     transforms: str | Sequence[str] | None = "random_flip"
+    """Names from `transforms.TRANSFORMS`."""
     norm_mean: Sequence[float] | None = None
+    """Mean of R, G, B in 0..1; None for ImageNet's."""
     norm_std: Sequence[float] | None = None
+    """Standard deviation of R, G, B, for values in 0..1; None for ImageNet's."""
     use_gpu: bool = True
+    """Pin batches for a GPU if there is one."""
     split_id: int = 0
+    """Number of the split, for data sets with several."""
     combineall: bool = False
+    """Train on query and gallery images too."""
     batch_size_train: int = 32
+    """Images in a training batch, total over all processes."""
     batch_size_test: int = 32
+    """Images in a test batch."""
     workers: int = 4
+    """Processes per data loader; 0 to read images in the main process."""
     num_instances: int = 4
+    """Images per identity in a batch (RandomIdentitySampler)."""
     num_cams: int = 1
+    """Cameras in a batch (RandomDomainSampler); 0 for all."""
     num_datasets: int = 1
+    """Data sets in a batch (RandomDatasetSampler); 0 for all."""
     train_sampler: str = "RandomSampler"
+    """Name of a sampler of torchreid."""
     cuhk03_labeled: bool = False
+    """Use CUHK03's labelled boxes instead of the detected ones."""
     cuhk03_classic_split: bool = False
+    """Use CUHK03's 1,367 / 100 split instead of 767 / 700."""
     market1501_500k: bool = False
+    """Add Market-1501's distractors to the gallery."""
     masks_dir: str | Path | None = None
+    """The folder of all label maps; None for `masks.paths.default_masks_dir()`."""
     max_missing: float = 0.3
+    """The highest share of images that may lack a file needed for an input, 0..1."""
     label_set: str = "densepose"
+    """Source of the label maps, such as `densepose` or `lip`."""
     same_camera: str = "drop"
+    """"drop": gallery images of the query's identity and camera are ignored, as in torchreid;
+    "keep": they count, except the query's own file."""
     inputs: Sequence[str] = ()
+    """Batch keys, from `inputs.INPUTS`, that training samples include; an engine replaces them with
+    the keys that its model declares."""
     test_inputs: Sequence[str] = ()
+    """Batch keys that query and gallery samples include; an engine replaces them likewise."""
     input_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Keyword arguments for the functions that make the inputs, by key."""
     as_pixels: bool = False
+    """Return images as `pixels.Pixels` (uint8), to be normalised on the network's device, instead
+    of normalised floats. torchreid's own engines need floats; this package's engines accept
+    both."""
     cache_gb: float = 0
+    """Memory limit in GiB of the cache of resized training images and their maps; 0 for no
+    cache."""
     seed: int = 1
+    """Seed of samplers and augmentation."""
     persistent_workers: bool = True
+    """Keep the training workers alive between epochs."""
     dataset_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further keyword arguments for a data set's class, by the data set's name."""
     num_replicas: int = 1
+    """Number of processes that share a training batch."""
     rank: int = 0
+    """Number of this process, from 0."""
 
     def __post_init__(self) -> None:
         _register(self.sources, self.targets)

@@ -11,15 +11,17 @@ import torch
 
 
 class SampleKey(NamedTuple):
-    """A sampler's request to a data set: an image, and what determines its augmentation.
-
-    An image of an identity with few images occurs several times in an epoch; `nth` numbers these.
-    """
+    """A sampler's request to a data set: an image, and what determines its augmentation."""
 
     image: int
+    """The image's index in the data set."""
     seed: int
+    """The run's seed."""
     epoch: int
+    """The epoch, counted from 0."""
     nth: int = 0
+    """Number of earlier occurrences in the epoch: an image of an identity with few images occurs
+    several times."""
 
 
 def mixed_seed(*parts: int) -> int:
