@@ -29,7 +29,7 @@ def needs_branch(*branches: str) -> Reason:
 
 
 def needs_loss(loss: str, other: Reason = lambda cfg: "") -> Reason:
-    """For keys of a system's criterion: `loss.name` must be the system's; then `other` holds."""
+    """For keys of a system's criterion: `loss.name` must be the system's; then `other` decides."""
 
     def reason(cfg: CfgNode) -> str:
         if cfg.loss.name == loss:
@@ -66,7 +66,7 @@ def needs_dsa_branch(branch: str) -> Reason:
 
 
 def needs_main_stream(other: Reason = lambda cfg: "") -> Reason:
-    """For keys of DSA-reID's MF-Stream: it must be built; then `other` holds."""
+    """For keys of DSA-reID's MF-Stream: it must be built; then `other` decides."""
 
     def reason(cfg: CfgNode) -> str:
         if cfg.loss.name == "dsa" and "MF" not in cfg.dsa.streams:

@@ -9,8 +9,8 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """`os.walk` that follows symbolic links, except a link to a folder that contains the link.
 
     Yields:
-        A folder, the names of its folders and of its files; folders that are removed from the list
-        are left out.
+        A folder, the names of its folders and of its files. As with `os.walk`, folders whose names
+        the caller removes from the list are not visited.
     """
     above: dict[str, tuple[tuple[int, int], ...]] = {str(folder): ()}
     for where, folders, names in os.walk(folder, followlinks=True):

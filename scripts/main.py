@@ -186,7 +186,7 @@ def checkpoints(cfg: CfgNode) -> dict[Path, int]:
 
 
 def how_to_continue(cfg: CfgNode, before: Mapping[Path, int]) -> str:
-    """How to continue an unfinished training run, as the end of a message; "" if it cannot.
+    """How to continue an unfinished training run, as the end of a message; "" if it saved nothing.
 
     Args:
         cfg: the run's configuration.

@@ -90,7 +90,7 @@ class RandomFlip(Step):
 
 
 class ColorJitter(v2.ColorJitter):
-    """`v2.ColorJitter` computed by Pillow, which rounds differently than torchvision."""
+    """`v2.ColorJitter` computed by Pillow, which rounds differently from torchvision."""
 
     _transformed_types = (tv_tensors.Image,)
 

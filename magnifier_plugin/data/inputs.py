@@ -9,7 +9,8 @@ a row:
 
     INPUTS["brightness"] = BatchInput(brightness)
 
-Workers that are not forked (macOS, Windows, Python 3.14) need a function of a module, no lambda.
+Workers that are not forked (macOS, Windows, Python 3.14) need a function defined at module level,
+not a lambda.
 """
 
 from collections.abc import Callable, Mapping, Sequence

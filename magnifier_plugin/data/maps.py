@@ -1,4 +1,4 @@
-"""Label maps and IUVs as torchvision tv_tensors, transformed together with their photo.
+"""Label maps and IUV as torchvision tv_tensors, transformed together with their photo.
 
 torchvision can crop, pad and flip masks; this file has what differs for ours. Both contain
 categories, so both are resized by nearest neighbour, and mirroring an IUV swaps left and right

@@ -146,7 +146,7 @@ def resize_image(image: Tensor, size: Sequence[int], interpolation: Any, *, exac
     Args:
         image: uint8 [3, H, W].
         size: height and width.
-        interpolation: torchvision's mode, or Pillow's number of it.
+        interpolation: torchvision's mode, or Pillow's number for it.
         exact: use Pillow. torch is 3 × faster, but 1 % of the values of an enlarged photo, and 8 %
             of those of a reduced one, differ from Pillow's by 1 or rarely 2 (of 255).
     """

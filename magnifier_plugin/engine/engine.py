@@ -44,7 +44,7 @@ class StagedEngine(torchreid.engine.Engine):
     Args:
         datamanager: ours, or torchreid's with `_masked` sources.
         model: the network itself, not wrapped.
-        optimizer: the caller's own, for a run in one stage of any length; None with stages.
+        optimizer: the caller's own, for a run without stages; None with stages.
         scheduler: the optimizer's scheduler, stepped once per epoch.
         criterion: see `losses.terms.Criterion`.
         stages: the stages of the run; None with an optimizer.

@@ -110,7 +110,7 @@ def logged_to(folder: str | Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def silenced(folder: str | Path) -> Iterator[Path]:
-    """Print nothing and log only errors inside the block, for all processes but the first.
+    """Print nothing and log only errors inside the block; for processes other than the first.
 
     Args:
         folder: the folder of the first process's log; yielded as a Path.

@@ -11,7 +11,7 @@ from magnifier_plugin.losses.terms import Criterion
 
 
 class Objective(nn.Module):
-    """Network and criterion as one module, whose outputs depend only on the parameters in training.
+    """Network and criterion as one module, whose outputs depend only on parameters with gradients.
 
     This lets DistributedDataParallel find parameters without gradients, such as those of a branch
     whose loss weight is 0.
@@ -25,7 +25,7 @@ class Objective(nn.Module):
     def __init__(self, network: Any, criterion: Criterion, precision: Precision) -> None:
         super().__init__()
         self.network, self.criterion, self.precision = network, criterion, precision
-        # DistributedDataParallel warns if its search for unused parameters finds none; this is one.
+        # DistributedDataParallel warns if it searches for unused parameters and there are none.
         self.unused = nn.Parameter(torch.zeros((), device=precision.device))
 
     def forward(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 EMPTY = "none"  # label of an empty cell
 _MAX_LABELS, _MAX_BINS = 8, 4  # a column of numbers with more distinct values is binned
-_WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # width of a bin, up to a power of ten
+_WIDTHS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 9, 10)  # widths of a bin, times a power of ten
 
 
 def label_values(values: Sequence[str]) -> dict[str, str]:

@@ -71,8 +71,8 @@ def difference_interval(
 
     Each repeat draws as many seeds as there are, with replacement, and for each drawn seed as many
     test identities as it has, with replacement. Both rows have the same seeds and queries, so the
-    differences are paired. A mean of S of S seeds drawn with replacement has only (S - 1) / S of
-    the variance of a mean of S new seeds, so its deviation is scaled by the root of S / (S - 1)
+    differences are paired. The mean of S seeds drawn from S with replacement has (S - 1) / S of
+    the variance of the mean of S new seeds, so its deviation is scaled by the root of S / (S - 1)
     (Davison and Hinkley, Bootstrap Methods and their Application, 1997).
 
     Args:

@@ -1,4 +1,4 @@
-"""Degraded label maps, to measure how much a system loses by inexact annotations."""
+"""Degraded label maps, to measure how much a system loses with inexact annotations."""
 
 import numpy as np
 from scipy import ndimage

@@ -60,7 +60,7 @@ class Run:
     start: "Run | None" = None
     """The run from whose backbone this one starts."""
     shares: "Run | None" = None
-    """A run with the same first stage: this one continues from its checkpoint of that stage."""
+    """A run with the same first stage; this one continues from that run's checkpoint after it."""
 
     @property
     def name(self) -> str:

@@ -82,7 +82,7 @@ class Training:
             os.killpg(self.number, number)
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most so many seconds; return whether the process has ended."""
+        """Wait for the process, at most `seconds`; return whether it has ended."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -70,7 +70,7 @@ class Runner:
         """Why runs failed or were not started."""
 
     def run(self) -> None:
-        """Do all runs; end all processes if anything, such as Ctrl-C, interrupts it.
+        """Execute all runs; if interrupted, as by Ctrl-C, end their processes.
 
         Raises:
             OSError: a file of this script cannot be written, for example on a full disk.
@@ -123,7 +123,7 @@ class Runner:
         return left
 
     def _missing_weights(self, run: Run) -> str:
-        """Why the weights that a run needs will not come; "" if they are there or may come."""
+        """Why a run cannot get the weights it needs; "" if they exist or may still be trained."""
         for other in run.needed:
             if other in self.failures:
                 return f"{other.name}, whose weights it needs, failed"
@@ -135,7 +135,7 @@ class Runner:
     def _waits(self, run: Run) -> bool:
         """Whether a run must wait for another one.
 
-        If the run whose first stage it shares has failed, it trains that stage itself.
+        If the run that trains a shared first stage has failed, this run trains that stage itself.
         """
         others, shared = run.needed, run.shares
         if shared and shared not in self.failures and not shared.first_stage.is_file():
