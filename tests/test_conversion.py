@@ -578,7 +578,8 @@ def test_script_reports_a_missing_or_empty_folder(tmp_path, capsys):
     assert densepose_iuv(tmp_path / "empty", market, tmp_path / "m") == 2
     assert densepose_iuv(iuv, tmp_path / "nowhere", tmp_path / "m") == 2
     printed = capsys.readouterr().err
-    assert "nowhere: no such folder" in printed and "contains no *_IUV.png" in printed
+    assert "--iuv: expected a file or folder of annotations, found none at" in printed
+    assert "contains no *_IUV.png" in printed
     with pytest.raises(SystemExit, match="2"):
         run("--source", "densepose-iuv", "--images", market, "--out", tmp_path / "m")
     assert "needs --iuv" in capsys.readouterr().err

@@ -121,7 +121,7 @@ class TestResultsFirst:
         assert engine.results["market1501"]["mAP"] > 0
         assert (tmp_path / "results.json").is_file()
         assert BEST in names(tmp_path / "model")
-        assert "not kept" in caplog.text
+        assert "not cached" in caplog.text
 
     def test_unwritable_results_still_leave_the_best(self, market_folder, tmp_path, caplog):
         (tmp_path / "results.json").mkdir()
