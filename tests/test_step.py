@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 from itertools import pairwise
 
@@ -14,7 +15,7 @@ from tiny import tiny_model
 from torch import nn
 
 from magnifier_plugin.engine.epoch_loop import SavingOptions
-from magnifier_plugin.engine.finite import are_finite
+from magnifier_plugin.engine.finite import are_finite, largest_statistic
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.step import MAX_SKIPPED, StepOptions
 from magnifier_plugin.losses.terms import CriterionOutput, Term
@@ -350,6 +351,35 @@ class TestNotFinite:
         assert "acc 0; 1 in a row, 1 in this run" in caplog.text
         assert (engine.step.skipped, engine.step.skipped_in_a_row) == (1, 0)
         assert all(entry["loss"] == entry["loss"] for entry in engine.history)
+
+    def test_running_statistics_that_overflow_are_not_kept(self, market_folder, caplog):
+        engine, optimizer, (batch, _) = engine_with(market_folder)
+        assert engine.step(batch, optimizer, {})
+        engine.model.mask_module.head.upsample.weight.data *= 1e25  # batch norm makes it 0
+        before = weights(engine)
+        assert engine.step(batch, optimizer, {}) == {}
+        assert re.search(r"its running statistics are not finite: loss \d", caplog.text)
+        assert all(torch.equal(value, before[name]) for name, value in weights(engine).items())
+
+    @pytest.mark.parametrize(
+        ("model", "largest"),
+        [
+            (nn.Linear(2, 2), 0.0),
+            (nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)), 0.0),
+            (nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm2d(1)), 1.0),
+        ],
+    )
+    def test_the_largest_statistic(self, model, largest):
+        model.register_buffer("mask", torch.tensor([-float("inf"), 7.0]))  # its owner's business
+        assert largest_statistic(model) == largest
+        for name in [n for n, _ in model.named_buffers() if "running" in n]:
+            buffer = model.get_buffer(name)
+            kept = buffer.clone()
+            for value in (-3e38, NAN, float("-inf")):
+                buffer[-1] = value
+                expected = torch.tensor(value, dtype=buffer.dtype).abs()
+                assert torch.equal(largest_statistic(model).nan_to_num(5), expected.nan_to_num(5))
+            buffer.copy_(kept)
 
     @pytest.mark.parametrize("value", [NAN, float("inf"), float("-inf")])
     def test_one_value_that_is_not_finite_is_found(self, value):

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from magnifier_plugin.data.inputs import take_inputs
 from magnifier_plugin.engine.averaging import WeightAverage
 from magnifier_plugin.engine.distributed import ONE_PROCESS, Processes
-from magnifier_plugin.engine.finite import are_finite
+from magnifier_plugin.engine.finite import are_finite, largest_statistic
 from magnifier_plugin.engine.objective import Objective
 from magnifier_plugin.engine.precision import Precision
 from magnifier_plugin.engine.sync_batchnorm import convert_sync_batchnorm
@@ -58,9 +58,10 @@ class StepOptions:
 class TrainingStep:
     """Trains a model with one batch at a time.
 
-    A batch whose loss is not finite is skipped, and so is a step of the optimiser whose gradients
-    are not: weights, running statistics and optimiser are not changed. If fp16 gradients overflow,
-    the loss scale is lowered instead; such a step is not counted, and running statistics change.
+    A batch whose loss or running statistics are not finite is skipped, and so is an optimiser step
+    whose gradients are not: weights, running statistics and optimiser are not changed. If fp16
+    gradients overflow, the loss scale is lowered instead, which is not counted as skipped, and
+    running statistics change.
 
     Args:
         model: the network, on its device; in training mode when the step is called.
@@ -111,8 +112,7 @@ class TrainingStep:
             optimizer: the model's optimiser.
             weights: weights by loss term, which override the criterion's.
         Returns:
-            Scalars by name: the total, "loss", and all terms and metrics; empty if the batch was
-            skipped.
+            Scalars by name: the total, "loss", all terms and metrics; empty if it was skipped.
         Raises:
             FloatingPointError: `MAX_SKIPPED` batches were skipped since the optimiser's last step.
         """
@@ -122,17 +122,17 @@ class TrainingStep:
             optimizer.zero_grad()
             self._summed, self._buffers = 0, buffers
         self.accumulated += 1
-        total, losses = self._losses(data, weights)
+        total, losses, statistic = self._losses(data, weights)
         self._last = losses, data.get("impath", ())
-        if losses["loss"].isfinite():
+        if (losses["loss"] + 0 * statistic).isfinite():
             torch.autograd.backward(self.scaler.scale(total))
             self._summed += 1
         else:
-            self._skip("loss is", buffers)
+            finite = losses["loss"].isfinite()
+            self._skip("running statistics are" if finite else "loss is", buffers)
             losses = {}
-        if self.accumulated == self.options.accumulate and not self.finish(optimizer):
-            losses = {}
-        return losses
+        skipped = self.accumulated == self.options.accumulate and not self.finish(optimizer)
+        return {} if skipped else losses
 
     def finish(self, optimizer: Optimizer) -> bool:
         """Step the optimiser with the batches accumulated so far, if any, as at an epoch's end.
@@ -174,14 +174,12 @@ class TrainingStep:
         Raises:
             ValueError: its weights belong to another model.
         """
-        self.reset()
         step = content.get("step", {})
         if "weights" in step:
             load_state(self.model, step["weights"], origin)
-        if self.average:
-            self.average.restart()
-            if "averaged" in step:
-                self.average.load(content["state_dict"], step["averaged"])
+        self.reset()
+        if self.average and "averaged" in step:
+            self.average.load(content["state_dict"], step["averaged"])
         self.skipped = step.get("skipped", 0)
         if step.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(step["scaler"])
@@ -192,8 +190,8 @@ class TrainingStep:
 
     def _losses(
         self, data: Mapping[str, Any], weights: Mapping[str, float]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """This process's total loss, and the mean of each loss over the processes."""
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """This process's total loss; means over the processes: of losses, largest statistic."""
         targets = self.precision.targets(take_inputs(data, self.inputs))
         pids = data["pid"].to(self.precision.device, non_blocking=True)
         images = self.precision.images(data["img"])
@@ -202,7 +200,9 @@ class TrainingStep:
             # DistributedDataParallel considers parameters that are trainable when it is built.
             self._wrapped, self._trained = self.processes.wrap(self.objective), trained
         total, named = self._wrapped(images, pids, targets, weights)
-        return total, self.processes.mean({"loss": total, **named})
+        statistic = largest_statistic(self.model).to(total.device)
+        means = self.processes.mean({"": statistic, "loss": total, **named})
+        return total, means, means.pop("")
 
     def _optimise(self, optimizer: Optimizer, summed: int) -> bool:
         """Step the optimiser with the mean gradient of `summed` batches, if it is finite."""
