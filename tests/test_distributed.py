@@ -61,7 +61,7 @@ def losses_and_gradients(processes, build, criterion, options):
     inputs = model.training_inputs if hasattr(model, "training_inputs") else ()
     step = TrainingStep(model.train(), criterion, CPU, inputs, processes=processes)
     torch.manual_seed(2)
-    total, losses = step._losses(share(processes, random_batch()), {})
+    total, losses, _ = step._losses(share(processes, random_batch()), {})
     total.backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return losses, gradients, dict(model.named_buffers())
@@ -266,13 +266,21 @@ class Nan:
         return CriterionOutput({"cls": Term(loss, 1.0)}, {"acc": torch.zeros(())})
 
 
-def run_with_nan(processes, folder, save_dir, bad, bad_gradients=()):
+def run_with_nan(processes, folder, save_dir, bad, bad_gradients=(), bad_statistics=()):
     engine = build_engine(
         processes,
         folder,
         criterion=Nan(processes, bad, bad_gradients),
         stages=[Stage(max_epoch=8, lr=0.01, optimizer_options=SGD)],
     )
+    calls = []
+
+    def overflow(norm, *_):
+        calls.append(norm.training)
+        if processes.rank == 1 and norm.training and sum(calls) - 1 in bad_statistics:
+            norm.running_var.fill_(float("inf"))
+
+    engine.model.mask_module.head.norm.register_forward_hook(overflow)
     try:
         engine.run(save_dir=save_dir)
         message = ""
@@ -282,8 +290,8 @@ def run_with_nan(processes, folder, save_dir, bad, bad_gradients=()):
 
 
 def test_a_batch_that_is_not_finite_in_one_process_is_skipped_in_all(people, tmp_path):
-    first, second = on_ranks(run_with_nan, people, tmp_path / "some", (1, 2), (4,))
-    assert first[:2] == second[:2] == (3, "")
+    first, second = on_ranks(run_with_nan, people, tmp_path / "some", (1, 2), (4,), (6,))
+    assert first[:2] == second[:2] == (4, "")
     for name, value in first[2].items():
         assert torch.equal(value, second[2][name]), name
         assert value.isfinite().all()
