@@ -1,6 +1,7 @@
 """Configuration files, which may extend each other."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,10 @@ def _chain(above: Sequence[Path], path: Path) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a configuration file (YAML), found none")
+        names = [other.name for other in path.parent.glob("*.yaml")]
+        near = get_close_matches(path.name, names, n=1)
+        hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
+        raise FileNotFoundError(f"{path}: expected a configuration file (YAML), found none{hint}")
     try:
         content = read_yaml(path)
     except ValueError as error:

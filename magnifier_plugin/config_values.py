@@ -146,7 +146,7 @@ def read_value(value: Any, *, like: str, default: Any, key: str, origin: str) ->
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error about a name, such as "; did you mean train.lr?"."""
+    """The end of an error about a name, such as "; did you mean train.lr?"; "" if none is near."""
     by_lower_case = {name.lower(): name for name in known}
-    nearest = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0)
+    nearest = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.3)
     return f"; did you mean {by_lower_case[nearest[0]]}?" if nearest else ""

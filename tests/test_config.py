@@ -257,3 +257,11 @@ def test_no_file_runs_code(tmp_path):
         load_config(write(tmp_path, bad="model: !!python/object/apply:os.system ['touch gone']\n"))
     with pytest.raises(FileNotFoundError, match="expected a configuration file"):
         load_config(tmp_path / "missing.yaml")
+
+
+def test_a_missing_file_suggests_one_of_a_similar_name():
+    hint = r"found none; did you mean \S*/magnifier_market.yaml\?$"
+    with pytest.raises(FileNotFoundError, match=hint):
+        load_config(MARKET.with_suffix(".yml"))
+    with pytest.raises(FileNotFoundError, match="found none$"):
+        load_config(MARKET.with_name("x"))

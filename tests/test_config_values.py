@@ -117,6 +117,11 @@ def leaves(tree, prefix=""):
 TREE = dict(leaves(default_config()))
 
 
+def test_nothing_is_suggested_if_nothing_is_near():
+    with pytest.raises(ConfigError, match="each one of G, M, SAB, SFB, got 'G,X'$"):
+        load_config(MARKET, {"magnifier.branches": "G,X"})
+
+
 @pytest.mark.parametrize(("key", "value", "expected"), REFUSED)
 def test_refused_values(tmp_path, key, value, expected):
     file = tmp_path / "a.yaml"

@@ -210,7 +210,10 @@ def _check_identities(
             "anchor's and another one"
         )
     if wanted > found:
+        largest = found // num_replicas * num_replicas * num_instances
+        limit = f" to at most {largest}" if largest else ""
         raise ValueError(
             f"{batch}: a batch has {wanted} identities, but the training set has {found}; lower "
-            "batch_size_train (train.batch_size) or raise num_instances (sampler.num_instances)"
+            f"batch_size_train (train.batch_size){limit} or raise num_instances "
+            "(sampler.num_instances)"
         )
