@@ -23,15 +23,20 @@ def check_effects(cfg: CfgNode, system: System | None, typed: Collection[str]) -
         typed: keys that were typed on the command line. A file may have keys without effect, so
             that it serves every row of an ablation.
     """
-    for key, reason in _without_effect(cfg, system).items():
+    for key, reason in without_effect(cfg, system).items():
         if key in typed:
             raise ConfigError(f"{key}: has no effect, {reason}")
         if key.startswith("report."):
             logger.info("%s is skipped: %s", key, reason)
 
 
-def _without_effect(cfg: CfgNode, system: System | None) -> dict[str, str]:
-    """Key → why it has no effect."""
+def without_effect(cfg: CfgNode, system: System | None) -> dict[str, str]:
+    """Key → why it has no effect.
+
+    Args:
+        cfg: a loaded configuration.
+        system: the system of its model; None for torchreid's own models.
+    """
     own = TORCHREIDS_NEEDS if system is None else system.needs
     terms = {f"{LOSS_WEIGHTS}{term}" for term in uncomputed_terms(cfg, system)}
     reasons = stages_without_effect(cfg)

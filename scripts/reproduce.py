@@ -3,8 +3,9 @@
     reproduce.py table2 --config-file configs/magnifier_demo.yaml --seeds 1 2 3 --out log/table2
     reproduce.py dsa --config-file configs/dsa_market.yaml --root reid-data --seeds 1 --out log/dsa
 
-KEY VALUE pairs at the end apply to every row. The same command again keeps finished rows, resumes
-interrupted ones and retries failed ones; table.md, results.json and the figure are rewritten.
+KEY VALUE pairs at the end apply to every row in which the key has an effect. The same command
+again keeps finished rows, resumes interrupted ones and retries failed ones; table.md, results.json
+and the figure are rewritten.
 Exit status: 0 done, 1 a row failed, 2 wrong input, 130 after Ctrl-C.
 """
 
@@ -60,7 +61,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "on the people of this seed and stored next to them",
     )
     parser.add_argument("--quick", action="store_true", help="at most two epochs per stage")
-    parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="apply to every row")
+    parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="for every row")
     flags, pairs = split_pairs(parser, argv, positional=1)
     arguments = parser.parse_args(flags)
     arguments.table = TABLES[arguments.table]
@@ -80,7 +81,7 @@ import magnifier_plugin  # noqa: F401  before torchreid, one of whose warnings i
 
 # isort: split
 from reproduction.command import reproduce
-from reproduction.plan import Settings
+from reproduction.settings import Settings
 
 
 class OnlyOnce(logging.Filter):

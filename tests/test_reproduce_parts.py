@@ -31,11 +31,12 @@ DEMO = ROOT / "configs" / "magnifier_demo.yaml"
 from reproduction import maps, preparation  # noqa: E402
 from reproduction.code import MAIN, PACKAGE, imported_files, training_code  # noqa: E402
 from reproduction.figures import save_figure  # noqa: E402
-from reproduction.plan import Settings, make_runs  # noqa: E402
+from reproduction.plan import make_runs  # noqa: E402
 from reproduction.processes import last_epoch, visible_gpus  # noqa: E402
 from reproduction.progress import FINISHED, RUNNING, Progress  # noqa: E402
 from reproduction.record import RECORD, read_record  # noqa: E402
 from reproduction.rows import FIGURE4, FIGURE5, TABLES  # noqa: E402
+from reproduction.settings import Settings  # noqa: E402
 
 
 class TestCode:

@@ -13,8 +13,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from reproduction import plan as plan_module  # noqa: E402
 from reproduction.identity import identity  # noqa: E402
 from reproduction.maps import VARIANTS  # noqa: E402
-from reproduction.plan import Settings, make_runs  # noqa: E402
+from reproduction.plan import make_runs  # noqa: E402
 from reproduction.rows import TABLES  # noqa: E402
+from reproduction.settings import Settings  # noqa: E402
 
 OUT = Path("/out")
 FULL = ["G", "M", "SAB", "SFB"]
@@ -40,7 +41,10 @@ def sd(cfg):
 
 
 class TestTables:
-    @pytest.mark.parametrize("config", ["magnifier_market", "magnifier_cuhk03_labeled"])
+    @pytest.mark.parametrize(
+        "config",
+        ["magnifier_market", "magnifier_market_authors", "magnifier_cuhk03_labeled"],
+    )
     @pytest.mark.parametrize("table", ["table2", "figure4", "figure5", "sab", "stage2", "masks"])
     def test_magnifiernets_configurations_take_them(self, table, config):
         runs, _ = plan(table, config)
@@ -290,6 +294,34 @@ class TestStart:
             plan("table2", "magnifier_demo", "model.backbone_weights", "w.pth", start=1000)
 
 
+class TestPairs:
+    def test_each_row_gets_those_that_have_an_effect_in_it(self):
+        runs, _ = plan("table2", "magnifier_market", "magnifier.sab_triplet", "False", "amp", "off")
+        got = {name for name, run in runs.items() if "magnifier.sab_triplet" in run.pairs}
+        assert got == {"G+M+SAB", "G+M+SAB+SFB", "G+M+SAB+SFB+SD"}
+        assert all(not runs[name].cfg.magnifier.sab_triplet for name in got)
+        assert runs["G"].cfg.magnifier.sab_triplet
+        assert all(run.cfg.amp == "off" for run in runs.values())
+
+    @pytest.mark.parametrize(
+        ("table", "config", "key", "value"),
+        [
+            ("figure5", "world", "magnifier.sab_triplet", "False"),
+            ("masks", "world", "magnifier.keep", "6"),
+            ("dsa", "dsa_demo", "dsa.texture_size", "16"),
+        ],
+    )
+    def test_the_start_ignores_those_without_effect(self, table, config, key, value):
+        runs, every = plan(table, config, key, value, start=1000)
+        assert any(key in run.pairs for run in runs.values())
+        start = next(run for run in every if run.seed == 1000)
+        assert key not in start.pairs
+
+    def test_the_hint_is_about_stages(self):
+        with pytest.raises(ConfigError, match="got 3.*odd numbers too.$"):
+            plan("table2", "magnifier_market", "magnifier.keep", "3")
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ("table", "config", "pairs", "messages"),
@@ -306,8 +338,8 @@ class TestRefused:
                 ),
             ),
             (
-                *("table2", "magnifier_demo", ("magnifier.sab_triplet", "False")),
-                ("row 'G' of table2", "magnifier.sab_triplet: has no effect"),
+                *("table2", "magnifier_demo", ("dsa.width", "0.5")),
+                ("dsa.width: has no effect in any row of table2", "magnifiernet is not a dsa"),
             ),
             (
                 *("table2", "magnifier_market", ("stages.2.max_epoch", "0")),

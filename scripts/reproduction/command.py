@@ -13,13 +13,14 @@ from magnifier_plugin.wording import many
 from reproduction.code import training_code
 from reproduction.figures import PAPERS, save_figure
 from reproduction.markdown import ONE_SEED, write_table
-from reproduction.plan import Run, Settings, make_runs
+from reproduction.plan import Run, make_runs
 from reproduction.preparation import leave_out_rows, prepare_data
 from reproduction.processes import lock_folder, visible_gpus
 from reproduction.progress import Progress
 from reproduction.record import Record, is_finished, open_records
 from reproduction.report import report, write_results
 from reproduction.runner import Resources, Runner
+from reproduction.settings import Settings
 
 
 def reproduce(settings: Settings, *, jobs: int | None = None, gpus: Sequence[int] = ()) -> int:

@@ -27,7 +27,7 @@ from magnifier_plugin.masks.manifest import MANIFEST
 from magnifier_plugin.masks.paths import iuv_path, label_path
 from magnifier_plugin.text_files import read_json
 from magnifier_plugin.workers import on_all_cores
-from reproduction.plan import RENDERED
+from reproduction.settings import RENDERED
 
 MADE = "made.json"
 PIXELS = 2  # radius of erosion and dilation at 256 × 128

@@ -13,35 +13,16 @@ from magnifier_plugin.recipe import check_options, find_system
 from magnifier_plugin.systems import SYSTEMS
 from reproduction.code import training_code
 from reproduction.identity import identity
-from reproduction.table import Row, Table
-
-RENDERED = "synthetic"
-QUICK_EPOCHS = 2  # largest number per stage
-# Keys that the script sets for every row. (Rows with label maps of their own also set masks.dir.)
-OWN_KEYS = (
-    *("train.seed", "data.save_dir", "model.resume", "test.cache", "test.evaluate"),
-    *("report.untrained", "train.keep_freq"),
+from reproduction.settings import (
+    Settings,
+    check_keys,
+    check_used,
+    is_rendered,
+    pairs_with_effect,
 )
-# Keys that it also sets with --start.
-START_KEYS = ("model.pretrained", "model.backbone_weights")
+from reproduction.table import Row
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The arguments of one call of the script."""
-
-    table: Table
-    config_file: Path
-    seeds: tuple[int, ...]
-    out: Path
-    """Folder of the rows and results; absolute."""
-    pairs: tuple[str, ...] = ()
-    """KEY VALUE … for every row."""
-    quick: bool = False
-    """Whether stages are shortened to QUICK_EPOCHS."""
-    start: int | None = None
-    """Seed of the people on which a plain network is trained, from whose backbone every row starts;
-    None: rows start as the configuration says."""
+QUICK_EPOCHS = 2  # largest number per stage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +77,7 @@ def make_runs(settings: Settings) -> list[Run]:
             key is set by the rows or the script.
     """
     cfg = load_config(settings.config_file, {}, settings.pairs)
-    _check_typed(settings, cfg)
+    check_keys(settings, cfg)
     system = find_system(cfg)
     if cfg.cuhk03.use_metric_cuhk03:
         raise ConfigError(
@@ -119,6 +100,7 @@ def make_runs(settings: Settings) -> list[Run]:
     for seed in settings.seeds:
         for row in rows:
             runs[row.name, seed] = _make_run(settings, row, seed, runs, start)
+    check_used(settings, [run.pairs for run in runs.values()])
     _check_distinct(settings, [runs[row.name, settings.seeds[0]] for row in rows])
     return [*([start] if start else []), *_share_first_stages(settings, list(runs.values()))]
 
@@ -151,23 +133,6 @@ def _first_stage(run: Run, out: Path) -> str:
     return repr(values)
 
 
-def is_rendered(cfg: CfgNode) -> bool:
-    """Whether the people are rendered, so that each seed has its own people."""
-    return {*cfg.data.sources, *cfg.data.targets} == {RENDERED}
-
-
-def _check_typed(settings: Settings, cfg: CfgNode) -> None:
-    of_rows = {key for row in settings.table.rows for key in row.overrides[::2]}
-    own = {*OWN_KEYS, *(() if settings.start is None else START_KEYS)}
-    if is_rendered(cfg):  # each seed has its own people
-        own.add("synthetic.seed")
-    for key in parse_pairs(settings.pairs):
-        if key in own:
-            raise ConfigError(f"{key}: this script sets it for every row; leave it out")
-        if key in of_rows:
-            raise ConfigError(f"{key}: the rows of {settings.table.name} set it; leave it out")
-
-
 def _make_run(
     settings: Settings,
     row: Row,
@@ -177,8 +142,8 @@ def _make_run(
 ) -> Run:
     folder = settings.out / row.name / f"seed-{seed}"
     needs = others.get((row.weights_of, seed))
-    typed = (*settings.pairs, *row.overrides)
     try:
+        typed = (*pairs_with_effect(settings, row), *row.overrides)
         cfg = load_config(settings.config_file, {}, typed)
         check_options(cfg, find_system(cfg), typed_keys(parse_pairs(typed)))
         pairs = (*typed, *_own_pairs(settings, row, seed, cfg), "data.save_dir", str(folder))
@@ -190,7 +155,7 @@ def _make_run(
             pairs = (*pairs, "test.evaluate", "True", "model.load_weights", weights)
         cfg = load_config(settings.config_file, {}, pairs)
     except ValueError as error:
-        hint = f"; {settings.table.hint}" if settings.table.hint else ""
+        hint = f"; {settings.table.hint}" if settings.table.hint and "stages." in str(error) else ""
         raise ConfigError(
             f"{settings.config_file}: row {row.title!r} of {settings.table.name} "
             f"({' '.join(row.overrides)}) does not fit this configuration: {error}{hint}"

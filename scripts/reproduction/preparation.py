@@ -15,7 +15,8 @@ from magnifier_plugin.data.datamanager import AnnotatedDataManager
 from magnifier_plugin.engine.conditions import read_target_conditions
 from magnifier_plugin.recipe import build_datamanager, find_system
 from reproduction.maps import KEYPOINTS, make_maps, without_drawn_maps
-from reproduction.plan import Run, Settings, is_rendered, maps_folder
+from reproduction.plan import Run, maps_folder
+from reproduction.settings import Settings, is_rendered
 
 
 def prepare_data(settings: Settings, runs: Sequence[Run]) -> None:

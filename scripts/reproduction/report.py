@@ -17,9 +17,10 @@ from magnifier_plugin.evaluation.bootstrap import (
 )
 from magnifier_plugin.evaluation.query_file import QUERIES, QueryScores, read_queries
 from magnifier_plugin.files import write_atomically
-from reproduction.plan import Run, Settings, is_rendered
+from reproduction.plan import Run
 from reproduction.record import Record, is_finished
 from reproduction.runner import first_result
+from reproduction.settings import Settings, is_rendered
 from reproduction.table import Row
 
 METRICS = ("mAP", "rank-1")

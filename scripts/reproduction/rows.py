@@ -121,6 +121,7 @@ SAB = Table(
 _CONSTANT = (
     *("stages.2.lr", "0.001", "stages.2.lr_scheduler", "multi_step"),
     *("stages.2.stepsize", "[]", "stages.2.warmup_epoch", "0"),
+    *("stages.2.optimizer", "fresh"),
 )
 _KEPT = ("stages.2.optimizer", "keep")
 

@@ -1,10 +1,8 @@
 """Run the rows of a table: several processes at a time, finished rows kept, killed ones resumed."""
 
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from magnifier_plugin.engine.results_file import RESULTS
 from magnifier_plugin.resuming import AUTO
 from magnifier_plugin.text_files import read_json
+from reproduction.interrupts import terminated_as_interrupted, uninterrupted
 from reproduction.plan import Run
 from reproduction.processes import (
     Training,
@@ -216,38 +215,3 @@ def _end(log: Path) -> str:
 
 def _is_full(folder: Path, log: str) -> bool:
     return NO_SPACE in log or shutil.disk_usage(folder).free < _FEW_BYTES
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block.
-
-    A signal that is already ignored (nohup) stays ignored.
-    """
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    with ExitStack() as stack:
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                stack.enter_context(handled(number, interrupt))
-        yield
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM within the block, so that a second one leaves no process behind."""
-    with handled(signal.SIGINT, signal.SIG_IGN), handled(signal.SIGTERM, signal.SIG_IGN):
-        yield
-
-
-@contextmanager
-def handled(number: signal.Signals, handler: Any) -> Iterator[None]:
-    """Use another handler for a signal within the block."""
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
