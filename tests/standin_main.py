@@ -1,7 +1,8 @@
 """Stands in for scripts/main.py: its arguments, files and ways to end, without training.
 
 $STANDIN is a JSON file: name of a row's run, such as "G/seed-1" → what happens in it: "fail",
-"full" (the disk), "hang" after the first checkpoint, "last" (fails after it).
+"full" (the disk), "hang" after the first checkpoint, "last" (fails after it), "fp32" (in bf16
+otherwise).
 """
 
 import json
@@ -30,6 +31,9 @@ def main(argv):
         raise ValueError("the loss is not finite")
     if order == "full":
         raise OSError(28, "No space left on device")
+    facts = {"precision": order if order == "fp32" else "bf16", "gpus": [], "processor": "Abacus"}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run-1.json").write_text(json.dumps({**facts, "threads": 1}))
     model = folder / "model"
     model.mkdir(parents=True, exist_ok=True)
     for epoch in (1, 2, *LAST_EPOCHS):

@@ -112,6 +112,25 @@ class TestRows:
         assert "is significant." in text
         assert "too narrow" not in text
 
+    def test_the_precision_and_the_device_are_named(self, call, out, capsys):
+        rows = "--jobs", "2", "--rows", "G", "G+M"
+        assert call(*rows) == 0
+        alike = "Computed in bf16; Abacus, 1 thread."
+        assert f"\n\n{alike}\n\n" in (out / "table.md").read_text()
+        assert alike not in capsys.readouterr().out  # it only tells if rows differ
+        assert call(*rows, seeds=(1, 2), **{"G/seed-2": "fp32"}) == 0
+        lines = [
+            "Rows were computed in different ways, which may add to their differences:",
+            "",
+            "- bf16; Abacus, 1 thread: G/seed-1, G+M/seed-1, G+M/seed-2",
+            "- fp32; Abacus, 1 thread: G/seed-2",
+        ]
+        assert "\n".join(["", "", *lines, "", "## Rows"]) in (out / "table.md").read_text()
+        assert "\n".join(lines) in capsys.readouterr().out
+        found = json.loads((out / "results.json").read_text())["rows"][0]["computed"]
+        way = {"precision": "bf16", "device": "Abacus", "threads": 1}
+        assert found == {"1": [way], "2": [{**way, "precision": "fp32"}]}
+
     def test_finished_rows_are_kept(self, call, out, capsys):
         assert call("--jobs", "3") == 0
         before = {row: log(out, row) for row in ROWS}

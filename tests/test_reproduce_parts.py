@@ -31,6 +31,7 @@ DEMO = ROOT / "configs" / "magnifier_demo.yaml"
 from reproduction import maps, preparation  # noqa: E402
 from reproduction.code import MAIN, PACKAGE, imported_files, training_code  # noqa: E402
 from reproduction.figures import save_figure  # noqa: E402
+from reproduction.machines import computed  # noqa: E402
 from reproduction.plan import make_runs  # noqa: E402
 from reproduction.processes import last_epoch, visible_gpus  # noqa: E402
 from reproduction.progress import FINISHED, RUNNING, Progress  # noqa: E402
@@ -341,6 +342,30 @@ def test_rendered_people_without_keypoints_must_be_rendered_again(tmp_path):
     (tmp_path / "data/seed-1/synthetic/keypoints.json").unlink()
     with pytest.raises(ConfigError, match=r"synthetic: has no keypoints, .*remove .*synthetic to"):
         preparation.prepare_data(settings, runs)
+
+
+def test_conditions_of_other_images(tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text("path,sun\nquery/9999_c1s1_000000_01.jpg,yes\n")
+    pairs = (*TINY, "data.root", str(tmp_path / "data"), "test.conditions", str(file))
+    _, runs = plan("table2", "magnifier_demo", *pairs)
+    settings = Settings(
+        table=TABLES["table2"], config_file=DEMO, seeds=(1,), out=tmp_path / "out", pairs=pairs
+    )
+    with pytest.raises(ValueError, match="query images, found none for 8 of them"):
+        preparation.prepare_data(settings, runs)
+
+
+def test_how_a_row_was_computed(tmp_path):
+    """A row that was resumed elsewhere; interrupted and older runs say nothing."""
+    facts = {"precision": "bf16", "gpus": ["H", "H"], "processor": "Abacus", "threads": 4}
+    runs = [facts, {**facts, "gpus": []}, facts, {"precision": "fp8"}]
+    for number, run in enumerate(runs):
+        (tmp_path / f"run-{number}.json").write_text(json.dumps(run))
+    (tmp_path / "run-9.json").write_text("{")
+    way = {"precision": "bf16", "device": "H, H", "threads": 4}
+    assert computed(tmp_path) == [way, {**way, "device": "Abacus"}]
+    assert computed(tmp_path / "none") == []
 
 
 class TestTheRowFromKeypoints:

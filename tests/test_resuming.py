@@ -21,7 +21,7 @@ from magnifier_plugin.engine import provenance
 from magnifier_plugin.engine.engine import StagedEngine
 from magnifier_plugin.engine.folder_lock import FolderInUse
 from magnifier_plugin.engine.log import Tee
-from magnifier_plugin.engine.provenance import data_fingerprint, git_state
+from magnifier_plugin.engine.provenance import data_fingerprint, git_state, processor_name
 from magnifier_plugin.engine.signals import StopSignals
 from magnifier_plugin.engine.stages import Stage
 from magnifier_plugin.engine.tensorboard import EventWriter
@@ -357,6 +357,16 @@ class TestFacts:
         assert after["train"] == before["train"]
         assert after["market1501 query"]["bytes"] == before["market1501 query"]["bytes"] + 1
         assert after["market1501 query"]["digest"] != before["market1501 query"]["digest"]
+
+    def test_the_processor(self, tmp_path, monkeypatch):
+        info = tmp_path / "cpuinfo"
+        info.write_text("processor\t: 0\nmodel name\t: Abacus 2 @ 1 Hz\nmodel name\t: other\n")
+        assert processor_name(info) == "Abacus 2 @ 1 Hz"
+        assert processor_name() == provenance.describe_process()["processor"]
+        monkeypatch.setattr(provenance.platform, "processor", lambda: "")
+        monkeypatch.setattr(provenance.platform, "machine", lambda: "x86")
+        info.write_text("model name\t:\n")
+        assert processor_name(info) == processor_name(tmp_path / "none") == "x86"
 
     def test_git(self, tmp_path):
         assert git_state(tmp_path) is None

@@ -1,5 +1,6 @@
 """What a run's results depend on: command, versions, code, data, precision, machine."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import torchreid
 import torchvision
 from torch.utils.data import DataLoader
 
+from magnifier_plugin.engine.precision import CPU_INFO
 from magnifier_plugin.files import write_atomically
 
 _TIMEOUT = 10  # seconds, for git
@@ -50,13 +52,23 @@ def describe_process() -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "host": platform.node(),
         "process": os.getpid(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "versions": versions(),
         "git": git_state(Path(__file__).parent),
     }
+
+
+def processor_name(cpu_info: Path = CPU_INFO) -> str:
+    """The processor's model, from Linux's `cpu_info` or the platform's name for it."""
+    with contextlib.suppress(OSError):
+        for line in cpu_info.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

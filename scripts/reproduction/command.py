@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from magnifier_plugin.wording import many
 from reproduction.code import training_code
 from reproduction.figures import PAPERS, save_figure
+from reproduction.machines import describe
 from reproduction.markdown import ONE_SEED, write_table
 from reproduction.plan import Run, make_runs
 from reproduction.preparation import leave_out_rows, prepare_data
@@ -105,6 +106,8 @@ def _print(content: Mapping[str, Any]) -> None:
     """Print the rows' metrics; the files have the rest."""
     if len(content["seeds"]) == 1:
         print(ONE_SEED)
+    if len(ways := describe(content["rows"])) > 1:
+        print("\n".join(ways))
     for row in content["rows"]:
         if mean := row["mean"]:
             print(f"{row['title']}: mAP {mean['mAP']:.1%}, rank-1 {mean['rank-1']:.1%}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.files import write_atomically
+from reproduction.machines import describe
 from reproduction.report import labels_of
 
 ONE_SEED = (
@@ -48,6 +49,8 @@ def _head(content: Mapping[str, Any]) -> list[str]:
         lines += ["", "A quick run with at most two epochs per stage: it only shows that rows run."]
     if not several:
         lines += ["", ONE_SEED]
+    if ways := describe(content["rows"]):
+        lines += ["", *ways]
     for name, reason in content["failures"].items():
         lines += ["", f"Missing: {name} {reason.partition(chr(10))[0]}"]
     return [*lines, ""]

@@ -17,6 +17,7 @@ from magnifier_plugin.evaluation.bootstrap import (
 )
 from magnifier_plugin.evaluation.query_file import QUERIES, QueryScores, read_queries
 from magnifier_plugin.files import write_atomically
+from reproduction.machines import computed
 from reproduction.plan import Run
 from reproduction.record import Record, is_finished
 from reproduction.runner import first_result
@@ -38,6 +39,8 @@ class RowResult:
     """Seed → scores of the queries of the first target."""
     seconds: Mapping[int, float]
     """Seed → running time of the run's processes, seconds."""
+    computed: Mapping[int, Sequence[Mapping[str, Any]]]
+    """Seed → how it was computed, as `machines.computed` returns it."""
     shares: str
     """Title of the row whose first stage it continued from, with at least one seed; "" if none."""
 
@@ -61,6 +64,7 @@ def collect(settings: Settings, records: Mapping[Run, Record]) -> list[RowResult
                 {seed: first_result(run.folder) for seed, run in done.items()},
                 {seed: _first_queries(run.folder) for seed, run in done.items()},
                 {seed: records[run].seconds for seed, run in done.items()},
+                {seed: computed(run.folder) for seed, run in done.items()},
                 shared,
             )
         )
@@ -200,6 +204,7 @@ def _row(result: RowResult) -> dict[str, Any]:
             m: float(result.values(m).std(ddof=1)) if several else None for m in METRICS
         },
         "seconds": {str(seed): seconds for seed, seconds in result.seconds.items()},
+        "computed": {str(seed): list(ways) for seed, ways in result.computed.items()},
         "shares_first_stage_of": result.shares,
         "seeds": {str(seed): found for seed, found in result.results.items()},
     }
