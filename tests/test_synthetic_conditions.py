@@ -9,12 +9,12 @@ import pytest
 from magnifier_plugin.data.annotated import AnnotatedDataset
 from magnifier_plugin.evaluation.conditions import conditions_of, read_conditions
 from magnifier_plugin.synthetic.camera import look
-from magnifier_plugin.synthetic.conditions import COLUMNS, CONDITIONS, measure_visibility
+from magnifier_plugin.synthetic.conditions import COLUMNS, CONDITIONS, measure_visibility, turns
 from magnifier_plugin.synthetic.dataset import Synthetic
 from magnifier_plugin.synthetic.folder import ensure_rendered
 from magnifier_plugin.synthetic.options import SyntheticOptions
 from magnifier_plugin.synthetic.person import draw_body, draw_person
-from magnifier_plugin.synthetic.plan import make_plan
+from magnifier_plugin.synthetic.plan import GALLERY, QUERY, TRAIN, Shot, make_plan
 from magnifier_plugin.synthetic.renderer import render
 
 OPTIONS = SyntheticOptions(
@@ -50,6 +50,30 @@ def test_every_image_has_its_line(lines):
         )
         assert float(line["heading"]) == shot.scene.heading
     assert {line["twin"] for line in lines} >= {"", "1", "2"}
+    assert [line["turned"] for line in lines] == turns(plan.shots)
+
+
+def test_the_angle_to_the_nearest_heading_of_a_match():
+    scene = make_plan(OPTIONS).shots[0].scene
+
+    def shot(pid, camera, heading, folder=GALLERY):
+        return Shot("", folder, pid, camera, replace(scene, heading=heading))
+
+    shots = [
+        shot(1, 1, 350.0, QUERY),
+        shot(1, 2, 10.0),  # 20 degrees from the query, across 0
+        shot(1, 3, 200.0),
+        shot(1, 2, 351.0, QUERY),  # a query is no match; 151 degrees from camera 3
+        shot(2, 1, 0.0, QUERY),
+        shot(2, 1, 0.0),  # the same camera
+        shot(2, 2, 180.0),
+        shot(3, 1, 5.0, QUERY),  # another person
+        shot(4, 1, 0.0, TRAIN),
+        shot(4, 2, 90.0, TRAIN),
+        shot(4, 3, 30.0, TRAIN),
+    ]
+    bins = ["0–30", "90–180", "90–180", "90–180", "90–180", "90–180", "90–180", ""]
+    assert turns(shots) == [*bins, "30–60", "60–90", "30–60"]
 
 
 def test_visible_fraction_agrees_with_a_larger_image_without_the_obstacle():

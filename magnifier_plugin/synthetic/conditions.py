@@ -4,7 +4,9 @@
 """
 
 import csv
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from magnifier_plugin.synthetic.camera import Camera, View, look
 from magnifier_plugin.synthetic.person import draw_body
-from magnifier_plugin.synthetic.plan import Identity, Shot
+from magnifier_plugin.synthetic.plan import QUERY, Identity, Shot
 from magnifier_plugin.synthetic.renderer import Scene
 from magnifier_plugin.synthetic.wardrobe import Wardrobe
 
@@ -26,7 +28,9 @@ COLUMNS = (
     "twin",  # pid of the near-twin, empty if there is none
     "twin_detail",  # the garment detail in which the twin differs, empty if there is none
     "heading",  # degrees, 0 faces the camera, 90 walks to the image's right, 180 shows the back
+    "turned",  # degrees from the most similar heading of a correct match, in the bins of TURNS
 )
+TURNS = (0, 30, 60, 90, 180)
 
 
 class Visibility(NamedTuple):
@@ -74,21 +78,49 @@ def _wider(view: View, margin: int) -> View:
     return view._replace(x=x.astype(np.float32), y=y.astype(np.float32))
 
 
+def turns(shots: Sequence[Shot]) -> list[str]:
+    """How far each image's heading is from the most similar one of a correct match.
+
+    Correct matches are the same person's images from other cameras, without queries.
+
+    Args:
+        shots: all images of a data set.
+    Returns:
+        A bin of `TURNS`, such as "30–60" degrees; "" if there is no match.
+    """
+    matches = defaultdict(list)
+    for shot in shots:
+        if shot.folder != QUERY:
+            matches[shot.pid].append(shot)
+    found = []
+    for shot in shots:
+        others = [other for other in matches[shot.pid] if other.camera != shot.camera]
+        apart = [abs(shot.scene.heading - other.scene.heading) % 360 for other in others]
+        if apart:
+            least = min(min(angle, 360 - angle) for angle in apart)
+            place = min(bisect_right(TURNS, least), len(TURNS) - 1)
+            found.append(f"{TURNS[place - 1]}–{TURNS[place]}")
+        else:
+            found.append("")
+    return found
+
+
 def write_conditions(
     path: Path,
-    images: Iterable[tuple[str, Shot, Identity, Visibility]],
+    images: Sequence[tuple[str, Shot, Identity, Visibility]],
 ) -> None:
     """Writes the conditions of images.
 
     Args:
         path: the CSV file.
-        images: each image's path in the data set, its parameters, the person that it shows, and
-            how much of the person it shows.
+        images: all images of the data set: the path in it, the parameters, the person shown, and
+            how much of the person is shown.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for image, shot, person, visibility in images:
+        turned = turns([shot for _, shot, _, _ in images])
+        for (image, shot, person, visibility), turn in zip(images, turned, strict=True):
             obstacle = shot.scene.obstacle
             writer.writerow(
                 (
@@ -100,6 +132,7 @@ def write_conditions(
                     person.twin or "",
                     _describe_detail(person),
                     shot.scene.heading,
+                    turn,
                 )
             )
 

@@ -207,7 +207,7 @@ def _write(plan: Plan, target: Path, workers: int | None) -> None:
     seen, points = zip(*done, strict=True)
     people = (plan.identities[shot.pid - 1] for shot in plan.shots)
     places = [Path(MARKET.name, shot.folder, shot.name).as_posix() for shot in plan.shots]
-    write_conditions(target / CONDITIONS, zip(places, plan.shots, people, seen, strict=True))
+    write_conditions(target / CONDITIONS, list(zip(places, plan.shots, people, seen, strict=True)))
     write_keypoints(target / KEYPOINTS, zip(places, points, strict=True))
     parameters = _json_by_lines({"renderer": VERSION, **plan.to_dict()})
     (target / PARAMETERS).write_text(parameters, encoding="utf-8")
