@@ -86,6 +86,7 @@ class TestTables:
             ("G+M", "G+M+SFB"),
             ("G+M+SAB", "G+M+SAB+SFB"),
             ("G+M+SFB", "G+M+SAB+SFB"),
+            ("G", "G+M+SAB+SFB"),
             ("G+M+SAB+SFB", "G+M+SAB+SFB+SD"),
             ("G", "G+M+SAB+SFB+SD"),
         ]
