@@ -233,7 +233,7 @@ class TestMaps:
 TINY = (
     "synthetic.identities 8 synthetic.cameras 2 synthetic.images 2 synthetic.height 64 "
     "synthetic.width 32 data.height 32 data.width 16 data.workers 0 train.batch_size 4 "
-    "sampler.num_instances 2 train.checkpoint_freq 1 report.rankings 0 report.regions 0"
+    "sampler.num_instances 2 train.checkpoint_freq 1 report.rankings 0 report.regions 0 amp off"
 ).split()
 
 

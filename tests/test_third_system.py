@@ -136,7 +136,7 @@ def test_through_the_recipe(market_folder, tmp_path):
     pairs = (
         f"model.name colournet loss.name colour data.root {market_folder.root} "
         f"data.save_dir {tmp_path} data.height 32 data.width 16 data.workers 0 "
-        "train.batch_size 4 stages.1.max_epoch 1 stages.2.max_epoch 1 "
+        "amp off train.batch_size 4 stages.1.max_epoch 1 stages.2.max_epoch 1 "
         "stages.2.loss_weights.colour 0.5"
     ).split()
     engine = prepare(load_config(None, {}, pairs))()

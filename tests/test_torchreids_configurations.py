@@ -85,7 +85,7 @@ STOCK = {
 }
 SMALL = (
     "data.height 32 data.width 16 data.workers 0 train.batch_size 4 model.pretrained False "
-    "train.max_epoch 2"
+    "train.max_epoch 2 amp off"
 ).split()
 
 
