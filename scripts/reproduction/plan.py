@@ -74,7 +74,7 @@ def make_runs(settings: Settings) -> list[Run]:
         FileNotFoundError: the configuration file does not exist.
         ConfigError: the configuration is of another system or uses CUHK03's single-shot metric, a
             row's overrides do not fit it or give the same configuration as another row, or a given
-            key is set by the rows or the script.
+            key is set by the rows or the script, or has no effect in any row.
     """
     cfg = load_config(settings.config_file, {}, settings.pairs)
     check_keys(settings, cfg)
