@@ -145,7 +145,8 @@ class StagedEngine(torchreid.engine.Engine):
         Raises:
             ValueError: max_epoch is missing or more than the stages have, visrank in training, a
                 data set cannot make a declared input, or a new run has a used scheduler.
-            FloatingPointError: ten batches in a row had losses or gradients that are not finite.
+            FloatingPointError: ten batches in a row had losses, gradients or running statistics
+                that are not finite.
             FolderInUse: another run writes into save_dir.
             OSError: the last checkpoint or the results could not be written.
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; `resume` continues from there.

@@ -124,7 +124,7 @@ class TrainingStep:
         self.accumulated += 1
         total, losses, statistic = self._losses(data, weights)
         self._last = losses, data.get("impath", ())
-        if (losses["loss"] + 0 * statistic).isfinite():
+        if (losses["loss"] + 0 * statistic).isfinite():  # 0 * ∞ is NaN; one transfer from a GPU
             torch.autograd.backward(self.scaler.scale(total))
             self._summed += 1
         else:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_plugin.text_files import read_json
+from magnifier_plugin.wording import many
 
 
 def computed(folder: Path) -> list[dict[str, Any]]:
@@ -44,8 +45,7 @@ def describe(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         for seed, entries in row["computed"].items():
             for way in entries:
-                threads = f"{way['threads']} thread{'s' * (way['threads'] != 1)}"
-                text = f"{way['precision']}; {way['device']}, {threads}"
+                text = f"{way['precision']}; {way['device']}, {many(way['threads'], 'thread')}"
                 ways.setdefault(text, []).append(f"{row['name']}/seed-{seed}")
     if len(ways) < 2:
         return [f"Computed in {text}." for text in ways]
